@@ -1,0 +1,15 @@
+"""Fetch the miniature profile's data and encoder now, for use offline later."""
+
+from __future__ import annotations
+
+import sys
+
+from unipeft_run.errors import UserError
+from unipeft_run.sources import DATA, fetch, fetch_backbone
+
+try:
+    for name in DATA:
+        print(fetch(name))
+    print(fetch_backbone("roberta_mini"))
+except UserError as problem:
+    sys.exit(str(problem))

@@ -1,0 +1,1 @@
+"""Backbones as tables: where x is read and h is written."""

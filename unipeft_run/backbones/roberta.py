@@ -1,0 +1,34 @@
+"""RoBERTa: a post-norm encoder whose dropouts are modules (reference 3.3)."""
+
+from unipeft_run.backbones.base import Backbone, Prompt
+
+ROBERTA = Backbone(
+    family="roberta",
+    model="RobertaForSequenceClassification",
+    stacks={"encoder": ("roberta.encoder.layer", {"self": "attention"})},
+    attention={
+        "attn.heads": "{a}.self:in -> {a}.self:heads",
+        "attn.context": "{a}.self:in -> {a}.output.dense:in",
+        "attn.output": "{a}.self:in -> {a}.output.dense:out",
+        "attn.query": "{a}.self.query:in -> {a}.self.query:out",
+        "attn.key": "{a}.self.key:in -> {a}.self.key:out",
+        "attn.value": "{a}.self.value:in -> {a}.self.value:out",
+    },
+    ffn={
+        "ffn": "intermediate.dense:in -> output.dropout:out",
+        "ffn.up": "intermediate.dense:in -> intermediate.dense:out",
+        "ffn.down": "output.dense:in -> output.dense:out",
+        "ffn.block": "output.LayerNorm:of -> output.LayerNorm:in",
+    },
+    query="query",
+    prompt=Prompt(
+        write="roberta.embeddings.LayerNorm:in",
+        masks=(("roberta", "attention_mask"),),
+        trim="roberta",
+    ),
+    hidden_dropout="hidden_dropout_prob",
+    attention_dropout="attention_probs_dropout_prob",
+    num_heads={"encoder": "num_attention_heads"},
+    ffn_width={"encoder": "intermediate_size"},
+    reference_query={"softmax": "scaled", "relu": "scaled"},
+)

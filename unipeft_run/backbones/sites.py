@@ -1,0 +1,117 @@
+"""From a family's table to the sites of one model."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from unipeft_run.backbones.base import Backbone
+from unipeft_run.backbones.bart import BART
+from unipeft_run.backbones.mbart import MBART
+from unipeft_run.backbones.roberta import ROBERTA
+from unipeft_run.errors import UserError
+from unipeft_run.site import Site, Tap
+
+TABLES: Mapping[str, Backbone] = {table.family: table for table in (BART, MBART, ROBERTA)}
+
+
+def table_of(config: Any) -> Backbone:
+    """The table of a transformers config's family.
+
+    Raises UserError where there is none.
+    """
+    try:
+        return TABLES[config.model_type]
+    except KeyError:
+        known = ", ".join(TABLES)
+        raise UserError(f"no taps for the family {config.model_type}: have {known}") from None
+
+
+def resolve(
+    model: nn.Module,
+    config: Any,
+    *,
+    sites: Sequence[str],
+    stacks: Iterable[str] = ("encoder", "decoder"),
+    attentions: Iterable[str] = ("self", "cross"),
+    layers: str | Sequence[int] = "all",
+) -> Iterator[Site]:
+    """The sites of a representation in this model, narrowed to stacks, attentions and layers.
+
+    Raises UserError where nothing is left.
+    """
+    table, found = table_of(config), 0
+    if "embedding" in sites:
+        found += 1
+        yield _embedding(table, config)
+    for stack, (path, modules) in table.stacks.items():
+        if stack not in stacks:
+            continue
+        count = len(model.get_submodule(path))  # type: ignore[arg-type]
+        shared: dict[str, dict[str, Any]] = {kind: {} for kind in (*modules, "ffn")}
+        for i in range(count) if layers == "all" else [int(i) for i in layers]:
+            if not 0 <= i < count:
+                raise UserError(f"layer {i} is not in the {stack}: it has layers 0 to {count - 1}")
+            for name in sites:
+                for kind, taps in _taps(table, modules, name, set(attentions)):
+                    found += 1
+                    layer = f"{path}.{i}"
+                    yield _site(table, config, name, stack, layer, taps, shared[kind])
+    if not found:
+        raise UserError(f"the representation {list(sites)} matches no site of {table.family}")
+
+
+def _taps(
+    table: Backbone, modules: Mapping[str, str], name: str, attentions: set[str]
+) -> Iterator[tuple[str, str]]:
+    if name in table.ffn:
+        yield "ffn", table.ffn[name]
+    if name in table.attention:
+        for kind, module in modules.items():
+            if kind in attentions:
+                yield kind, table.attention[name].replace("{a}", module)
+
+
+def _site(
+    table: Backbone,
+    config: Any,
+    name: str,
+    stack: str,
+    layer: str,
+    taps: str,
+    shared: dict[str, Any],
+) -> Site:
+    read, write = (Tap.parse(text, layer) for text in taps.split(" -> "))
+    width, wide = config.hidden_size, getattr(config, table.ffn_width[stack])
+    return Site(
+        representation=name,
+        read=read,
+        write=write,
+        width_in=wide if name == "ffn.down" else width,
+        width_out=wide if name == "ffn.up" else width,
+        num_heads=getattr(config, table.num_heads[stack]),
+        query=table.query,
+        dropout=_dropout(table, config),
+        reference_query=table.reference_query,
+        shared=shared,
+    )
+
+
+def _embedding(table: Backbone, config: Any) -> Site:
+    return Site(
+        representation="embedding",
+        read=Tap("", "same"),
+        write=Tap.parse(table.prompt.write),
+        width_in=config.hidden_size,
+        width_out=config.hidden_size,
+        num_heads=0,
+        query=table.query,
+        dropout=_dropout(table, config),
+        reference_query=table.reference_query,
+        shared={},
+    )
+
+
+def _dropout(table: Backbone, config: Any) -> dict[str, float]:
+    names = {"hidden": table.hidden_dropout, "attention": table.attention_dropout}
+    return {kind: getattr(config, name) for kind, name in names.items()}

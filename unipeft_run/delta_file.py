@@ -1,0 +1,89 @@
+"""What is stored for inference: `delta.safetensors`, and `delta.json`, which says how to attach it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unipeft_run.attach import PREFIX, deltas, trained
+from unipeft_run.errors import UserError
+
+TENSORS, RECIPE = "delta.safetensors", "delta.json"
+
+
+def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and tensor of all that inference needs beside the frozen backbone."""
+    for path, delta in deltas(model):
+        for name, tensor in delta.form.stored():
+            yield f"{path}.form.{name}", tensor
+        for name, tensor in delta.composition.named_parameters():
+            yield f"{path}.composition.{name}", tensor
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and f".{PREFIX}" not in name:
+            yield name, parameter
+
+
+def stored_bytes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU that share no storage."""
+    return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+
+
+def save_delta(model: nn.Module, folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write both files to `folder`; `recipe` is the resolved slots, `unfreeze` and backbone."""
+    save_file(stored_bytes(dict(stored_tensors(model))), folder / TENSORS)
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def load_delta(model: nn.Module, folder: Path) -> None:
+    """Load the tensors into a model that has been attached by the folded recipe.
+
+    Raises UserError where a tensor is missing, left over or of another shape.
+    """
+    found = load_file(folder / TENSORS)
+    wanted = dict(stored_tensors(model))
+    if found.keys() != wanted.keys():
+        name = min(found.keys() ^ wanted.keys())
+        raise UserError(f"{folder / TENSORS} does not fit this model: {name} has no counterpart")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if tensor.shape != found[name].shape:
+                raise UserError(f"{name}: {list(found[name].shape)} in {folder / TENSORS}")
+            tensor.copy_(found[name])
+
+
+def parameter_table(model: nn.Module, backbone: int) -> dict[str, Any]:
+    """Trained and stored numbers by slot and kind of site, and their shares of the backbone.
+
+    A shared trunk counts once, at the first site that holds it.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    counted: set[int] = set()
+    for path, delta in deltas(model):
+        key = (path.rpartition(PREFIX)[2], delta.site.representation)
+        row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
+        fresh = [p for p in delta.parameters() if id(p) not in counted]
+        counted |= {id(p) for p in fresh}
+        row["sites"] += 1
+        row["trained"] += trained(fresh)
+        row["stored"] += sum(t.numel() for _, t in delta.form.stored())
+        row["stored"] += sum(p.numel() for p in delta.composition.parameters())
+    free = [p for n, p in model.named_parameters() if p.requires_grad and f".{PREFIX}" not in n]
+    if free:
+        count = trained(free)
+        rows["unfreeze", "backbone"] = {"sites": len(free), "trained": count, "stored": count}
+    sites = [
+        {"slot": slot, "representation": name, **row, "stored_percent": 100 * row["stored"] / backbone}
+        for (slot, name), row in rows.items()
+    ]
+    stored = sum(row["stored"] for row in sites)
+    return {
+        "trained": sum(row["trained"] for row in sites),
+        "stored": stored,
+        "backbone": backbone,
+        "stored_percent": 100 * stored / backbone,
+        "sites": sites,
+    }

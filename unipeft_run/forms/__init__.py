@@ -1,0 +1,1 @@
+"""Functional forms: one file a form; `_target_` in `conf/form/` is the registry."""

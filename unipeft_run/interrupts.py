@@ -1,0 +1,63 @@
+"""SIGTERM and SIGINT during training: finish the update, write a checkpoint, then go."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run; a checkpoint is written and the same command continues.
+
+    Like `KeyboardInterrupt` no `Exception`, so that what handles failures lets it pass.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Interrupts:
+    """While entered, the first signal is noted; a second one takes its usual course."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._at_once = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        # Python takes signal handlers from its main thread only; elsewhere the owner decides
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self._received is not None:
+            raise Interrupted(self._received)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal is answered where it comes: for long work that may be dropped."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._received = signum
+        signal.signal(signum, self._handlers[signum])
+        if self._at_once:
+            self.check()

@@ -1,0 +1,147 @@
+"""Optimisers and learning-rate schedules of the paper's recipe."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.optimization import get_scheduler
+
+
+class OfficialAdamW(AdamW):
+    """AdamW with the arithmetic of transformers in 2021, which the paper's code trained with.
+
+        p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
+        p <- p - lr wd p
+
+    Unlike `torch.optim.AdamW`, eps is added to sqrt(v) without bias correction, and the decay
+    acts on the value already updated. The first line is torch's own update with
+    eps / sqrt(1 - b2^t) as its eps, so torch's fast kernels do the work.
+    """
+
+    def __init__(
+        self, params: Iterable[dict[str, Any]], *, weight_decay: float = 0.0, **adam: Any
+    ) -> None:
+        """`params`: groups, each with its own `weight_decay` or else the common one."""
+        super().__init__(params, weight_decay=weight_decay, **adam)
+        for group in self.param_groups:
+            group.update(updates=0, plain_eps=group["eps"], decay=group["weight_decay"])
+            group["weight_decay"] = 0.0
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; one group shares one count t."""
+        for group in self.param_groups:
+            group["updates"] += 1
+            correction = 1 - group["betas"][1] ** group["updates"]
+            group["eps"] = group["plain_eps"] / math.sqrt(correction)
+        super().step()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters and group["decay"] > 0:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["decay"])
+
+
+OPTIMIZERS: dict[str, type[AdamW]] = {"adamw": AdamW, "adamw_official": OfficialAdamW}
+SCHEDULES = {
+    "polynomial": "polynomial",
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+}  # ours: transformers' name
+
+
+def build(
+    model: nn.Module,
+    total_steps: int,
+    *,
+    name: str,
+    lr: float,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    schedule: str = "polynomial",
+    lr_end: float = 1e-7,
+    warmup_steps: int = 0,
+    warmup_ratio: float = 0.0,
+) -> tuple[Optimizer, LRScheduler]:
+    """The optimiser over what trains in `model`, and its schedule over `total_steps` updates."""
+    optimizer = build_optimizer(
+        model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+    )
+    warmup = warmup_steps or math.ceil(warmup_ratio * total_steps)
+    return optimizer, build_schedule(optimizer, total_steps, schedule, warmup, lr_end)
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    name: str,
+    lr: float,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Optimiser `name` over the parameters of `model` that require a gradient.
+
+    Everything decays except biases and LayerNorm parameters (see `parameter_groups`).
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(_unknown("optimizer", name, OPTIMIZERS))
+    beta1, beta2 = betas
+    groups = parameter_groups(model, weight_decay)
+    # The fused kernel is several times faster on a CPU. On CUDA it would hide from accelerate
+    # that the loss scaler skipped an update, so there torch chooses (the foreach one).
+    on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
+    return OPTIMIZERS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=on_cpu or None)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: with `weight_decay` and without (names with "bias"; LayerNorm parameters).
+
+    As in the paper's code, prefix embeddings, LoRA matrices and learned scales do decay.
+    """
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm)
+        for parameter in module.parameters(recurse=False)
+    }
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    plain = [p for n, p in trained if "bias" in n or id(p) in norms]
+    decayed = [p for n, p in trained if not ("bias" in n or id(p) in norms)]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def build_schedule(
+    optimizer: Optimizer, total_steps: int, name: str, warmup_steps: int, lr_end: float
+) -> LRScheduler:
+    """Linear warm-up over `warmup_steps`, then `name` until `total_steps`.
+
+    polynomial falls in a line to `lr_end` and stays there, linear and cosine fall to 0.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(_unknown("schedule", name, SCHEDULES))
+    lr = optimizer.defaults["lr"]
+    if name == "polynomial" and lr_end >= lr:
+        raise ValueError(f"optim.lr_end={lr_end:g} must be smaller than optim.lr={lr:g}")
+    extra = {"lr_end": lr_end} if name == "polynomial" else None
+    schedule: LRScheduler = get_scheduler(
+        SCHEDULES[name], optimizer, warmup_steps, total_steps, scheduler_specific_kwargs=extra
+    )
+    return schedule
+
+
+def _unknown(what: str, word: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"unknown {what} {word!r}: choose from {', '.join(known)}{hint}"

@@ -1,0 +1,37 @@
+"""Mixed precision, by name."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+
+def resolve_precision(name: str) -> str:
+    """fp32, bf16 or fp16; `auto` is fp32 on a CPU, and on a GPU bf16 if it can, else fp16.
+
+    Raises ValueError for another word, and for fp16 without a GPU.
+    """
+    on_gpu = torch.cuda.is_available()
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
+    if name == "fp16" and not on_gpu:
+        raise ValueError("precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
+    if name != "auto":
+        return name
+    if not on_gpu:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def make_accelerator(precision: str, accumulation: int) -> Accelerator:
+    """accelerate for `precision`, dividing losses by the number of accumulated batches."""
+    resolved = resolve_precision(precision)
+    # accelerate keeps the precision of the first run of a process; the runs of a sweep may differ
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision="no" if resolved == "fp32" else resolved,
+        gradient_accumulation_steps=accumulation,
+    )

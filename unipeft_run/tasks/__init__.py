@@ -1,0 +1,1 @@
+"""The tasks: data, encoding, metrics and trivial baselines. A task knows no models."""

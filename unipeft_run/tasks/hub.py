@@ -1,0 +1,89 @@
+"""Data sets of the Hugging Face hub, with a quick answer where the hub is out of reach."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import datasets
+from huggingface_hub import constants
+
+from unipeft_run.errors import UserError
+
+CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets that still are scripts
+SECONDS = 3.0
+
+
+@cache
+def reachable() -> bool:
+    """Whether the hub answers, asked once per process and for at most SECONDS + 1.
+
+    The clients' own retries take half a minute; a name server that is silent blocks for as long,
+    timeout or not, hence the thread.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
+    thread.start()
+    thread.join(SECONDS + 1)
+    return bool(answers and answers[0])
+
+
+def _answers() -> bool:
+    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
+    request = urllib.request.Request(endpoint, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _offline(offline: bool) -> Iterator[None]:
+    """Let the clients look only into their cache."""
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if offline:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def load_hub(
+    task: str, *, path: str, name: str | None = None, revision: str | None = None
+) -> datasets.DatasetDict:
+    """All splits of the data set `path` (configuration `name`), from the hub or its cache.
+
+    Raises `UserError` where the hub is out of reach and the cache does not hold the data set,
+    and where the hub does not know it.
+    """
+    online = reachable()
+    try:
+        with _offline(not online):
+            try:
+                return datasets.load_dataset(path, name, revision=revision)
+            except RuntimeError:  # a script, which datasets >= 4 refuses to run
+                return datasets.load_dataset(path, name, revision=revision or CONVERTED)
+    except (OSError, ValueError, RuntimeError) as error:
+        full = path if name is None else f"{path} ({name})"
+        where = f"the hub does not give it ({_first_line(error)})"
+        if not online:
+            where = "it is not in the local cache and the Hugging Face hub cannot be reached"
+        raise UserError(
+            f"task {task} needs the data set {full}: {where}.\n"
+            "Ways out: scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,38 @@
+"""train.jsonl: a record a line, the truth from which every other view is drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from unipeft_run.run_folder import finite, replace_file
+from unipeft_run.tracking import Record, Tracker
+
+
+class Jsonl(Tracker):
+    """Appends every record to `path`; a run taken up again leaves the file of one never stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, step: int, total: int) -> None:
+        """Drop what a stopped run wrote after its last checkpoint, and a line cut short."""
+        if not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            replace_file(self._path, "".join(kept).encode())
+
+    def log(self, record: Record, step: int) -> None:
+        """Append one line and hand it to the system at once."""
+        line = json.dumps({"step": step, **finite(record)}, ensure_ascii=False)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")
