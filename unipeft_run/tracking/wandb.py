@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -114,7 +115,7 @@ class WandB(Tracker):
         if self._mode != "auto":
             return self._init(wandb, config, self._mode)
         try:
-            urlopen(_server(), timeout=5).close()  # much sooner than wandb's own giving up
+            _knock()
             return self._init(wandb, config, "online")
         except Exception as error:
             log.warning("Weights & Biases is offline for this run: %s", _first_line(error))
@@ -165,6 +166,15 @@ def _has_key() -> bool:
 
 def _server() -> str:
     return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def _knock() -> None:
+    """Raise where no server is; much sooner than wandb itself gives up."""
+    try:
+        urlopen(_server(), timeout=5).close()
+    except HTTPError as answer:
+        if answer.code >= 500:
+            raise
 
 
 def _say_off(error: Exception) -> None:

@@ -1,0 +1,30 @@
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3.11
+
+.PHONY: help install demo test lint types clean
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(BIN)/unipeft-train: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(BIN)/unipeft-train ## the environment, with tested versions
+
+demo: install ## train MAM on film-review sentiment, in miniature: a few minutes on a CPU
+	$(BIN)/unipeft-train task=sst2 method=mam scale=mini
+
+test: install ## the tests: no network beyond the install
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+lint: install ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+clean: ## the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,54 @@
+"""Sentences about words: what is unknown, what is near it, what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: beside the package's modules in a wheel, else at the top."""
+    package = Path(__file__).parent.parent
+    return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
+
+
+def options(group: str) -> list[str]:
+    """The names that `group` offers, as the command line takes them; [] if there is no such group."""
+    folder = conf_dir() / group
+    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
+
+
+def shown(value: Any, length: int = 60) -> str:
+    """`value` on one line, cut."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `word` was probably meant to be; a dotted name may lack its front."""
+    names = sorted(set(known))
+    for name in names:
+        if name.endswith(f".{word}"):
+            return name
+    tails = {name.rpartition(".")[2]: name for name in reversed(names)}
+    close = get_close_matches(word, names, n=1) or get_close_matches(word, tails, n=1, cutoff=0.75)
+    return tails.get(close[0], close[0]) if close else None
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """One sentence: there is no such key or group; the nearest there is, or all if few."""
+    names = sorted(set(known))
+    near = nearest(word, names)
+    if near:
+        return f"there is no {what} {shown(word)}; did you mean {near}?"
+    return f"there is no {what} {shown(word)}" + (f"; choose from {', '.join(names)}" if names else "")
+
+
+def unknown_choice(key: str, word: Any, allowed: Iterable[str]) -> str:
+    """One sentence: `key` has no value `word`; what it may be, and the nearest of those."""
+    names = list(allowed)
+    near = get_close_matches(str(word), names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{key}={shown(word)} is not known{hint}; choose from {', '.join(names)}"
