@@ -147,7 +147,7 @@ def _connect(model: nn.Module, table: Backbone) -> None:
     """Hook every delta: changes before the residual dropout, the dropout, changes after it."""
     placed = [delta for _, delta in deltas(model)]
     for delta in placed:
-        if delta.site.read.side == "in" and delta.insertion is not insertions.sequential:
+        if delta.site.read.side == "in" and delta.reads_x:
             module = model.get_submodule(delta.site.read.path)
             module.register_forward_pre_hook(delta.read, with_kwargs=True)
         if delta.site.write.side != "dropped":

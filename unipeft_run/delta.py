@@ -8,6 +8,7 @@ from torch import nn
 
 from unipeft_run.compositions import Composition
 from unipeft_run.forms.base import Form
+from unipeft_run.insertions import sequential
 from unipeft_run.site import Site
 
 Insertion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -30,6 +31,10 @@ class Delta(nn.Module):
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, **gate: torch.Tensor) -> torch.Tensor:
         return self.composition(h, self.form(self.insertion(x, h)), **gate)
+
+    @property
+    def reads_x(self) -> bool:
+        return self.insertion is not sequential
 
     def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the first argument of `module`: x."""
@@ -54,6 +59,8 @@ class Delta(nn.Module):
 
     def read_from_h(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """x by the side of its tap: read before, computed from h, or h itself."""
+        if not self.reads_x:
+            return h
         match self.site.read.side:
             case "of":  # not module(h): its hooks would call us again
                 assert isinstance(module, nn.LayerNorm)
