@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from unipeft_run.config.words import shown, unknown
+from unipeft_run.config.words import options, shown, unknown_key
 from unipeft_run.errors import UserError
 
 
@@ -17,7 +18,7 @@ class Representation:
     sites: list[str] = MISSING
     stacks: list[str] = MISSING
     attentions: list[str] = MISSING
-    layers: Any = "all"  # or a list of numbers, from 0
+    layers: Any = MISSING  # "all", or a list of numbers from 0
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Backbone:
     family: str = MISSING
     hub: str | None = None
     path: str | None = None
-    weights: str = "pretrained"
+    weights: str = MISSING
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,14 +49,14 @@ class Recipe:
     epochs: float | None = None
     batch_size: int | None = None
     max_tokens: int | None = None
-    accumulation: int = 1
+    accumulation: int = MISSING
     max_grad_norm: float | None = None
-    label_smoothing: float = 0.0
-    warmup_steps: int = 0
-    warmup_ratio: float = 0.0
+    label_smoothing: float = MISSING
+    warmup_steps: int = MISSING
+    warmup_ratio: float = MISSING
     eval_every: int | None = None
     eval_limit: int | None = None
-    log_every: int = 50
+    log_every: int = MISSING
     checkpoint_every: int | None = None
     early_stopping: int | None = None
 
@@ -75,18 +76,18 @@ class Optim:
 class Decoding:
     num_beams: int = MISSING
     max_length: int = MISSING
-    min_length: int = 0
-    no_repeat_ngram_size: int = 0
-    length_penalty: float = 1.0
-    early_stopping: bool = False
-    forced_bos: bool = False
-    forced_eos: bool = True
+    min_length: int = MISSING
+    no_repeat_ngram_size: int = MISSING
+    length_penalty: float = MISSING
+    early_stopping: bool = MISSING
+    forced_bos: bool = MISSING
+    forced_eos: bool = MISSING
 
 
 @dataclass
 class Evaluation:
     batch_size: int = MISSING
-    references: str = "raw"
+    references: str = MISSING
     decoding: Decoding | None = None
 
 
@@ -112,22 +113,51 @@ class Config:
     input: Slot | None = None
     unfreeze: list[str] = field(default_factory=list)
     limit: Limit = field(default_factory=Limit)
-    seed: int = 42
-    precision: str = "auto"
-    output: str = "outputs"
-    force: bool = False
+    seed: int = MISSING
+    precision: str = MISSING
+    output: str = MISSING
+    force: bool = MISSING
 
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {
+    "converted to Integer": "a whole number",
+    "converted to Float": "a number",
+    "converted to Boolean": "true or false",
+    "ListConfig": "a list, as in [a,b]",
+    "subclass": "a section of keys",
+}
+SLOTS = ("attn", "ffn", "input")
+AXES = ("form", "insertion", "representation", "composition")
 
 
 def typed(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` resolved, every value of its type. Raises `UserError` for a wrong key or value."""
+    """`cfg` resolved, every value there and of its type. Raises `UserError`."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), cfg)
+        for given in (cfg, merged):  # a number may be ??? in the one, a whole axis in the other
+            for path in _missing(OmegaConf.to_container(given)):
+                raise UserError(_how_to_give(path))
         return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(_sentence(error, cfg)) from None
+
+
+def _missing(node: Any, path: str = "") -> Iterator[str]:
+    """The paths of what is still to be given."""
+    if node == "???":
+        yield path
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing(value, f"{path}.{key}" if path else str(key))
+
+
+def _how_to_give(path: str) -> str:
+    slot, _, key = path.partition(".")
+    if slot in SLOTS and key in AXES:
+        return f"slot {slot} has no {key}; give {key}@{slot}= one of {', '.join(options(key))}"
+    if slot in SLOTS:
+        return f"{path} has no number; give one, as in {path}={4 if key == 'scale' else 8}"
+    return f"{path} has no value; give one, as in {path}=..."
 
 
 def _sentence(error: OmegaConfBaseException, cfg: DictConfig) -> str:
@@ -135,11 +165,11 @@ def _sentence(error: OmegaConfBaseException, cfg: DictConfig) -> str:
     if isinstance(error, ConfigKeyError):
         siblings = error.parent_node.keys() if isinstance(error.parent_node, DictConfig) else ()
         parent = path.rpartition(".")[0]
-        return unknown("key", path, [f"{parent}.{key}" if parent else str(key) for key in siblings])
+        return unknown_key(path, [f"{parent}.{key}" if parent else str(key) for key in siblings])
     if not isinstance(error, ValidationError):
         return f"{path}: {message}"
     value = OmegaConf.select(cfg, path)
     if value is None:
         return f"{path} cannot be null"
-    kind = next((words for name, words in KINDS.items() if message.endswith(f"to {name}")), None)
+    kind = next((words for name, words in KINDS.items() if name in message), None)
     return f"{path}={shown(value)} is not {kind}" if kind else f"{path}={shown(value)}: {message}"

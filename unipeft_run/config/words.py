@@ -20,6 +20,11 @@ def options(group: str) -> list[str]:
     return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
 
 
+def groups() -> list[str]:
+    """The words that choose a file when they stand before = on the command line."""
+    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir())
+
+
 def shown(value: Any, length: int = 60) -> str:
     """`value` on one line, cut."""
     text = " ".join(str(value).split())
@@ -28,7 +33,7 @@ def shown(value: Any, length: int = 60) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that `word` was probably meant to be; a dotted name may lack its front."""
-    names = sorted(set(known))
+    names = list(dict.fromkeys(known))
     for name in names:
         if name.endswith(f".{word}"):
             return name
@@ -37,13 +42,15 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return tails.get(close[0], close[0]) if close else None
 
 
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """One sentence: there is no such key or group; the nearest there is, or all if few."""
-    names = sorted(set(known))
-    near = nearest(word, names)
-    if near:
-        return f"there is no {what} {shown(word)}; did you mean {near}?"
-    return f"there is no {what} {shown(word)}" + (f"; choose from {', '.join(names)}" if names else "")
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """One sentence: there is no `key`; the nearest there is, those beside it first."""
+    names = list(known)
+    parent = key.rpartition(".")[0]
+    beside = [name for name in names if parent and name.rpartition(".")[0] == parent]
+    if near := nearest(key, beside) or nearest(key, names):
+        return f"there is no key {shown(key)}; did you mean {near}?"
+    hint = f"{parent} has {', '.join(n.rpartition('.')[2] for n in beside)}" if beside else "see --help"
+    return f"there is no key {shown(key)}; {hint}"
 
 
 def unknown_choice(key: str, word: Any, allowed: Iterable[str]) -> str:

@@ -1,0 +1,122 @@
+"""Hydra's complaints about the command line, each turned into one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.words import groups, nearest, options, shown, unknown_choice, unknown_key
+
+Compose = Callable[[Sequence[str], str], DictConfig]
+PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}
+
+
+def explain(error: Exception, overrides: Sequence[str], config_name: str, compose: Compose) -> str:
+    """What is wrong with `overrides`, given the error that `compose` made of them."""
+    known = _known(compose, PROBE[config_name], config_name)
+    for override in overrides:
+        if sentence := _unreadable(override) or _unknown_front(override, known):
+            return sentence
+        if re.fullmatch(r"(task|method)=(null)?", override):
+            return needed([o for o in overrides if o != override])
+    if isinstance(error, MissingConfigException):
+        return _no_such_file(error, overrides)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {shown(error.override)}; quote it, as in 'key=\"a value, with (signs)\"'"
+    message = str(error)
+    if "You must specify" in message:
+        return needed(overrides)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        rest = [o for o in overrides if _key(o) != found[1]]
+        return _no_such_key(found[1], _known(compose, rest, config_name) or known)
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        return f"{shown(found[1])} names several values; add -m to run each of them"
+    if found := re.search(r"An item is already at '([^']+)'", message):
+        return f"{found[1]} is there already; leave out the + before it"
+    return shown(message.replace("\n", "; "), 160)
+
+
+def needed(overrides: Sequence[str]) -> str:
+    """Which of task= and method= are still to be given."""
+    keys = {_key(override) for override in overrides}
+    missing = [name for name in ("task", "method") if name not in keys]
+    return "what to run? give " + " and ".join(
+        f"{name}= one of {', '.join(options(name))}" for name in missing
+    )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _unreadable(override: str) -> str | None:
+    if "=" in override or override.startswith("~"):
+        return None
+    return f"{shown(override)} is not key=value; see --help"
+
+
+def _unknown_front(override: str, known: list[str]) -> str | None:
+    """A sentence if the word before the first dot or @ is neither a key nor a group."""
+    key = _key(override)
+    front = re.split(r"[.@]", key)[0]
+    fronts = {name.partition(".")[0] for name in known} | set(groups())
+    if front in fronts or front == "hydra" or key.startswith("hydra/"):
+        return None
+    if near := nearest(front, fronts):
+        return f"there is no key {shown(key)}; did you mean {key.replace(front, near, 1)}?"
+    return unknown_key(key, known)
+
+
+def _no_such_file(error: MissingConfigException, overrides: Sequence[str]) -> str:
+    path = str(error.missing_cfg_file)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if path == f"{group}/{value}":
+            sentence = unknown_choice(key, value, error.options or options(group))
+            return sentence + (
+                "; other engines are extras, as in pip install 'unipeft[joblib]'"
+                if group == "hydra/launcher"
+                else ""
+            )
+    group, _, name = path.partition("/")
+    return f"there is no {group} {name}; give {group}= one of {', '.join(options(group))}"
+
+
+def _no_such_key(key: str, known: list[str]) -> str:
+    front, at, _ = key.partition("@")
+    if front in AXES:
+        slots = [f"{front}@{slot}" for slot in SLOTS]
+        if at:
+            return unknown_key(key, slots)
+        return f"{front}= needs its slot; write {', '.join(f'{slot}=' for slot in slots)}"
+    slot, _, number = key.partition(".")
+    if slot in SLOTS and not any(name.startswith(f"{slot}.") for name in known):
+        axes = " ".join(f"{axis}@{slot}=..." for axis in AXES)
+        return f"slot {slot} is empty here, so {key} means nothing; fill it with {axes}"
+    if slot in SLOTS and number == "scale":
+        return f"{key} means nothing here; composition@{slot}=scaled is what takes a scale"
+    return unknown_key(key, [*known, *groups()])
+
+
+def _known(compose: Compose, overrides: Sequence[str], config_name: str) -> list[str]:
+    """The dotted keys of the configuration that `overrides` compose to; [] if they do not."""
+    try:
+        cfg = compose(overrides, config_name)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return []
+    return list(_paths(OmegaConf.to_container(cfg)))
+
+
+def _paths(node: Any, path: str = "") -> Iterator[str]:
+    if path:
+        yield path
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,27 @@
+"""Composition from the YAML groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unipeft_run.config.complaints import explain
+from unipeft_run.config.words import conf_dir
+from unipeft_run.errors import UserError
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that the command line `overrides` gives. Raises `UserError`."""
+    try:
+        return _compose(overrides, config_name)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(explain(error, overrides, config_name, _compose)) from None
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(config_name, list(overrides))

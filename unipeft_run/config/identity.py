@@ -1,0 +1,113 @@
+"""Which run a configuration is: its id, its folder, and reading it back from there."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import DictConfig
+
+from unipeft_run.config.resolve import resolve
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.errors import UserError
+
+# What the numbers come from. Names (method, scale), places (output), sinks (tracking) are not in it.
+SCIENTIFIC = (
+    "task",
+    "backbone",
+    *SLOTS,
+    "unfreeze",
+    "recipe",
+    "optim",
+    "evaluation",
+    "limit",
+    "seed",
+    "precision",
+)
+CADENCE = ("log_every", "checkpoint_every")  # of the recipe: change what is written, not what is
+PACKAGE = Path(__file__).parent.parent
+
+
+def run_id(cfg: DictConfig | Mapping[str, Any]) -> str:
+    """8 hex digits: the same for the same science, whatever the order of the keys."""
+    canonical = json.dumps(_plain(science(cfg)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def run_folder(cfg: DictConfig | Mapping[str, Any]) -> Path:
+    """output/task/method/run_id."""
+    config = _resolved(cfg)
+    return Path(config["output"]) / config["task"]["name"] / config["method"] / run_id(config)
+
+
+def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the resolved configuration that the numbers depend on."""
+    config = {key: value for key, value in _resolved(cfg).items() if key in SCIENTIFIC}
+    config["recipe"] = {k: v for k, v in config["recipe"].items() if k not in CADENCE}
+    for slot in SLOTS:
+        if config.get(slot) is not None:  # its numbers stand in form and composition, where used
+            numbers = ("bottleneck", "scale")
+            config[slot] = {k: v for k, v in config[slot].items() if k not in numbers}
+    return config
+
+
+def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration in a run folder, as data: nothing of it is executed.
+
+    A `_target_` must name a class defined in this package, or start with a prefix in `allow`.
+    Raises `UserError`.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder} is not a run folder: there is no config.yaml in it")
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is damaged: it does not hold a configuration")
+    for key, value in _leaves(config):
+        if key == "_target_" and not (_is_ours(value) or str(value).startswith(tuple(allow))):
+            raise UserError(f"{file} wants to run {value}; if you trust it, allow=[{value}]")
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{file} holds an expression, {value}; a run's values are plain")
+    return cast("dict[str, Any]", config)
+
+
+def _resolved(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    return resolve(cfg) if isinstance(cfg, DictConfig) else dict(cfg)
+
+
+def _plain(node: Any) -> Any:
+    """`node` without nulls, and with 4.0 as 4: a new optional key leaves old ids as they are."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items() if value is not None}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, str(name))
+    else:
+        yield key, node
+
+
+def _is_ours(target: Any) -> bool:
+    """Whether `target` is the dotted name of a class whose definition stands in this package.
+
+    Not just a prefix: `unipeft_run.module.os.system` starts with ours, and is not.
+    """
+    package, *modules, name = str(target).split(".")
+    file = PACKAGE.joinpath(*modules).with_suffix(".py")
+    if package != PACKAGE.name or not all(m.isidentifier() for m in modules) or not file.is_file():
+        return False
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)

@@ -1,0 +1,139 @@
+"""What a configuration may say: a sentence for everything that it may not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.words import options, unknown_choice
+from unipeft_run.errors import UserError
+
+Resolved = dict[str, Any]
+
+CHOICES = {
+    "precision": ("fp32", "bf16", "fp16", "auto"),
+    "scale": ("paper", "mini"),
+    "backbone.weights": ("pretrained", "random"),
+    "optim.schedule": ("polynomial", "linear", "cosine", "constant"),
+    "evaluation.references": ("raw", "reference_code"),
+    "tracking.wandb.mode": ("auto", "online", "offline", "disabled"),
+    "*.insertion": ("parallel", "sequential", "post_norm"),
+    "*.form.activation": ("relu", "gelu", "tanh", "identity", "softmax"),
+    "*.form.norm": ("none", "in"),
+    "*.form.init": ("bert", "lora"),
+    "*.form.query": ("reference", "scaled", "unscaled", "normed", "normed_unscaled"),
+}
+ONE_OR_MORE = ("1 or more", lambda n: n >= 1)
+ABOVE_ZERO = ("above 0", lambda n: n > 0)
+NOT_NEGATIVE = ("0 or more", lambda n: n >= 0)
+SHARE = ("from 0 to below 1", lambda n: 0 <= n < 1)
+NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "*.bottleneck": ONE_OR_MORE,
+    "*.scale": ABOVE_ZERO,
+    "*.form.mlp_width": ONE_OR_MORE,
+    "*.form.dropout": SHARE,
+    "*.form.input_dropout": SHARE,
+    "recipe.max_steps": ONE_OR_MORE,
+    "recipe.epochs": ABOVE_ZERO,
+    "recipe.batch_size": ONE_OR_MORE,
+    "recipe.max_tokens": ONE_OR_MORE,
+    "recipe.accumulation": ONE_OR_MORE,
+    "recipe.max_grad_norm": ABOVE_ZERO,
+    "recipe.label_smoothing": SHARE,
+    "recipe.warmup_steps": NOT_NEGATIVE,
+    "recipe.warmup_ratio": SHARE,
+    "recipe.eval_every": ONE_OR_MORE,
+    "recipe.eval_limit": ONE_OR_MORE,
+    "recipe.log_every": ONE_OR_MORE,
+    "recipe.checkpoint_every": ONE_OR_MORE,
+    "recipe.early_stopping": ONE_OR_MORE,
+    "optim.lr": ABOVE_ZERO,
+    "optim.lr_end": NOT_NEGATIVE,
+    "optim.eps": ABOVE_ZERO,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "evaluation.batch_size": ONE_OR_MORE,
+    "evaluation.decoding.num_beams": ONE_OR_MORE,
+    "evaluation.decoding.max_length": ONE_OR_MORE,
+    "evaluation.decoding.min_length": NOT_NEGATIVE,
+    "evaluation.decoding.no_repeat_ngram_size": NOT_NEGATIVE,
+    "task.max_source_length": ONE_OR_MORE,
+    "task.max_target_length": ONE_OR_MORE,
+    "task.eval_target_length": ONE_OR_MORE,
+    "limit.train": ONE_OR_MORE,
+    "limit.validation": ONE_OR_MORE,
+    "limit.test": ONE_OR_MORE,
+    "seed": ("from 0 to 4294967295", lambda n: 0 <= n < 2**32),
+}
+DROPOUTS = ("hidden", "attention")  # the backbone's own, for *.form.dropout
+
+
+def check(config: Resolved) -> None:
+    """Raises `UserError` for a value or a combination that means nothing."""
+    for pattern, allowed in CHOICES.items():
+        for path, value in _values(config, pattern):
+            if value not in allowed:
+                raise UserError(unknown_choice(path, value, allowed))
+    for pattern, (words, holds) in NUMBERS.items():
+        for path, value in _values(config, pattern):
+            _check_number(path, value, words, holds)
+    _check_recipe(config)
+    _check_optim(config["optim"])
+    _check_trains(config)
+
+
+def _values(config: Resolved, pattern: str) -> Iterator[tuple[str, Any]]:
+    """The paths that `pattern` names and that hold a value; * stands for a slot."""
+    for slot in SLOTS if pattern.startswith("*.") else ("",):
+        path = pattern.replace("*", slot)
+        value: Any = config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            yield path, value
+
+
+def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bool]) -> None:
+    if path.endswith(".form.dropout") and value in DROPOUTS:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and holds(value)):
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise UserError(f"{path}={shown} is not a number that is {words}")
+
+
+def _check_recipe(config: Resolved) -> None:
+    recipe = config["recipe"]
+    if recipe["max_steps"] is None and recipe["epochs"] is None:
+        raise UserError("training has no end; give recipe.max_steps=... or recipe.epochs=...")
+    if (recipe["batch_size"] is None) == (recipe["max_tokens"] is None):
+        raise UserError(
+            "a batch is counted in sentences or in tokens; of recipe.batch_size and "
+            "recipe.max_tokens give one, and set the other to null"
+        )
+    if recipe["warmup_steps"] and recipe["warmup_ratio"]:
+        raise UserError(
+            "warm-up is given twice; set recipe.warmup_steps or recipe.warmup_ratio to 0"
+        )
+
+
+def _check_optim(optim: Resolved) -> None:
+    if optim["name"] not in options("optim"):
+        raise UserError(unknown_choice("optim", optim["name"], options("optim")))
+    if len(optim["betas"]) != 2 or not all(0 <= beta < 1 for beta in optim["betas"]):
+        raise UserError(f"optim.betas={optim['betas']} is not two numbers from 0 to below 1")
+    if optim["schedule"] == "polynomial" and optim["lr_end"] >= optim["lr"]:
+        raise UserError(
+            f"optim.lr_end={optim['lr_end']:g} is not below optim.lr={optim['lr']:g}, "
+            "where the polynomial schedule ends"
+        )
+
+
+def _check_trains(config: Resolved) -> None:
+    slots = [slot for slot in SLOTS if config[slot] is not None]
+    if not slots and not config["unfreeze"] and config["method"] != "none":
+        raise UserError(
+            "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
+            "or take method=none to evaluate the untouched backbone"
+        )

@@ -1,0 +1,106 @@
+"""The design space: which values of the four axes make sense together, and why others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from unipeft_run.config.words import unknown_choice
+from unipeft_run.errors import UserError
+
+SITES = {
+    "attn": (
+        "attn.heads",
+        "attn.context",
+        "attn.output",
+        "attn.query",
+        "attn.key",
+        "attn.value",
+    ),
+    "ffn": ("ffn", "ffn.up", "ffn.down", "ffn.block"),
+    "input": ("embedding",),
+}
+INSERTIONS = {"attn.output": ("parallel", "sequential"), "ffn": ("parallel", "sequential")}
+ONLY_PARALLEL = {
+    "attn.heads": "the change is computed from the queries, not from what the heads put out",
+    "attn.context": "a sequential adapter reads what attention writes, representation@attn=attn_output",
+    "attn.query": "the change belongs to a weight matrix, which reads its own input",
+    "attn.key": "the change belongs to a weight matrix, which reads its own input",
+    "attn.value": "the change belongs to a weight matrix, which reads its own input",
+    "ffn.up": "the change belongs to a weight matrix, which reads its own input",
+    "ffn.down": "the change belongs to a weight matrix, which reads its own input",
+    "embedding": "learned vectors read nothing",
+}
+STACKS, ATTENTIONS = ("encoder", "decoder"), ("self", "cross")
+
+
+def check_slot(slot: str, content: dict[str, Any]) -> None:
+    """Raises `UserError` with the reason if the four axes of the slot do not go together."""
+    where = content["representation"]
+    for key, allowed in (("sites", SITES[slot]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
+        _check_names(f"{slot}.representation.{key}", where[key], allowed, slot)
+    _check_layers(slot, where["layers"])
+    for site in where["sites"]:
+        for sentence in objections(site, content):
+            raise UserError(f"slot {slot}: {sentence}")
+
+
+def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
+    """The reasons why form, insertion and composition of `content` cannot stand at `site`.
+
+    A form or composition of somebody else's may stand wherever its insertion may.
+    """
+    form, composition = _class(content["form"]), _class(content["composition"])
+    yield from _insertion_objections(site, content["insertion"])
+    if form == "Memory" and site != "attn.heads":
+        yield f"form memory works on the queries of each head; it cannot stand at {site}, only at heads"
+    if form == "Bottleneck" and site == "attn.heads":
+        yield "a bottleneck reads a whole hidden state, not one head; take representation@attn=context"
+    if form == "Bottleneck" and site == "embedding":
+        yield "a bottleneck adds to hidden states; at the embedding only form vectors can stand"
+    if (form == "Vectors") != (composition == "Prepend"):
+        yield "form vectors and composition prepend need each other: vectors go before the input"
+    if form == "Vectors" and site != "embedding":
+        yield f"form vectors lengthens the input; it cannot stand at {site}, only at the embedding"
+    if composition == "Gated" and form != "Memory":
+        yield (
+            "composition gated needs the attention logits of form memory at the heads, "
+            "there are none here; take composition add, scaled or learned_scale"
+        )
+
+
+def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
+    if insertion == "post_norm" and site != "ffn.block":
+        yield (
+            f"insertion post_norm reads a block's normalised sum; {site} has none, "
+            "take representation@ffn=ffn_block"
+        )
+    elif site == "ffn.block" and insertion != "post_norm":
+        yield "at ffn_block the change is computed from the normalised sum; take insertion@ffn=post_norm"
+    elif insertion == "sequential" and site in ONLY_PARALLEL:
+        yield f"insertion sequential cannot stand at {site} ({ONLY_PARALLEL[site]}); take parallel"
+
+
+def _class(node: dict[str, Any]) -> str:
+    """The class of ours that `node` builds, '' for one of somebody else's."""
+    target = str(node.get("_target_", ""))
+    return target.rpartition(".")[2] if target.startswith("unipeft_run.") else ""
+
+
+def _check_names(path: str, names: list[str], allowed: tuple[str, ...], slot: str) -> None:
+    if not names:
+        raise UserError(f"{path} is empty; choose from {', '.join(allowed)}")
+    for name in names:
+        other = next((s for s, sites in SITES.items() if name in sites and s != slot), None)
+        if other is not None and path.endswith("sites"):
+            raise UserError(f"slot {slot} cannot hold {name}; that site belongs to slot {other}")
+        if name not in allowed:
+            raise UserError(unknown_choice(path, name, allowed))
+
+
+def _check_layers(slot: str, layers: Any) -> None:
+    numbers = isinstance(layers, list) and layers and all(type(n) is int and n >= 0 for n in layers)
+    if layers != "all" and not numbers:
+        raise UserError(
+            f"{slot}.representation.layers={layers} is neither all nor a list of numbers from 0"
+        )
