@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Job = Callable[["Run"], object]
 
-PATIENCE = 30  # seconds, with a server at the start and again at the end
+CONNECTING, UPLOADING = 15, 60  # seconds of patience with a server
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class WandB(Tracker):
         """Open the run in the background."""
         if self._mode == "disabled":
             return
+        # its reports on itself wait for the server when the process ends, and print when that fails
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb  # here, not in the thread: two threads importing can trip each other
         except ImportError as error:
@@ -90,7 +92,7 @@ class WandB(Tracker):
         self._exit_code = 0 if state == "done" else 1
         self._put(lambda run: run.summary.update({**summary, "state": state}))
         self._put(None)
-        self._thread.join(timeout=2 * PATIENCE)
+        self._thread.join(timeout=2 * CONNECTING + UPLOADING)
         if self._thread.is_alive():
             log.warning("Weights & Biases does not answer; train.jsonl has every record")
         self._thread = None
@@ -129,8 +131,8 @@ class WandB(Tracker):
             disable_git=True,
             x_disable_stats=True,
             x_save_requirements=False,
-            init_timeout=PATIENCE,
-            finish_timeout=PATIENCE,
+            init_timeout=CONNECTING,
+            finish_timeout=UPLOADING,
         )
         resume = "allow" if mode == "online" else None  # without a server there is nothing to ask
         run: Run = wandb.init(
