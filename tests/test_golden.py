@@ -72,7 +72,9 @@ def test_every_gradient(case: str) -> None:
     assert trainable == meta["counts"]["trainable_receiving_gradient"] == total
 
 
-GENERATED = [c for c in CASES if "generation" in json.loads((GOLDEN / f"cases/{c}.json").read_text())]
+GENERATED = [
+    c for c in CASES if "generation" in json.loads((GOLDEN / f"cases/{c}.json").read_text())
+]
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
@@ -50,8 +54,8 @@ class EpochSampler(Sampler[list[int]]):
         self.size, self.epoch, self.position = size, 0, 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = torch.Generator().manual_seed(self.epoch)
-        batches = torch.randperm(EXAMPLES, generator=random).split(self.size)
+        generator = torch.Generator().manual_seed(self.epoch)
+        batches = torch.randperm(EXAMPLES, generator=generator).split(self.size)
         for batch in batches[self.position :]:
             yield batch.tolist()
         self.epoch, self.position = self.epoch + 1, 0
@@ -64,15 +68,15 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def make_model(dropout: float = 0.2) -> Classifier:
-    """Always the same one, and the random state of training after it."""
-    torch.manual_seed(1)
+    """Always the same one, and after it always the same random state."""
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
     return Classifier(dropout)
 
 
 def make_loader(size: int = 4) -> DataLoader[Any]:
-    random = torch.Generator().manual_seed(0)
-    ids = torch.randint(WORDS, (EXAMPLES, LENGTH), generator=random)
-    lengths = torch.randint(2, LENGTH + 1, (EXAMPLES, 1), generator=random)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(WORDS, (EXAMPLES, LENGTH), generator=generator)
+    lengths = torch.randint(2, LENGTH + 1, (EXAMPLES, 1), generator=generator)
     mask = (torch.arange(LENGTH) < lengths).long()
     data = TensorDataset(ids, mask, ids[:, 0] % CLASSES)
     return DataLoader(data, batch_sampler=EpochSampler(size), collate_fn=collate)
@@ -86,6 +90,12 @@ def collate(rows: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
 def loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
     logits = model(batch["input_ids"], batch["attention_mask"])
     return nn.functional.cross_entropy(logits, batch["labels"]), len(batch["labels"])
+
+
+def noisy_loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+    """Draws from Python, NumPy and torch (dropout)."""
+    loss, count = loss_fn(model, batch)
+    return loss * (1 + random.random() + np.random.rand()), count
 
 
 def evaluate(model: nn.Module, limit: int | None) -> dict[str, float]:
@@ -109,6 +119,21 @@ def make_trainer(folder: Path, **changed: Any) -> Trainer:
         "precision": "fp32",
     }
     model = changed.pop("model", None) or make_model()
-    loader = changed.pop("loader", None) or make_loader()
+    loader = changed.pop("loader") if "loader" in changed else make_loader()
     loss = changed.pop("loss_fn", loss_fn)
     return Trainer(model, loader, loss, folder=RunFolder(folder), **{**given, **changed})
+
+
+def main() -> None:
+    """Train slowly in the folder given, for tests that send signals."""
+
+    def slow_loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        print("batch", flush=True)
+        time.sleep(0.02)
+        return noisy_loss_fn(model, batch)
+
+    make_trainer(Path(sys.argv[1]), loss_fn=slow_loss_fn).fit()
+
+
+if __name__ == "__main__":
+    main()

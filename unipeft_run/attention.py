@@ -6,6 +6,7 @@ the cache, and beams and cached cross-attention need no code of ours.
 Shape legend: B batch, H heads, T queries, S keys, L prefix length, C width of a head.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,9 @@ def sdpa(
     is_causal stays False: with a prefix there are more keys than queries, and the kernels would
     align the triangle with the wrong corner.
     """
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, is_causal=False, scale=s), None
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, dropout_p=p, is_causal=False, scale=s
+    ), None
 
 
 def _logits(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -53,6 +56,7 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    *,
     core: Any,
     dropout: float = 0.0,
     scaling: float | None = None,
@@ -67,7 +71,9 @@ def attend(
     delta = getattr(module, HEADS, None)
     if not isinstance(delta, Delta):
         h, weights = core(query, key, value, attention_mask, dropout, scale)
-    elif delta.form.is_attention and isinstance(delta.composition, Gated):
+        return h.transpose(1, 2).contiguous(), weights
+    assert isinstance(delta.form, Memory)
+    if delta.form.is_attention and isinstance(delta.composition, Gated):
         delta.x = None
         prefix_key, prefix_value = (p.expand(query.size(0), -1, -1, -1) for p in delta.form.heads())
         h, weights = core(
@@ -102,22 +108,13 @@ def _gate(delta: Delta, q: torch.Tensor, logits: torch.Tensor) -> dict[str, torc
     """lambda of Eq. 7, [B, H, T, 1]: the prefix's share of the joint partition function."""
     if not isinstance(delta.composition, Gated):
         return {}
+    assert isinstance(delta.form, Memory)
     prefix = delta.form.logits(q).logsumexp(-1, keepdim=True)
     return {"gate": torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))}
 
 
 def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     return None if mask is None else F.pad(mask, (length, 0), value=True)
-
-
-def attend_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-    """`attend` on torch's fused kernels."""
-    return attend(module, *args, core=sdpa, **kwargs)
-
-
-def attend_eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-    """`attend` by the literal formula; gives the weights."""
-    return attend(module, *args, core=eager, **kwargs)
 
 
 def visible(
@@ -139,9 +136,9 @@ def visible(
 
 
 def register() -> None:
-    """Make both names known to transformers; the mask function too, or it returns no mask at all."""
-    for name, function in ((NAMES["sdpa"], attend_sdpa), (NAMES["eager"], attend_eager)):
-        AttentionInterface.register(name, function)
+    """Make both names known to transformers, with the mask function: without it, no mask at all."""
+    for name, core in ((NAMES["sdpa"], sdpa), (NAMES["eager"], eager)):
+        AttentionInterface.register(name, partial(attend, core=core))
         AttentionMaskInterface.register(name, visible)
 
 

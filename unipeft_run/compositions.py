@@ -1,4 +1,4 @@
-"""Composition functions: how the change is merged, h <- compose(h, dh). Table 1 of He et al. 2022."""
+"""Composition functions: how the change is merged, h <- compose(h, dh). Table 1 of the paper."""
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ class LearnedScale(Composition):
 
 
 class Gated(Composition):
-    """h <- (1 - lambda) h + lambda dh, lambda [B, H, T, 1] the softmax mass on the prefix (Eq. 7-9).
+    """h <- (1 - lambda) h + lambda dh, lambda [B, H, T, 1] the softmax mass on the prefix (7)-(9).
 
     Exists at attention heads alone: elsewhere there is no partition function to gate with.
     """

@@ -36,7 +36,7 @@ class Decoding:
         }
         if self.num_beams == 1:  # meaningless there, and transformers warns about them
             del settings["length_penalty"], settings["early_stopping"]
-        return GenerationConfig(  # type: ignore[no-untyped-call]
+        return GenerationConfig(
             **settings,
             **forced,
             do_sample=False,

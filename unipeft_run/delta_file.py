@@ -1,4 +1,4 @@
-"""What is stored for inference: `delta.safetensors`, and `delta.json`, which says how to attach it."""
+"""What is stored for inference: `delta.safetensors`, and `delta.json`: how to attach it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -76,7 +76,12 @@ def parameter_table(model: nn.Module, backbone: int) -> dict[str, Any]:
         count = trained(free)
         rows["unfreeze", "backbone"] = {"sites": len(free), "trained": count, "stored": count}
     sites = [
-        {"slot": slot, "representation": name, **row, "stored_percent": 100 * row["stored"] / backbone}
+        {
+            "slot": slot,
+            "representation": name,
+            **row,
+            "stored_percent": 100 * row["stored"] / backbone,
+        }
         for (slot, name), row in rows.items()
     ]
     stored = sum(row["stored"] for row in sites)

@@ -19,7 +19,8 @@ from unipeft_run.batching import Collator
 from unipeft_run.data import lengths
 from unipeft_run.decoding import Decoding, only
 from unipeft_run.losses import Loss, class_logits, cross_entropy
-from unipeft_run.tasks.base import SequenceTask, Task, language_code_id
+from unipeft_run.tasks.base import SequenceTask, Task
+from unipeft_run.tasks.languages import language_code_id
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

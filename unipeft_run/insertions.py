@@ -20,6 +20,6 @@ def post_norm(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """u = the block's output: behind residual and LayerNorm (Pfeiffer's adapter).
 
     At the site `ffn.block` the tap for x gives that output: LN(h) in the post-norm families, where
-    h is the sum that the LayerNorm is about to take; h itself in mBART, whose blocks end in the sum.
+    h is the sum that the LayerNorm is about to take; h itself in mBART, whose blocks end there.
     """
     return x

@@ -1,8 +1,7 @@
 """The straight path: a configuration becomes a trained, evaluated, written-down model."""
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import hydra.utils
 import torch
 import transformers
 from accelerate.utils import set_seed
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from unipeft_run import config as configuration
@@ -19,8 +18,10 @@ from unipeft_run.attach import Slot, attach
 from unipeft_run.backbones.load import load_backbone, locate
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.batching import Collator, train_loader
+from unipeft_run.config.schema import SLOTS
 from unipeft_run.decoding import Decoding
 from unipeft_run.delta_file import load_delta, parameter_table, save_delta
+from unipeft_run.errors import UserError
 from unipeft_run.evaluator import Evaluator
 from unipeft_run.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.optim import build
@@ -30,7 +31,17 @@ from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.wandb import WandB
 from unipeft_run.trainer import Diverged, Trainer
 
-SLOTS = ("attn", "ffn", "input")
+FIT = (
+    "max_steps",
+    "epochs",
+    "accumulation",
+    "max_grad_norm",
+    "eval_every",
+    "eval_limit",
+    "log_every",
+    "checkpoint_every",
+    "early_stopping",
+)  # of the recipe: what the trainer takes
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -57,12 +68,29 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise
 
 
-def evaluate(folder: Path, split: str = "test") -> dict[str, float]:
-    """The metrics of a finished run on `split`, from its stored delta alone."""
-    recipe = json.loads((folder / "delta.json").read_text(encoding="utf-8"))
-    parts = _Parts({**recipe["config"], **recipe["folded"]}, folder)
+def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> dict[str, float]:
+    """The metrics of a finished run on `split`, from its stored delta alone.
+
+    `allow`: prefixes of classes outside this package that the run's configuration may name.
+    Raises UserError for a folder that holds no finished run, and for an unknown split.
+    """
+    cfg = configuration.load(folder, allow)
+    parts = _Parts({**cfg, **folded(cfg)}, folder)
+    if split not in parts.encoded:
+        raise UserError(f"no split {split!r}: have {', '.join(parts.encoded)}")
     load_delta(parts.model, folder)
     return parts.evaluator(parts.model, split).metrics
+
+
+def folded(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots under which the deltas hold just what is stored."""
+    slots = {}
+    for name in SLOTS:
+        if cfg[name] is not None:
+            form = cfg[name]["form"]
+            changes = hydra.utils.get_class(form["_target_"]).folded
+            slots[name] = {**cfg[name], "form": {**form, **changes}}
+    return slots
 
 
 class _Parts:
@@ -88,7 +116,9 @@ class _Parts:
         self.slots = {name: _slot(cfg[name]) for name in SLOTS}
         attach(self.model, self.slots, cfg["unfreeze"])
         settings: Any = self.model.config
-        start = settings.decoder_start_token_id if table.decoder_start == "config" else "rotate"
+        start: Any = (
+            settings.decoder_start_token_id if table.decoder_start == "config" else "rotate"
+        )
         self.collator = Collator(
             self.tokenizer.pad_token_id, start if table.decoder_start else None
         )
@@ -112,12 +142,12 @@ class _Parts:
     def train(self, folder: RunFolder) -> dict[str, Any]:
         cfg, began = self.cfg, time.time()
         table = parameter_table(self.model, self.backbone_size)
-        folder.write_text("config.yaml", configuration.to_yaml(cfg))
+        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
         folder.write_json("parameters.json", table)
         self.console.say(_headline(cfg, table))
         run_id = folder.path.name
         wandb = WandB(folder.path, run_id, job_type=cfg["method"], **cfg["tracking"]["wandb"])
-        trackers = [Jsonl(folder.path / "train.jsonl"), self.console, wandb]
+        trackers: list[Any] = [Jsonl(folder.path / "train.jsonl"), self.console, wandb]
         for tracker in trackers:
             tracker.start(cfg)
         summary: dict[str, Any] = {}
@@ -128,7 +158,7 @@ class _Parts:
             trivial = self.task.score(
                 self.task.baseline(self.splits), self.task.references(self.splits["test"])
             )
-            save_delta(self.model, folder.path, {"config": cfg, "folded": self._folded()})
+            save_delta(self.model, folder.path, _delta_recipe(cfg))
             folder.write_predictions("test", test.rows)
             summary = {
                 **{key: cfg[key] for key in ("method", "seed", "scale")},
@@ -158,13 +188,9 @@ class _Parts:
 
     def _trainer(self, folder: RunFolder, trackers: list[Any]) -> Trainer:
         recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
-        fit = ("max_steps", "epochs", "accumulation", "max_grad_norm", "eval_every", "eval_limit")
-        fit += ("log_every", "checkpoint_every", "early_stopping")
         batch = {key: recipe[key] for key in ("batch_size", "max_tokens")}
         warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}
-        loader = train_loader(
-            self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch
-        )
+        loader = train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
 
         def validate(model: nn.Module, limit: int | None) -> Mapping[str, float]:
             generate = name != "loss"
@@ -180,17 +206,8 @@ class _Parts:
             evaluate=validate,
             selection=self.task.selection_rule,
             precision=self.cfg["precision"],
-            **{key: recipe[key] for key in fit},
+            **{key: recipe[key] for key in FIT},
         )
-
-    def _folded(self) -> dict[str, Any]:
-        """The slots under which the deltas hold just what is stored."""
-        folded = {}
-        for name, slot in self.slots.items():
-            if slot is not None:
-                form = hydra.utils.get_class(self.cfg[name]["form"]["_target_"]).folded
-                folded[name] = {**self.cfg[name], "form": {**self.cfg[name]["form"], **form}}
-        return folded
 
 
 def _slot(cfg: Mapping[str, Any] | None) -> Slot | None:
@@ -203,6 +220,11 @@ def _slot(cfg: Mapping[str, Any] | None) -> Slot | None:
         insertion=cfg["insertion"],
         representation=cfg["representation"],
     )
+
+
+def _delta_recipe(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What `delta.json` says: the backbone, what was unfrozen, and the folded slots."""
+    return {"backbone": cfg["backbone"], "unfreeze": cfg["unfreeze"], "slots": folded(cfg)}
 
 
 def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,5 +256,3 @@ def _closing(summary: Mapping[str, Any], path: Path) -> str:
         "run folder": str(path),
     }
     return "\n".join(f"{name:<48} {value}" for name, value in rows.items())
-
-

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.bart import BART
+from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.mbart import MBART
 from unipeft_run.backbones.roberta import ROBERTA
 from unipeft_run.errors import UserError

@@ -31,5 +31,3 @@ class Form(nn.Module):
     def stored(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and tensor of all that inference needs (a prefix without its MLP)."""
         yield from self.named_parameters()
-
-

@@ -91,7 +91,9 @@ class Memory(Form):
 
     def heads(self) -> tuple[torch.Tensor, torch.Tensor]:
         """P_k and P_v by head, each [H, L, C]; head h takes columns hC..(h+1)C."""
-        keys, values = (p.view(p.size(0), self.num_heads, -1).transpose(0, 1) for p in self.memory())
+        keys, values = (
+            p.view(p.size(0), self.num_heads, -1).transpose(0, 1) for p in self.memory()
+        )
         return keys, values
 
     def logits(self, q: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from unipeft_run.backbones.sites import table_of
 from unipeft_run.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.delta import Delta
 from unipeft_run.forms.bottleneck import Bottleneck
-from unipeft_run.forms.memory import Memory
+from unipeft_run.forms.memory import Memory, Query
 from unipeft_run.forms.vectors import Vectors
 
 Options = Mapping[str, Any]
@@ -30,7 +30,7 @@ PREFIXES = {
     ("decoder", "cross"): ("wte2", "control_trans2", "decoder_cross_attn"),
     ("encoder", "self"): ("wte_enc", "control_trans_enc", "encoder_attn"),
 }
-QUERIES = {
+QUERIES: Mapping[str, Query] = {
     "concat": "scaled",
     "cross_attn_noln": "scaled",
     "cross_attn": "normed",
@@ -108,7 +108,9 @@ def _slot(form: Any, sites: list[str], composition: Any, insertion: str = "paral
 def _prefix(options: Options) -> Slot:
     option = options["attn_option"]
     if option not in QUERIES:
-        raise ValueError(f"attn_option {option!r} does not go with attn_mode {options['attn_mode']}")
+        raise ValueError(
+            f"attn_option {option!r} does not go with attn_mode {options['attn_mode']}"
+        )
     if option == "concat" and options["attn_composition"] != "add":
         raise ValueError("attn_option concat is gated already: attn_composition must be add")
     form = partial(
@@ -165,7 +167,7 @@ def _ffn_adapter(options: Options) -> Slot:
 
 def official_tensors(
     path: str, delta: Delta, options: Options, left: dict[str, torch.Tensor]
-) -> list[tuple[nn.Parameter, torch.Tensor]]:
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Each parameter of a delta with its official tensor, which is taken out of `left`."""
     form = delta.form
     if isinstance(form, Memory):
@@ -196,7 +198,7 @@ def adapter_name(path: str, delta: Delta) -> str:
 
 def _adapter_tensors(
     base: str, delta: Delta, left: dict[str, torch.Tensor]
-) -> list[tuple[nn.Parameter, torch.Tensor]]:
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     form: Any = delta.form
     pairs = [
         (getattr(ours, kind), left.pop(f"{base}.{theirs}.{kind}"))
@@ -215,12 +217,12 @@ def _adapter_tensors(
 
 def _memory_tensors(
     path: str, form: Memory, left: dict[str, torch.Tensor]
-) -> list[tuple[nn.Parameter, torch.Tensor]]:
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     stack = "encoder" if ".encoder." in path and "roberta" not in path else "decoder"
     kind = "cross" if "encoder_attn" in path else "self"
     wte, mlp, table = PREFIXES[stack, kind]
     layer = int(_layer(path).rpartition(".")[2])
-    pairs = []
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     if form.norm is not None:
         name = f"{path.rpartition('.')[0]}.ef_transform_layer_norm"
         pairs += [(form.norm.weight, left.pop(f"{name}.weight"))]

@@ -42,7 +42,11 @@ def fetch(name: str) -> Path:
 def fetch_backbone(name: str) -> Path:
     """A miniature backbone's folder: `roberta_mini` is fetched, the others are in the package."""
     if name != "roberta_mini":
-        assert (PACKAGED / name / "config.json").is_file(), name
+        if not (PACKAGED / name / "model.safetensors").is_file():
+            raise UserError(
+                f"the weights of {name} are not in this release yet\n"
+                f"Without them: python scripts/pretrain_mini.py {name}, or backbone.path=DIR"
+            )
         return PACKAGED / name
     folder = cache_root() / "backbones" / f"{name}-{RECIPE}"
     return _built(folder, minilm.build, name, "backbone.path=DIR (a local model folder)")

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from unipeft_run.data import encode
 from unipeft_run.errors import UserError
 from unipeft_run.metrics import Scores, accuracy
+from unipeft_run.tasks.languages import encode_texts
 from unipeft_run.tasks.loading import Columns, checked, read_folder_split, split_file
 
 Splits = dict[str, Dataset]
@@ -66,6 +67,10 @@ class Task(ABC):
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Scores: ...
 
     @abstractmethod
+    def _key(self, train: bool) -> dict[str, Any]:
+        """All that `_tokenize` depends on beside the tokenizer and the columns."""
+
+    @abstractmethod
     def _tokenize(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
     ) -> dict[str, list[Any]]: ...
@@ -102,7 +107,7 @@ class Task(ABC):
                 dataset,
                 partial(self._tokenize, tokenizer=tokenizer, train=name == "train"),
                 tokenizer,
-                key={**self._lengths(name == "train"), "columns": self.columns.required},
+                key={**self._key(name == "train"), "columns": self.columns.required},
                 description=f"Encoding {self.name} {name}",
             )
             for name, dataset in splits.items()
@@ -113,9 +118,6 @@ class Task(ABC):
         column = self.columns.identifier
         known = column is not None and column in dataset.column_names
         return [str(value) for value in (dataset[column] if known else range(len(dataset)))]
-
-    def _lengths(self, train: bool) -> dict[str, int]:
-        return {"source": self.max_source_length}
 
     def _limit(self, split: str) -> int | None:
         return self.limit.get("validation" if split in self.optional_splits else split)
@@ -169,17 +171,22 @@ class SequenceTask(Task):
         """The raw target texts."""
         return list(dataset[self.target])
 
-    def _lengths(self, train: bool) -> dict[str, int]:
-        target = self.max_target_length if train else self.eval_target_length
-        return {"source": self.max_source_length, "target": target}
+    def _key(self, train: bool) -> dict[str, Any]:
+        target = self._target_length(train)
+        return {"lengths": (self.max_source_length, target), "codes": self.language_codes}
+
+    def _target_length(self, train: bool) -> int:
+        return self.max_target_length if train else self.eval_target_length
 
     def _tokenize(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
     ) -> dict[str, list[Any]]:
-        lengths, (source, target) = self._lengths(train), self.language_codes
+        source_code, target_code = self.language_codes
+        sources, targets = batch[self.source], batch[self.target]
+        length = self._target_length(train)
         return {
-            "input_ids": encode_texts(tokenizer, batch[self.source], lengths["source"], source),
-            "labels": encode_texts(tokenizer, batch[self.target], lengths["target"], target),
+            "input_ids": encode_texts(tokenizer, sources, self.max_source_length, source_code),
+            "labels": encode_texts(tokenizer, targets, length, target_code),
         }
 
 
@@ -199,29 +206,12 @@ class ClassificationTask(Task):
         """Accuracy in percent."""
         return accuracy(predictions, references)
 
+    def _key(self, train: bool) -> dict[str, Any]:
+        return {"length": self.max_source_length}
+
     def _tokenize(
         self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
     ) -> dict[str, list[Any]]:
         texts = [batch[column] for column in self.columns.text]
         ids = tokenizer(*texts, truncation=True, max_length=self.max_source_length)["input_ids"]
         return {"input_ids": ids, "labels": batch[self.label_column]}
-
-
-def language_code_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
-    """The id of mBART's language code, None for a tokenizer without such codes."""
-    return tokenizer.get_vocab().get(code)
-
-
-def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, code: str
-) -> list[list[int]]:
-    """Token ids of `texts`, cut to `max_length`: `tokens </s> code` where the tokenizer has `code`.
-
-    Written out because a tokenizer's own template speaks one language at a time, and which one
-    is state that a call may leave behind.
-    """
-    language = language_code_id(tokenizer, code)
-    if language is None:
-        return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
-    bare = tokenizer(texts, truncation=True, max_length=max_length - 2, add_special_tokens=False)
-    return [[*ids, tokenizer.eos_token_id, language] for ids in bare["input_ids"]]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 Record = Mapping[str, Any]
 
 
-class Tracker(Protocol):
+class Tracker:
     """Hears what happens in a run, in this order. A tracker overrides what it cares for."""
 
     def start(self, config: Mapping[str, Any]) -> None:

@@ -1,0 +1,257 @@
+"""The loop against a literal one, step by step, and what it decides on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import (
+    EXAMPLES,
+    OPTIM,
+    Classifier,
+    EpochSampler,
+    collate,
+    evaluate,
+    loss_fn,
+    make_loader,
+    make_model,
+    make_trainer,
+)
+from torch import Tensor, nn
+
+from unipeft_run.run_folder import RunFolder
+from unipeft_run.tracking import Tracker
+from unipeft_run.trainer import Diverged
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def endless_batches(size: int) -> Iterator[dict[str, Tensor]]:
+    sampler, data = EpochSampler(size), make_loader().dataset
+    while True:
+        for rows in sampler:
+            yield collate([data[row] for row in rows])
+
+
+def test_fifty_steps_of_a_literal_loop(tmp_path: Path) -> None:
+    model, total, norm = make_model(), 50, 0.5
+    optimizer, schedule = OPTIM(model, total)
+    batches, expected = endless_batches(4), []
+    torch.manual_seed(7)
+    for step in range(1, total + 1):
+        loss_sum = 0.0
+        for _ in range(3):
+            loss, _ = loss_fn(model, next(batches))
+            (loss / 3).backward()
+            loss_sum += loss.item()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        grad_norm = torch.nn.utils.clip_grad_norm_(trained, norm).item()
+        expected.append((step, loss_sum / 3, schedule.get_last_lr()[0], grad_norm))
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+    trainer = make_trainer(
+        tmp_path, max_steps=total, accumulation=3, max_grad_norm=norm, log_every=1, evaluate=None
+    )
+    torch.manual_seed(7)
+    trainer.fit()
+
+    keys = ("step", "train/loss", "train/lr", "train/grad_norm")
+    seen = [tuple(record[key] for key in keys) for record in records(tmp_path)]
+    for ours, literal in zip(seen, expected, strict=True):
+        assert ours == pytest.approx(literal, rel=1e-6)
+    assert max(norm for *_, norm in seen) > norm  # recorded before clipping
+    assert all(map(torch.equal, trainer.model.parameters(), model.parameters()))
+
+
+def test_small_batches_accumulated_are_the_large_batch(tmp_path: Path) -> None:
+    ends = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        batch = collate([make_loader().dataset[i] for i in range(8)])
+        parts = [{k: v[i : i + size] for k, v in batch.items()} for i in range(0, 8, size)]
+        trainer = make_trainer(
+            tmp_path / str(size),
+            model=make_model(dropout=0.0),
+            loader=parts,
+            accumulation=accumulation,
+            max_steps=5,
+            evaluate=None,
+        )
+        trainer.fit()
+        ends.append(trainer.model)
+    for large, small in zip(*(model.parameters() for model in ends), strict=True):
+        torch.testing.assert_close(large, small, rtol=1e-4, atol=1e-6)
+
+
+def test_the_best_state_is_in_the_model_at_the_end(tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+    values = iter([0.3, 0.5, 0.5, 0.4])  # the tie keeps the earlier one
+
+    def scripted(model: nn.Module, limit: int | None) -> dict[str, float]:
+        assert not model.training and not torch.is_grad_enabled() and limit == 9
+        seen.append({name: p.clone() for name, p in model.state_dict().items()})
+        return {"accuracy": next(values), "loss": 1.0}
+
+    trainer = make_trainer(
+        tmp_path, evaluate=scripted, selection=("accuracy", "max"), eval_limit=9
+    )
+    result = trainer.fit()
+    assert (result.step, result.best_step) == (20, 12)
+    assert result.best == {"accuracy": 0.5, "loss": 1.0}
+    found = trainer.model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in seen[1].items())
+    assert any(not torch.equal(found[name], tensor) for name, tensor in seen[3].items())
+    assert [r["step"] for r in records(tmp_path) if "validation/loss" in r] == [6, 12, 18, 20]
+
+
+def test_nan_is_never_the_best(tmp_path: Path) -> None:
+    values = iter([math.nan, 2.0, math.nan, 3.0])
+    trainer = make_trainer(tmp_path, evaluate=lambda model, limit: {"loss": next(values)})
+    assert trainer.fit().best_step == 12
+    assert records(tmp_path)[1]["validation/loss"] is None
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 18), (None, 20)])
+def test_early_stopping(tmp_path: Path, patience: int | None, last: int) -> None:
+    trainer = make_trainer(
+        tmp_path, evaluate=lambda model, limit: {"loss": 1.0}, early_stopping=patience
+    )
+    result = trainer.fit()
+    assert (result.step, result.best_step) == (last, 6)
+
+
+def test_epochs(tmp_path: Path) -> None:
+    """22 examples in batches of 4 are 6 batches: 3 updates of 2, an evaluation after each 3."""
+    trainer = make_trainer(tmp_path, max_steps=None, epochs=2.5, eval_every=None)
+    assert trainer.fit().step == 8
+    assert [r["step"] for r in records(tmp_path) if "validation/loss" in r] == [3, 6, 8]
+    assert records(tmp_path)[-1]["epoch"] == pytest.approx(8 / 3, abs=1e-4)
+
+
+def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
+    often = make_trainer(tmp_path / "often", eval_every=1)
+    never = make_trainer(tmp_path / "never", evaluate=None)
+    ends = []
+    for trainer in (often, never):
+        torch.manual_seed(3)
+        trainer.fit()
+        ends.append(records(trainer.folder.path)[-2 if trainer is often else -1]["train/loss"])
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_divergence_stops_before_the_update(tmp_path: Path, bad: float) -> None:
+    calls = 0
+
+    def loss_that_breaks(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        nonlocal calls
+        calls += 1
+        loss, count = loss_fn(model, batch)
+        return loss * (bad if calls == 16 else 1.0), count
+
+    trainer = make_trainer(tmp_path, loss_fn=loss_that_breaks)
+    with pytest.raises(Diverged, match=f"the loss is {bad} at step 8"):
+        trainer.fit()
+    status = RunFolder(tmp_path).status()
+    assert (status["state"], status["step"]) == ("diverged", 8)
+    assert status["error"] == f"the loss is {bad} at step 8"
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+    assert (tmp_path / "checkpoints" / "last").is_dir()  # of step 6
+
+
+def test_a_gradient_that_is_no_number_is_divergence(tmp_path: Path) -> None:
+    def loss_with_bad_gradient(model: Classifier, batch: Any) -> tuple[Tensor, int]:
+        return (model.layer.weight * 0).sum().sqrt(), 1  # 0, with gradient 0 * inf
+
+    with pytest.raises(Diverged, match="the gradient is nan at step 1"):
+        make_trainer(tmp_path, loss_fn=loss_with_bad_gradient).fit()
+
+
+def test_nothing_to_train_returns_at_once(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, model=make_model().requires_grad_(False))
+    assert trainer.fit().step == 0
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+def test_frozen_parts_keep_their_dropout_and_their_weights(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=2, evaluate=None)
+    before = trainer.model.embedding.weight.clone()
+    modes: list[bool] = []
+    trainer.model.dropout.register_forward_hook(lambda m, *_: modes.append(m.training))
+    trainer.fit()
+    assert modes == [True] * 4
+    assert torch.equal(trainer.model.embedding.weight, before)
+
+
+def test_throughput(tmp_path: Path) -> None:
+    metrics = make_trainer(tmp_path, max_steps=11, evaluate=None).fit().metrics
+    tokens = 2 * sum(int(mask.sum()) for _, mask, _ in make_loader().dataset)  # in two epochs
+    seconds = metrics["train/seconds"]
+    # 11 updates of 2 batches of 4 or, at the end of an epoch, 2 examples
+    samples = metrics["train/samples_per_second"] * seconds
+    assert 3 * EXAMPLES < samples < 4 * EXAMPLES
+    assert metrics["train/tokens_per_second"] * seconds > tokens
+    assert 0 < metrics["train/step_seconds"] < seconds
+    assert metrics["train/loss"] == records(tmp_path)[-1]["train/loss"]
+    assert metrics["peak_memory_mib"] > 10
+
+
+def test_what_a_live_view_hears(tmp_path: Path) -> None:
+    heard: list[Any] = []
+
+    class Listener(Tracker):
+        def begin(self, step: int, total: int) -> None:
+            heard.append((step, total))
+
+        def tick(self, record: Any, step: int, next_evaluation: int | None) -> None:
+            heard.append(next_evaluation)
+
+    make_trainer(tmp_path, trackers=[Listener()], max_steps=8).fit()
+    assert heard == [(0, 8), 6, 6, 6, 6, 6, 8, 8, None]
+
+
+def test_bf16_trains_in_autocast_and_keeps_float32_parameters(tmp_path: Path) -> None:
+    kinds = set()
+
+    def loss_watched(model: Classifier, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        kinds.add(model(batch["input_ids"], batch["attention_mask"]).dtype)
+        return loss_fn(model, batch)
+
+    trainer = make_trainer(tmp_path, precision="bf16", loss_fn=loss_watched)
+    result = trainer.fit()
+    assert kinds == {torch.bfloat16}
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert math.isfinite(result.metrics["train/loss"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"precision": "fp64"}, "choose from fp32, bf16, fp16, auto"),
+        ({"precision": "fp16"}, "needs a GPU"),
+        ({"max_steps": None}, "give recipe.max_steps or recipe.epochs"),
+        ({"selection": ("f1", "max")}, "no metric 'f1' to select by: there is loss, accuracy"),
+        ({"loader": [], "evaluate": None}, "the training split is empty"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(
+    tmp_path: Path, changed: dict[str, Any], sentence: str
+) -> None:
+    if changed.get("precision") == "fp16" and torch.cuda.is_available():
+        pytest.skip("fp16 is fine on a GPU")
+    with pytest.raises(ValueError, match=sentence):
+        make_trainer(tmp_path, **changed).fit()
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=150, log_every=150, eval_every=150)
+    before = evaluate(trainer.model.eval(), None)["loss"]
+    assert trainer.fit().best["loss"] < 0.7 * before

@@ -1,0 +1,63 @@
+"""From registry to model folder: the whole of one pretraining."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from unipeft_run.pretraining import corpus as corpora
+from unipeft_run.pretraining import tokenizer as bpe
+from unipeft_run.pretraining.corpus import Corpus
+from unipeft_run.pretraining.examples import Mixture
+from unipeft_run.pretraining.miniatures import IDS, MINIATURES
+from unipeft_run.pretraining.train import Pretraining, Schedule, held_out_batches
+from unipeft_run.sources import fetch
+from unipeft_run.sources.cache import read_jsonl, write_json
+
+DROPOUT = 0.1  # of the finished model; pretraining sees most text once and uses none
+HELD_OUT_EXAMPLES = 192
+
+
+def validation_corpus() -> Corpus:
+    """The tasks' validation documents, for the held-out loss."""
+    documents = [row["document"] for row in read_jsonl(fetch("xsum") / "validation.jsonl")]
+    rows = read_jsonl(fetch("wmt16_en_ro") / "validation.jsonl")
+    pairs = [(row["translation"]["en"], row["translation"]["ro"]) for row in rows]
+    english = {"Debian descriptions": documents, "manual pages": [en for en, _ in pairs]}
+    return Corpus(english, {"manual pages": [ro for _, ro in pairs]}, pairs, documents)
+
+
+def pretrain(name: str, folder: Path, schedule: Schedule) -> None:
+    """Train the miniature `name` into `folder`, a model folder for `from_pretrained`."""
+    random.seed(schedule.seed)
+    np.random.seed(schedule.seed)
+    torch.manual_seed(schedule.seed)
+    miniature = MINIATURES[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = corpora.build()
+    write_json(folder / "corpus.json", {"characters": corpus.sizes(), "pairs": len(corpus.pairs)})
+    tokenizer = bpe.train(corpus)
+    check_ids(tokenizer)
+    bpe.save(tokenizer, miniature.family, folder)
+    model = miniature.model(dropout=0.0)
+    save_configs(name, folder)
+    held_out = Mixture(validation_corpus(), tokenizer, miniature.shares, seed=0)
+    batches = held_out_batches(held_out, miniature, HELD_OUT_EXAMPLES)
+    mixture = Mixture(corpus, tokenizer, miniature.shares, schedule.seed)
+    Pretraining(model, miniature, schedule, folder).fit(mixture, batches)
+
+
+def check_ids(tokenizer: Tokenizer) -> None:
+    for token, number in IDS.items():
+        assert tokenizer.token_to_id(token) == number, token
+
+
+def save_configs(name: str, folder: Path) -> None:
+    finished = MINIATURES[name].model(DROPOUT)
+    finished.config.save_pretrained(folder)
+    assert finished.generation_config is not None
+    finished.generation_config.save_pretrained(folder)
