@@ -16,10 +16,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-ABBREVIATION = re.compile(
-    r"(.*\s)?[\"'(\[]*((?i:mr|mrs|ms|dr|prof|st|jr|sr|gen|sen|rep|rev|vs|etc|inc|ltd|co|no|e\.g|i\.e)|[A-Z])",
-    re.DOTALL,
-)
+TITLES = "mr|mrs|ms|dr|prof|st|jr|sr|gen|sen|rep|rev|vs|etc|inc|ltd|co|e\\.g|i\\.e"
+ABBREVIATION = re.compile(rf"(?:.*\s)?[\"'(\[]*(?:(?i:{TITLES})|No|[A-Z])\.", re.DOTALL)
 BOUNDARY = re.compile(r"[.!?][\"')\]]*(\s+)(?=[\"'(\[]*[A-Z0-9])")
 # normalise-romanian.py and remove-diacritics.py of wmt16-scripts: cedilla to comma below, then
 # to the plain letter
@@ -120,8 +118,9 @@ def split_sentences(text: str) -> list[str]:
     capital or a digit, except after a common abbreviation or a single capital letter."""
     sentences, start = [], 0
     for match in BOUNDARY.finditer(text):
-        if not ABBREVIATION.fullmatch(text[start : match.start()]):
-            sentences.append(text[start : match.start(1)])
+        sentence = text[start : match.start(1)]
+        if not ABBREVIATION.fullmatch(sentence):
+            sentences.append(sentence)
             start = match.end(1)
     return [*sentences, text[start:]]
 

@@ -1,0 +1,96 @@
+"""Tokenizers, and models over their vocabularies, so small that a test makes them anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers.decoders import ByteLevel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+CODES = ["en_XX", "ro_RO"]
+TEXT = [
+    "the cat sat on the mat and the dog sat on the cat",
+    "a package that shows the weather in the terminal",
+    "pisica a stat pe covor; fisierul este deschis pentru citire",
+]
+SEQ2SEQ: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 80,
+    "init_std": 0.3,  # so that examples differ in their predictions
+}
+
+
+def bart_tokenizer(codes: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in BART's order of special tokens: `<s> a </s>`, `<s> a </s> </s> b </s>`.
+
+    With `codes` as ours for mBART: `a </s> en_XX`.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXT, trainer)
+    if codes:
+        backend.add_special_tokens(codes)
+        single, pair, used = "$A </s> en_XX", "$A $B </s> en_XX", ["</s>", "en_XX"]
+    else:
+        single, pair, used = "<s> $A </s>", "<s> $A </s> </s> $B </s>", ["<s>", "</s>"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(t, backend.token_to_id(t)) for t in used]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        additional_special_tokens=codes or [],
+    )
+
+
+def bart(vocab_size: int) -> Any:
+    torch.manual_seed(0)
+    return BartForConditionalGeneration(BartConfig(vocab_size=vocab_size, **SEQ2SEQ)).eval()
+
+
+def mbart(vocab_size: int) -> Any:
+    torch.manual_seed(0)
+    return MBartForConditionalGeneration(MBartConfig(vocab_size=vocab_size, **SEQ2SEQ)).eval()
+
+
+def roberta(vocab_size: int, num_labels: int) -> Any:
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=80,
+        initializer_range=0.3,
+        num_labels=num_labels,
+    )
+    return RobertaForSequenceClassification(config).eval()
