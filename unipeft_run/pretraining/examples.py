@@ -16,8 +16,8 @@ from unipeft_run.pretraining.noising import infill
 Kind = Literal["infill", "infill_ro", "lead", "translate"]
 Tokens = list[int]
 
-LENGTHS = (32, 64, 128, 192, 256)  # of an infilling target with its two framing tokens
-LENGTH_SHARES = (0.1, 0.25, 0.4, 0.15, 0.1)
+LENGTHS = (32, 64, 128, 192)  # of an infilling target with its two framing tokens
+LENGTH_SHARES = (0.2, 0.35, 0.35, 0.1)
 LONGEST_SOURCE, LONGEST_LEAD = 220, 62
 SENTENCE = re.compile(r"(?P<first>.{25,}?[.!?])\s+(?P<rest>[A-Z].{60,})", re.DOTALL)
 

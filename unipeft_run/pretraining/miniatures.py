@@ -68,6 +68,6 @@ class Miniature:
 MINIATURES = {
     "bart_mini": Miniature("bart_mini", "bart", {"infill": 0.65, "lead": 0.35}),
     "mbart_mini": Miniature(
-        "mbart_mini", "mbart", {"infill": 0.25, "infill_ro": 0.3, "translate": 0.45}
+        "mbart_mini", "mbart", {"infill": 0.1, "infill_ro": 0.15, "translate": 0.75}
     ),
 }

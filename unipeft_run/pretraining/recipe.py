@@ -19,7 +19,7 @@ from unipeft_run.sources import fetch
 from unipeft_run.sources.cache import read_jsonl, write_json
 
 DROPOUT = 0.1  # of the finished model; pretraining sees most text once and uses none
-HELD_OUT_EXAMPLES = 192
+HELD_OUT_EXAMPLES = 96
 
 
 def validation_corpus() -> Corpus:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Schedule:
     """`tokens` are source and target positions of a batch."""
 
-    steps: int
-    tokens: int = 4096
-    lr: float = 1e-3
-    warmup: int = 200
-    evaluate_every: int = 250
+    steps: int = 1700
+    tokens: int = 2048
+    lr: float = 1.5e-3
+    warmup: int = 150
+    evaluate_every: int = 100
     seed: int = 42
 
     def factor(self, step: int) -> float:

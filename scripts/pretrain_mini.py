@@ -1,0 +1,22 @@
+"""Pretrain a miniature backbone: `pretrain_mini.py bart_mini` (or mbart_mini), about half an hour.
+
+Run it with OMP_NUM_THREADS=1: two models side by side use two cores better than one model does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unipeft_run.pretraining.miniatures import MINIATURES
+from unipeft_run.pretraining.recipe import pretrain
+from unipeft_run.pretraining.train import Schedule
+from unipeft_run.sources import PACKAGED
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("name", choices=MINIATURES)
+parser.add_argument("--folder", type=Path, help="default: the packaged folder")
+parser.add_argument("--steps", type=int, default=Schedule.steps)
+arguments = parser.parse_args()
+folder = arguments.folder or PACKAGED / arguments.name
+pretrain(arguments.name, folder, Schedule(steps=arguments.steps))
