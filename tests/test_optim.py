@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from unipeft_run.optim import build, build_optimizer, build_schedule, parameter_groups
 
-FIXTURE = Path(__file__).parent / "fixtures" / "lr_schedule.json"
-SCHEDULES = json.loads(FIXTURE.read_text())
+GOLDEN = Path(__file__).parent / "golden" / "traces" / "lr_schedule.json"
+SCHEDULES = json.loads(GOLDEN.read_text())
 
 
 @pytest.mark.parametrize("run", SCHEDULES.values(), ids=SCHEDULES.keys())

@@ -100,9 +100,7 @@ def test_the_best_state_is_in_the_model_at_the_end(tmp_path: Path) -> None:
         seen.append({name: p.clone() for name, p in model.state_dict().items()})
         return {"accuracy": next(values), "loss": 1.0}
 
-    trainer = make_trainer(
-        tmp_path, evaluate=scripted, selection=("accuracy", "max"), eval_limit=9
-    )
+    trainer = make_trainer(tmp_path, evaluate=scripted, selection=("accuracy", "max"), eval_limit=9)
     result = trainer.fit()
     assert (result.step, result.best_step) == (20, 12)
     assert result.best == {"accuracy": 0.5, "loss": 1.0}

@@ -1,4 +1,4 @@
-"""A training that takes a second: a small classifier with a frozen part, dropout and a LayerNorm."""
+"""A training of a second: a small classifier with a frozen part, dropout and a LayerNorm."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Trainer:
         Raises `Diverged`, and `Interrupted` after SIGTERM or SIGINT with all state saved.
         """
         if not self.parameters:
-            return FitResult()
+            return FitResult(metrics={"peak_memory_mib": peak_memory_mib(self.device)})
         self._resume()
         try:
             with self.interrupts:

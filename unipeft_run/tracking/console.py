@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import rich.console
@@ -82,10 +83,14 @@ class Console(Tracker):
         if not self._console.is_terminal:
             yield self._plain_progress(description, total)
         elif self._bar is not None:
-            yield from _task(self._bar, description, total)
+            task = self._bar.add_task(description, total=total)
+            try:
+                yield partial(self._bar.advance, task)
+            finally:
+                self._bar.remove_task(task)
         else:
             with self._new_bar() as bar:
-                yield from _task(bar, description, total)
+                yield partial(bar.advance, bar.add_task(description, total=total))
 
     def _plain_progress(self, description: str, total: int) -> Advance:
         pace, done = _Pace(0, total, self._every), 0
@@ -122,14 +127,6 @@ class _Bar(Progress):
         yield from super().get_renderables()
         if self.numbers:
             yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
-
-
-def _task(bar: _Bar, description: str, total: int) -> Iterator[Advance]:
-    task = bar.add_task(description, total=total)
-    try:
-        yield lambda parts: bar.advance(task, parts)
-    finally:
-        bar.remove_task(task)
 
 
 class _Pace:
