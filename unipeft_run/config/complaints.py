@@ -11,14 +11,34 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.schema import AXES, SLOTS
-from unipeft_run.config.words import groups, nearest, options, shown, unknown_choice, unknown_key
+from unipeft_run.config.words import (
+    Illegal,
+    groups,
+    nearest,
+    options,
+    shown,
+    unknown_choice,
+    unknown_key,
+)
+from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
 PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}
 
 
-def explain(error: Exception, overrides: Sequence[str], config_name: str, compose: Compose) -> str:
+def complaint(
+    error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
+) -> UserError:
     """What is wrong with `overrides`, given the error that `compose` made of them."""
+    found = re.search(r"Could not override '([^']+)'", str(error))
+    if found and found[1].partition(".")[0] in SLOTS:
+        rest = [o for o in overrides if _key(o) != found[1]]
+        if reason := _no_use(found[1], _known(compose, rest, config_name)):
+            return Illegal(reason)
+    return UserError(_explain(error, overrides, config_name, compose))
+
+
+def _explain(error: Exception, overrides: Sequence[str], config_name: str, compose: Compose) -> str:
     known = _known(compose, PROBE[config_name], config_name)
     for override in overrides:
         if sentence := _unreadable(override) or _unknown_front(override, known):
@@ -28,7 +48,7 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str, compos
     if isinstance(error, MissingConfigException):
         return _no_such_file(error, overrides)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {shown(error.override)}; quote it, as in 'key=\"a value, with (signs)\"'"
+        return f"cannot read {shown(error.override)}; quote it, as in 'key=\"value, (with) signs\"'"
     message = str(error)
     if "You must specify" in message:
         return needed(overrides)
@@ -96,13 +116,18 @@ def _no_such_key(key: str, known: list[str]) -> str:
         if at:
             return unknown_key(key, slots)
         return f"{front}= needs its slot; write {', '.join(f'{slot}=' for slot in slots)}"
+    return unknown_key(key, [*known, *groups()])
+
+
+def _no_use(key: str, known: list[str]) -> str | None:
+    """Why a key of a slot, right elsewhere, means nothing in the configuration with these keys."""
     slot, _, number = key.partition(".")
-    if slot in SLOTS and not any(name.startswith(f"{slot}.") for name in known):
+    if known and not any(name.startswith(f"{slot}.") for name in known):
         axes = " ".join(f"{axis}@{slot}=..." for axis in AXES)
         return f"slot {slot} is empty here, so {key} means nothing; fill it with {axes}"
-    if slot in SLOTS and number == "scale":
+    if known and number == "scale":
         return f"{key} means nothing here; composition@{slot}=scaled is what takes a scale"
-    return unknown_key(key, [*known, *groups()])
+    return None
 
 
 def _known(compose: Compose, overrides: Sequence[str], config_name: str) -> list[str]:

@@ -9,9 +9,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from unipeft_run.config.complaints import explain
+from unipeft_run.config.complaints import complaint
 from unipeft_run.config.words import conf_dir
-from unipeft_run.errors import UserError
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -19,7 +18,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     try:
         return _compose(overrides, config_name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(explain(error, overrides, config_name, _compose)) from None
+        raise complaint(error, overrides, config_name, _compose) from None
 
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:

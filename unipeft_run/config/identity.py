@@ -16,7 +16,7 @@ from unipeft_run.config.resolve import resolve
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.errors import UserError
 
-# What the numbers come from. Names (method, scale), places (output), sinks (tracking) are not in it.
+# What the numbers come from. Names (method, scale), the place (output) and sinks are not in it.
 SCIENTIFIC = (
     "task",
     "backbone",

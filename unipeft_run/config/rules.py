@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipeft_run.config.schema import SLOTS
-from unipeft_run.config.words import options, unknown_choice
+from unipeft_run.config.words import Illegal, options, unknown_choice
 from unipeft_run.errors import UserError
 
 Resolved = dict[str, Any]
@@ -133,7 +133,7 @@ def _check_optim(optim: Resolved) -> None:
 def _check_trains(config: Resolved) -> None:
     slots = [slot for slot in SLOTS if config[slot] is not None]
     if not slots and not config["unfreeze"] and config["method"] != "none":
-        raise UserError(
+        raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
             "or take method=none to evaluate the untouched backbone"
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from unipeft_run.config.words import options, shown, unknown_key
+from unipeft_run.config.words import Illegal, options, shown, unknown_key
 from unipeft_run.errors import UserError
 
 
@@ -136,7 +136,7 @@ def typed(cfg: DictConfig) -> dict[str, Any]:
         merged = OmegaConf.merge(OmegaConf.structured(Config), cfg)
         for given in (cfg, merged):  # a number may be ??? in the one, a whole axis in the other
             for path in _missing(OmegaConf.to_container(given)):
-                raise UserError(_how_to_give(path))
+                raise _missing_error(path)
         return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(_sentence(error, cfg)) from None
@@ -151,13 +151,15 @@ def _missing(node: Any, path: str = "") -> Iterator[str]:
             yield from _missing(value, f"{path}.{key}" if path else str(key))
 
 
-def _how_to_give(path: str) -> str:
+def _missing_error(path: str) -> UserError:
     slot, _, key = path.partition(".")
-    if slot in SLOTS and key in AXES:
-        return f"slot {slot} has no {key}; give {key}@{slot}= one of {', '.join(options(key))}"
-    if slot in SLOTS:
-        return f"{path} has no number; give one, as in {path}={4 if key == 'scale' else 8}"
-    return f"{path} has no value; give one, as in {path}=..."
+    if slot not in SLOTS:
+        return UserError(f"{path} has no value; give one, as in {path}=...")
+    if key in AXES:
+        names = ", ".join(options(key))
+        return Illegal(f"slot {slot} has no {key}; give {key}@{slot}= one of {names}")
+    example = 4 if key == "scale" else 8
+    return Illegal(f"{path} has no number; give one, as in {path}={example}")
 
 
 def _sentence(error: OmegaConfBaseException, cfg: DictConfig) -> str:
@@ -165,7 +167,7 @@ def _sentence(error: OmegaConfBaseException, cfg: DictConfig) -> str:
     if isinstance(error, ConfigKeyError):
         siblings = error.parent_node.keys() if isinstance(error.parent_node, DictConfig) else ()
         parent = path.rpartition(".")[0]
-        return unknown_key(path, [f"{parent}.{key}" if parent else str(key) for key in siblings])
+        return unknown_key(path, [f"{parent}.{key!s}".lstrip(".") for key in siblings])
     if not isinstance(error, ValidationError):
         return f"{path}: {message}"
     value = OmegaConf.select(cfg, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from unipeft_run.config.words import unknown_choice
+from unipeft_run.config.words import Illegal, unknown_choice
 from unipeft_run.errors import UserError
 
 SITES = {
@@ -23,7 +23,7 @@ SITES = {
 INSERTIONS = {"attn.output": ("parallel", "sequential"), "ffn": ("parallel", "sequential")}
 ONLY_PARALLEL = {
     "attn.heads": "the change is computed from the queries, not from what the heads put out",
-    "attn.context": "a sequential adapter reads what attention writes, representation@attn=attn_output",
+    "attn.context": "a sequential adapter reads what attention writes: attn_output",
     "attn.query": "the change belongs to a weight matrix, which reads its own input",
     "attn.key": "the change belongs to a weight matrix, which reads its own input",
     "attn.value": "the change belongs to a weight matrix, which reads its own input",
@@ -31,18 +31,19 @@ ONLY_PARALLEL = {
     "ffn.down": "the change belongs to a weight matrix, which reads its own input",
     "embedding": "learned vectors read nothing",
 }
+
 STACKS, ATTENTIONS = ("encoder", "decoder"), ("self", "cross")
 
 
 def check_slot(slot: str, content: dict[str, Any]) -> None:
-    """Raises `UserError` with the reason if the four axes of the slot do not go together."""
+    """Raises `Illegal` with the reason if the four axes of the slot do not go together."""
     where = content["representation"]
     for key, allowed in (("sites", SITES[slot]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
         _check_names(f"{slot}.representation.{key}", where[key], allowed, slot)
     _check_layers(slot, where["layers"])
     for site in where["sites"]:
         for sentence in objections(site, content):
-            raise UserError(f"slot {slot}: {sentence}")
+            raise Illegal(f"slot {slot}: {sentence}")
 
 
 def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
@@ -53,9 +54,9 @@ def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
     form, composition = _class(content["form"]), _class(content["composition"])
     yield from _insertion_objections(site, content["insertion"])
     if form == "Memory" and site != "attn.heads":
-        yield f"form memory works on the queries of each head; it cannot stand at {site}, only at heads"
+        yield f"form memory needs the queries of each head; it stands at heads only, not at {site}"
     if form == "Bottleneck" and site == "attn.heads":
-        yield "a bottleneck reads a whole hidden state, not one head; take representation@attn=context"
+        yield "a bottleneck reads a whole hidden state, not a head; representation@attn=context"
     if form == "Bottleneck" and site == "embedding":
         yield "a bottleneck adds to hidden states; at the embedding only form vectors can stand"
     if (form == "Vectors") != (composition == "Prepend"):
@@ -76,7 +77,7 @@ def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
             "take representation@ffn=ffn_block"
         )
     elif site == "ffn.block" and insertion != "post_norm":
-        yield "at ffn_block the change is computed from the normalised sum; take insertion@ffn=post_norm"
+        yield "at ffn_block the normalised sum is what is read; take insertion@ffn=post_norm"
     elif insertion == "sequential" and site in ONLY_PARALLEL:
         yield f"insertion sequential cannot stand at {site} ({ONLY_PARALLEL[site]}); take parallel"
 
@@ -93,7 +94,7 @@ def _check_names(path: str, names: list[str], allowed: tuple[str, ...], slot: st
     for name in names:
         other = next((s for s, sites in SITES.items() if name in sites and s != slot), None)
         if other is not None and path.endswith("sites"):
-            raise UserError(f"slot {slot} cannot hold {name}; that site belongs to slot {other}")
+            raise Illegal(f"slot {slot} cannot hold {name}; that site belongs to slot {other}")
         if name not in allowed:
             raise UserError(unknown_choice(path, name, allowed))
 

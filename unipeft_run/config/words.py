@@ -7,6 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.errors import UserError
+
+
+class Illegal(UserError):
+    """Known words that mean nothing together: a sweep skips such a cell, with the reason."""
+
 
 def conf_dir() -> Path:
     """The folder of the YAML files: beside the package's modules in a wheel, else at the top."""
@@ -15,7 +21,7 @@ def conf_dir() -> Path:
 
 
 def options(group: str) -> list[str]:
-    """The names that `group` offers, as the command line takes them; [] if there is no such group."""
+    """The names that `group` offers on the command line; [] if there is no such group."""
     folder = conf_dir() / group
     return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
 
@@ -49,8 +55,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     beside = [name for name in names if parent and name.rpartition(".")[0] == parent]
     if near := nearest(key, beside) or nearest(key, names):
         return f"there is no key {shown(key)}; did you mean {near}?"
-    hint = f"{parent} has {', '.join(n.rpartition('.')[2] for n in beside)}" if beside else "see --help"
-    return f"there is no key {shown(key)}; {hint}"
+    tails = ", ".join(name.rpartition(".")[2] for name in beside)
+    return f"there is no key {shown(key)}; " + (f"{parent} has {tails}" if tails else "see --help")
 
 
 def unknown_choice(key: str, word: Any, allowed: Iterable[str]) -> str:

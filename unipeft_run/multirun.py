@@ -1,0 +1,137 @@
+"""Many runs from one command line: the cells of the grid, what is wrong with some, the table."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Hashable, Sequence
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from unipeft_run.config import compose
+from unipeft_run.config.words import Illegal, conf_dir
+from unipeft_run.errors import UserError
+from unipeft_run.outcome import Outcome, ended, exit_code
+
+Job = Callable[[DictConfig], Outcome]
+Check = Callable[[DictConfig], Hashable]  # what the run is, so that none is run twice; UserError
+Cell = list[str]
+
+
+def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
+    """Run every cell of the grid that means something; print the table; return the exit code.
+
+    A word that is not known anywhere is a `UserError`, before anything has run.
+    """
+    settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
+    hydra = _hydra()
+    cells = _expand(hydra, [word for word in overrides if word not in settings])
+    outcomes = _judge(config_name, settings, cells, check)
+    legal = [number for number, outcome in enumerate(outcomes) if outcome is None]
+    if not legal:
+        reasons = dict.fromkeys(outcome["error"] for outcome in outcomes if outcome)
+        raise UserError("\n".join(list(reasons)[:3]))
+    print(f"{len(legal)} of {len(cells)} cells to run", file=sys.stderr)
+    found = iter(_launch(hydra, config_name, settings, [cells[n] for n in legal], job))
+    ends = [outcome or next(found) for outcome in outcomes]
+    print_table(cells, ends)
+    return exit_code(ends)
+
+
+def _hydra() -> Hydra:
+    version.setbase("1.3")
+    hydra = Hydra.create_main_hydra2("unipeft", create_config_search_path(str(conf_dir())))
+    GlobalHydra.instance().clear()  # there is one at a time, and `compose` makes its own
+    return hydra
+
+
+def _expand(hydra: Hydra, overrides: Sequence[str]) -> list[Cell]:
+    """The overrides of each cell: a=1,2 b=3,4 are four cells, the last word moving fastest."""
+    try:
+        parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
+        return BasicSweeper.split_arguments(parsed, None)[0]
+    except HydraException:
+        compose(overrides)  # says what it is
+        raise
+
+
+def _judge(
+    config_name: str, settings: Sequence[str], cells: Sequence[Cell], check: Check
+) -> list[Outcome | None]:
+    """An outcome for each cell that is not to be run, None for the others."""
+    seen: dict[Hashable, int] = {}
+    verdicts: list[Outcome | None] = []
+    for number, cell in enumerate(cells):
+        try:
+            identity = check(compose([*settings, *cell], config_name))
+        except Illegal as reason:
+            verdicts.append(ended("illegal", str(reason)))
+            continue
+        twin = seen.setdefault(identity, number)
+        same = ended("equal", f"the same run as {' '.join(cells[twin])}")
+        verdicts.append(None if twin == number else same)
+    return verdicts
+
+
+def _launch(
+    hydra: Hydra, config_name: str, settings: Sequence[str], cells: Sequence[Cell], job: Job
+) -> list[Outcome]:
+    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of the launcher."""
+    config = hydra.compose_config(
+        config_name,
+        [*settings, *cells[0]],
+        run_mode=RunMode.MULTIRUN,
+        with_log_configuration=False,
+    )
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=job, config=config
+    )
+    try:
+        return [_outcome(back) for back in launcher.launch(cells, initial_job_idx=0)]
+    except UserError:
+        raise
+    except Exception as failure:
+        traceback.print_exc(file=sys.stderr)
+        lost = f"the launcher failed: {type(failure).__name__}: {failure}"
+        return [ended("failed", lost) for _ in cells]
+
+
+def _outcome(back: JobReturn) -> Outcome:
+    if back.status is JobStatus.COMPLETED:
+        outcome: Outcome = back.return_value
+        return outcome
+    return ended("failed", str(back._return_value))
+
+
+def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
+    """What differs between the cells, and how each ended, on stdout; reasons on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
+    table = Table("cell", "state", "metric", "seconds", box=None, header_style="bold")
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        label = " ".join(word for word in cell if word not in common)
+        table.add_row(label, outcome["state"], _metric(outcome), f"{outcome['seconds']:.0f}")
+        if outcome["error"]:
+            print(f"{outcome['state']}: {label}: {outcome['error']}", file=sys.stderr)
+    console = Console()
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table, highlight=False)
+
+
+def _metric(outcome: Outcome) -> str:
+    name = outcome["metrics"].get("primary", "")
+    return f"{name} {outcome['metrics'][name]:.2f}" if name else ""
