@@ -166,7 +166,7 @@ def test_a_download_that_fails_is_one_sentence(
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path))
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(pypi.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(UserError, match="vaderSentiment==3.3.2") as problem:
+    with pytest.raises(UserError, match=r"vaderSentiment==3\.3\.2") as problem:
         sources.fetch("sst2")
     assert "task.path=DIR" in str(problem.value)
     assert not list((tmp_path / "data").glob("*"))
@@ -238,3 +238,15 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert hashlib.sha256(b"other").hexdigest() != minilm.WEIGHTS_SHA256
     with pytest.raises(UserError, match="not the ones"):
         minilm.build(tmp_path)
+
+
+def test_a_miniature_without_weights_says_how_to_make_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sources, "PACKAGED", tmp_path)
+    with pytest.raises(UserError, match="pretrain_mini") as problem:
+        sources.fetch_backbone("bart_mini")
+    assert "backbone.path=DIR" in str(problem.value)
+    (tmp_path / "bart_mini").mkdir()
+    (tmp_path / "bart_mini" / "model.safetensors").touch()
+    assert sources.fetch_backbone("bart_mini") == tmp_path / "bart_mini"

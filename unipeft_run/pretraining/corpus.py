@@ -5,15 +5,17 @@ Only training splits are read: no test or validation item is seen in any form.
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unipeft_run.pretraining import catalogs
 from unipeft_run.sources import fetch
 from unipeft_run.sources.apt import Apt
-from unipeft_run.sources.cache import read_jsonl
+from unipeft_run.sources.cache import RECIPE, build_once, cache_root, read_jsonl
 from unipeft_run.sources.split import normalised
 
 HELD_OUT_SPLITS = ("validation", "test")
@@ -88,3 +90,16 @@ def build() -> Corpus:
         "program messages": [ro for _, ro in messages],
     }
     return Corpus(english, romanian, pages + messages, descriptions)
+
+
+def cached() -> Corpus:
+    """The corpus, built once; later runs, and machines without a network, read one file."""
+    folder = build_once(cache_root() / "pretraining" / f"corpus-{RECIPE}", _write)
+    parts = json.loads(gzip.decompress((folder / "corpus.json.gz").read_bytes()))
+    pairs = [(en, ro) for en, ro in parts.pop("pairs")]
+    return Corpus(**parts, pairs=pairs)
+
+
+def _write(folder: Path) -> None:
+    content = json.dumps(asdict(build()), ensure_ascii=False)
+    (folder / "corpus.json.gz").write_bytes(gzip.compress(content.encode(), mtime=0))

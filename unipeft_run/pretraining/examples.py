@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 
 from unipeft_run.pretraining.corpus import Corpus
 from unipeft_run.pretraining.noising import infill
+from unipeft_run.pretraining.tokenizer import IDS
 
 Kind = Literal["infill", "infill_ro", "lead", "translate"]
 Tokens = list[int]
 
-LENGTHS = (32, 64, 128, 192)  # of an infilling target with its two framing tokens
-LENGTH_SHARES = (0.2, 0.35, 0.35, 0.1)
+LENGTHS = (32, 64, 128, 192, 256)  # of an infilling target with its two framing tokens
+LENGTH_SHARES = (0.15, 0.3, 0.35, 0.1, 0.1)
 LONGEST_SOURCE, LONGEST_LEAD = 220, 62
 SENTENCE = re.compile(r"(?P<first>.{25,}?[.!?])\s+(?P<rest>[A-Z].{60,})", re.DOTALL)
 
@@ -59,8 +60,8 @@ class Mixture:
         self.rng = np.random.default_rng(seed)
         self.kinds = list(shares)
         self.shares = np.array(list(shares.values()))
-        self.mask = tokenizer.token_to_id("<mask>")
-        self.prefixes = {k: [tokenizer.token_to_id(f"<{k}>")] for k in ("lead", "translate")}
+        self.mask = IDS["<mask>"]
+        self.prefixes = {kind: [IDS[f"<{kind}>"]] for kind in ("lead", "translate")}
         self.streams = {
             "infill": self._streams(tokenizer, corpus.english),
             "infill_ro": self._streams(tokenizer, corpus.romanian),

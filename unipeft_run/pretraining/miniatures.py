@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipeft_run.pretraining.examples import Example, Kind
-from unipeft_run.pretraining.tokenizer import FIRST, LAST, VOCABULARY
+from unipeft_run.pretraining.tokenizer import IDS, VOCABULARY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-IDS = {token: i for i, token in enumerate(FIRST)}
-IDS |= {token: VOCABULARY - len(LAST) + i for i, token in enumerate(LAST)}
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 256,
@@ -60,14 +58,15 @@ class Miniature:
         """(source, labels) with the family's special tokens."""
         if self.family == "mbart":
             languages = IDS[example.source_language], IDS[example.target_language]
-            source, target = ([2, language] for language in languages)
+            source, target = ([IDS["</s>"], language] for language in languages)
             return example.source + source, example.target + target
-        return [0, *example.source, 2], [0, *example.target, 2]
+        start, end = IDS["<s>"], IDS["</s>"]
+        return [start, *example.source, end], [start, *example.target, end]
 
 
 MINIATURES = {
     "bart_mini": Miniature("bart_mini", "bart", {"infill": 0.65, "lead": 0.35}),
     "mbart_mini": Miniature(
-        "mbart_mini", "mbart", {"infill": 0.1, "infill_ro": 0.15, "translate": 0.75}
+        "mbart_mini", "mbart", {"infill": 0.2, "infill_ro": 0.2, "translate": 0.6}
     ),
 }

@@ -11,9 +11,11 @@ from tokenizers import Tokenizer
 
 from unipeft_run.pretraining import corpus as corpora
 from unipeft_run.pretraining import tokenizer as bpe
+from unipeft_run.pretraining.card import card
 from unipeft_run.pretraining.corpus import Corpus
 from unipeft_run.pretraining.examples import Mixture
-from unipeft_run.pretraining.miniatures import IDS, MINIATURES
+from unipeft_run.pretraining.miniatures import MINIATURES
+from unipeft_run.pretraining.tokenizer import IDS
 from unipeft_run.pretraining.train import Pretraining, Schedule, held_out_batches
 from unipeft_run.sources import fetch
 from unipeft_run.sources.cache import read_jsonl, write_json
@@ -38,17 +40,20 @@ def pretrain(name: str, folder: Path, schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     miniature = MINIATURES[name]
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = corpora.build()
+    (folder / "loss_curve.jsonl").unlink(missing_ok=True)
+    corpus = corpora.cached()
     write_json(folder / "corpus.json", {"characters": corpus.sizes(), "pairs": len(corpus.pairs)})
     tokenizer = bpe.train(corpus)
     check_ids(tokenizer)
     bpe.save(tokenizer, miniature.family, folder)
-    model = miniature.model(dropout=0.0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = miniature.model(dropout=0.0).to(device)
     save_configs(name, folder)
     held_out = Mixture(validation_corpus(), tokenizer, miniature.shares, seed=0)
     batches = held_out_batches(held_out, miniature, HELD_OUT_EXAMPLES)
     mixture = Mixture(corpus, tokenizer, miniature.shares, schedule.seed)
     Pretraining(model, miniature, schedule, folder).fit(mixture, batches)
+    (folder / "README.md").write_text(card(miniature, schedule, folder), encoding="utf-8")
 
 
 def check_ids(tokenizer: Tokenizer) -> None:

@@ -15,6 +15,8 @@ from unipeft_run.sources.cache import write_json
 FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 LAST = ("<mask>", "en_XX", "ro_RO", "<lead>", "<translate>")
 VOCABULARY = 8192
+IDS = {token: i for i, token in enumerate(FIRST)}
+IDS |= {token: VOCABULARY - len(LAST) + i for i, token in enumerate(LAST)}
 ROMANIAN_WEIGHT = 3  # Romanian is scarce: its merges must not be crowded out
 
 
@@ -41,8 +43,8 @@ def _texts(corpus: Corpus) -> Iterator[str]:
 
 def save(tokenizer: Tokenizer, family: str, folder: Path) -> None:
     """Files for AutoTokenizer. BART frames `<s> x </s>`; mBART `x </s> en_XX` (English source)."""
-    ids = {token: tokenizer.token_to_id(token) for token in (*FIRST, *LAST)}
     template = {"bart": "<s> $A </s>", "mbart": "$A </s> en_XX"}[family]
+    ids = {token: tokenizer.token_to_id(token) for token in LAST + FIRST}
     used = [token for token in template.split() if token != "$A"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(token, ids[token]) for token in used]

@@ -1,4 +1,4 @@
-"""Pretraining of one miniature: a fixed number of steps, seeded, on a CPU."""
+"""Pretraining of one miniature: a fixed number of steps, seeded, on a CPU or one GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from unipeft_run.pretraining.batches import Batch, batches, in_order
-from unipeft_run.pretraining.miniatures import IDS, Miniature
+from unipeft_run.pretraining.miniatures import Miniature
+from unipeft_run.pretraining.tokenizer import IDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 class Schedule:
     """`tokens` are source and target positions of a batch."""
 
-    steps: int = 1700
-    tokens: int = 2048
-    lr: float = 1.5e-3
-    warmup: int = 150
-    evaluate_every: int = 100
+    steps: int = 5400
+    tokens: int = 3072
+    lr: float = 1e-3
+    warmup: int = 200
+    evaluate_every: int = 200
     seed: int = 42
 
     def factor(self, step: int) -> float:
@@ -47,6 +48,15 @@ def optimizer_of(model: PreTrainedModel, schedule: Schedule) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98), fused=True)
 
 
+def loss_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy; bf16 on a GPU only, since a CPU without AMX emulates it slowly."""
+    device = model.device
+    moved = {name: tensor.to(device) for name, tensor in batch.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        loss: torch.Tensor = model(**moved).loss
+    return loss
+
+
 @torch.no_grad()
 def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
     """Mean cross-entropy in nats per target token."""
@@ -54,14 +64,14 @@ def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
     total, count = 0.0, 0
     for batch in held_out:
         tokens = int((batch["labels"] != -100).sum())
-        total += float(model(**batch).loss) * tokens
+        total += float(loss_of(model, batch)) * tokens
         count += tokens
     model.train()
     return total / count
 
 
 class Pretraining:
-    """The loop; `save(curve)` is called at each evaluation, so that stopping early loses little."""
+    """The loop; Each evaluation saves the weights so far; an interrupted run is not resumed."""
 
     def __init__(
         self, model: PreTrainedModel, miniature: Miniature, schedule: Schedule, folder: Path
@@ -88,8 +98,8 @@ class Pretraining:
         batch = next(stream)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr * self.schedule.factor(step)
-        loss = self.model(**batch).loss
-        loss.backward()
+        loss = loss_of(self.model, batch)
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -126,8 +136,8 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """bf16 safetensors, each tied matrix once, renamed into place."""
     from safetensors.torch import save_file
 
-    seen = {name: p.detach().bfloat16().contiguous() for name, p in model.named_parameters()}
-    buffers = {n: b.bfloat16() for n, b in model.named_buffers() if n == "final_logits_bias"}
+    seen = {name: p.detach().bfloat16().cpu().contiguous() for name, p in model.named_parameters()}
+    buffers = {n: b.bfloat16().cpu() for n, b in model.named_buffers() if n == "final_logits_bias"}
     half = folder / "model.safetensors.part"
     save_file(seen | buffers, half, {"format": "pt"})
     half.rename(folder / "model.safetensors")
