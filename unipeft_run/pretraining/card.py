@@ -30,7 +30,7 @@ def card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
     return "\n".join(
         [
             f"# {miniature.name}\n",
-            f"A miniature {miniature.family} for trials on a CPU; no use beyond comparing methods.\n",
+            f"A miniature {miniature.family} for trials on a CPU: only for comparing methods.\n",
             f"{schedule.steps} steps of at most about {schedule.tokens} positions, seed "
             f"{schedule.seed}, AdamW, learning rate {schedule.lr:g}, cosine; examples: {shares}.\n",
             "Never seen in any form: the validation and test splits of the miniature tasks, and "
