@@ -197,8 +197,8 @@ def fairseq_batches(order: list[int], sizes: Any, max_tokens: int, multiple: int
     return [*batches, batch] if batch else batches
 
 
-@pytest.mark.parametrize("multiple", [1, 4, 64])
-@pytest.mark.parametrize("max_tokens", [60, 300, 2000])
+@pytest.mark.parametrize("multiple", [1, 2, 4, 64])
+@pytest.mark.parametrize("max_tokens", [60, 200, 300, 2000])
 def test_token_batches_are_those_of_the_reference(max_tokens: int, multiple: int) -> None:
     by = some_lengths(203)
     order = sorted(range(203), key=lambda index: -by[index, -1])

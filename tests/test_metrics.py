@@ -97,3 +97,4 @@ def test_nothing_to_score_is_an_error() -> None:
 def test_naive_bayes_by_hand() -> None:
     model = NaiveBayes(["good film", "bad film", "good"], [1, 0, 1], 2)
     assert [model.predict(text) for text in ("good", "bad", "Bad FILM!", "unseen")] == [1, 0, 0, 1]
+    assert NaiveBayes(["good old long film", "good"], [0, 1], 2).predict("good") == 1

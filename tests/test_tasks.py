@@ -100,6 +100,9 @@ def test_limit_and_only(tmp_path: Path) -> None:
         "test": 2,
     }
     assert list(task.load(only=["test"])) == ["test"]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write("not read, for the limit comes first")
+    assert len(task.load()["train"]) == 1
 
 
 def test_mnli_reads_the_mismatched_split_where_it_is(tmp_path: Path) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from unipeft_run.sources import cache_root
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+    from transformers import PreTrainedTokenizerBase
 
 RECIPE = 1  # raise it when the same texts and tokenizer give other ids than before
 BATCH = 1000

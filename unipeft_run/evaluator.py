@@ -155,8 +155,9 @@ class Evaluator:
         return self._decode(tokens.tolist())
 
     def _decode(self, tokens: list[list[int]]) -> list[str]:
+        # the paper's code joined punctuation to the word before; tokenizers refuse that by now
         texts = self.tokenizer.batch_decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=True
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return [text.strip() for text in texts]
 

@@ -1,19 +1,16 @@
 """Scores of predictions, in percent, each metric with a signature that says how it was computed.
 
-Nothing here needs a network: no nltk data, no `evaluate.load`.
+Nothing here needs a network: no nltk data, no `evaluate.load`. The scorers are imported where they
+are used: they take seconds, and a task is made and its data checked without them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
-
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 TITLES = "mr|mrs|ms|dr|prof|st|jr|sr|gen|sen|rep|rev|vs|etc|inc|ltd|co|e\\.g|i\\.e"
@@ -51,6 +48,8 @@ def rouge(predictions: Sequence[str], references: Sequence[str]) -> Scores:
 
     The paper's code takes the median of bootstrapped means; this is the mean itself.
     """
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(ROUGES, use_stemmer=True)
     lines = [
         ["\n".join(split_sentences(text)) for text in texts] for texts in (references, predictions)
@@ -73,6 +72,9 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Scores:
     paper's Romanian tables: both sides through `moses_romanian`, then BLEU of the tokens. On the
     same output it is about ten points higher.
     """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
     default, chrf = BLEU(), CHRF()
     paper = BLEU(tokenize="none", smooth_method="none", force=True)
     tokens = [[moses_romanian(text) for text in texts] for texts in (predictions, references)]
@@ -94,13 +96,15 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Scores:
     return Scores(scores, per_example, {**signatures, "per_example": f"chrf: {signatures['chrf']}"})
 
 
-class _Moses:
+@cache
+def _moses() -> tuple[Callable[[str], str], Callable[..., str]]:
     """The Python ports of the Moses scripts, made once: their tables are slow to build."""
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-    punctuation = MosesPunctNormalizer(
+    normalizer = MosesPunctNormalizer(
         "ro", pre_replace_unicode_punct=True, post_remove_control_chars=True
     )
-    tokenizer = MosesTokenizer("ro")
+    return normalizer.normalize, MosesTokenizer("ro").tokenize
 
 
 def moses_romanian(text: str) -> str:
@@ -109,8 +113,8 @@ def moses_romanian(text: str) -> str:
     NOTE: sacremoses stands in for the Perl scripts and departs from them in rare places (a full
     stop after a final abbreviation, for one).
     """
-    plain = _Moses.punctuation.normalize(text).translate(DIACRITICS)
-    return str(_Moses.tokenizer.tokenize(plain, escape=False, return_str=True))
+    normalize, tokenize = _moses()
+    return tokenize(normalize(text).translate(DIACRITICS), escape=False, return_str=True)
 
 
 def split_sentences(text: str) -> list[str]:

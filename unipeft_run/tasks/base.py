@@ -11,16 +11,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedTokenizerBase
 
 from unipeft_run.data import encode
 from unipeft_run.errors import UserError
 from unipeft_run.metrics import Scores, accuracy
 from unipeft_run.tasks.languages import encode_texts
 from unipeft_run.tasks.loading import Columns, checked, read_folder_split, split_file
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+    from transformers import PreTrainedTokenizerBase
 
 Splits = dict[str, Dataset]
 SPLITS = ("train", "validation", "test")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+    from transformers import PreTrainedTokenizerBase
 
 
 def language_code_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
