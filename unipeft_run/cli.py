@@ -96,7 +96,7 @@ def main(command: Command, argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(stop or "interrupted", file=sys.stderr)
+        print(str(stop) or "interrupted", file=sys.stderr)
         return 130
 
 
@@ -121,6 +121,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     if unknown:
         raise UserError(f"there is no option {unknown[0]}; see --help")
+    if args.config_dir:  # the same thing, in words that `compose` takes
+        args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
     return args
 
 

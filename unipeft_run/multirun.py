@@ -36,7 +36,7 @@ def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     """
     settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
     hydra = _hydra()
-    cells = _expand(hydra, [word for word in overrides if word not in settings])
+    cells = _expand(hydra, config_name, [word for word in overrides if word not in settings])
     outcomes = _judge(config_name, settings, cells, check)
     legal = [number for number, outcome in enumerate(outcomes) if outcome is None]
     if not legal:
@@ -56,13 +56,13 @@ def _hydra() -> Hydra:
     return hydra
 
 
-def _expand(hydra: Hydra, overrides: Sequence[str]) -> list[Cell]:
+def _expand(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Cell]:
     """The overrides of each cell: a=1,2 b=3,4 are four cells, the last word moving fastest."""
     try:
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
-        compose(overrides)  # says what it is
+        compose(overrides, config_name)  # says what it is
         raise
 
 

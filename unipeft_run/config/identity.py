@@ -105,9 +105,10 @@ def _is_ours(target: Any) -> bool:
 
     Not just a prefix: `unipeft_run.module.os.system` starts with ours, and is not.
     """
-    package, *modules, name = str(target).split(".")
-    file = PACKAGE.joinpath(*modules).with_suffix(".py")
-    if package != PACKAGE.name or not all(m.isidentifier() for m in modules) or not file.is_file():
+    module, _, name = str(target).rpartition(".")
+    package, *parts = module.split(".")
+    file = PACKAGE.joinpath(*parts).with_suffix(".py")
+    if package != PACKAGE.name or not all(p.isidentifier() for p in parts) or not file.is_file():
         return False
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.space import is_ours
 from unipeft_run.config.words import Illegal, options, unknown_choice
 from unipeft_run.errors import UserError
 
@@ -15,11 +16,11 @@ Resolved = dict[str, Any]
 CHOICES = {
     "precision": ("fp32", "bf16", "fp16", "auto"),
     "scale": ("paper", "mini"),
+    "backbone.family": ("bart", "mbart", "roberta"),
     "backbone.weights": ("pretrained", "random"),
     "optim.schedule": ("polynomial", "linear", "cosine", "constant"),
     "evaluation.references": ("raw", "reference_code"),
     "tracking.wandb.mode": ("auto", "online", "offline", "disabled"),
-    "*.insertion": ("parallel", "sequential", "post_norm"),
     "*.form.activation": ("relu", "gelu", "tanh", "identity", "softmax"),
     "*.form.norm": ("none", "in"),
     "*.form.init": ("bert", "lora"),
@@ -66,26 +67,34 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "limit.test": ONE_OR_MORE,
     "seed": ("from 0 to 4294967295", lambda n: 0 <= n < 2**32),
 }
+GENERATE = ("bart", "mbart")  # the families that do; the others have a classification head
 DROPOUTS = ("hidden", "attention")  # the backbone's own, for *.form.dropout
 
 
 def check(config: Resolved) -> None:
     """Raises `UserError` for a value or a combination that means nothing."""
-    for pattern, allowed in CHOICES.items():
+    files = {"optim.name": options("optim"), "*.insertion": options("insertion")}
+    for pattern, allowed in {**CHOICES, **files}.items():
         for path, value in _values(config, pattern):
             if value not in allowed:
                 raise UserError(unknown_choice(path, value, allowed))
     for pattern, (words, holds) in NUMBERS.items():
         for path, value in _values(config, pattern):
             _check_number(path, value, words, holds)
+    _check_backbone(config)
     _check_recipe(config)
     _check_optim(config["optim"])
     _check_trains(config)
 
 
 def _values(config: Resolved, pattern: str) -> Iterator[tuple[str, Any]]:
-    """The paths that `pattern` names and that hold a value; * stands for a slot."""
+    """The paths that `pattern` names and that hold a value; * stands for a slot.
+
+    What a form of somebody else's takes is not ours to judge.
+    """
     for slot in SLOTS if pattern.startswith("*.") else ("",):
+        if pattern.startswith("*.form.") and not (config[slot] and is_ours(config[slot]["form"])):
+            continue
         path = pattern.replace("*", slot)
         value: Any = config
         for key in path.split("."):
@@ -101,6 +110,15 @@ def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bo
     if not (number and math.isfinite(value) and holds(value)):
         shown = f"{value:g}" if isinstance(value, float) else value
         raise UserError(f"{path}={shown} is not a number that is {words}")
+
+
+def _check_backbone(config: Resolved) -> None:
+    name, task = config["backbone"]["name"], config["task"]["name"]
+    generates = config["evaluation"]["decoding"] is not None
+    if generates != (config["backbone"]["family"] in GENERATE):
+        does = "generates text" if generates else "chooses a class"
+        fit = "bart or mbart" if generates else "roberta"
+        raise Illegal(f"task {task} {does}, which {name} cannot; take a {fit} backbone")
 
 
 def _check_recipe(config: Resolved) -> None:
@@ -119,8 +137,6 @@ def _check_recipe(config: Resolved) -> None:
 
 
 def _check_optim(optim: Resolved) -> None:
-    if optim["name"] not in options("optim"):
-        raise UserError(unknown_choice("optim", optim["name"], options("optim")))
     if len(optim["betas"]) != 2 or not all(0 <= beta < 1 for beta in optim["betas"]):
         raise UserError(f"optim.betas={optim['betas']} is not two numbers from 0 to below 1")
     if optim["schedule"] == "polynomial" and optim["lr_end"] >= optim["lr"]:

@@ -82,10 +82,13 @@ def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
         yield f"insertion sequential cannot stand at {site} ({ONLY_PARALLEL[site]}); take parallel"
 
 
+def is_ours(node: dict[str, Any]) -> bool:
+    """Whether `node` builds a class of this package."""
+    return str(node.get("_target_", "")).startswith("unipeft_run.")
+
+
 def _class(node: dict[str, Any]) -> str:
-    """The class of ours that `node` builds, '' for one of somebody else's."""
-    target = str(node.get("_target_", ""))
-    return target.rpartition(".")[2] if target.startswith("unipeft_run.") else ""
+    return str(node["_target_"]).rpartition(".")[2] if is_ours(node) else ""
 
 
 def _check_names(path: str, names: list[str], allowed: tuple[str, ...], slot: str) -> None:

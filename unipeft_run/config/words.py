@@ -38,11 +38,10 @@ def shown(value: Any, length: int = 60) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that `word` was probably meant to be; a dotted name may lack its front."""
+    """What of `known` `word` was probably meant to be; a dotted name may lack its front."""
     names = list(dict.fromkeys(known))
-    for name in names:
-        if name.endswith(f".{word}"):
-            return name
+    if longer := [name for name in names if name.endswith(f".{word}")]:
+        return " or ".join(longer[:3])
     tails = {name.rpartition(".")[2]: name for name in reversed(names)}
     close = get_close_matches(word, names, n=1) or get_close_matches(word, tails, n=1, cutoff=0.75)
     return tails.get(close[0], close[0]) if close else None
