@@ -167,7 +167,10 @@ def test_sigterm_ends_the_update_and_checkpoints(
     assert signal.getsignal(signal.SIGTERM) is handler
     status = RunFolder(tmp_path).status()
     assert (status["state"], status["error"]) == ("running", "stopped by SIGTERM")
-    assert status["step"] == (batches + 1) // 2  # none is lost
+    last = load_newest(tmp_path / LAST)
+    assert last is not None
+    saved = last.state["training"]["progress"]["step"]
+    assert status["step"] == saved == (batches + 1) // 2  # none is lost
     trainer = new_process(tmp_path)
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 

@@ -138,7 +138,17 @@ def track(folder: Path, **given: Any) -> float:
 
 
 def stored_records(folder: Path) -> list[Any]:
-    """What is in the offline file: protobuf records in LevelDB's log format.
+    """What is in the offline file, which wandb's own process closes soon after `finish`."""
+    for _ in range(100):
+        records = read_records(folder)
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            break
+        time.sleep(0.1)
+    return records
+
+
+def read_records(folder: Path) -> list[Any]:
+    """Protobuf records in LevelDB's log format.
 
     wandb 0.31 has no reader in Python: a head of 7 bytes, then blocks of 32 KiB with fragments
     of a checksum (4 bytes), a length (2), a kind (1: whole, 2 to 4: first, middle, last).
