@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from unipeft_run.errors import UserError
 from unipeft_run.progress import Progress
 
 
@@ -56,5 +57,5 @@ def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: in
     if max_steps is not None:
         return max_steps
     if epochs is None:
-        raise ValueError("give recipe.max_steps or recipe.epochs")
+        raise UserError("give recipe.max_steps or recipe.epochs")
     return math.ceil(epochs * steps_per_epoch)

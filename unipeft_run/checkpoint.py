@@ -18,6 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unipeft_run.errors import UserError
 from unipeft_run.run_folder import remove, sync
 
 TENSORS, STATE, CHECKSUMS = "tensors.safetensors", "state.json", "checksums.json"
@@ -25,7 +26,7 @@ TENSORS, STATE, CHECKSUMS = "tensors.safetensors", "state.json", "checksums.json
 log = logging.getLogger(__name__)
 
 
-class DamagedCheckpoint(RuntimeError):
+class DamagedCheckpoint(UserError):
     """A checkpoint that is not what was written."""
 
 

@@ -13,6 +13,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
 
+from unipeft_run.errors import UserError
+
 
 class OfficialAdamW(AdamW):
     """AdamW with the arithmetic of transformers in 2021, which the paper's code trained with.
@@ -93,7 +95,7 @@ def build_optimizer(
     Everything decays except biases and LayerNorm parameters (see `parameter_groups`).
     """
     if name not in OPTIMIZERS:
-        raise ValueError(_unknown("optimizer", name, OPTIMIZERS))
+        raise UserError(_unknown("optimizer", name, OPTIMIZERS))
     beta1, beta2 = betas
     groups = parameter_groups(model, weight_decay)
     # The fused kernel is several times faster on a CPU. On CUDA it would hide from accelerate
@@ -130,10 +132,10 @@ def build_schedule(
     polynomial falls in a line to `lr_end` and stays there, linear and cosine fall to 0.
     """
     if name not in SCHEDULES:
-        raise ValueError(_unknown("schedule", name, SCHEDULES))
+        raise UserError(_unknown("schedule", name, SCHEDULES))
     lr = optimizer.defaults["lr"]
     if name == "polynomial" and lr_end >= lr:
-        raise ValueError(f"optim.lr_end={lr_end:g} must be smaller than optim.lr={lr:g}")
+        raise UserError(f"optim.lr_end={lr_end:g} must be smaller than optim.lr={lr:g}")
     extra = {"lr_end": lr_end} if name == "polynomial" else None
     schedule: LRScheduler = get_scheduler(
         SCHEDULES[name], optimizer, warmup_steps, total_steps, scheduler_specific_kwargs=extra

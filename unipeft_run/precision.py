@@ -6,19 +6,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from unipeft_run.errors import UserError
+
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
 def resolve_precision(name: str) -> str:
     """fp32, bf16 or fp16; `auto` is fp32 on a CPU, and on a GPU bf16 if it can, else fp16.
 
-    Raises ValueError for another word, and for fp16 without a GPU.
+    Raises UserError for another word, and for fp16 without a GPU.
     """
     on_gpu = torch.cuda.is_available()
     if name not in PRECISIONS:
-        raise ValueError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
     if name == "fp16" and not on_gpu:
-        raise ValueError("precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
+        raise UserError("precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
     if name != "auto":
         return name
     if not on_gpu:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from unipeft_run.cadence import Cadence, count_steps
 from unipeft_run.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
+from unipeft_run.errors import UserError
 from unipeft_run.interrupts import Interrupted, Interrupts
 from unipeft_run.precision import make_accelerator
 from unipeft_run.progress import Progress, peak_memory_mib
@@ -186,7 +187,7 @@ class Trainer:
                 progress.position += 1
                 yield batch
             if progress.position == 0:
-                raise ValueError("the training split is empty: there is nothing to train on")
+                raise UserError("the training split is empty: there is nothing to train on")
             progress.epoch, progress.position = progress.epoch + 1, 0
 
     def _report(self, lr: float, grad_norm: float) -> None:
@@ -229,7 +230,7 @@ class Trainer:
         self.model.train()
         if self.selection[0] not in metrics:
             known = ", ".join(metrics)
-            raise ValueError(f"no metric {self.selection[0]!r} to select by: there is {known}")
+            raise UserError(f"no metric {self.selection[0]!r} to select by: there is {known}")
         return {name: float(value) for name, value in metrics.items()}
 
     def _finish(self) -> FitResult:
