@@ -286,6 +286,15 @@ def test_bart_texts_are_wrapped_and_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_own_cache")
+def test_knowing_a_language_code_is_not_ending_in_it(tmp_path: Path) -> None:
+    tokenizer = tiny_text.bart_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": tiny_text.CODES})
+    task = make("wmt16_en_ro", path=write(tmp_path, "wmt16_en_ro"))
+    row = task.encode(task.load(), tokenizer)["train"][0]
+    assert tokenizer.decode(row["labels"]) == "<s>pisica</s>"
+
+
+@pytest.mark.usefixtures("_own_cache")
 def test_targets_are_longer_in_training_than_in_evaluation(tmp_path: Path) -> None:
     rows = [{**ROWS["xsum"][0], "summary": "a long summary " * 9}]
     task = make("xsum", path=write(tmp_path, "xsum", rows))

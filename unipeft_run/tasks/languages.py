@@ -9,7 +9,12 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is
 
 
 def language_code_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
-    """The id of mBART's language code, None for a tokenizer without such codes."""
+    """The id of mBART's language code; None for a tokenizer that ends texts in none.
+
+    A BART tokenizer may know the codes as words without ending its texts in them.
+    """
+    if tokenizer("")["input_ids"][-1:] == [tokenizer.eos_token_id]:
+        return None
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     return vocabulary.get(code)
 
