@@ -21,6 +21,9 @@ from unipeft_run.errors import UserError
 MAM = ("task=xsum", "method=mam")
 
 
+compose_once = cache(lambda *words: compose(words))
+
+
 @cache
 def resolved(*overrides: str) -> dict[str, Any]:
     return resolve(compose(overrides))
@@ -164,13 +167,16 @@ def test_none_alone_trains_nothing() -> None:
         "optim.schedule=linea", "evaluation.references=code", "evaluation.decoding.num_beams=0",
         "backbone.weights=none", "tracking.wandb.mode=on", "attn.representation.layers=some",
         "attn.representation.sites=[attn.head]", "attn.representation.stacks=[]", "unfreeze=3",
-        "attn=3", "+foo=3", "+ffn.foo=3", "seed=${foo}", "task.max_source_length=0",
+        "attn=3", "foo=3", "ffn.foo=3", "seed=${foo}", "task.max_source_length=0",
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
+    key, _, value = word.partition("=")
+    cfg = compose_once(*MAM).copy()
+    OmegaConf.update(cfg, key, yaml.safe_load(value), force_add=True)
     with pytest.raises(UserError) as refusal:
-        resolved(*MAM, word)
-    sentence, key = str(refusal.value), word.lstrip("+").partition("=")[0]
+        resolve(cfg)
+    sentence = str(refusal.value)
     assert "\n" not in sentence
     assert key in sentence or "recipe.max_steps" in sentence
 

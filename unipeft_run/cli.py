@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.config import compose, load, resolve, run_folder
 from unipeft_run.config.complaints import needed
@@ -80,6 +80,8 @@ def evaluate_job(cfg: DictConfig) -> Outcome:
 
 def check_evaluate(cfg: DictConfig) -> Hashable:
     """What is to be evaluated. Raises `UserError` if it is no run folder."""
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError(_which_run())
     load(Path(cfg.run), cfg.allow)
     return str(cfg)
 

@@ -1,0 +1,351 @@
+"""The console commands: exit codes, words, help, one run and many."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from unipeft_run import cli
+from unipeft_run.config import resolve, run_folder
+from unipeft_run.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SST2 = ("task=sst2", "method=mam", "scale=mini")
+Train = Callable[..., int]
+
+WRONG = [
+    ["task=sst", "method=mam"],
+    ["task=sst2", "method=mamm"],
+    ["taks=sst2", "method=mam"],
+    ["method=mam"],
+    ["task=sst2"],
+    ["task=null", "method=mam"],
+    [*SST2, "ffn.bottleneck=-1"],
+    [*SST2, "ffn.bottleneck=a lot"],
+    [*SST2, "composition@ffn=gated"],
+    [*SST2, "composition@fnn=add"],
+    [*SST2, "composition=add"],
+    [*SST2, "recipe.max_stps=3"],
+    [*SST2, "lr=1e-3"],
+    [*SST2, "+lr=1e-3"],
+    [*SST2, "+seed=3"],
+    [*SST2, "seed=1,2"],
+    [*SST2, "seed=[1"],
+    [*SST2, "precision=fp8"],
+    [*SST2, "scale=small"],
+    [*SST2, "backbone=bart_large"],
+    [*SST2, "attn=null", "ffn=null"],
+    [*SST2, "debug=small", "--cfg", "job"],
+    [*SST2, "mam"],
+    [*SST2, "--epochs", "3"],
+    [*SST2, "~seeed"],
+    [*SST2, "hydra/launcher=jobli", "-m"],
+    ["-m", "task=sst2", "method=mam,lora"],
+    ["-m", *SST2, "composition@ffn=gated", "seed=1,2"],
+    [],
+    ["-m"],
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """What reached `run`, which here trains nothing and fails as the seed says."""
+    seen: list[dict[str, Any]] = []
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        config = resolve(cfg)
+        seen.append(config)
+        if config["seed"] in MISHAPS:
+            raise MISHAPS[config["seed"]]
+        skipped = run_folder(cfg).exists()
+        run_folder(cfg).mkdir(parents=True, exist_ok=True)
+        return {"state": "skipped" if skipped else "done", "primary": "test/x", "test/x": 87.25}
+
+    stub = ModuleType("unipeft_run.run")
+    stub.run = run  # type: ignore[attr-defined]
+    stub.evaluate = lambda folder, split, allow: {"accuracy": 87.25}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
+    yield seen
+
+
+MISHAPS: dict[int, BaseException] = {
+    66: RuntimeError("the disk is full"),
+    67: UserError("no folder there"),
+    68: KeyboardInterrupt(),
+    69: SystemExit(7),
+}
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Train:
+    return lambda *words: call(cli.train, monkeypatch, *words)
+
+
+def call(entry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["unipeft", *words])
+    with pytest.raises(SystemExit) as end:
+        entry()
+    code = end.value.code
+    return int(code or 0)
+
+
+# ---- wrong words
+
+
+def test_wrong_words_end_with_2_in_few_lines_without_torch(tmp_path: Path) -> None:
+    """In one fresh interpreter: what each wrong command line prints, and what it imports."""
+    script = f"""
+import contextlib, io, json, sys
+from unipeft_run import cli
+for words in {WRONG!r}:
+    sys.argv, out, err, code = ["unipeft-train", *words], io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.train()
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([words, code, err.getvalue()]))
+print(json.dumps([name for name in ("torch", "transformers", "datasets") if name in sys.modules]))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True
+    )
+    *results, heavy = map(json.loads, done.stdout.splitlines())
+    for words, code, stderr in results:
+        assert code == 2, words
+        assert 1 <= len(stderr.splitlines()) <= 3, (words, stderr)
+        assert "Traceback" not in stderr, (words, stderr)
+    assert len(results) == len(WRONG)
+    assert heavy == []
+    assert list(tmp_path.iterdir()) == [], "nothing is created"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["task=sst2", "method=mamm"], "did you mean mam?"),
+        ([*SST2, "composition@ffn=gated"], "attention logits"),
+        ([*SST2, "ffn.bottleneck=-1"], "1 or more"),
+        (["task=sst2", "--fast"], "no option --fast"),
+        ([], "task= one of mnli, sst2"),
+        (["-m", *SST2, "composition@ffn=gated", "seed=1,2"], "attention logits"),
+    ],
+)
+def test_the_sentence_says_what_to_do(
+    train: Train, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    assert train(*words) == 2
+    assert part in capsys.readouterr().err
+
+
+# ---- help and configuration
+
+
+def test_help_is_ours_and_names_every_choice(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--help") == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 50
+    for word in ("usage: unipeft-train", "scaled_parallel_ffn", "wmt16_en_ro", "gated", "-m"):
+        assert word in text
+    assert text.count("  unipeft-train ") == 5
+
+
+def test_cfg_job_prints_what_would_run(
+    train: Train, capsys: pytest.CaptureFixture[str], runs: list[Any]
+) -> None:
+    assert train(*SST2, "--cfg", "job", "seed=5") == 0
+    text = capsys.readouterr().out
+    assert "seed: 5" in text
+    assert "hydra" not in text
+    assert runs == []
+
+
+def test_flags_may_stand_anywhere(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--cfg", "job", "task=sst2", "--resolve", "method=mam") == 0
+    assert "rank: 16" in capsys.readouterr().out
+
+
+def test_completion_knows_the_groups(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "unipeft-train task=sst2 method=lora"
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert train("-sc", "query=bash") == 0
+    assert capsys.readouterr().out.split() == ["method=lora_attn", "method=lora_ffn"]
+
+
+# ---- one run
+
+
+def test_one_run_reaches_run_and_leaves_no_other_file(
+    train: Train, runs: list[Any], tmp_path: Path
+) -> None:
+    assert train(*SST2, "seed=5") == 0
+    assert [(config["seed"], config["method"]) for config in runs] == [(5, "mam")]
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sst2"]
+    assert train(*SST2, "seed=5") == 0, "skipped is well"
+
+
+@pytest.mark.parametrize(("seed", "code"), [(66, 1), (67, 2), (68, 130), (69, 7)])
+def test_how_a_run_ends_is_the_exit_code(
+    train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str], seed: int, code: int
+) -> None:
+    assert train(*SST2, f"seed={seed}") == code
+    stderr = capsys.readouterr().err
+    assert ("Traceback" in stderr) == (code == 1)
+    if seed in (66, 67):
+        assert stderr.splitlines()[-1].endswith(str(MISHAPS[seed]))
+
+
+# ---- many
+
+
+def test_a_grid_runs_every_cell_and_prints_its_table(
+    train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    grid = ("task=sst2", "method=mam,lora_attn,bitfit", "seed=1,2", "scale=mini")
+    assert train("-m", *grid) == 0
+    assert [(config["method"], config["seed"]) for config in runs] == [
+        (method, seed) for method in ("mam", "lora_attn", "bitfit") for seed in (1, 2)
+    ]
+    table = capsys.readouterr().out
+    assert table.count("done") == 6
+    assert table.count("test/x 87.25") == 6
+    assert "method=bitfit seed=2" in table
+    assert "task=sst2" not in table, "only what differs"
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    assert train("-m", *grid) == 0
+    assert capsys.readouterr().out.count("skipped") == 6
+
+
+def test_the_design_s_example_is_sixteen_cells(train: Train, runs: list[Any]) -> None:
+    assert train(
+        *("-m", "task=xsum", "method=adapter_ffn", "insertion@ffn=sequential,parallel"),
+        *("ffn.bottleneck=30,200,512,1024", "seed=42,2"),
+    ) == 0  # fmt: skip
+    assert len({(c["ffn"]["insertion"], c["ffn"]["bottleneck"], c["seed"]) for c in runs}) == 16
+
+
+def test_a_failing_cell_stops_no_other(
+    train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", *SST2, "seed=1,66,67,2") == 1
+    out, err = capsys.readouterr()
+    assert [config["seed"] for config in runs] == [1, 66, 67, 2]
+    states = {line.split()[0]: line.split()[1] for line in out.splitlines() if "seed=" in line}
+    assert states == {"seed=1": "done", "seed=66": "failed", "seed=67": "refused", "seed=2": "done"}
+    assert "failed: seed=66: RuntimeError: the disk is full" in err
+    assert train("-m", *SST2, "seed=67") == 2, "nothing could be run"
+
+
+def test_illegal_and_equal_cells_are_not_run(
+    train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", *SST2, "composition@ffn=gated,add", "ffn.scale=4,2") == 0
+    out, err = capsys.readouterr()
+    assert len(runs) == 1
+    assert out.count("illegal") == 2
+    assert out.count("equal") == 1, "without a scale 4 and 2 are one run"
+    assert "illegal: composition@ffn=gated ffn.scale=4: slot ffn: composition gated needs" in err
+
+
+def test_a_word_unknown_everywhere_stops_before_the_first_cell(
+    train: Train, runs: list[Any], tmp_path: Path
+) -> None:
+    assert train("-m", "task=sst2", "method=mam,lora", "scale=mini") == 2
+    assert runs == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_ends_a_grid(train: Train, runs: list[Any]) -> None:
+    assert train("-m", *SST2, "seed=1,68,2") == 130
+    assert [config["seed"] for config in runs] == [1, 68]
+
+
+def test_ranges_and_globs_are_grids_too(train: Train, runs: list[Any]) -> None:
+    assert train("-m", "task=sst2", "method=glob(lora_*)", "seed=range(1,3)", "scale=mini") == 0
+    assert [(c["method"], c["seed"]) for c in runs] == [
+        *(("lora_attn", 1), ("lora_attn", 2), ("lora_ffn", 1), ("lora_ffn", 2))
+    ]
+
+
+# ---- evaluation
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("task: {_target_: unipeft_run.tasks.sst2.SST2}\n")
+    return folder
+
+
+def test_evaluation_prints_the_metrics_of_a_run_folder(
+    folder: Path,
+    runs: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert call(cli.evaluate, monkeypatch, f"run={folder}", "split=validation") == 0
+    assert capsys.readouterr().out == "validation/accuracy 87.25\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "give run=DIR"),
+        (["split=test"], "give run=DIR"),
+        (["run=nowhere"], "not a run folder"),
+        (["run=run", "splt=test"], "did you mean split?"),
+        (["run=evil"], "wants to run os.system"),
+    ],
+)
+def test_evaluation_refuses_in_a_sentence(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    part: str,
+) -> None:
+    (folder.parent / "evil").mkdir()
+    (folder.parent / "evil" / "config.yaml").write_text("task: {_target_: os.system}\n")
+    assert call(cli.evaluate, monkeypatch, *words) == 2
+    stderr = capsys.readouterr().err
+    assert part in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+# ---- extension
+
+
+def test_a_form_of_your_own_reaches_the_run(train: Train, runs: list[Any], tmp_path: Path) -> None:
+    """One Python file and one YAML file; `--config-dir` and hydra.searchpath both find it."""
+    (tmp_path / "mine" / "form").mkdir(parents=True)
+    (tmp_path / "mine" / "form" / "doubled.yaml").write_text(
+        "form:\n  _target_: my_forms.Doubled\n  _partial_: true\n"
+    )
+    assert train(*SST2, "form@ffn=doubled", "--config-dir", "mine") == 0
+    path = f"hydra.searchpath=[file://{tmp_path}/mine]"
+    assert train("-m", *SST2, "form@ffn=doubled,bottleneck", path) == 0
+    targets = [config["ffn"]["form"]["_target_"] for config in runs]
+    assert targets[:2] == ["my_forms.Doubled", "my_forms.Doubled"]
+    assert targets[2].endswith("Bottleneck")
