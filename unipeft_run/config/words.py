@@ -63,4 +63,5 @@ def unknown_choice(key: str, word: Any, allowed: Iterable[str]) -> str:
     names = list(allowed)
     near = get_close_matches(str(word), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{key}={shown(word)} is not known{hint}; choose from {', '.join(names) or 'nothing yet'}"
+    choice = ", ".join(names) or "nothing yet"
+    return f"{key}={shown(word)} is not known{hint}; choose from {choice}"
