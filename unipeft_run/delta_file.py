@@ -27,14 +27,14 @@ def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, parameter
 
 
-def stored_bytes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies on the CPU that share no storage."""
+def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """On the CPU, sharing no storage."""
     return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
 
 
 def save_delta(model: nn.Module, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write both files to `folder`; `recipe` is the resolved slots, `unfreeze` and backbone."""
-    save_file(stored_bytes(dict(stored_tensors(model))), folder / TENSORS)
+    save_file(_copies(dict(stored_tensors(model))), folder / TENSORS)
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
