@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tiny
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers.decoders import ByteLevel
@@ -24,16 +25,12 @@ TEXT = [
     "a package that shows the weather in the terminal",
     "pisica a stat pe covor; fisierul este deschis pentru citire",
 ]
-SEQ2SEQ: dict[str, Any] = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
+SPREAD = 0.3  # of the initial weights, so that examples differ in their predictions
+SEQ2SEQ: dict[str, Any] = {**tiny.SEQ2SEQ, "max_position_embeddings": 80, "init_std": SPREAD}
+ENCODER: dict[str, Any] = {
+    **tiny.ENCODER,
     "max_position_embeddings": 80,
-    "init_std": 0.3,  # so that examples differ in their predictions
+    "initializer_range": SPREAD,
 }
 
 
@@ -73,24 +70,17 @@ def bart_tokenizer(codes: list[str] | None = None) -> PreTrainedTokenizerFast:
 
 def bart(vocab_size: int) -> Any:
     torch.manual_seed(0)
-    return BartForConditionalGeneration(BartConfig(vocab_size=vocab_size, **SEQ2SEQ)).eval()
+    config = BartConfig(**{**SEQ2SEQ, "vocab_size": vocab_size})
+    return BartForConditionalGeneration(config).eval()
 
 
 def mbart(vocab_size: int) -> Any:
     torch.manual_seed(0)
-    return MBartForConditionalGeneration(MBartConfig(vocab_size=vocab_size, **SEQ2SEQ)).eval()
+    config = MBartConfig(**{**SEQ2SEQ, "vocab_size": vocab_size})
+    return MBartForConditionalGeneration(config).eval()
 
 
 def roberta(vocab_size: int, num_labels: int) -> Any:
     torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=80,
-        initializer_range=0.3,
-        num_labels=num_labels,
-    )
-    return RobertaForSequenceClassification(config).eval()
+    settings = {**ENCODER, "vocab_size": vocab_size, "num_labels": num_labels}
+    return RobertaForSequenceClassification(RobertaConfig(**settings)).eval()
