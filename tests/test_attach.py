@@ -13,7 +13,7 @@ from unipeft_run.attach import attach, deltas, detach
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.delta_file import load_delta, parameter_table, save_delta
 from unipeft_run.errors import UserError
-from unipeft_run.run import _slot, folded
+from unipeft_run.experiment import built, folded
 
 CONF = Path(__file__).parent.parent / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
@@ -31,7 +31,7 @@ def composed(method: str, family: str) -> dict[str, Any]:
 def attached(method: str, family: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
     cfg, model = composed(method, family), backbone(family)
     torch.manual_seed(seed)
-    attach(model, {name: _slot(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
+    attach(model, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
     return model, cfg
 
 
@@ -114,7 +114,7 @@ def test_the_delta_file_holds_all_that_inference_needs(
     save_delta(model, tmp_path, {})
     cfg |= folded(cfg)
     fresh = backbone(family)
-    attach(fresh, {name: _slot(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
+    attach(fresh, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
     load_delta(fresh, tmp_path)
     torch.testing.assert_close(fresh(**batch(family)).logits, model(**batch(family)).logits)
 
@@ -150,4 +150,4 @@ def test_what_matches_nothing_is_an_error() -> None:
 def test_attaching_twice_is_an_error() -> None:
     model, cfg = attached("mam", "roberta")
     with pytest.raises(ValueError, match="detach"):
-        attach(model, {"ffn": _slot(cfg["ffn"])})
+        attach(model, {"ffn": built(cfg["ffn"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def _which_run() -> str:
 
 
 def main(command: Command, argv: Sequence[str]) -> int:
-    """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong, 130 interrupted."""
+    """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong,
+    128 + its number after a signal, as a shell has it."""
     try:
         return _main(command, argv)
     except UserError as error:
@@ -99,7 +101,7 @@ def main(command: Command, argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "signum", signal.SIGINT)
 
 
 def _main(command: Command, argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ GOOD = ("done", "skipped", "equal")
 
 class Outcome(TypedDict):
     """`state`: done, skipped (it was done already), equal (to another cell), illegal, refused
-    (something named is not there), failed. `error`: a sentence, empty when all is well."""
+    (something named is not there), diverged, failed. `error`: a sentence, or empty."""
 
     state: str
     error: str
@@ -33,7 +33,7 @@ def attempt(run: Callable[[], Mapping[str, Any]]) -> Outcome:
     metrics: dict[str, Any] = {}
     try:
         metrics = dict(run())
-        state = str(metrics.get("state", "done"))
+        state, error = str(metrics.get("state", "done")), str(metrics.get("error", ""))
     except UserError as refusal:
         state, error = "illegal" if isinstance(refusal, Illegal) else "refused", str(refusal)
     except Exception as failure:

@@ -28,6 +28,11 @@ def resolve_precision(name: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def autocast_type(name: str) -> torch.dtype | None:
+    """The type that losses are evaluated in; None for fp32."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(name))
+
+
 def make_accelerator(precision: str, accumulation: int) -> Accelerator:
     """accelerate for `precision`, dividing losses by the number of accumulated batches."""
     resolved = resolve_precision(precision)

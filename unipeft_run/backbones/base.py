@@ -35,6 +35,7 @@ class Backbone:
         residual_dropout: modules of a layer after whose result the layer drops out by a function,
             so that a change after the dropout needs the dropout in a module (taps `dropped`).
         reference_query: what the official code feeds a memory, by its activation.
+        head: patterns of the parameters of a classifier of its own, which starts at random.
         decoder_start: `config` (BART: a fixed token) or `rotate` (mBART: the target's language).
     """
 
@@ -51,4 +52,5 @@ class Backbone:
     ffn_width: Mapping[str, str]
     reference_query: Mapping[str, str]
     residual_dropout: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
     decoder_start: str | None = None

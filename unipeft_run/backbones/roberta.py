@@ -31,4 +31,5 @@ ROBERTA = Backbone(
     num_heads={"encoder": "num_attention_heads"},
     ffn_width={"encoder": "intermediate_size"},
     reference_query={"softmax": "scaled", "relu": "scaled"},
+    head=("classifier.*",),
 )

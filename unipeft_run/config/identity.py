@@ -22,6 +22,7 @@ SCIENTIFIC = (
     "backbone",
     *SLOTS,
     "unfreeze",
+    "head",
     "recipe",
     "optim",
     "evaluation",

@@ -16,6 +16,7 @@ Resolved = dict[str, Any]
 CHOICES = {
     "precision": ("fp32", "bf16", "fp16", "auto"),
     "scale": ("paper", "mini"),
+    "head": ("frozen", "trained"),
     "backbone.family": ("bart", "mbart", "roberta"),
     "backbone.weights": ("pretrained", "random"),
     "optim.schedule": ("polynomial", "linear", "cosine", "constant"),
@@ -83,6 +84,7 @@ def check(config: Resolved) -> None:
             _check_number(path, value, words, holds)
     _check_backbone(config)
     _check_recipe(config)
+    _check_head(config)
     _check_optim(config["optim"])
     _check_trains(config)
 
@@ -134,6 +136,11 @@ def _check_recipe(config: Resolved) -> None:
         raise UserError(
             "warm-up is given twice; set recipe.warmup_steps or recipe.warmup_ratio to 0"
         )
+
+
+def _check_head(config: Resolved) -> None:
+    if config["head"] == "trained" and config["backbone"]["family"] in GENERATE:
+        raise Illegal("head=trained: a backbone that generates has no classifier to train")
 
 
 def _check_optim(optim: Resolved) -> None:

@@ -112,6 +112,7 @@ class Config:
     ffn: Slot | None = None
     input: Slot | None = None
     unfreeze: list[str] = field(default_factory=list)
+    head: str = MISSING
     limit: Limit = field(default_factory=Limit)
     seed: int = MISSING
     precision: str = MISSING

@@ -1,0 +1,199 @@
+"""Task, backbone, deltas, loop and evaluator of one resolved configuration."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import hydra.utils
+import torch
+import transformers
+from accelerate.utils import set_seed
+from omegaconf import OmegaConf
+from torch import nn
+
+from unipeft_run.attach import Slot, attach
+from unipeft_run.backbones.base import Backbone
+from unipeft_run.backbones.load import load_backbone
+from unipeft_run.backbones.sites import TABLES
+from unipeft_run.batching import Collator, train_loader
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.decoding import Decoding
+from unipeft_run.delta_file import parameter_table, save_delta
+from unipeft_run.evaluator import Evaluator
+from unipeft_run.losses import ClassificationLoss, SequenceLoss
+from unipeft_run.optim import build
+from unipeft_run.precision import autocast_type
+from unipeft_run.run import Inputs
+from unipeft_run.run_folder import RunFolder
+from unipeft_run.summary import closing, headline, named
+from unipeft_run.tracking.console import Console
+from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.tracking.wandb import WandB
+from unipeft_run.trainer import FitResult, Trainer
+
+FIT = (
+    "max_steps",
+    "epochs",
+    "accumulation",
+    "max_grad_norm",
+    "eval_every",
+    "eval_limit",
+    "log_every",
+    "checkpoint_every",
+    "early_stopping",
+)  # of the recipe: what the trainer takes
+
+
+class Experiment:
+    """What a configuration says, put together; `train` runs it."""
+
+    def __init__(self, cfg: Mapping[str, Any], inputs: Inputs) -> None:
+        self.cfg, self.console = cfg, Console(**cfg["tracking"]["console"])
+        self.task, self.splits = inputs.task, inputs.splits
+        set_seed(cfg["seed"])
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(inputs.backbone)
+        self.encoded = self.task.encode(self.splits, self.tokenizer)
+        table = TABLES[cfg["backbone"]["family"]]
+        self.model = load_backbone(
+            inputs.backbone,
+            family=table.family,
+            weights=cfg["backbone"]["weights"],
+            num_labels=self.task.num_labels,
+            config=cfg["backbone"]["config"],
+        )
+        self.backbone_size = sum(p.numel() for p in self.model.parameters())
+        self.unfreeze = [*cfg["unfreeze"], *(table.head if cfg["head"] == "trained" else ())]
+        attach(self.model, {name: built(cfg[name]) for name in SLOTS}, self.unfreeze)
+        self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(table))
+        smoothing = cfg["recipe"]["label_smoothing"]
+        seq2seq = self.task.kind == "seq2seq"
+        self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
+        self.evaluator = self._evaluator()
+
+    def _decoder_start(self, table: Backbone) -> Any:
+        config: Any = self.model.config
+        fixed = table.decoder_start == "config"
+        return config.decoder_start_token_id if fixed else table.decoder_start
+
+    def _evaluator(self) -> Evaluator:
+        evaluation = self.cfg["evaluation"]
+        return Evaluator(
+            self.task,
+            self.splits,
+            self.encoded,
+            self.tokenizer,
+            collator=self.collator,
+            loss_fn=self.loss_fn,
+            batch_size=evaluation["batch_size"],
+            decoding=Decoding(**evaluation["decoding"]) if evaluation["decoding"] else None,
+            references=evaluation["references"],
+            autocast=autocast_type(self.cfg["precision"]),
+            progress=self.console.progress,
+        )
+
+    def train(self, folder: RunFolder) -> dict[str, Any]:
+        """Train, test and write down; returns what metrics.json holds."""
+        cfg, began = self.cfg, time.time()
+        table = parameter_table(self.model, self.backbone_size)
+        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
+        folder.write_json("parameters.json", table)
+        self.console.say(headline(cfg, table))
+        wandb = WandB(
+            folder.path, folder.path.name, job_type=cfg["method"], **cfg["tracking"]["wandb"]
+        )
+        trackers: list[Any] = [Jsonl(folder.path / "train.jsonl"), self.console, wandb]
+        for tracker in trackers:
+            tracker.start(cfg)
+        summary: dict[str, Any] = {}
+        state = "failed"
+        try:
+            fitted = self._trainer(folder, trackers).fit()
+            summary = self._test(folder, fitted, table)
+            summary["wall_seconds"] = time.time() - began
+            folder.write_json("metrics.json", summary)
+            folder.mark("done", step=fitted.step)
+            state = "done"
+        finally:
+            for tracker in trackers:
+                tracker.finish(summary, state)
+        print(closing(summary, folder.path))
+        return summary
+
+    def _test(
+        self, folder: RunFolder, fitted: FitResult, table: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Evaluate on the test split, and store the delta and its predictions."""
+        cfg, task = self.cfg, self.task
+        test = self.evaluator(self.model, "test")
+        trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
+        save_delta(self.model, folder.path, self._delta_recipe())
+        folder.write_predictions("test", test.rows)
+        return {
+            **{key: cfg[key] for key in ("method", "seed", "scale")},
+            "task": task.name,
+            "backbone": cfg["backbone"]["name"],
+            "run_id": folder.path.name,
+            "primary": f"test/{task.primary}",
+            **named("test", test.metrics),
+            **named("validation", fitted.best),
+            **named("trivial", trivial.metrics),
+            "trivial/name": task.baseline_name,
+            "signatures": test.signatures,
+            **fitted.metrics,
+            **named("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def _delta_recipe(self) -> dict[str, Any]:
+        """What `delta.json` says: the backbone, what was unfrozen, and the folded slots."""
+        backbone = self.cfg["backbone"]
+        return {"backbone": backbone, "unfreeze": self.unfreeze, "slots": folded(self.cfg)}
+
+    def _trainer(self, folder: RunFolder, trackers: list[Any]) -> Trainer:
+        recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
+        batch = {key: recipe[key] for key in ("batch_size", "max_tokens")}
+        warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}
+        loader = train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
+
+        def validate(model: nn.Module, limit: int | None) -> Mapping[str, float]:
+            generate = name != "loss"
+            return self.evaluator(model, "validation", limit, generate=generate).metrics
+
+        return Trainer(
+            self.model,
+            loader,
+            self.loss_fn,
+            optim=partial(build, **self.cfg["optim"], **warmup),
+            folder=folder,
+            trackers=trackers,
+            evaluate=validate,
+            selection=self.task.selection_rule,
+            precision=self.cfg["precision"],
+            **{key: recipe[key] for key in FIT},
+        )
+
+
+def built(slot: Mapping[str, Any] | None) -> Slot | None:
+    """A slot of the configuration as one of `attach`."""
+    if slot is None or slot.get("form") is None:
+        return None
+    form, composition = (hydra.utils.instantiate(slot[key]) for key in ("form", "composition"))
+    return Slot(
+        form=form,
+        composition=composition,
+        insertion=slot["insertion"],
+        representation=slot["representation"],
+    )
+
+
+def folded(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots under which the deltas hold just what is stored."""
+    slots = {}
+    for name in SLOTS:
+        if cfg[name] is not None:
+            form = cfg[name]["form"]
+            changes = hydra.utils.get_class(form["_target_"]).folded
+            slots[name] = {**cfg[name], "form": {**form, **changes}}
+    return slots
