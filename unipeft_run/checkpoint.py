@@ -7,6 +7,7 @@ then, and afterwards where that is asked for. The frozen backbone is never in it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,15 +44,11 @@ def save_checkpoint(path: Path, content: Checkpoint, *, keep_previous: bool) -> 
     """Write the folder `path`; a stop at any moment leaves the old one or the new one whole."""
     aside = path.with_name(f".{path.name}.part")
     previous = previous_of(path)
-    remove(aside)
-    aside.mkdir(parents=True)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in content.tensors.items()}
-    save_file(tensors, aside / TENSORS)
-    (aside / STATE).write_text(json.dumps(content.state), encoding="utf-8")
-    sums = {name: _sha256(aside / name) for name in (TENSORS, STATE)}
-    (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
-    for name in (TENSORS, STATE, CHECKSUMS, "."):
-        sync(aside / name)
+    try:
+        _write(aside, content)
+    except OSError:
+        remove(aside)  # on a full disk it is in the way of the status
+        raise
     if path.exists():
         remove(previous)
         path.rename(previous)
@@ -70,6 +68,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if wrong:
         raise DamagedCheckpoint(f"{path / wrong[0]} is damaged: its checksum is another")
     return Checkpoint(load_file(path / TENSORS), json.loads((path / STATE).read_bytes()))
+
+
+def _write(folder: Path, content: Checkpoint) -> None:
+    remove(folder)
+    folder.mkdir(parents=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in content.tensors.items()}
+    try:
+        save_file(tensors, folder / TENSORS)
+    except SafetensorError as error:
+        full = "StorageFull" in str(error) or "code: 28" in str(error)
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, str(error), str(folder / TENSORS)) from error
+    (folder / STATE).write_text(json.dumps(content.state), encoding="utf-8")
+    sums = {name: _sha256(folder / name) for name in (TENSORS, STATE)}
+    (folder / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
+    for name in (TENSORS, STATE, CHECKSUMS, "."):
+        sync(folder / name)
 
 
 def _sha256(path: Path) -> str:

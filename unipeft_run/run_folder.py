@@ -7,14 +7,17 @@ there is whole whenever the process or the machine stopped. Imports nothing heav
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from unipeft_run.errors import UserError
 
 State = Literal["running", "done", "failed", "diverged"]
 
@@ -32,34 +35,87 @@ CONTENT = (
     "wandb",
 )
 
+log = logging.getLogger(__name__)
+
 
 class RunFolder:
-    """Reads and writes the files of a run folder; makes the folder where it is missing."""
+    """Reads and writes the files of a run folder; makes the folder where it is missing.
 
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+    `guard` is called before every write, and raises where the folder is another process's now.
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], None] | None = None) -> None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            os.scandir(path).close()
+        except OSError as error:
+            problem = f"{error.filename or path}: {error.strerror}"
+            raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
         self.path = path
+        self.guard = guard or (lambda: None)
         self._last_beat = -math.inf
+        self._pace: tuple[int, float] | None = None  # the first step seen here, and when
 
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat, error; empty for a new folder."""
-        if not (self.path / "status.json").exists():
-            return {}
-        status: dict[str, Any] = self.read_json("status.json")
-        return status
+        return read_status(self.path)
 
-    def mark(self, state: State, *, step: int | None = None, error: str | None = None) -> None:
-        """Write the state down; without `step` the step that stands there is kept."""
-        step = self.status().get("step", 0) if step is None else step
-        heartbeat = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {"state": state, "step": step, "heartbeat": heartbeat, "error": error}
-        self.write_json("status.json", record)
+    def finished(self) -> dict[str, Any] | None:
+        """The content of metrics.json where the run is done; a damaged file counts as not done."""
+        if not (self.path / "metrics.json").exists():
+            return None
+        metrics = read_object(self.path / "metrics.json")
+        return metrics or None
+
+    def mark(
+        self,
+        state: State,
+        *,
+        step: int | None = None,
+        total: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Write the state down; without `step` and `total` those that stand there are kept."""
+        before = self.status()
+        step = before.get("step", 0) if step is None else step
+        total = before.get("total") if total is None else total
+        record = {
+            "state": state,
+            "step": step,
+            "total": total,
+            "seconds_left": self._seconds_left(step, total) if state == "running" else None,
+            "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
+            "error": error,
+        }
+        try:
+            self.write_json("status.json", record)
+        except OSError as problem:
+            if state == "running":
+                raise
+            log.error("%s: %s", self.path, problem)
+            self._overwrite_status(record)  # a disk that is full has room where a file was
         self._last_beat = time.monotonic()
 
-    def beat(self, step: int) -> None:
+    def beat(self, step: int, total: int | None = None) -> None:
         """Say that the run is alive at `step`; writes at most every few seconds."""
         if time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
-            self.mark("running", step=step)
+            self.mark("running", step=step, total=total)
+
+    def _seconds_left(self, step: int, total: int | None) -> float | None:
+        """At the pace since this process began, evaluations included."""
+        now = time.monotonic()
+        first, began = self._pace = self._pace or (step, now)
+        if total is None or step <= first:
+            return None
+        return round((now - began) / (step - first) * (total - step), 1)
+
+    def _overwrite_status(self, record: Mapping[str, Any]) -> None:
+        try:
+            with (self.path / "status.json").open("r+b") as file:
+                file.write(json.dumps(finite(record)).encode() + b"\n")
+                file.truncate()
+        except OSError as problem:
+            log.error("the state %s could not be written: %s", record["state"], problem)
 
     def read_json(self, name: str) -> Any:
         """The content of the JSON file `name`."""
@@ -71,6 +127,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write `text` to the file `name`, all of it or nothing."""
+        self.guard()
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         replace_file(path, text.encode())
@@ -84,6 +141,23 @@ class RunFolder:
         """Remove what a run writes, and nothing else."""
         for name in CONTENT:
             remove(self.path / name)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
+    return read_object(folder / "status.json")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file `path`; empty where there is none, with a warning if damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from unipeft_run.cadence import Cadence, count_steps
-from unipeft_run.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
+from unipeft_run.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
 from unipeft_run.errors import UserError
 from unipeft_run.interrupts import Interrupted, Interrupts
 from unipeft_run.precision import make_accelerator
@@ -131,8 +131,9 @@ class Trainer:
             progress = self.state.progress
             position = {"epoch": progress.epoch, "position": progress.position}
             self.loader.batch_sampler.load_state_dict(position)  # type: ignore[union-attr]
+            self._best()  # better now than at the end
         step = self.state.progress.step
-        self.folder.mark("running", step=step)
+        self.folder.mark("running", step=step, total=self.cadence.total)
         self.tracker.begin(step, self.cadence.total)
 
     def _train(self) -> None:
@@ -199,7 +200,7 @@ class Trainer:
             "train/grad_norm": grad_norm,
             "train/seconds": progress.total.seconds,
         }
-        self.folder.beat(progress.step)
+        self.folder.beat(progress.step, self.cadence.total)
         self.tracker.tick(record, progress.step, self.cadence.next_evaluation(progress.step))
         if self.cadence.record_due(progress):
             progress.close_window()
@@ -212,6 +213,7 @@ class Trainer:
         metrics = self._validation_metrics()
         if progress.judge(metrics[self.selection[0]], self.selection[1]):
             best = Checkpoint(trained_parameters(self.model), {"metrics": metrics})
+            self.folder.guard()
             save_checkpoint(self.folder.path / BEST, best, keep_previous=False)
         record = {
             "epoch": self.cadence.epochs(progress.step),
@@ -240,13 +242,23 @@ class Trainer:
             self._save()
         result = FitResult(step=progress.step, metrics=progress.metrics())
         result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)
-        if progress.best_step is not None:
-            best = load_checkpoint(self.folder.path / BEST)
+        best = self._best()
+        if best is not None:
             load_parameters(self.model, best.tensors)
             result.best_step, result.best = progress.best_step, best.state["metrics"]
         return result
 
+    def _best(self) -> Checkpoint | None:
+        if self.state.progress.best_step is None:
+            return None
+        path = self.folder.path / BEST
+        best = load_newest(path)
+        if best is None:
+            raise DamagedCheckpoint(f"{path} is gone; start afresh (force=true)")
+        return best
+
     def _save(self) -> None:
+        self.folder.guard()
         save_checkpoint(self.folder.path / LAST, self.state.gather(), keep_previous=True)
 
     def _random_state_aside(self) -> AbstractContextManager[None]:

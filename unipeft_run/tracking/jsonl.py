@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from unipeft_run.run_folder import finite, replace_file
 from unipeft_run.tracking import Record, Tracker
@@ -19,10 +21,10 @@ class Jsonl(Tracker):
         """Drop what a stopped run wrote after its last checkpoint, and a line cut short."""
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if _step_of(line) <= step]
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
         if kept != lines:
-            replace_file(self._path, "".join(kept).encode())
+            replace_file(self._path, b"".join(kept))
 
     def log(self, record: Record, step: int) -> None:
         """Append one line and hand it to the system at once."""
@@ -31,8 +33,14 @@ class Jsonl(Tracker):
             file.write(line + "\n")
 
 
-def _step_of(line: str) -> float:
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the file `path`, in order; none where there is no file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
+
+
+def _step_of(line: bytes) -> float:
     try:
         return float(json.loads(line)["step"])
-    except ValueError:
-        return float("inf")
+    except (ValueError, TypeError, KeyError):
+        return math.inf

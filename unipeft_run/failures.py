@@ -1,0 +1,46 @@
+"""What stops a run from outside, as one sentence that says what to do. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import errno
+
+from unipeft_run.errors import UserError
+from unipeft_run.lock import LockLost
+
+RESUMES = "the last checkpoint is kept, and the same command goes on from it"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def sentence(problem: BaseException) -> str | None:
+    """One sentence for a failure that is none of the code's; None for any other."""
+    if isinstance(problem, UserError | LockLost):
+        return str(problem)
+    if _is_out_of_memory(problem):
+        less = "a smaller recipe.batch_size (or recipe.max_tokens) with a larger"
+        return f"out of memory; {less} recipe.accumulation needs less. {_upper(RESUMES)}"
+    if not isinstance(problem, OSError):
+        return None
+    where = f" ({problem.filename})" if problem.filename else ""
+    if problem.errno in FULL:
+        return f"the disk is full{where}; make room: {RESUMES}"
+    if problem.errno in CLOSED:
+        return f"{problem.strerror}{where}; {RESUMES}"
+    if problem.errno == errno.EIO:
+        return f"the disk failed{where}: {problem.strerror}; {RESUMES}"
+    return None
+
+
+def described(problem: BaseException) -> str:
+    """`sentence`, or the kind of exception and its text."""
+    return sentence(problem) or f"{type(problem).__name__}: {problem}"
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    # torch names its own by class on a GPU, and on a CPU by text only
+    named = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(problem)
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
