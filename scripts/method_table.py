@@ -1,0 +1,94 @@
+"""Write the method table of README.md from conf/method/, or check that it is up to date.
+
+python scripts/method_table.py [--check]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.words import conf_dir, options
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- methods: scripts/method_table.py writes this -->", "<!-- end of methods -->"
+HEAD = ("method", "slot", *AXES, "number", "equation", "in the paper")
+
+
+def table() -> str:
+    """Markdown: a row for each slot that a method fills, the simplest methods first."""
+    found = {name: _rows(name) for name in options("method")}
+    order = sorted(found, key=lambda name: [row[1] for row in found[name]])
+    rows = [HEAD, ("---",) * len(HEAD), *(row for name in order for row in found[name])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _rows(method: str) -> list[tuple[str, ...]]:
+    """The rows of one method; what belongs to all of its slots stands in the first."""
+    cfg = _composed(method)
+    text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
+    head = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
+    paper = "<br>".join(line for line in head if re.match(r"Tables? \d|No row", line))
+    slots = list(_slots(cfg)) or [("", *(("",) * len(AXES)), _unfrozen(cfg))]
+    equations = [_equation(line) for line in head if line.startswith("h <- ")]
+    equations += [""] * (len(slots) - len(equations))
+    rows = [("", *slot, equation, "") for slot, equation in zip(slots, equations, strict=True)]
+    return [(f"`{method}`", *rows[0][1:-1], paper), *rows[1:]]
+
+
+def _composed(method: str) -> Any:
+    """The configuration of `method` with Hydra's record of which file was chosen for what."""
+    words = ["task=xsum", f"method={method}"]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose("train", words, return_hydra_config=True)
+
+
+def _slots(cfg: Any) -> Iterator[tuple[str, ...]]:
+    """The name, the four axes and the numbers of every slot that is filled."""
+    choices = cfg.hydra.runtime.choices
+    for slot in SLOTS:
+        if cfg[slot] is not None:
+            axes = (choices[f"{axis}@{slot}"] for axis in AXES)
+            scale = f", s={cfg[slot].scale:g}" if cfg[slot].get("scale") else ""
+            yield slot, *axes, f"{cfg[slot].bottleneck}{scale}"
+
+
+def _unfrozen(cfg: Any) -> str:
+    """What of the backbone trains where nothing is inserted."""
+    return f"`unfreeze={list(cfg.unfreeze)}`".replace("'", '"')
+
+
+def _equation(line: str) -> str:
+    """`formula` and where it stands, which three spaces part."""
+    formula, _, where = line.partition("   ")
+    return f"`{formula}` {where.strip()}"
+
+
+def updated(readme: str) -> str:
+    """`readme` with the table between its two marks."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin and end, "README.md has lost the marks of its method table"
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main() -> int:
+    """The exit code: 1 where --check finds a table that is out of date."""
+    old = README.read_text(encoding="utf-8")
+    new = updated(old)
+    if "--check" in sys.argv[1:]:
+        if new != old:
+            print("the method table of README.md is out of date: python scripts/method_table.py")
+        return int(new != old)
+    README.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
