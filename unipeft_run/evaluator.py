@@ -56,7 +56,8 @@ class Evaluator:
 
     The loss is teacher-forced, per target token (per example for classes), of the whole split,
     under `autocast` where a type is given; text is generated without. `references`:
-    "raw" texts, or "reference_code": the truncated label ids, decoded, as in the paper's code.
+    "raw" texts, or "reference_code", as in the paper's code: the truncated label ids, decoded;
+    there punctuation is joined to the word before it, in predictions too.
     """
 
     def __init__(
@@ -87,7 +88,19 @@ class Evaluator:
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
     ) -> EvalResult:
         """Evaluate the first `limit` examples of `split`, without predictions of text if not
-        `generate`. The model is left in the mode it was in."""
+        `generate`, and what the task wants to see beside the whole split. The model is left in
+        the mode it was in."""
+        result = self._evaluate(model, split, limit, generate)
+        for name, beside in self.task.beside.get(split, {}).items() if limit is None else ():
+            examples = self.splits.get(beside.split, ())
+            if len(examples) > (beside.limit or 0):
+                more = self._evaluate(model, beside.split, beside.limit, generate)
+                result.metrics.update({f"{key}_{name}": more.metrics[key] for key in more.metrics})
+        return result
+
+    def _evaluate(
+        self, model: nn.Module, split: str, limit: int | None, generate: bool
+    ) -> EvalResult:
         raw, encoded = self.splits[split], self.encoded[split]
         if limit is not None and limit < len(encoded):
             raw, encoded = raw.select(range(limit)), encoded.select(range(limit))
@@ -155,10 +168,11 @@ class Evaluator:
         return self._decode(tokens.tolist())
 
     def _decode(self, tokens: list[list[int]]) -> list[str]:
-        # the paper's code joined punctuation to the word before; tokenizers refuse that by now
         texts = self.tokenizer.batch_decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        if self.references == "reference_code":
+            texts = [self.tokenizer.clean_up_tokenization(text) for text in texts]
         return [text.strip() for text in texts]
 
     def _result(self, outputs: _Outputs, raw: Dataset, encoded: Dataset) -> EvalResult:

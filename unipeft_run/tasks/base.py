@@ -13,19 +13,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from datasets import Dataset, DatasetDict
-
-from unipeft_run.data import encode
 from unipeft_run.errors import UserError
 from unipeft_run.metrics import Scores, accuracy
+from unipeft_run.tasks.columns import Columns
 from unipeft_run.tasks.languages import encode_texts
-from unipeft_run.tasks.loading import Columns, checked, read_folder_split, split_file
 
-if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+if TYPE_CHECKING:  # importing them takes seconds; unipeft-score needs neither
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
-Splits = dict[str, Dataset]
+Splits = dict[str, "Dataset"]
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another evaluation that belongs to one: the first `limit` examples of `split`."""
+
+    split: str
+    limit: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -49,6 +55,8 @@ class Task(ABC):
     label_names: ClassVar[tuple[str, ...]] = ()
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # where the hub's name of a split is another
+    # a split's evaluation also gives these, each metric with the name of the addition behind it
+    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {}
 
     @property
     @abstractmethod
@@ -104,6 +112,8 @@ class Task(ABC):
 
         Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
         """
+        from unipeft_run.data import encode
+
         return {
             name: encode(
                 dataset,
@@ -125,11 +135,14 @@ class Task(ABC):
         return self.limit.get("validation" if split in self.optional_splits else split)
 
     def _load_folder(self, folder: Path, wanted: Sequence[str]) -> Splits:
+        from unipeft_run.tasks.loading import read_folder_split, split_file
+
         names = [n for n in wanted if n in SPLITS or split_file(folder, n)]
         return {n: read_folder_split(folder, n, self.columns, self._limit(n)) for n in names}
 
     def _load_hub(self, wanted: Sequence[str]) -> Splits:
         from unipeft_run.tasks.hub import load_hub
+        from unipeft_run.tasks.loading import checked
 
         assert self.hub is not None
         given: DatasetDict = load_hub(self.name, **self.hub)  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from unipeft_run.errors import UserError
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns a task reads. `identifier` may be missing; `labels`: names of the classes."""
-
-    text: tuple[str, ...]
-    label: str | None = None
-    labels: tuple[str, ...] = ()
-    identifier: str | None = None
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        return self.text if self.label is None else (*self.text, self.label)
+from unipeft_run.tasks.columns import Columns
 
 
 def split_file(folder: Path, split: str) -> Path | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.tasks.base import ClassificationTask, Splits
-from unipeft_run.tasks.loading import Columns
+from unipeft_run.tasks.base import Beside, ClassificationTask, Splits
+from unipeft_run.tasks.columns import Columns
 from unipeft_run.tasks.naive_bayes import NaiveBayes
 
 
@@ -15,8 +15,9 @@ from unipeft_run.tasks.naive_bayes import NaiveBayes
 class MNLI(ClassificationTask):
     """Inference between two sentences.
 
-    GLUE hides its test labels: test is the matched development set there, as in the paper, and
-    the mismatched one stands under its own name. A folder may hold validation_mismatched too.
+    GLUE hides its test labels: test is the matched development set there, as in the paper. Beside
+    the accuracy on all of it stand those on its first 1,600 examples (all that the paper's code
+    evaluates) and on the mismatched set. A folder may hold validation_mismatched too.
     """
 
     premise_column: str = "premise"
@@ -29,6 +30,12 @@ class MNLI(ClassificationTask):
     hub_splits: ClassVar[Mapping[str, str]] = {
         "validation": "validation_matched",
         "test": "validation_matched",
+    }
+    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {
+        "test": {
+            "first_1600": Beside("test", 1600),
+            "mismatched": Beside("validation_mismatched"),
+        }
     }
 
     @property

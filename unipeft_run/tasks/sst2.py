@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unipeft_run.tasks.base import ClassificationTask, Splits
-from unipeft_run.tasks.loading import Columns
+from unipeft_run.tasks.columns import Columns
 from unipeft_run.tasks.naive_bayes import NaiveBayes
 
 

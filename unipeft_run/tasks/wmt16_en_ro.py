@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from unipeft_run.metrics import Scores, bleu
 from unipeft_run.tasks.base import SequenceTask, Splits
-from unipeft_run.tasks.loading import Columns
+from unipeft_run.tasks.columns import Columns
 
 
 @dataclass(kw_only=True)
