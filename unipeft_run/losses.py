@@ -1,20 +1,24 @@
 """Training losses: callables (model, batch) -> (mean loss, number of targets).
 
-Shapes: B examples, T target tokens, V vocabulary entries, C classes.
+Shapes: B examples, T target tokens, N of them not padding, D width, V vocabulary, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from unipeft_run.batching import IGNORED
 
 Batch = Mapping[str, Tensor]
+CHUNK = 2**25  # logits at a time: 128 MiB of float32, 134 positions of mBART's vocabulary
 
 
 class Loss(Protocol):
@@ -37,17 +41,126 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 
 
 class SequenceLoss:
-    """Label-smoothed cross-entropy of a decoder's predictions, per target token."""
+    """Label-smoothed cross-entropy of a decoder's predictions, per target token.
 
-    def __init__(self, smoothing: float) -> None:
-        self.smoothing = smoothing
+    As `cross_entropy` of the model's logits, without them: the head gets no positions to predict,
+    and what it should have got goes through it `chunk` logits at a time. All of it happens within
+    the model's own forward, where a sharded head is whole.
+    """
+
+    def __init__(self, smoothing: float, chunk: int = CHUNK) -> None:
+        self.smoothing, self.chunk = smoothing, chunk
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         # without labels: the model itself computes no loss
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs, use_cache=False).logits  # [B, T, V]
-        labels = batch["labels"]
-        return cross_entropy(logits, labels, self.smoothing), int((labels != IGNORED).sum())
+        inner = extract_model_from_parallel(model)
+        instead = _InsteadOfLogits(batch["labels"], inner.final_logits_bias, self)
+        hook = inner.get_output_embeddings().register_forward_pre_hook(instead)
+        try:
+            empty = model(**inputs, use_cache=False).logits  # [B, 0, V]
+        finally:
+            hook.remove()
+        assert instead.loss is not None
+        # adding nothing ties the model's output into the graph, which DDP and FSDP wait for
+        return instead.loss + empty.sum(), instead.count
+
+
+@dataclass
+class _InsteadOfLogits:
+    """A hook before the head: it takes the hidden states, [B, T, D], and leaves [B, 0, D]."""
+
+    labels: Tensor
+    bias: Tensor
+    settings: SequenceLoss
+    loss: Tensor | None = None
+    count: int = 0
+
+    def __call__(self, head: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+        (hidden,) = args
+        assert getattr(head, "bias", None) is None, "BART's bias is final_logits_bias"
+        kept = self.labels != IGNORED
+        states, gold = hidden[kept], self.labels[kept]
+        weight, smoothing = head.weight, self.settings.smoothing
+        rows = max(1, self.settings.chunk // weight.size(0))
+        wanted = tuple(torch.is_grad_enabled() and t.requires_grad for t in (states, weight))
+        self.count = len(gold)
+        self.loss = _HeadLoss.apply(states, weight, self.bias, gold, smoothing, rows, wanted)
+        return hidden[:, :0]
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Mean loss of `gold` [N] under softmax(states W^T + bias), `rows` positions at a time.
+
+    Its gradient is found on the way, while a chunk's logits are there, so that backward has none
+    to compute again; where nobody wants it (a frozen head), it is not.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        gold: Tensor,
+        smoothing: float,
+        rows: int,
+        wanted: tuple[bool, bool],
+    ) -> Tensor:
+        dtype = _matmul_dtype(states)
+        wide = torch.promote_types(dtype, torch.float32)
+        matrix = weight.to(dtype)
+        losses, for_states = [], []
+        for_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+        chunks = zip(states.to(dtype).split(rows), gold.split(rows), strict=True)
+        for states_of, gold_of in chunks:
+            logits = F.linear(states_of, matrix).to(wide).add_(bias)
+            losses.append(_to_probabilities(logits, gold_of, smoothing))
+            if not any(wanted):
+                continue
+            change = _to_gradient(logits, gold_of, smoothing).to(dtype)
+            if wanted[0]:
+                for_states.append(change @ matrix)
+            if for_weight is not None:
+                for_weight += change.mT @ states_of
+        ctx.save_for_backward(torch.cat(for_states) if for_states else None, for_weight)
+        ctx.count, ctx.types = len(gold), (states.dtype, weight.dtype)
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # the sums come undivided and unscaled, in the range where half precision is at its best
+        factor = upstream / ctx.count
+        gradients = [
+            None if sums is None else (sums * factor).to(dtype)
+            for sums, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
+        ]
+        return *gradients, None, None, None, None, None
+
+
+def _matmul_dtype(states: Tensor) -> torch.dtype:
+    """What the head multiplies in: autocast's type, where it is on."""
+    device = states.device.type
+    on = torch.is_autocast_enabled(device) and states.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if on else states.dtype
+
+
+def _to_probabilities(logits: Tensor, gold: Tensor, smoothing: float) -> Tensor:
+    """The loss of each row of `logits` [n, V]; in their place stay the probabilities."""
+    mean = logits.mean(-1)
+    top = logits.amax(-1, keepdim=True)
+    predicted = logits.gather(1, gold[:, None])[:, 0]
+    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return (top + total.log())[:, 0] - (1 - smoothing) * predicted - smoothing * mean
+
+
+def _to_gradient(probabilities: Tensor, gold: Tensor, smoothing: float) -> Tensor:
+    """The gradient of each row's loss by its logits, in place of its probabilities [n, V]."""
+    probabilities.sub_(smoothing / probabilities.size(-1))
+    at_gold = probabilities.new_full((len(gold), 1), smoothing - 1)
+    return probabilities.scatter_add_(1, gold[:, None], at_gold)
 
 
 class ClassificationLoss:
