@@ -25,7 +25,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.failures import described, sentence
 from unipeft_run.lock import LockLost
 from unipeft_run.optim import build_optimizer
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.run_folder import RunFolder, read_object
 from unipeft_run.training_state import (
     load_optimizer_state,
     load_parameters,
@@ -257,15 +257,14 @@ def test_damaged_json_is_as_if_not_there(tmp_path: Path, damage: bytes) -> None:
     for name in ("status.json", "metrics.json"):
         (tmp_path / name).write_bytes(damage)
     assert folder.status() == {}
-    assert folder.finished() is None
     folder.mark("done", step=3)
-    folder.write_json("metrics.json", {"test/x": 1.0})
-    assert RunFolder(tmp_path).finished() == {"test/x": 1.0}
+    assert folder.status()["state"] == "done"
+    assert read_object(tmp_path / "metrics.json") == {}
 
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
-    with pytest.raises(UserError, match="the run folder cannot be used: .*outputs.*; see output="):
+    with pytest.raises(UserError, match=r"the run folder cannot be used: .*outputs.*; see output="):
         RunFolder(tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34")
 
 

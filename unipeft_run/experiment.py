@@ -27,9 +27,9 @@ from unipeft_run.precision import autocast_type
 from unipeft_run.run import Inputs
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.summary import closing, headline, named
+from unipeft_run.tracking import Tracker
+from unipeft_run.tracking.build import trackers as build_trackers
 from unipeft_run.tracking.console import Console
-from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.tracking.wandb import WandB
 from unipeft_run.trainer import FitResult, Trainer
 
 FIT = (
@@ -99,10 +99,7 @@ class Experiment:
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
         folder.write_json("parameters.json", table)
         self.console.say(headline(cfg, table))
-        wandb = WandB(
-            folder.path, folder.path.name, job_type=cfg["method"], **cfg["tracking"]["wandb"]
-        )
-        trackers: list[Any] = [Jsonl(folder.path / "train.jsonl"), self.console, wandb]
+        trackers = build_trackers(cfg, folder.path, self.console)
         for tracker in trackers:
             tracker.start(cfg)
         summary: dict[str, Any] = {}
@@ -151,7 +148,7 @@ class Experiment:
         backbone = self.cfg["backbone"]
         return {"backbone": backbone, "unfreeze": self.unfreeze, "slots": folded(self.cfg)}
 
-    def _trainer(self, folder: RunFolder, trackers: list[Any]) -> Trainer:
+    def _trainer(self, folder: RunFolder, trackers: list[Tracker]) -> Trainer:
         recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
         batch = {key: recipe[key] for key in ("batch_size", "max_tokens")}
         warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}

@@ -187,14 +187,9 @@ def _sentence(folder: Path, owner: Owner, now: float) -> str:
 def _place() -> str:
     """Where a process number means the same process: this host, since its start, in this space."""
     parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
-        lambda: os.readlink("/proc/self/ns/pid"),
-    ):
-        try:
-            parts.append(read())
-        except OSError:
-            parts.append("")
+    with suppress(OSError):  # both are Linux's
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 

@@ -10,13 +10,15 @@ from typing import Any, TypedDict
 
 from unipeft_run.config.words import Illegal
 from unipeft_run.errors import UserError
+from unipeft_run.failures import described, sentence
 
 GOOD = ("done", "skipped", "equal")
 
 
 class Outcome(TypedDict):
     """`state`: done, skipped (it was done already), equal (to another cell), illegal, refused
-    (something named is not there), diverged, failed. `error`: a sentence, or empty."""
+    (something named is not there), running elsewhere, diverged, failed. `error`: a sentence, or
+    empty."""
 
     state: str
     error: str
@@ -37,8 +39,9 @@ def attempt(run: Callable[[], Mapping[str, Any]]) -> Outcome:
     except UserError as refusal:
         state, error = "illegal" if isinstance(refusal, Illegal) else "refused", str(refusal)
     except Exception as failure:
-        traceback.print_exc(file=sys.stderr)
-        state, error = "failed", f"{type(failure).__name__}: {failure}"
+        if sentence(failure) is None:
+            traceback.print_exc(file=sys.stderr)
+        state, error = "failed", described(failure)
     return Outcome(state=state, error=error, seconds=time.monotonic() - start, metrics=metrics)
 
 

@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 from unipeft_run import config as configuration
 from unipeft_run.backbones.locate import locate
 from unipeft_run.errors import UserError
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.failures import described
+from unipeft_run.lock import Elsewhere, RunLock
+from unipeft_run.run_folder import RunFolder, read_object
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,26 +38,43 @@ class Inputs:
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Train, select, test and write down one configuration; a finished one is only read.
 
-    Returns the run's metrics with `state`: `done`, `skipped` where it was there already, or
-    `diverged` with the `error`. Raises UserError for what the user can mend.
+    Returns the run's metrics with `state`: `done`, `skipped` where it was there already,
+    `diverged` or `running elsewhere` with the `error`. Raises UserError for what the user can mend.
     """
-    plain = configuration.resolve(cfg)
-    folder = RunFolder(configuration.run_folder(cfg))
-    if not plain["force"] and (folder.path / "metrics.json").is_file():
-        print(f"done already: {folder.path} (force=true starts afresh)")
-        return {**folder.read_json("metrics.json"), "state": "skipped"}
+    plain, path = configuration.resolve(cfg), configuration.run_folder(cfg)
+    if skipped := _done(plain, path):
+        return skipped
     inputs = gather(plain)
+    folder = RunFolder(path)
+    try:
+        with RunLock(path) as lock:
+            folder.guard = lock.check
+            return _done(plain, path) or _train(plain, inputs, folder)
+    except Elsewhere as owner:
+        return {"state": "running elsewhere", "error": str(owner)}
+
+
+def _done(cfg: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The metrics that are there already; None without them, and where they are not wanted."""
+    metrics = {} if cfg["force"] else read_object(path / "metrics.json")
+    if not metrics:
+        return None
+    print(f"done already: {path} (force=true starts afresh)")
+    return {**metrics, "state": "skipped"}
+
+
+def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[str, Any]:
     from unipeft_run.experiment import Experiment
     from unipeft_run.trainer import Diverged
 
-    if plain["force"]:
+    if cfg["force"]:
         folder.clear()
     try:
-        return {**Experiment(plain, inputs).train(folder), "state": "done"}
+        return {**Experiment(cfg, inputs).train(folder), "state": "done"}
     except Diverged as problem:
         return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
     except Exception as problem:
-        folder.mark("failed", error=f"{type(problem).__name__}: {problem}")
+        folder.mark("failed", error=described(problem))
         raise
 
 

@@ -33,6 +33,7 @@ CONTENT = (
     "predictions",
     "checkpoints",
     "wandb",
+    "pushed.json",
 )
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,6 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat, error; empty for a new folder."""
         return read_status(self.path)
-
-    def finished(self) -> dict[str, Any] | None:
-        """The content of metrics.json where the run is done; a damaged file counts as not done."""
-        if not (self.path / "metrics.json").exists():
-            return None
-        metrics = read_object(self.path / "metrics.json")
-        return metrics or None
 
     def mark(
         self,

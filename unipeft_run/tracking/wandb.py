@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from unipeft_run.tracking import Record, Tracker
+from unipeft_run.tracking.content import axes, tables, tags
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -35,7 +36,10 @@ class WandB(Tracker):
     """Sends what `log` gets to the run `run_id`; its files are in `folder`/wandb.
 
     `mode` auto: what $WANDB_MODE says, else online where there is a key ($WANDB_API_KEY or
-    netrc), else offline; online that cannot be had becomes offline.
+    netrc), else offline; online that cannot be had becomes offline. `job_type` is the method
+    unless given, `group` the task and its scale, and the axes are tags beside those given.
+    `problem`: why the run is not there, or not whole; None while all is well. A record of a step
+    that the server has already is dropped there, so a replayed run is not doubled.
     """
 
     def __init__(
@@ -52,19 +56,20 @@ class WandB(Tracker):
         name: str | None = None,
     ) -> None:
         self._mode = _resolve(mode)
-        self._given = {
+        self._folder, self._tags = folder, list(tags)
+        self._given: dict[str, Any] = {
             "id": run_id,
             "dir": str(folder),
             "project": project,
             "entity": entity,
             "group": group,
             "job_type": job_type,
-            "tags": list(tags),
             "name": name or run_id,
         }
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self._exit_code = 1
+        self._exit_code, self._step = 1, 0
+        self.problem: str | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Open the run in the background."""
@@ -75,7 +80,7 @@ class WandB(Tracker):
         try:
             import wandb  # here, not in the thread: two threads importing can trip each other
         except ImportError as error:
-            _say_off(error)
+            self._say_off(error)
             return
         self._thread = Thread(target=self._work, args=(wandb, config), daemon=True)
         self._thread.start()
@@ -83,19 +88,32 @@ class WandB(Tracker):
     def log(self, record: Record, step: int) -> None:
         """Queue a record; returns at once."""
         numbers = {key: value for key, value in record.items() if value is not None}
+        self._step = step
         self._put(lambda run: run.log(numbers, step=step))
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """Queue the summary, close the run and wait for that, within reason."""
+        """Queue tables and summary, close the run and wait for that, within reason."""
         if self._thread is None:
             return
         self._exit_code = 0 if state == "done" else 1
+        self._put(self._log_tables)
         self._put(lambda run: run.summary.update({**summary, "state": state}))
         self._put(None)
         self._thread.join(timeout=2 * CONNECTING + UPLOADING)
         if self._thread.is_alive():
-            log.warning("Weights & Biases does not answer; train.jsonl has every record")
+            self.problem = "Weights & Biases does not answer; train.jsonl has every record"
+            log.warning(self.problem)
         self._thread = None
+
+    def _log_tables(self, run: Run) -> None:
+        import wandb
+
+        found = {
+            name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+            for name, (columns, rows) in tables(self._folder)
+        }
+        if found:
+            run.log(found, step=self._step)
 
     def _put(self, job: Job | None) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -110,7 +128,11 @@ class WandB(Tracker):
             finally:
                 run.finish(exit_code=self._exit_code)
         except Exception as error:  # whatever it is, training goes on
-            _say_off(error)
+            self._say_off(error)
+
+    def _say_off(self, error: Exception) -> None:
+        self.problem = f"Weights & Biases is off for this run: {_first_line(error)}"
+        log.warning(self.problem)
 
     def _open(self, wandb: Any, config: Mapping[str, Any]) -> Run:
         wandb.setup(wandb.Settings(silent=True))
@@ -120,7 +142,8 @@ class WandB(Tracker):
             _knock()
             return self._init(wandb, config, "online")
         except Exception as error:
-            log.warning("Weights & Biases is offline for this run: %s", _first_line(error))
+            self.problem = f"Weights & Biases is offline for this run: {_first_line(error)}"
+            log.warning(self.problem)
             wandb.teardown()  # or else the run counts as open
             return self._init(wandb, config, "offline")
 
@@ -136,14 +159,21 @@ class WandB(Tracker):
         )
         resume = "allow" if mode == "online" else None  # without a server there is nothing to ask
         run: Run = wandb.init(
-            **self._given,
-            config=dict(config),
+            **{**_names(config), **{k: v for k, v in self._given.items() if v is not None}},
+            config={**config, "axes": axes(config)},
+            tags=[*self._tags, *tags(config)],
             mode=mode,
             resume=resume,
             settings=settings,
             reinit="create_new",
         )
         return run
+
+
+def _names(config: Mapping[str, Any]) -> dict[str, Any]:
+    task = config.get("task")
+    name = task["name"] if isinstance(task, Mapping) else task
+    return {"group": f"{name}-{config.get('scale')}", "job_type": config.get("method")}
 
 
 def _resolve(mode: Mode) -> Mode:
@@ -177,10 +207,6 @@ def _knock() -> None:
     except HTTPError as answer:
         if answer.code >= 500:
             raise
-
-
-def _say_off(error: Exception) -> None:
-    log.warning("Weights & Biases is off for this run: %s", _first_line(error))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,29 @@
+"""The trackers that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unipeft_run.tracking import Tracker
+from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.tracking.tensorboard import TensorBoard
+from unipeft_run.tracking.wandb import WandB
+
+
+def trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tracker]:
+    """The truth first, then its views."""
+    given, name = cfg["tracking"], public_name(folder)
+    views: list[Tracker] = [console, WandB(folder, name, **given["wandb"])]
+    if given.get("tensorboard"):
+        views.append(TensorBoard(given["tensorboard"], name))
+    return [Jsonl(folder / "train.jsonl"), *views]
+
+
+def public_name(folder: Path) -> str:
+    """A name for the run in `folder` outside of it: task-method-run_id.
+
+    Two methods with the same science share a run_id, and so do not share this.
+    """
+    return "-".join(folder.absolute().parts[-3:])
