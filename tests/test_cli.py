@@ -1,10 +1,7 @@
-"""The console commands: exit codes, words, help, one run and many."""
+"""The console commands: exit codes, help, one run, many, evaluation."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,47 +10,14 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig
+from tiny_cli import call
 
 from unipeft_run import cli
 from unipeft_run.config import resolve, run_folder
 from unipeft_run.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 Train = Callable[..., int]
-
-WRONG = [
-    ["task=sst", "method=mam"],
-    ["task=sst2", "method=mamm"],
-    ["taks=sst2", "method=mam"],
-    ["method=mam"],
-    ["task=sst2"],
-    ["task=null", "method=mam"],
-    [*SST2, "ffn.bottleneck=-1"],
-    [*SST2, "ffn.bottleneck=a lot"],
-    [*SST2, "composition@ffn=gated"],
-    [*SST2, "composition@fnn=add"],
-    [*SST2, "composition=add"],
-    [*SST2, "recipe.max_stps=3"],
-    [*SST2, "lr=1e-3"],
-    [*SST2, "+lr=1e-3"],
-    [*SST2, "+seed=3"],
-    [*SST2, "seed=1,2"],
-    [*SST2, "seed=[1"],
-    [*SST2, "precision=fp8"],
-    [*SST2, "scale=small"],
-    [*SST2, "backbone=bart_large"],
-    [*SST2, "attn=null", "ffn=null"],
-    [*SST2, "debug=small", "--cfg", "job"],
-    [*SST2, "mam"],
-    [*SST2, "--epochs", "3"],
-    [*SST2, "~seeed"],
-    [*SST2, "hydra/launcher=jobli", "-m"],
-    ["-m", "task=sst2", "method=mam,lora"],
-    ["-m", *SST2, "composition@ffn=gated", "seed=1,2"],
-    [],
-    ["-m"],
-]
 
 
 @pytest.fixture(autouse=True)
@@ -93,64 +57,6 @@ MISHAPS: dict[int, BaseException] = {
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
     return lambda *words: call(cli.train, monkeypatch, *words)
-
-
-def call(entry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["unipeft", *words])
-    with pytest.raises(SystemExit) as end:
-        entry()
-    code = end.value.code
-    return int(code or 0)
-
-
-# ---- wrong words
-
-
-def test_wrong_words_end_with_2_in_few_lines_without_torch(tmp_path: Path) -> None:
-    """In one fresh interpreter: what each wrong command line prints, and what it imports."""
-    script = f"""
-import contextlib, io, json, sys
-from unipeft_run import cli
-for words in {WRONG!r}:
-    sys.argv, out, err, code = ["unipeft-train", *words], io.StringIO(), io.StringIO(), None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.train()
-        except SystemExit as end:
-            code = end.code
-    print(json.dumps([words, code, err.getvalue()]))
-print(json.dumps([name for name in ("torch", "transformers", "datasets") if name in sys.modules]))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True
-    )
-    *results, heavy = map(json.loads, done.stdout.splitlines())
-    for words, code, stderr in results:
-        assert code == 2, words
-        assert 1 <= len(stderr.splitlines()) <= 3, (words, stderr)
-        assert "Traceback" not in stderr, (words, stderr)
-    assert len(results) == len(WRONG)
-    assert heavy == []
-    assert list(tmp_path.iterdir()) == [], "nothing is created"
-
-
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["task=sst2", "method=mamm"], "did you mean mam?"),
-        ([*SST2, "composition@ffn=gated"], "attention logits"),
-        ([*SST2, "ffn.bottleneck=-1"], "1 or more"),
-        (["task=sst2", "--fast"], "no option --fast"),
-        ([], "task= one of mnli, sst2"),
-        (["-m", *SST2, "composition@ffn=gated", "seed=1,2"], "attention logits"),
-    ],
-)
-def test_the_sentence_says_what_to_do(
-    train: Train, capsys: pytest.CaptureFixture[str], words: list[str], part: str
-) -> None:
-    assert train(*words) == 2
-    assert part in capsys.readouterr().err
 
 
 # ---- help and configuration
