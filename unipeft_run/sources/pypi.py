@@ -50,8 +50,17 @@ class Release:
                 text=True,
             )
         if done.returncode:
-            reason = next((t for t in reversed(done.stderr.splitlines()) if "ERROR" in t), "")
-            raise UserError(f"pip could not fetch {self.name}=={self.version}. {reason}".strip())
+            raise UserError(
+                f"pip could not fetch {self.name}=={self.version}: {_reason(done.stderr)}"
+            )
+
+
+def _reason(stderr: str) -> str:
+    """Why pip gave up. Without a network its last word is that there is no such package."""
+    lines = stderr.splitlines()
+    if any("Retrying" in line for line in lines):
+        return "the package index cannot be reached"
+    return next((line for line in reversed(lines) if "ERROR" in line), "it does not say why")
 
 
 def members(archive: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
