@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from made_runs import make_run
 
-from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.report.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -25,44 +21,6 @@ SEEDS = (1, 2)
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@cache
-def resolved(*words: str) -> dict[str, Any]:
-    return resolve(compose(["scale=mini", *words]))
-
-
-def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
-    """A finished run's folder as run.py leaves it, with made-up figures."""
-    config = resolved(*words)
-    folder = run_folder(config)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "status.json").write_text(json.dumps({"state": "done", "step": 600}))
-    name = {"xsum": "rouge2", "wmt16_en_ro": "bleu"}.get(config["task"]["name"], "accuracy")
-    metrics = {
-        "method": config["method"],
-        "seed": config["seed"],
-        "scale": config["scale"],
-        "task": config["task"]["name"],
-        "backbone": config["backbone"]["name"],
-        "run_id": folder.name,
-        "primary": f"test/{name}",
-        "test/loss": 0.5,
-        f"test/{name}": primary,
-        f"trivial/{name}": 55.5,
-        "trivial/name": "naive Bayes",
-        "signatures": {name: "percent", "per_example": "percent"},
-        "train/tokens_per_second": 1000.0,
-        "parameters/trained": 4_302_752,
-        "parameters/stored": 371_328,
-        "parameters/backbone": 22_713_986,
-        "parameters/stored_percent": 1.6348,
-        "wall_seconds": 60.0,
-        **changed,
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
 
 
 @pytest.fixture
@@ -117,7 +75,7 @@ def test_text_and_markdown_hold_the_same(capsys: pytest.CaptureFixture[str]) -> 
         assert "371,328" in found
         assert "trivial: naive Bayes" in found
         assert "accuracy: percent" in found
-    assert "| mam ffn.bottleneck=64 | 2 | 83.00 +- 1.41 | 0.5000 |" in marked
+    assert "| mam ffn.bottleneck=64 | 2 | 83.00 +- 1.41 | 0.5000 +- 0.0000 |" in marked
     assert marked.count("## ") == 2
 
 
@@ -138,7 +96,7 @@ def test_differences_are_named_in_the_words_of_the_command_line(
     make_run(*base, "composition@ffn=add")
     make_run(*base, "optim.lr=1e-4")
     labels = {row["method"] for row in sheet(capsys, "outputs")}
-    assert "mam ffn.composition=Add" in labels
+    assert "mam ffn.composition=Add optim.lr=0.001" in labels
     assert "mam ffn.composition=Scaled optim.lr=0.0001" in labels
 
 

@@ -20,6 +20,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from unipeft_run.config import compose
+from unipeft_run.config.cells import expand
 from unipeft_run.config.words import Illegal, conf_dir
 from unipeft_run.errors import UserError
 from unipeft_run.outcome import Outcome, ended, exit_code
@@ -27,6 +28,7 @@ from unipeft_run.outcome import Outcome, ended, exit_code
 Job = Callable[[DictConfig], Outcome]
 Check = Callable[[DictConfig], Hashable]  # what the run is, so that none is run twice; UserError
 Cell = list[str]
+WIDEST = 10_000  # characters of a line: a table is as wide as it is, no cell of it wrapped
 
 
 def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
@@ -34,9 +36,8 @@ def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check)
 
     A word that is not known anywhere is a `UserError`, before anything has run.
     """
-    settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
-    hydra = _hydra()
-    cells = _expand(hydra, config_name, [word for word in overrides if word not in settings])
+    hydra, settings, rows = grid(config_name, overrides)
+    cells = [words for _, words in rows]
     outcomes = _judge(config_name, settings, cells, check)
     legal = [number for number, outcome in enumerate(outcomes) if outcome is None]
     if not legal:
@@ -47,6 +48,19 @@ def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     ends = [outcome or next(found) for outcome in outcomes]
     print_table(cells, ends)
     return exit_code(ends)
+
+
+def grid(
+    config_name: str, overrides: Sequence[str]
+) -> tuple[Hydra, list[str], list[tuple[str, Cell]]]:
+    """Hydra, its own words among `overrides`, and the cells that the others make.
+
+    A cell of an experiment has the name of its row. Raises `UserError`.
+    """
+    settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
+    hydra = _hydra()
+    given = _expand(hydra, config_name, [word for word in overrides if word not in settings])
+    return hydra, settings, [cell for words in given for cell in expand(words, settings)]
 
 
 def _hydra() -> Hydra:
@@ -62,7 +76,8 @@ def _expand(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Ce
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
-        compose(overrides, config_name)  # says what it is
+        one = [word for word in overrides if not word.startswith("experiment=")]
+        compose(one, config_name)  # says what it is
         raise
 
 
@@ -127,9 +142,7 @@ def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
         table.add_row(label, outcome["state"], _metric(outcome), f"{outcome['seconds']:.0f}")
         if outcome["error"]:
             print(f"{outcome['state']}: {label}: {outcome['error']}", file=sys.stderr)
-    console = Console()
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table, highlight=False)
+    Console(width=WIDEST).print(table, highlight=False)
 
 
 def _metric(outcome: Outcome) -> str:

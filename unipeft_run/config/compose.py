@@ -9,12 +9,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from unipeft_run.config.cells import refuse
 from unipeft_run.config.complaints import complaint
 from unipeft_run.config.words import conf_dir
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """The configuration that the command line `overrides` gives. Raises `UserError`."""
+    refuse(overrides)
     try:
         return _compose(overrides, config_name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -6,12 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from unipeft_run.errors import UserError
 
+if TYPE_CHECKING:
+    from unipeft_run.config.cells import Experiment
+
+FORMAT_NAMES = ("text", "markdown", "csv")
 HELP = """\
 Tables from run folders: methods by what they reach on the test split, and what they cost."""
+EPILOG = "unipeft-report plan NAME lists what is still to run of a published table."
+PLAN_HELP = "The cells of a published table: their states, and the command of each missing one."
 
 
 def report() -> NoReturn:
@@ -32,13 +38,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
+    if argv[:1] == ["plan"]:
+        return _plan(_plan_parser().parse_args(argv[1:]))
+    return _tables(_parser().parse_args(argv))
+
+
+def _tables(args: argparse.Namespace) -> int:
     from unipeft_run.report.folders import read_runs
     from unipeft_run.report.render import FORMATS
-    from unipeft_run.report.tables import tables
 
+    experiment = _experiment(args.experiment) if args.experiment else None
     runs, left = read_runs(args.folders)
-    if runs:
+    if experiment:
+        from unipeft_run.report.published import published
+
+        print(FORMATS[args.format](published(experiment, runs)))
+    elif runs:
+        from unipeft_run.report.tables import tables
+
         print(FORMATS[args.format](tables(runs)))
     for line in left:
         print(f"left out: {line}", file=sys.stderr)
@@ -47,10 +64,40 @@ def _report(argv: Sequence[str]) -> int:
     return 0
 
 
+def _plan(args: argparse.Namespace) -> int:
+    from unipeft_run.report.plan import plan
+    from unipeft_run.report.render import FORMATS
+
+    _experiment(args.experiment)
+    print(FORMATS[args.format]([plan(args.experiment, args.words)]))
+    return 0
+
+
+def _experiment(name: str) -> Experiment:
+    from unipeft_run.config.cells import read
+
+    if experiment := read(name):
+        return experiment
+    raise UserError(f"experiment {name} lists no cells")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("unipeft-report", description=HELP)
+    parser = argparse.ArgumentParser("unipeft-report", description=HELP, epilog=EPILOG)
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="runs, or what holds them: outputs"
     )
-    parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="that published table, the paper's figures beside ours"
+    )
+    parser.add_argument("--format", choices=FORMAT_NAMES, default="text")
+    return parser
+
+
+def _plan_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
+    parser.add_argument("experiment", metavar="NAME", help="as in table6_xsum: see conf/experiment")
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help="as for unipeft-train: output=, scale=, seed="
+    )
+    parser.add_argument("--format", choices=FORMAT_NAMES, default="text")
     return parser

@@ -46,14 +46,22 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     left: list[str] = []
     for path in dict.fromkeys(found.resolve() for top in folders for found in _found(top)):
         shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-        try:
-            run = _read(path)
-            twin = runs.setdefault(f"{run.metrics['task']} {run.metrics['run_id']}", run)
-            if twin is not run:
-                raise _Left(f"the same run as {twin.folder}")
-        except _Left as reason:
-            left.append(f"{shown}: {reason}")
+        run = read_run(path)
+        if isinstance(run, str):
+            left.append(f"{shown}: {run}")
+            continue
+        twin = runs.setdefault(f"{run.metrics['task']} {run.metrics['run_id']}", run)
+        if twin is not run:
+            left.append(f"{shown}: the same run as {twin.folder}")
     return list(runs.values()), left
+
+
+def read_run(folder: Path) -> Run | str:
+    """The finished run in `folder`, or why there is none, in a few words."""
+    try:
+        return _read(folder) if folder.is_dir() else "missing"
+    except _Left as reason:
+        return str(reason)
 
 
 def _found(top: Path) -> list[Path]:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from unipeft_run.report.tables import Row, Spread, Table, Value
 
-DECIMALS = {"loss": 4, "share": 1, "paper %": 1, "tokens/s": 0, "seconds": 0}  # else 2
+DECIMALS = {"loss": 4, "tokens/s": 0, "seconds": 0}  # else 2; what the paper prints as it does
+DECIMALS |= {"accuracy printed": 1, "bleu_paper printed": 1}
 WIDEST = 10_000  # characters of a line: it is the terminal that wraps, or does not
 
 
@@ -95,6 +96,8 @@ def _words(table: Table, row: Row) -> list[str]:
 def _word(name: str, value: Value) -> str:
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, int | float) and name == "% printed":
+        return f"{value:g}"
     if isinstance(value, int):
         return f"{value:,}"
     decimals = DECIMALS.get(name, 2)
