@@ -155,7 +155,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
     for key, value in node.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield name, value.get("name")
+            yield name, value.get("name", "...")
             yield from _flat(value, f"{name}.")
         else:
             yield name, value
