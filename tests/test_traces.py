@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_golden import GOLDEN, inputs, load
 
 from unipeft_run.attach import deltas
-from unipeft_run.interop.official import official_tensors
+from unipeft_run.interop.official_names import named_parameters
 from unipeft_run.losses import SequenceLoss
 from unipeft_run.optim import build, parameter_groups
 from unipeft_run.run_folder import RunFolder
@@ -28,7 +28,7 @@ def test_trace(case: str, tmp_path: Path) -> None:
     finals = load_file(GOLDEN / "traces" / f"{case}.safetensors")
     finals = {k.removeprefix("final/").removeprefix("pretrained_model."): finals[k] for k in finals}
     hyper = recorded["hyper"]
-    meta, tensors, model = load(case)
+    _, tensors, model = load(case)
     model.config.use_cache = False
     decayed, _ = parameter_groups(model, 0.1)
     assert len(decayed["params"]) == len(recorded["decayed"])
@@ -63,9 +63,9 @@ def test_trace(case: str, tmp_path: Path) -> None:
         assert ours["train/lr"] == pytest.approx(theirs["lr"], rel=1e-12)
         assert ours["train/grad_norm"] == pytest.approx(theirs["grad_norm_before_clip"], rel=1e-6)
     pairs = [
-        pair
+        (parameter, finals[name][rows])
         for path, delta in deltas(model)
-        for pair in official_tensors(path, delta, meta["options"], finals)
+        for parameter, name, rows in named_parameters(path, delta, finals)
     ]
     pairs += [(p, finals[name]) for name, p in model.named_parameters() if name in finals]
     assert len(pairs) >= len(recorded["decayed"])

@@ -3,8 +3,8 @@
 The official names are those of jxhe/unify-parameter-efficient-tuning at 3222ce2c0.
 """
 
-import re
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -15,20 +15,42 @@ from torch import nn
 from unipeft_run.attach import Slot, attach, deltas
 from unipeft_run.backbones.sites import table_of
 from unipeft_run.compositions import Add, Gated, LearnedScale, Prepend, Scaled
-from unipeft_run.delta import Delta
 from unipeft_run.forms.bottleneck import Bottleneck
 from unipeft_run.forms.memory import Memory, Query
 from unipeft_run.forms.vectors import Vectors
+from unipeft_run.interop.official_names import PROMPT, named_parameters, used_nowhere
 
 Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
 
 WRAPPER = "pretrained_model."
-# attention type -> (embedding, MLP, stem of the tables without MLP) of the prefix generator
-PREFIXES = {
-    ("decoder", "self"): ("wte", "control_trans", "decoder_self_attn"),
-    ("decoder", "cross"): ("wte2", "control_trans2", "decoder_cross_attn"),
-    ("encoder", "self"): ("wte_enc", "control_trans_enc", "encoder_attn"),
+DEFAULTS: Options = {  # of the official option parser
+    "attn_mode": "none",
+    "attn_option": "concat",
+    "attn_composition": "add",
+    "attn_bn": 200,
+    "ffn_mode": "none",
+    "ffn_option": "none",
+    "ffn_bn": -1,
+    "ffn_adapter_layernorm_option": "in",
+    "ffn_adapter_init_option": "bert",
+    "ffn_adapter_scalar": "1",
+    "mid_dim": 800,
+    "prefix_dropout": 0.0,
+    "unfreeze_params": "ef_",
+    "lora_alpha": 32.0,
+    "lora_dropout": 0.0,
+    "lora_init": "lora",
+}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "attn_mode": (
+        *("none", "prefix", "prefix_nomlp", "lora", "adapter", "prompt_tuning", "bitfit"),
+    ),
+    "attn_composition": ("add", "gate_add"),
+    "ffn_mode": ("none", "adapter", "lora"),
+    "ffn_adapter_layernorm_option": ("in", "out", "none"),
+    "ffn_adapter_init_option": ("bert", "lora"),
+    "lora_init": ("lora", "bert"),
 }
 QUERIES: Mapping[str, Query] = {
     "concat": "scaled",
@@ -36,67 +58,111 @@ QUERIES: Mapping[str, Query] = {
     "cross_attn": "normed",
     "cross_attn_relu": "reference",
 }
-UNUSED_BUFFERS = ("position_ids", "final_logits_bias")
+ATTENTION_SITES = {"parallel": "attn.context", "sequential": "attn.output"}
+INSERTIONS = {"parallel": "parallel", "sequential": "sequential", "pfeiffer": "post_norm"}
+
+
+class Left(dict[str, torch.Tensor]):
+    """The official tensors that have no place yet, by name; a missing one is an error."""
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self:
+            raise ValueError(f"the state has no tensor {name}")
+        return super().__getitem__(name)
+
+    def pop(self, name: str, *_: Any) -> torch.Tensor:
+        tensor = self[name]
+        del self[name]
+        return tensor
 
 
 def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     """The transformers model of `config`, our deltas attached, every official tensor loaded.
 
     Args:
-        options: the official tune options.
+        options: the official tune options; one that is left out has its official default.
         config: a transformers configuration (BART, mBART or RoBERTa).
         state: official names, with or without the wrapper's prefix, to tensors.
 
-    Raises ValueError for an option or a tensor that it cannot take.
+    What trains is what the official naming rule lets train. Raises ValueError for an option or a
+    tensor that it cannot take.
     """
+    slots = slots_of(options)
+    config = deepcopy(config)  # attaching names our attention in it
     model = getattr(transformers, table_of(config).model)(config)
-    model.to(next(t.dtype for t in state.values() if t.is_floating_point()))
-    left = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
+    kinds = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    model.to(next(kinds, torch.float32))
+    left = Left({name.removeprefix(WRAPPER): tensor for name, tensor in state.items()})
     _load_backbone(model, left)
-    attach(model, slots_of(options), unfreeze_of(options, model))
-    with torch.no_grad():
-        for path, delta in deltas(model):
-            for parameter, tensor in official_tensors(path, delta, options, left):
-                parameter.copy_(tensor)
-    _check_rest(left, state, options)
+    attach(model, slots, unfreeze_of(options, model))
+    for path, delta in deltas(model):
+        for parameter, name, rows in named_parameters(path, delta, left):
+            parameter.requires_grad_(_trains(name, options))
+            _fill(parameter, name, left[name][rows])
+    _check_rest(model, left, options)
     return model.eval()  # type: ignore[no-any-return]
 
 
 def slots_of(options: Options) -> dict[str, Slot | None]:
     """The three slots that say what the official options say."""
-    mode, ffn = options["attn_mode"], options["ffn_mode"]
+    options = _complete(options)
+    mode = options["attn_mode"]
     slots: dict[str, Slot | None] = {"attn": None, "ffn": None, "input": None}
-    rank = options["attn_bn"]
     if mode.startswith("prefix"):
         slots["attn"] = _prefix(options)
     elif mode == "lora":
-        slots["attn"] = _lora(options, rank, ["attn.query", "attn.value"])
+        slots["attn"] = _lora(options, options["attn_bn"], ["attn.query", "attn.value"])
     elif mode == "adapter":
         slots["attn"] = _attention_adapter(options)
     elif mode == "prompt_tuning":
-        slots["input"] = _slot(partial(Vectors, length=rank), ["embedding"], Prepend)
-    elif mode not in ("none", "bitfit"):
-        raise ValueError(f"attn_mode {mode!r} is unknown")
-    if ffn == "lora":
+        form = partial(Vectors, length=options["attn_bn"])
+        slots["input"] = _slot(form, ["embedding"], Prepend)
+    if options["ffn_mode"] == "lora":
         slots["ffn"] = _lora(options, options["ffn_bn"], ["ffn.up", "ffn.down"])
-    elif ffn == "adapter":
+    elif options["ffn_mode"] == "adapter":
         slots["ffn"] = _ffn_adapter(options)
-    elif ffn != "none":
-        raise ValueError(f"ffn_mode {ffn!r} is unknown")
     return slots
+
+
+def _complete(options: Options) -> Options:
+    """With the defaults, every word known. Raises ValueError."""
+    options = {**DEFAULTS, **options}
+    for name, words in CHOICES.items():
+        _choose(options, name, words)
+    mode, gated = options["attn_mode"], options["attn_composition"] == "gate_add"
+    if gated and mode != "none" and not mode.startswith("prefix"):
+        raise ValueError(
+            f"attn_composition gate_add: there is no prefix to gate with attn_mode {mode!r}"
+        )
+    return options
+
+
+def _choose(options: Options, name: str, words: Any) -> Any:
+    if options[name] not in words:
+        raise ValueError(f"{name} {options[name]!r} is none of {', '.join(words)}")
+    return options[name]
+
+
+def _words(options: Options) -> list[str]:
+    """A parameter trains if its official name holds one of these (reference 2)."""
+    options = {**DEFAULTS, **options}
+    if options["attn_mode"] == "bitfit":
+        return ["bias"]
+    if options["attn_mode"] == options["ffn_mode"] == "none":
+        return [""]
+    special: dict[str, list[str]] = {"LN": ["attn_layer_norm"], "none": []}
+    words = options["unfreeze_params"]
+    return special.get(words, words.split(","))
+
+
+def _trains(name: str, options: Options) -> bool:
+    return name.startswith(PROMPT) or any(word in name for word in _words(options))
 
 
 def unfreeze_of(options: Options, model: nn.Module) -> list[str]:
     """What the official naming rule leaves trainable in the backbone, as patterns."""
-    if options["attn_mode"] == "bitfit":
-        return ["*bias*"]
-    if options["attn_mode"] == options["ffn_mode"] == "none":
-        return ["*"]
-    names = options["unfreeze_params"]
-    words = ["attn_layer_norm"] if names == "LN" else names.split(",")
-    return [
-        f"*{word}*" for word in words if any(word in name for name, _ in model.named_parameters())
-    ]
+    names = [name for name, _ in model.named_parameters()]
+    return [f"*{word}*" for word in _words(options) if any(word in name for name in names)]
 
 
 def _slot(form: Any, sites: list[str], composition: Any, insertion: str = "parallel") -> Slot:
@@ -106,11 +172,7 @@ def _slot(form: Any, sites: list[str], composition: Any, insertion: str = "paral
 
 
 def _prefix(options: Options) -> Slot:
-    option = options["attn_option"]
-    if option not in QUERIES:
-        raise ValueError(
-            f"attn_option {option!r} does not go with attn_mode {options['attn_mode']}"
-        )
+    option = _choose(options, "attn_option", QUERIES)
     if option == "concat" and options["attn_composition"] != "add":
         raise ValueError("attn_option concat is gated already: attn_composition must be add")
     form = partial(
@@ -140,11 +202,8 @@ def _lora(options: Options, rank: int, sites: list[str]) -> Slot:
 
 def _attention_adapter(options: Options) -> Slot:
     form = partial(Bottleneck, rank=options["attn_bn"], norm="in", dropout="attention")
-    sites = {"parallel": "attn.context", "sequential": "attn.output"}
-    option = options["attn_option"]
-    if option not in sites:
-        raise ValueError(f"attn_option {option!r}: an attention adapter is parallel or sequential")
-    return _slot(form, [sites[option]], Add, option)
+    option = _choose(options, "attn_option", ATTENTION_SITES)
+    return _slot(form, [ATTENTION_SITES[option]], Add, option)
 
 
 def _ffn_adapter(options: Options) -> Slot:
@@ -156,112 +215,52 @@ def _ffn_adapter(options: Options) -> Slot:
         init=options["ffn_adapter_init_option"],
     )
     learned = scalar == "learnable_scalar"
-    composition = LearnedScale if learned else partial(Scaled, scale=float(scalar))
-    insertions = {"parallel": "parallel", "sequential": "sequential", "pfeiffer": "post_norm"}
-    option = options["ffn_option"]
-    if option not in insertions:
-        raise ValueError(f"ffn_option {option!r}: parallel, sequential or pfeiffer")
+    composition = LearnedScale if learned else partial(Scaled, scale=_number(scalar))
+    option = _choose(options, "ffn_option", INSERTIONS)
     site = "ffn.block" if option == "pfeiffer" else "ffn"
-    return _slot(form, [site], partial(composition, norm=norm == "out"), insertions[option])
+    return _slot(form, [site], partial(composition, norm=norm == "out"), INSERTIONS[option])
 
 
-def official_tensors(
-    path: str, delta: Delta, options: Options, left: dict[str, torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each parameter of a delta with its official tensor, which is taken out of `left`."""
-    form = delta.form
-    if isinstance(form, Memory):
-        return _memory_tensors(path, form, left)
-    if isinstance(form, Vectors):
-        return [(form.vectors, left.pop("model.encoder.ef_prefix_emb.weight"))]
-    assert isinstance(form, Bottleneck)
-    if delta.site.representation in ("attn.query", "attn.value", "ffn.up", "ffn.down"):
-        base = delta.site.write.path
-        return [
-            (form.down.weight, left.pop(f"{base}.ef_lora_A")),
-            (form.up.weight, left.pop(f"{base}.ef_lora_B")),
-        ]
-    return _adapter_tensors(adapter_name(path, delta), delta, left)
+def _number(scalar: Any) -> float:
+    try:
+        return float(scalar)
+    except ValueError:
+        raise ValueError(
+            f"ffn_adapter_scalar {scalar!r} is neither a number nor learnable_scalar"
+        ) from None
 
 
-def adapter_name(path: str, delta: Delta) -> str:
-    """Where the official code keeps the adapter of this site."""
-    layer = _layer(path)
-    parallel = delta.insertion.__name__ == "parallel"
-    if delta.site.representation.startswith("ffn"):
-        inside = "roberta" in layer and not parallel
-        return f"{layer}{'.output' if inside else ''}.ef_ffn_adapter"
-    if "roberta" in layer:
-        return f"{layer}.attention.{'self' if parallel else 'output'}.ef_attn_adapter"
-    return f"{delta.site.write.path.removesuffix('.out_proj')}.ef_attn_adapter"
+def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor) -> None:
+    """Raises ValueError where the shapes differ."""
+    if parameter.shape != tensor.shape:
+        raise ValueError(
+            f"the official tensor {name} is {list(tensor.shape)}; "
+            f"the options and the configuration make it {list(parameter.shape)}"
+        )
+    with torch.no_grad():
+        parameter.copy_(tensor)
 
 
-def _adapter_tensors(
-    base: str, delta: Delta, left: dict[str, torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    form: Any = delta.form
-    pairs = [
-        (getattr(ours, kind), left.pop(f"{base}.{theirs}.{kind}"))
-        for ours, theirs in ((form.down, "down_proj"), (form.up, "up_proj"))
-        for kind in ("weight", "bias")
-    ]
-    for norm in (form.norm, getattr(delta.composition, "norm", None)):
-        if isinstance(norm, nn.LayerNorm):
-            name = f"{base}.adapter_layer_norm_before"
-            pairs += [(norm.weight, left.pop(f"{name}.weight"))]
-            pairs += [(norm.bias, left.pop(f"{name}.bias"))]
-    if isinstance(delta.composition, LearnedScale):
-        pairs.append((delta.composition.scale, left.pop(f"{base}.scale")))
-    return pairs
-
-
-def _memory_tensors(
-    path: str, form: Memory, left: dict[str, torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    stack = "encoder" if ".encoder." in path and "roberta" not in path else "decoder"
-    kind = "cross" if "encoder_attn" in path else "self"
-    wte, mlp, table = PREFIXES[stack, kind]
-    layer = int(_layer(path).rpartition(".")[2])
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    if form.norm is not None:
-        name = f"{path.rpartition('.')[0]}.ef_transform_layer_norm"
-        pairs += [(form.norm.weight, left.pop(f"{name}.weight"))]
-        pairs += [(form.norm.bias, left.pop(f"{name}.bias"))]
-    if "keys" in form._parameters:
-        for ours, theirs in ((form.keys, "key"), (form.values, "value")):
-            pairs.append((ours, left.pop(f"prompt_model.{table}_{theirs}.{layer}.weight")))
-        return pairs
-    rows = slice(layer * form.head.out_features, (layer + 1) * form.head.out_features)
-    prompt = "prompt_model."
-    trunk = form.trunk
-    pairs += [(trunk.embedding, left[f"{prompt}{wte}.weight"])]
-    pairs += [(trunk.hidden.weight, left[f"{prompt}{mlp}.0.weight"])]
-    pairs += [(trunk.hidden.bias, left[f"{prompt}{mlp}.0.bias"])]
-    pairs += [(form.head.weight, left[f"{prompt}{mlp}.2.weight"][rows])]
-    pairs += [(form.head.bias, left[f"{prompt}{mlp}.2.bias"][rows])]
-    return pairs
-
-
-def _layer(path: str) -> str:
-    found = re.match(r"(.*?\.layers?\.\d+)", path)
-    assert found is not None, path
-    return found[1]
+def _copy(parameter: torch.Tensor, tensor: torch.Tensor, path: str) -> None:
+    if parameter.shape != tensor.shape:
+        ours, theirs = list(parameter.shape), list(tensor.shape)
+        raise ValueError(f"{path}: the options ask for the shape {ours}, the state has {theirs}")
+    parameter.copy_(tensor)
 
 
 def _load_backbone(model: nn.Module, left: dict[str, torch.Tensor]) -> None:
-    wanted = model.state_dict()
-    found = {name: left.pop(name) for name in list(wanted) if name in left}
-    missing, _ = model.load_state_dict(found, strict=False)
+    wanted = model.state_dict(keep_vars=True)
+    missing = [name for name in wanted if name not in left]
+    for name in [name for name in wanted if name in left]:
+        _fill(wanted[name], name, left.pop(name))
     tied = {name for name in missing if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
-    if rest := sorted(set(missing) - tied - set(UNUSED_BUFFERS)):
+    if rest := sorted(set(missing) - tied - {"final_logits_bias"}):
         raise ValueError(f"the state has no tensor {rest[0]}")
 
 
-def _check_rest(left: Mapping[str, torch.Tensor], state: Tensors, options: Options) -> None:
+def _check_rest(model: nn.Module, left: Tensors, options: Options) -> None:
     """Whatever the official code builds and never reads may be left, and nothing else."""
-    unused = [*UNUSED_BUFFERS, "ef_transform_layer_norm", "prompt_model."]
-    if options["ffn_mode"] == "adapter" and options["ffn_option"] == "parallel":
-        unused.append(".output.ef_ffn_adapter.")
-    for name in left:
-        if not any(word in name for word in unused):
+    used = {name for path, delta in deltas(model) for _, name, _ in named_parameters(path, delta)}
+    for name in sorted(set(left) - used):
+        if not used_nowhere(name, {**DEFAULTS, **options}):
             raise ValueError(f"no place for the official tensor {name}")
