@@ -18,6 +18,8 @@ from unipeft_run.batching import Collator
 from unipeft_run.decoding import Decoding
 from unipeft_run.evaluator import Evaluator
 from unipeft_run.losses import ClassificationLoss, SequenceLoss
+from unipeft_run.tasks.base import Beside
+from unipeft_run.tasks.mnli import MNLI
 from unipeft_run.tasks.sst2 import SST2
 from unipeft_run.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.tasks.xsum import XSum
@@ -26,6 +28,7 @@ SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package
 WORDS = SENTENCE.split()
 SOURCES = [" ".join(WORDS[i : i + 3 + i % 5]) for i in range(9)]
 TARGETS = [" ".join(WORDS[i : i + 1 + i % 4]) for i in range(9)]
+PAIRS = list(zip(SOURCES, TARGETS, strict=True))
 BEAMS = Decoding(num_beams=3, max_length=12, min_length=4, no_repeat_ngram_size=2)
 
 
@@ -99,6 +102,31 @@ def test_classes_are_those_of_the_examples_one_by_one(tmp_path: Path) -> None:
 def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
     evaluator, model = classifier(tmp_path)
     assert evaluator(model, "test", 5).rows == evaluator(model, "test").rows[:5]
+
+
+def test_mnli_is_matched_whole_and_in_part_and_mismatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MNLI.beside["test"]["first_1600"] == Beside("test", 1600)
+    rows = [{"premise": s, "hypothesis": t, "label": i % 3} for i, (s, t) in enumerate(PAIRS)]
+    other = [{**row, "label": 0} for row in rows[:4]]
+    (tmp_path / "validation_mismatched.jsonl").write_text("\n".join(map(json.dumps, other)))
+    task = MNLI(name="mnli", path=write(tmp_path, rows), max_source_length=64)
+    tokenizer, loss = tiny_text.bart_tokenizer(), ClassificationLoss()
+    evaluator, _ = assemble(task, tokenizer, None, loss)
+    model = tiny_text.roberta(len(tokenizer), 3)
+    whole = evaluator(model, "test").metrics
+    # too few examples for a first 1,600 of them
+    assert set(whole) == {f"{n}{m}" for n in ("loss", "accuracy") for m in ("", "_mismatched")}
+    mismatched = evaluator(model, "validation_mismatched").metrics
+    assert whole["accuracy_mismatched"] == mismatched["accuracy"]
+    part = {"first_1600": Beside("test", 5)}
+    monkeypatch.setattr(MNLI, "beside", {"test": part})
+    result = evaluator(model, "test")
+    first = [row["score"] for row in result.rows[:5]]
+    assert result.metrics["accuracy_first_1600"] == pytest.approx(sum(first) / 5)
+    assert result.metrics["accuracy"] == whole["accuracy"]
+    assert set(evaluator(model, "validation").metrics) == {"loss", "accuracy"}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -202,6 +230,10 @@ def test_references_of_the_papers_code_are_cut(tmp_path: Path) -> None:
     ]
     assert [row["reference"] for row in result.rows] != TARGETS
     assert result.signatures["references"] == "reference_code"
+    tokens = [tokenizer("the cat , on .")["input_ids"]]
+    assert evaluator._decode(tokens) == ["the cat, on."]
+    raw, _ = summariser(tmp_path)
+    assert raw._decode(tokens) == ["the cat , on ."]
 
 
 def test_translations_start_with_the_language_code(tmp_path: Path) -> None:

@@ -1,65 +1,18 @@
-"""Tasks: where examples come from, what is said when they do not, and how they are encoded."""
+"""Tasks: where examples come from, what is said when they do not, and what they are worth."""
 
 from __future__ import annotations
 
-import json
 import re
-import socket
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny_text
-from datasets import Dataset, DatasetDict
-from transformers import MBartTokenizer
+from datasets import Dataset
+from tiny_tasks import ROWS, make, write
 
 from unipeft_run import sources
 from unipeft_run.errors import UserError
-from unipeft_run.tasks import hub
-from unipeft_run.tasks.base import Task
-from unipeft_run.tasks.mnli import MNLI
-from unipeft_run.tasks.sst2 import SST2
-from unipeft_run.tasks.wmt16_en_ro import WMT16EnRo
-from unipeft_run.tasks.xsum import XSum
-
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "sst2": [
-        {"sentence": "a fine film", "label": 1, "idx": 7},
-        {"sentence": "a dull film", "label": 0, "idx": 8},
-    ],
-    "mnli": [
-        {"premise": "a man sleeps", "hypothesis": "a man rests", "label": 0, "idx": 3},
-        {"premise": "a man sleeps", "hypothesis": "nobody sleeps", "label": 2, "idx": 4},
-    ],
-    "xsum": [
-        {"document": "One fell. Two stood up again.", "summary": "One fell.", "id": "x1"},
-        {"document": "Rain came to the town. Roads shut.", "summary": "Rain.", "id": "x2"},
-    ],
-    "wmt16_en_ro": [
-        {"translation": {"en": "the cat", "ro": "pisica"}},
-        {"translation": {"en": "the open file is ready", "ro": "fi\u0219ierul deschis este gata"}},
-    ],
-}
-
-
-def make(name: str, **settings: Any) -> Task:
-    text = {"max_target_length": 12, "eval_target_length": 8}
-    kinds: dict[str, Any] = {"sst2": SST2, "mnli": MNLI, "xsum": XSum, "wmt16_en_ro": WMT16EnRo}
-    more = text if name in ("xsum", "wmt16_en_ro") else {}
-    return kinds[name](**{"name": name, "max_source_length": 16, **more, **settings})
-
-
-def write(folder: Path, name: str, rows: list[dict[str, Any]] | None = None) -> Path:
-    folder.mkdir(exist_ok=True)
-    for split in ("train", "validation", "test"):
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows or ROWS[name]]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -189,153 +142,6 @@ def test_a_missing_language_is_a_missing_column(tmp_path: Path) -> None:
     folder = write(tmp_path, "wmt16_en_ro", [{"translation": {"en": "a", "de": "b"}}])
     with pytest.raises(UserError, match=r"'translation.ro'.*translation.en, translation.de"):
         make("wmt16_en_ro", path=folder).load()
-
-
-# The hub
-
-
-@pytest.fixture
-def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "SECONDS", 0.3)
-    hub.reachable.cache_clear()
-    yield
-    hub.reachable.cache_clear()
-
-
-@pytest.mark.usefixtures("_asked_anew")
-def test_a_silent_hub_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        began = time.monotonic()
-        with pytest.raises(UserError, match=r"(?s)EdinburghNLP/xsum.*scale=mini, or task.path=DIR"):
-            make("xsum", hub={"path": "EdinburghNLP/xsum", "name": None}).load()
-    assert time.monotonic() - began < 3
-
-
-@pytest.mark.usefixtures("_asked_anew")
-def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(404)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(hub, "SECONDS", 3.0)
-        assert hub.reachable()
-
-
-def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:
-    def dataset(word: str) -> Dataset:
-        return Dataset.from_dict({"premise": [word], "hypothesis": ["h"], "label": [1], "idx": [5]})
-
-    names = ["train", "validation_matched", "validation_mismatched", "test_matched"]
-    calls: list[Any] = []
-
-    def load(path: str, name: str | None, revision: str | None) -> DatasetDict:
-        calls.append((path, name, revision))
-        if revision is None:
-            raise RuntimeError("Dataset scripts are no longer supported")
-        return DatasetDict({word: dataset(word) for word in names})
-
-    monkeypatch.setattr(hub.datasets, "load_dataset", load)
-    task = make("mnli", hub={"path": "nyu-mll/glue", "name": "mnli", "revision": None})
-    splits = task.load()
-    assert {name: split["premise"][0] for name, split in splits.items()} == {
-        "train": "train",
-        "validation": "validation_matched",
-        "test": "validation_matched",
-        "validation_mismatched": "validation_mismatched",
-    }
-    assert calls == [("nyu-mll/glue", "mnli", None), ("nyu-mll/glue", "mnli", hub.CONVERTED)]
-
-
-# Encoding
-
-
-@pytest.fixture
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-
-
-def real_mbart_tokenizer() -> MBartTokenizer:
-    pieces = ["\u2581the", "\u2581cat", "\u2581open", "\u2581file", "\u2581pisica", "\u2581deschis"]
-    special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    return MBartTokenizer(vocab=[*special, ("\u2581", -9.0), *((p, -1.0) for p in pieces)])
-
-
-@pytest.mark.usefixtures("_own_cache")
-def test_bart_texts_are_wrapped_and_cut(tmp_path: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    task = make("xsum", path=write(tmp_path, "xsum"))
-    encoded = task.encode(task.load(), tokenizer)
-    row = encoded["train"][0]
-    assert tokenizer.decode(row["labels"]) == "<s>One fell.</s>"
-    assert len(row["input_ids"]) == 16
-    assert row["input_ids"][0] == tokenizer.bos_token_id
-    assert row["input_ids"][-1] == tokenizer.eos_token_id
-    assert set(encoded["train"].column_names) == {"input_ids", "labels"}
-
-
-@pytest.mark.usefixtures("_own_cache")
-def test_knowing_a_language_code_is_not_ending_in_it(tmp_path: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": tiny_text.CODES})
-    task = make("wmt16_en_ro", path=write(tmp_path, "wmt16_en_ro"))
-    row = task.encode(task.load(), tokenizer)["train"][0]
-    assert tokenizer.decode(row["labels"]) == "<s>pisica</s>"
-
-
-@pytest.mark.usefixtures("_own_cache")
-def test_targets_are_longer_in_training_than_in_evaluation(tmp_path: Path) -> None:
-    rows = [{**ROWS["xsum"][0], "summary": "a long summary " * 9}]
-    task = make("xsum", path=write(tmp_path, "xsum", rows))
-    encoded = task.encode(task.load(), tiny_text.bart_tokenizer())
-    lengths = {name: len(split[0]["labels"]) for name, split in encoded.items()}
-    assert lengths == {"train": 12, "validation": 8, "test": 8}
-
-
-@pytest.mark.usefixtures("_own_cache")
-@pytest.mark.parametrize("kind", ["real", "ours"])
-def test_mbart_texts_end_in_their_language_code(kind: str, tmp_path: Path) -> None:
-    tokenizer = (
-        real_mbart_tokenizer() if kind == "real" else tiny_text.bart_tokenizer(tiny_text.CODES)
-    )
-    task = make("wmt16_en_ro", path=write(tmp_path, "wmt16_en_ro"))
-    row = task.encode(task.load(), tokenizer)["train"][1]
-    eos, english, romanian = tokenizer.convert_tokens_to_ids(["</s>", *tiny_text.CODES])
-    assert row["input_ids"][-2:] == [eos, english]
-    assert row["labels"][-2:] == [eos, romanian]
-    assert eos not in row["input_ids"][:-2]
-    assert len(row["input_ids"]) > 3
-    assert len(row["labels"]) <= 12
-
-
-@pytest.mark.usefixtures("_own_cache")
-def test_the_real_mbart_tokenizer_agrees_with_its_own_template(tmp_path: Path) -> None:
-    tokenizer = real_mbart_tokenizer()
-    task = make("wmt16_en_ro", path=write(tmp_path, "wmt16_en_ro"))
-    row = task.encode(task.load(), tokenizer)["train"][0]
-    tokenizer.src_lang, tokenizer.tgt_lang = "en_XX", "ro_RO"
-    own = tokenizer("the cat", text_target="pisica")
-    assert (row["input_ids"], row["labels"]) == (own["input_ids"], own["labels"])
-
-
-@pytest.mark.usefixtures("_own_cache")
-def test_a_pair_of_texts_keeps_its_label(tmp_path: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    task = make("mnli", path=write(tmp_path, "mnli"), max_source_length=64)
-    encoded = task.encode(task.load(), tokenizer)["train"]
-    assert encoded["labels"][:] == [0, 2]
-    assert tokenizer.decode(encoded[0]["input_ids"]) == "<s>a man sleeps</s></s>a man rests</s>"
 
 
 # Baselines, references, scores

@@ -8,7 +8,7 @@ import evaluate
 from unipeft_run.metrics import accuracy
 
 
-class Accuracy(evaluate.Metric):
+class Accuracy(evaluate.Metric):  # type: ignore[misc]
     """One prediction and one reference an example."""
 
     def _info(self) -> evaluate.MetricInfo:

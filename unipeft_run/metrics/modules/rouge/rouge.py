@@ -8,7 +8,7 @@ import evaluate
 from unipeft_run.metrics import rouge
 
 
-class Rouge(evaluate.Metric):
+class Rouge(evaluate.Metric):  # type: ignore[misc]
     """One prediction and one reference an example."""
 
     def _info(self) -> evaluate.MetricInfo:
