@@ -2,43 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
-from unipeft_run import insertions
 from unipeft_run.attention import NAMES
 from unipeft_run.backbones.base import Backbone, Prompt
 from unipeft_run.backbones.sites import resolve, table_of
-from unipeft_run.compositions import Composition
 from unipeft_run.delta import Delta
-from unipeft_run.errors import UserError
-from unipeft_run.forms.base import Form
-from unipeft_run.site import Site
+from unipeft_run.slots import Slot as Slot
+from unipeft_run.slots import unfrozen
 
 PREFIX = "delta_"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """One kind of change, at all sites of a representation.
-
-    Args:
-        form, composition: build the part from a site.
-        insertion: a function's name in `insertions`.
-        representation: `sites` and, to narrow them, `stacks`, `attentions`, `layers`.
-    """
-
-    form: Callable[[Site], Form]
-    insertion: str
-    representation: Mapping[str, Any]
-    composition: Callable[[Site], Composition]
-
-    def build(self, site: Site) -> Delta:
-        insertion = getattr(insertions, self.insertion)
-        return Delta(site, self.form(site), insertion, self.composition(site))
 
 
 class ResidualDropout(nn.Dropout):
@@ -93,15 +69,18 @@ def attach(
     return list(deltas(model))
 
 
+def place(model: Any, placed: Iterable[tuple[str, Delta]]) -> None:
+    """Put deltas at their paths, as `deltas` gives them, into a model that has none."""
+    for path, delta in placed:
+        _place(model, path.rpartition(".")[2], delta)
+    _connect(model, table_of(model.config))
+
+
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
     """Freeze every parameter but those whose name matches one of the patterns."""
-    matched = set()
+    free = unfrozen((name for name, _ in model.named_parameters()), unfreeze)
     for name, parameter in model.named_parameters():
-        hits = {pattern for pattern in unfreeze if fnmatchcase(name, pattern)}
-        matched |= hits
-        parameter.requires_grad_(bool(hits))
-    if missing := [pattern for pattern in unfreeze if pattern not in matched]:
-        raise UserError(f"unfreeze: {missing[0]!r} matches no parameter of the backbone")
+        parameter.requires_grad_(name in free)
 
 
 def deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:

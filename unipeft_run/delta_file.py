@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unipeft_run.attach import PREFIX, deltas, trained
+from unipeft_run.attach import PREFIX, deltas
+from unipeft_run.counts import tabulate
 from unipeft_run.errors import UserError
 
 TENSORS, RECIPE = "delta.safetensors", "delta.json"
@@ -56,39 +57,8 @@ def load_delta(model: nn.Module, folder: Path) -> None:
 
 
 def parameter_table(model: nn.Module, backbone: int) -> dict[str, Any]:
-    """Trained and stored numbers by slot and kind of site, and their shares of the backbone.
-
-    A shared trunk counts once, at the first site that holds it.
-    """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    counted: set[int] = set()
-    for path, delta in deltas(model):
-        key = (path.rpartition(PREFIX)[2], delta.site.representation)
-        row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
-        fresh = [p for p in delta.parameters() if id(p) not in counted]
-        counted |= {id(p) for p in fresh}
-        row["sites"] += 1
-        row["trained"] += trained(fresh)
-        row["stored"] += sum(t.numel() for _, t in delta.form.stored())
-        row["stored"] += sum(p.numel() for p in delta.composition.parameters())
-    free = [p for n, p in model.named_parameters() if p.requires_grad and f".{PREFIX}" not in n]
-    if free:
-        count = trained(free)
-        rows["unfreeze", "backbone"] = {"sites": len(free), "trained": count, "stored": count}
-    sites = [
-        {
-            "slot": slot,
-            "representation": name,
-            **row,
-            "stored_percent": 100 * row["stored"] / backbone,
-        }
-        for (slot, name), row in rows.items()
-    ]
-    stored = sum(row["stored"] for row in sites)
-    return {
-        "trained": sum(row["trained"] for row in sites),
-        "stored": stored,
-        "backbone": backbone,
-        "stored_percent": 100 * stored / backbone,
-        "sites": sites,
-    }
+    """The counts of a model with deltas, by `counts.tabulate`; `backbone` is the size of that."""
+    placed = ((path.rpartition(PREFIX)[2], delta) for path, delta in deltas(model))
+    named = model.named_parameters()
+    free = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
+    return tabulate(placed, free, backbone)

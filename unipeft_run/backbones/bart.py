@@ -21,6 +21,7 @@ BART = Backbone(
     attention=ATTENTION,
     ffn={
         "ffn": "fc1:in -> fc2:dropped",
+        "ffn.normed": "fc1:in -> fc2:dropped",
         "ffn.up": "fc1:in -> fc1:out",
         "ffn.down": "fc2:in -> fc2:out",
         "ffn.block": "final_layer_norm:of -> final_layer_norm:in",
@@ -38,6 +39,7 @@ BART = Backbone(
     num_heads={"encoder": "encoder_attention_heads", "decoder": "decoder_attention_heads"},
     ffn_width={"encoder": "encoder_ffn_dim", "decoder": "decoder_ffn_dim"},
     reference_query={"softmax": "scaled", "relu": "normed_unscaled"},
+    activation="activation_fn",
     residual_dropout=("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),
     decoder_start="config",
 )

@@ -32,6 +32,8 @@ class Backbone:
         query: path of the query projection below the module that calls the attention function.
         prompt: where the input is lengthened.
         hidden_dropout, attention_dropout, num_heads, ffn_width: names of config fields.
+        activation: path of the feed-forward's activation below a layer, between `ffn.up` and
+            `ffn.down`.
         residual_dropout: modules of a layer after whose result the layer drops out by a function,
             so that a change after the dropout needs the dropout in a module (taps `dropped`).
         reference_query: what the official code feeds a memory, by its activation.
@@ -51,6 +53,7 @@ class Backbone:
     num_heads: Mapping[str, str]
     ffn_width: Mapping[str, str]
     reference_query: Mapping[str, str]
+    activation: str
     residual_dropout: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     decoder_start: str | None = None

@@ -16,6 +16,7 @@ ROBERTA = Backbone(
     },
     ffn={
         "ffn": "intermediate.dense:in -> output.dropout:out",
+        "ffn.normed": "intermediate.dense:in -> output.dropout:out",
         "ffn.up": "intermediate.dense:in -> intermediate.dense:out",
         "ffn.down": "output.dense:in -> output.dense:out",
         "ffn.block": "output.LayerNorm:of -> output.LayerNorm:in",
@@ -31,5 +32,6 @@ ROBERTA = Backbone(
     num_heads={"encoder": "num_attention_heads"},
     ffn_width={"encoder": "intermediate_size"},
     reference_query={"softmax": "scaled", "relu": "scaled"},
+    activation="intermediate.intermediate_act_fn",
     head=("classifier.*",),
 )
