@@ -54,7 +54,7 @@ class SequenceLoss:
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         # without labels: the model itself computes no loss
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        inner = extract_model_from_parallel(model)
+        inner: Any = extract_model_from_parallel(model)
         instead = _InsteadOfLogits(batch["labels"], inner.final_logits_bias, self)
         hook = inner.get_output_embeddings().register_forward_pre_hook(instead)
         try:
@@ -76,16 +76,17 @@ class _InsteadOfLogits:
     loss: Tensor | None = None
     count: int = 0
 
-    def __call__(self, head: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, head: nn.Linear, args: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = args
-        assert getattr(head, "bias", None) is None, "BART's bias is final_logits_bias"
+        assert head.bias is None, "BART's bias is final_logits_bias"
         kept = self.labels != IGNORED
         states, gold = hidden[kept], self.labels[kept]
         weight, smoothing = head.weight, self.settings.smoothing
         rows = max(1, self.settings.chunk // weight.size(0))
         wanted = tuple(torch.is_grad_enabled() and t.requires_grad for t in (states, weight))
         self.count = len(gold)
-        self.loss = _HeadLoss.apply(states, weight, self.bias, gold, smoothing, rows, wanted)
+        loss: Any = _HeadLoss.apply  # torch leaves it untyped
+        self.loss = loss(states, weight, self.bias, gold, smoothing, rows, wanted)
         return hidden[:, :0]
 
 
@@ -112,8 +113,8 @@ class _HeadLoss(torch.autograd.Function):
         matrix = weight.to(dtype)
         losses, for_states = [], []
         for_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
-        chunks = zip(states.to(dtype).split(rows), gold.split(rows), strict=True)
-        for states_of, gold_of in chunks:
+        chunks = (torch.split(tensor, rows) for tensor in (states.to(dtype), gold))
+        for states_of, gold_of in zip(*chunks, strict=True):
             logits = F.linear(states_of, matrix).to(wide).add_(bias)
             losses.append(_to_probabilities(logits, gold_of, smoothing))
             if not any(wanted):
