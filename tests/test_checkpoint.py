@@ -242,7 +242,7 @@ def test_a_full_disk_still_lets_the_state_be_written(
 def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
-        raise SafetensorError("IoError(Os { code: 28, kind: StorageFull, message: ... })")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("unipeft_run.checkpoint.save_file", full)
     with pytest.raises(OSError) as problem:

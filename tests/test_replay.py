@@ -66,7 +66,7 @@ def test_wandb_gets_everything_the_folder_has(folder: Path) -> None:
         for item in record.summary.update
     }
     assert summary["test/accuracy"] == "90.25" and summary["state"] == '"done"'
-    files = sorted(path.name for path in folder.glob("wandb/*/files/media/table/**/*.json"))
+    files = sorted(path.name for path in folder.glob("wandb/offline-run-*/files/media/table/**/*.json"))
     assert [name.split("_")[0] for name in files] == ["parameters", "test"]
 
 

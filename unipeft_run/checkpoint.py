@@ -77,7 +77,7 @@ def _write(folder: Path, content: Checkpoint) -> None:
     try:
         save_file(tensors, folder / TENSORS)
     except SafetensorError as error:
-        full = "StorageFull" in str(error) or "code: 28" in str(error)
+        full = f"os error {errno.ENOSPC}" in str(error)
         number = errno.ENOSPC if full else errno.EIO
         raise OSError(number, str(error), str(folder / TENSORS)) from error
     (folder / STATE).write_text(json.dumps(content.state), encoding="utf-8")

@@ -28,6 +28,12 @@ from unipeft_run.outcome import Outcome, ended, exit_code
 Job = Callable[[DictConfig], Outcome]
 Check = Callable[[DictConfig], Hashable]  # what the run is, so that none is run twice; UserError
 Cell = list[str]
+WORKER_LOST = (  # of joblib, submitit and Ray
+    "TerminatedWorkerError",
+    "UncompletedJobError",
+    "FailedJobError",
+    "WorkerCrashedError",
+)
 WIDEST = 10_000  # characters of a line: a table is as wide as it is, no cell of it wrapped
 
 
@@ -102,7 +108,10 @@ def _judge(
 def _launch(
     hydra: Hydra, config_name: str, settings: Sequence[str], cells: Sequence[Cell], job: Job
 ) -> list[Outcome]:
-    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of the launcher."""
+    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of the launcher.
+
+    One whose worker was killed is started again: what is done is skipped, the rest goes on.
+    """
     config = hydra.compose_config(
         config_name,
         [*settings, *cells[0]],
@@ -113,14 +122,19 @@ def _launch(
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=job, config=config
     )
-    try:
-        return [_outcome(back) for back in launcher.launch(cells, initial_job_idx=0)]
-    except UserError:
-        raise
-    except Exception as failure:
-        traceback.print_exc(file=sys.stderr)
-        lost = f"the launcher failed: {type(failure).__name__}: {failure}"
-        return [ended("failed", lost) for _ in cells]
+    for last in (False, False, True):
+        try:
+            return [_outcome(back) for back in launcher.launch(cells, initial_job_idx=0)]
+        except UserError:
+            raise
+        except Exception as failure:
+            name, text = type(failure).__name__, str(failure).strip().partition("\n")[0]
+            lost = f"the launcher failed: {name}: {text}"
+            if last or name not in WORKER_LOST:
+                traceback.print_exc(file=sys.stderr)
+                break
+            print(f"{lost}; the cells that are not done are taken up again", file=sys.stderr)
+    return [ended("failed", lost) for _ in cells]
 
 
 def _outcome(back: JobReturn) -> Outcome:
