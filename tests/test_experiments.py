@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,8 +160,10 @@ def backbone(family: str) -> Any:
         return model(seq2seq(**large))
 
 
-def matrices(plain: Mapping[str, Any]) -> int:
-    """The numbers in the stored weight matrices: what appendix B counts."""
+@cache
+def matrices(*words: str) -> int:
+    """The numbers in the stored weight matrices of a cell: what appendix B counts."""
+    plain = resolved(*words)
     model = backbone(plain["backbone"]["family"])
     with torch.device("meta"):
         attach(model, {name: built(plain[name]) for name in SLOTS}, plain["unfreeze"])
@@ -183,7 +184,7 @@ def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: 
         return
     else:
         count = COUNTS[(plain["method"], *sizes)]  # type: ignore[index]
-        assert matrices(plain) == count
+        assert matrices(*cell.words["paper"], "scale=paper") == count
         family = "roberta" if plain["backbone"]["family"] == "roberta" else "bart"
         share = 100 * count / BACKBONES[family]  # the paper divides by BART-large for mBART too
     assert cell.share is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
+from unipeft_run.lock import RunLock
 from unipeft_run.report.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +137,7 @@ def spoil(folder: Path, name: str, content: bytes | None) -> None:
 RUNNING = b'{"state": "running", "step": 7, "heartbeat": "2022-04-25"}'
 FAILED = b'{"state": "failed", "step": 7, "error": "RuntimeError: the disk\\nis full"}'
 DAMAGE: list[tuple[dict[str, bytes | None], str]] = [
-    ({"metrics.json": None, "status.json": RUNNING}, "running at step 7, last heard from 2022"),
+    ({"metrics.json": None, "status.json": RUNNING}, "stale (its process is gone) at step 7"),
     ({"metrics.json": None, "status.json": FAILED}, "failed at step 7: RuntimeError: the disk is"),
     ({"metrics.json": None, "status.json": None}, "not begun"),
     ({"metrics.json": b'{"task": "ss'}, "damaged: metrics.json"),
@@ -169,6 +170,15 @@ def test_what_is_damaged_or_unfinished_is_one_line(
     assert part in err
     assert err.startswith(f"left out: {bad}: ")
     assert str(good) not in err
+
+
+def test_a_run_that_is_on_is_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run("task=sst2", "method=mam")
+    spoil(folder, "metrics.json", None)
+    spoil(folder, "status.json", RUNNING)
+    with RunLock(folder):
+        assert main(["outputs"]) == 0
+    assert "running at step 7\n" in capsys.readouterr().err
 
 
 def test_the_same_run_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +219,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     make_run("task=sst2", "method=mam")
     script = """
 import sys
+from unipeft_run.lock import RunLock
 from unipeft_run.report.cli import main
 main(["outputs"])
 print([name for name in ("torch", "transformers", "datasets", "numpy") if name in sys.modules])

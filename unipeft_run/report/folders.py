@@ -12,6 +12,7 @@ from typing import Any
 
 from unipeft_run.config import load, run_id
 from unipeft_run.errors import UserError
+from unipeft_run.lock import is_running
 
 MARKS = ("config.yaml", "status.json", "metrics.json")  # one of them makes a folder a run's
 STRINGS = ("task", "method", "scale", "backbone", "run_id", "primary")
@@ -84,7 +85,7 @@ def _run_folders(top: Path) -> Iterator[Path]:
 def _read(folder: Path) -> Run:
     status = _json(folder, "status.json") if (folder / "status.json").exists() else {}
     if not (folder / "metrics.json").exists():
-        raise _Left(_state(status))
+        raise _Left(_state(folder, status))
     metrics = _json(folder, "metrics.json")
     names = [name for name in STRINGS if not isinstance(metrics.get(name), str)]
     names += [name for name in NUMBERS if not is_number(metrics.get(name))]
@@ -110,14 +111,15 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     return data
 
 
-def _state(status: Mapping[str, Any]) -> str:
-    """Where a run without metrics stands, from its status.json."""
+def _state(folder: Path, status: Mapping[str, Any]) -> str:
+    """Where a run without metrics stands, from its status.json and its lock."""
     if not status:
         return "not begun"
     state, step, error = (status.get(key) for key in ("state", "step", "error"))
+    if state == "running" and not is_running(folder):
+        state = "stale (its process is gone)"
     reason = f": {' '.join(str(error).split())[:160]}" if error else ""
-    heard = f", last heard from {status.get('heartbeat')}" if state == "running" else ""
-    return f"{state} at step {step}{heard}{reason}"
+    return f"{state} at step {step}{reason}"
 
 
 def is_number(value: Any) -> bool:
