@@ -1,7 +1,7 @@
 """Each wrong reading of the reference makes a check of the suite fail.
 
-`CHECKS` are equivalence checks that hold; each mutation patches one line of ours, and the check
-must then fail. A check that a mutation survives would be no check.
+A check is the recorded logits of a case, or where a dropout sits. It holds; each mutation patches
+one line of ours, and the check must then fail.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from dropout_places import (
+    adapter_drops_behind_its_activation,
+    attention_change_is_before_the_dropout,
+    ffn_change_is_behind_the_dropout,
+    lora_drops_its_input,
+)
 from test_golden import close, inputs, load
-from tiny import backbone, batch
 from torch.nn import functional as F
 
 from unipeft_run import attention, insertions
-from unipeft_run.attach import Slot, attach, deltas
 from unipeft_run.backbones import sites
-from unipeft_run.compositions import Add, Gated, LearnedScale, Scaled
+from unipeft_run.compositions import Gated, LearnedScale, Scaled
 from unipeft_run.delta import Delta
 from unipeft_run.forms.bottleneck import Bottleneck
 from unipeft_run.forms.memory import Memory
@@ -33,92 +37,6 @@ def golden(case: str) -> bool:
     _, tensors, model = load(case)
     with torch.no_grad():
         return close(model(**inputs(tensors)).logits, tensors["output/logits"])
-
-
-def _constant(site: Any) -> Bottleneck:
-    """A bottleneck whose change is 1 everywhere, whatever it reads; no dropout of its own."""
-    form = Bottleneck(site, rank=1, init="lora", dropout=0.0)
-    torch.nn.init.ones_(form.up.bias)
-    return form
-
-
-def _seen(model: Any, path: str) -> torch.Tensor:
-    """What the module at `path` is given in a seeded training pass."""
-    seen: list[torch.Tensor] = []
-    hook = model.get_submodule(path).register_forward_pre_hook(lambda m, args: seen.append(args[0]))
-    model.train()
-    torch.manual_seed(3)
-    with torch.no_grad():
-        model(**batch(model.config.model_type))
-    hook.remove()
-    return seen[0]
-
-
-LAST_NORM = {
-    "bart": "model.encoder.layers.0.final_layer_norm",
-    "mbart": "model.encoder.layers.1.self_attn_layer_norm",
-    "roberta": "roberta.encoder.layer.0.output.LayerNorm",
-}
-MIDDLE_NORM = {
-    "bart": "model.encoder.layers.0.self_attn_layer_norm",
-    "mbart": "model.encoder.layers.0.final_layer_norm",
-    "roberta": "roberta.encoder.layer.0.attention.output.LayerNorm",
-}
-
-
-def _change(family: str, slot: str, site: str, path: str) -> torch.Tensor:
-    """What a constant change of 1 in the first layer is at the module `path` in training."""
-    stock = _seen(backbone(family), path)
-    model = backbone(family)
-    where = {"sites": [site], "layers": [0], "stacks": ["encoder"]}
-    parts = Slot(form=_constant, insertion="sequential", representation=where, composition=Add)
-    attach(model, {slot: parts})
-    return _seen(model, path) - stock
-
-
-def ffn_change_is_behind_the_dropout(family: str) -> bool:
-    """The sum that the block ends in is that of stock, plus 1 at every place: nothing dropped."""
-    change = _change(family, "ffn", "ffn", LAST_NORM[family])
-    return bool(torch.allclose(change, torch.ones_like(change), atol=1e-5))
-
-
-def attention_change_is_before_the_dropout(family: str) -> bool:
-    """The same at the attention output: 1/(1 - p) where the dropout keeps, else 0."""
-    change = _change(family, "attn", "attn.output", MIDDLE_NORM[family])
-    kept = change > 0.5
-    expected = kept.float() / 0.9
-    return (
-        bool(torch.allclose(change, expected, atol=1e-5)) and 0.02 < 1 - kept.float().mean() < 0.3
-    )
-
-
-def _form(**settings: Any) -> tuple[Bottleneck, torch.Tensor]:
-    model = backbone("bart")
-    site = next(sites.resolve(model, model.config, sites=["ffn"]))
-    torch.manual_seed(0)
-    form = Bottleneck(site, rank=8, **settings).train()
-    torch.nn.init.normal_(form.up.weight)
-    torch.nn.init.normal_(form.down.bias) if form.down.bias is not None else None
-    return form, torch.randn(3, 7, 32)
-
-
-def lora_drops_its_input(_: str) -> bool:
-    """Drop(x) A^T B^T."""
-    form, x = _form(activation="identity", bias=False, dropout=0.0, input_dropout=0.5)
-    torch.manual_seed(5)
-    ours = form(x)
-    torch.manual_seed(5)
-    return torch.equal(ours, F.dropout(x, 0.5) @ form.down.weight.T @ form.up.weight.T)
-
-
-def adapter_drops_behind_its_activation(_: str) -> bool:
-    """Drop(relu(x W + b)) W + b."""
-    form, x = _form(dropout=0.5)
-    torch.manual_seed(5)
-    ours = form(x)
-    torch.manual_seed(5)
-    hidden = F.dropout(F.relu(F.linear(x, form.down.weight, form.down.bias)), 0.5)
-    return torch.equal(ours, F.linear(hidden, form.up.weight, form.up.bias))
 
 
 # -- the mutations ---------------------------------------------------------------------------
@@ -346,4 +264,3 @@ def test_both_dropout_places_hold_in_every_family(family: str) -> None:
 def test_every_kind_of_mutation_is_there() -> None:
     kinds = {name.partition(":")[0] for name in MUTATIONS}
     assert kinds == {"scale", "tap", "norm", "prefix", "gate", "dropout"}
-    assert list(deltas(backbone("bart"))) == []

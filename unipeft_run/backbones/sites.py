@@ -1,9 +1,9 @@
 """From a family's table to the sites of one model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.bart import BART
 from unipeft_run.backbones.base import Backbone
@@ -11,6 +11,9 @@ from unipeft_run.backbones.mbart import MBART
 from unipeft_run.backbones.roberta import ROBERTA
 from unipeft_run.errors import UserError
 from unipeft_run.site import Site, Tap
+
+if TYPE_CHECKING:  # the tables are read where torch would be too slow to load
+    from torch import nn
 
 TABLES: Mapping[str, Backbone] = {table.family: table for table in (BART, MBART, ROBERTA)}
 

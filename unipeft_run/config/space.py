@@ -17,10 +17,9 @@ SITES = {
         "attn.key",
         "attn.value",
     ),
-    "ffn": ("ffn", "ffn.up", "ffn.down", "ffn.block"),
+    "ffn": ("ffn", "ffn.normed", "ffn.up", "ffn.down", "ffn.block"),
     "input": ("embedding",),
 }
-INSERTIONS = {"attn.output": ("parallel", "sequential"), "ffn": ("parallel", "sequential")}
 ONLY_PARALLEL = {
     "attn.heads": "the change is computed from the queries, not from what the heads put out",
     "attn.context": "a sequential adapter reads what attention writes: attn_output",
@@ -63,6 +62,8 @@ def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
         yield "form vectors and composition prepend need each other: vectors go before the input"
     if form == "Vectors" and site != "embedding":
         yield f"form vectors lengthens the input; it cannot stand at {site}, only at the embedding"
+    if site == "attn.heads" and content["composition"].get("norm"):
+        yield "composition.norm normalises a whole hidden state, not a head; leave it false"
     if composition == "Gated" and form != "Memory":
         yield (
             "composition gated needs the attention logits of form memory at the heads, "

@@ -1,0 +1,211 @@
+"""The console command unipeft-space: which points of the design space there are.
+
+Imports nothing heavy; `solve` alone needs torch, to count.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from unipeft_run.config import compose, resolve
+from unipeft_run.config.points import (
+    IN_TRAINING,
+    Point,
+    bare,
+    combinations,
+    configurations,
+    distinct,
+    headline,
+    legal,
+    reasons,
+    twins,
+)
+from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.words import Illegal, options, unknown_choice, unknown_key
+from unipeft_run.errors import UserError
+
+FAMILIES = ("bart", "mbart", "roberta")
+HELP = """\
+usage: unipeft-space list [attn|ffn|input] | count | explain WORD ... | solve WORD ... budget=1%
+  The design space  h <- composition(h, form(insertion(x, h)))
+
+  list      the legal points of each slot, and which of them are equal
+  count     how many combinations there are, how many are legal, how many are distinct
+  explain   legal; legal but equal to another point, which; or illegal, with the reason
+  solve     sizes whose stored share of the backbone comes nearest below a budget
+
+  unipeft-space explain form@ffn=bottleneck insertion@ffn=sequential
+  unipeft-space explain method=mam composition@ffn=gated
+  unipeft-space solve task=xsum method=mam budget=1%
+  unipeft-space solve task=sst2 method=lora_attn budget=300000
+
+  Two points are equal if they store the same numbers and compute the same from them."""
+
+
+def space() -> NoReturn:
+    """unipeft-space."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code: 0, or 2 where the words are wrong."""
+    if not argv or set(argv) & {"-h", "--help"}:
+        print(HELP)
+        return 0 if argv else 2
+    commands: dict[str, Callable[[Sequence[str]], Iterator[str]]] = {
+        "list": _list,
+        "count": _count,
+        "explain": _explain,
+        "solve": _solve,
+    }
+    try:
+        if argv[0] not in commands:
+            raise UserError(f"unipeft-space {argv[0]}: choose from {', '.join(commands)}")
+        for line in commands[argv[0]](argv[1:]):
+            print(line)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _list(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        if word not in SLOTS:
+            raise UserError(unknown_choice("slot", word, SLOTS))
+    for slot in words or SLOTS:
+        for point in legal(slot):
+            line = " ".join(point.words)
+            first = _first_twin(point, point.content())
+            yield f"{line}   = {_departure(point, first)}" if first else line
+
+
+def _first_twin(point: Point, content: Mapping[str, Any]) -> Point | None:
+    """The point before this one, in the order of the list, with its function in every family."""
+    same = [p for p, where in twins(content, point.slot).items() if len(where) == len(FAMILIES)]
+    return same[0] if same and same[0] != point else None
+
+
+def _departure(point: Point, other: Point) -> str:
+    """The words of `other` that `point` has otherwise."""
+    return " ".join(word for word in other.words if word not in point.words)
+
+
+def _count(words: Sequence[str]) -> Iterator[str]:
+    if words:
+        raise UserError(f"unipeft-space count takes no words, but {words[0]}")
+    heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
+    yield "  ".join(heads)
+    numbers = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
+    numbers += [{slot: len(legal(slot)) for slot in SLOTS}]
+    numbers += [{slot: distinct(slot, family) for slot in SLOTS} for family in FAMILIES]
+    rows = {slot: [column[slot] for column in numbers] for slot in SLOTS}
+    rows["all"] = [configurations(column) for column in numbers]
+    for name, row in rows.items():
+        cells = (f"{n:>{len(head)}}" for n, head in zip(row, heads[1:], strict=True))
+        yield "  ".join([f"{name:<5}"[: max(5, len(heads[0]))], *cells])
+    yield "all: the ways to fill the three slots, each with a point or nothing; sizes not counted"
+
+
+def _explain(words: Sequence[str]) -> Iterator[str]:
+    if not words:
+        raise UserError("explain what? give axes, as in form@ffn=bottleneck insertion@ffn=parallel")
+    if any(word.partition("=")[0] in ("method", "task") for word in words):
+        yield from _explain_configuration(words)
+        return
+    for slot, (axes, changes) in _by_slot(words).items():
+        yield from _explain_slot(slot, axes, changes)
+
+
+def _explain_configuration(words: Sequence[str]) -> Iterator[str]:
+    """What `unipeft-train` would say of these words, and of the slots that they fill."""
+    keys = {word.partition("=")[0] for word in words}
+    filled = [f"{key}={word}" for key, word in (("task", "xsum"), ("method", "none"))]
+    try:
+        cfg = resolve(compose([*(w for w in filled if w.partition("=")[0] not in keys), *words]))
+    except Illegal as sentence:
+        yield f"illegal: {sentence}"
+        return
+    slots = [slot for slot in SLOTS if cfg[slot] is not None]
+    for slot in slots:
+        yield from _verdict(slot, cfg[slot])
+    if not slots:
+        yield f"legal: no slot is filled; {', '.join(cfg['unfreeze']) or 'nothing'} trains"
+
+
+def _by_slot(words: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]]:
+    """Slot -> its axes, and the changes of what the files say."""
+    slots: dict[str, tuple[dict[str, str], list[str]]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        axis, at, slot = key.partition("@")
+        if not at:
+            slot, _, axis = key.partition(".")
+        if not equals or slot not in SLOTS or (at and axis not in AXES):
+            known = [f"{axis}@{slot}" for axis in AXES for slot in SLOTS]
+            raise UserError(unknown_key(key, [*known, *(f"{s}.bottleneck" for s in SLOTS)]))
+        axes, changes = slots.setdefault(slot, ({}, []))
+        if not at:
+            changes.append(word.removeprefix(f"{slot}."))
+        elif value not in options(axis):
+            raise UserError(unknown_choice(key, value, options(axis)))
+        else:
+            axes[axis] = value
+    return slots
+
+
+def _explain_slot(slot: str, axes: Mapping[str, str], changes: Sequence[str]) -> Iterator[str]:
+    points = list(combinations(slot, axes))
+    why = {point: reasons(point, changes) for point in points}
+    fine = [point for point in points if not why[point]]
+    if not fine:
+        nearest = min(points, key=lambda point: len(why[point]))
+        yield f"slot {slot}: illegal: {why[nearest][0]}"
+    elif len(points) == 1:
+        yield from _verdict(slot, fine[0].content(changes))
+    else:
+        given = [f"{axis}@{slot}={name}" for axis, name in axes.items()]
+        yield f"slot {slot}: legal, with one of"
+        for point in fine:
+            yield "  " + " ".join(word for word in point.words if word not in given)
+
+
+def _verdict(slot: str, content: Mapping[str, Any]) -> Iterator[str]:
+    same = twins(content, slot)
+    name = next((point for point in same if _is(point, content)), None)
+    others = {point: where for point, where in same.items() if point != name}
+    yield f"slot {slot}: legal" + (", but equal to another point" if others else "")
+    for where in dict.fromkeys(map(tuple, others.values())):
+        group = [point for point in others if tuple(others[point]) == where]
+        nearest = min(group, key=lambda point: len(_departure_of(content, point)))
+        place = "" if len(where) == len(FAMILIES) else f" on {' and '.join(where)}"
+        yield f"  equal to {' '.join(nearest.words)}{place}{_why(content, nearest)}"
+    if name is not None:
+        for axis in AXES:
+            word = getattr(name, axis)
+            yield f"  {axis:<15}{word:<17}{headline(axis, word)}"
+
+
+def _is(point: Point, content: Mapping[str, Any]) -> bool:
+    return not _departure_of(content, point)
+
+
+def _departure_of(content: Mapping[str, Any], point: Point) -> list[str]:
+    """The axes that the two have otherwise, sizes apart."""
+    own = point.content()
+    return [axis for axis in AXES if bare(own[axis]) != bare(content[axis])]
+
+
+def _why(content: Mapping[str, Any], other: Point) -> str:
+    """What the two differ in, where that is known not to matter."""
+    theirs, mine = other.content()["form"], content["form"]
+    keys = [key for key in IN_TRAINING if theirs.get(key) != mine.get(key)]
+    return "".join(f"; form.{key} differs: {IN_TRAINING[key]}" for key in keys)
+
+
+def _solve(words: Sequence[str]) -> Iterator[str]:
+    from unipeft_run.budget import solve
+
+    yield from solve(words)
