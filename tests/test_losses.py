@@ -158,8 +158,8 @@ class Sizes(TorchDispatchMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.dim() > 1 and result.size(-1) == WORDS:
-            if result.untyped_storage().data_ptr() != self.weight:  # the head, transposed
-                self.rows.append(result.numel() // WORDS)
+            transposed = result.untyped_storage().data_ptr() == self.weight
+            self.rows += [] if transposed else [result.numel() // WORDS]
         return result
 
 
