@@ -22,7 +22,7 @@ class WMT16EnRo(SequenceTask):
     target_code: str = "ro_RO"
     selection: str = "loss"
 
-    primary: ClassVar[str] = "bleu"
+    primary: ClassVar[str] = "bleu_paper"
 
     @property
     def columns(self) -> Columns:
