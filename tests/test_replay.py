@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_registry import make
-from test_tracking import stored_records
+from test_tracking import stored_records, track
 
 from unipeft_run.lock import RunLock
 from unipeft_run.run_folder import RunFolder
@@ -66,7 +70,9 @@ def test_wandb_gets_everything_the_folder_has(folder: Path) -> None:
         for item in record.summary.update
     }
     assert summary["test/accuracy"] == "90.25" and summary["state"] == '"done"'
-    files = sorted(path.name for path in folder.glob("wandb/offline-run-*/files/media/table/**/*.json"))
+    files = sorted(
+        path.name for path in folder.glob("wandb/offline-run-*/files/media/table/**/*.json")
+    )
     assert [name.split("_")[0] for name in files] == ["parameters", "test"]
 
 
@@ -151,3 +157,51 @@ def test_tables_take_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert found["parameters"] == (["site", "trained", "stored"], [["encoder.0", 12, 8]])
     assert found["predictions/test"][1][0] == [0, "ja", "no", 0.5]
     assert dict(tables(tmp_path)) == {}
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Greets at `/` if it is that kind, and else takes the call and says nothing."""
+
+    greets = True
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        if not self.greets:
+            self.over.wait()
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.over.wait()
+
+    def log_message(self, *_: object) -> None:
+        """Not on the terminal."""
+
+
+@pytest.fixture(params=[True, False], ids=["greets", "silent from the start"])
+def silent_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    kind = type("Kind", (Silent,), {"greets": request.param, "over": threading.Event()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    server.daemon_threads, server.block_on_close = True, False
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    kind.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_silent_server_holds_nothing_up(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 3)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
+    began = time.monotonic()
+    held_up = track(tmp_path, mode="auto")
+    assert held_up < 10, "the import of wandb, on a busy machine"
+    assert time.monotonic() - began < 90
+    records = stored_records(tmp_path)
+    assert [record.WhichOneof("record_type") for record in records].count("history") == 4
