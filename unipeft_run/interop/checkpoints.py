@@ -146,7 +146,7 @@ def _node(part: Any) -> dict[str, Any]:
     return {"_target_": f"{cls.__module__}.{cls.__qualname__}", "_partial_": True, **words}
 
 
-def _check_backbone(model: nn.Module, backbone: Mapping[str, Any]) -> None:
+def _check_backbone(model: Any, backbone: Mapping[str, Any]) -> None:
     """The frozen weights are not stored: a local backbone has to hold the same ones."""
     if backbone["hub"] is not None and backbone["path"] is None:
         return

@@ -108,10 +108,10 @@ def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, tor
 def _config(
     model: nn.Module, placed: list[tuple[str, Delta]], heads: list[str], base: str | None
 ) -> dict[str, Any]:
-    ranks = {path: delta.form.down.out_features for path, delta in placed}  # type: ignore[union-attr]
+    forms: dict[str, Any] = {path: delta.form for path, delta in placed}
+    ranks: dict[str, int] = {path: form.down.out_features for path, form in forms.items()}
     alphas = {path: _number(_scale(delta) * ranks[path]) for path, delta in placed}
     rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
-    dropouts = {delta.form.input_dropout.p for _, delta in placed}  # type: ignore[union-attr]
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if heads else "SEQ_2_SEQ_LM",
@@ -119,7 +119,7 @@ def _config(
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
-        "lora_dropout": max(dropouts),
+        "lora_dropout": max(form.input_dropout.p for form in forms.values()),
         "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
         "alpha_pattern": {path: a for path, a in alphas.items() if a != alpha},
         "target_modules": _targets(model, set(ranks)),
@@ -129,7 +129,7 @@ def _config(
 
 
 def _scale(delta: Delta) -> float:
-    return float(getattr(delta.composition, "scale", 1.0))
+    return float(torch.as_tensor(getattr(delta.composition, "scale", 1.0)).detach())
 
 
 def _number(value: float) -> float:

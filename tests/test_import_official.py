@@ -1,0 +1,238 @@
+"""A checkpoint of the official code becomes a run folder that unipeft-eval evaluates."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_files import write_roberta, write_sentiment
+from transformers import AutoConfig, AutoTokenizer
+
+from unipeft_run.errors import UserError
+from unipeft_run.interop import export_peft, import_official
+from unipeft_run.interop.official import from_official
+from unipeft_run.interop.options import completed, read_options
+from unipeft_run.interop.stored_run import load_run
+
+MAM = {
+    "attn_mode": "prefix",
+    "attn_option": "concat",
+    "attn_bn": 3,
+    "mid_dim": 8,
+    "ffn_mode": "adapter",
+    "ffn_option": "parallel",
+    "ffn_adapter_layernorm_option": "none",
+    "ffn_adapter_init_option": "lora",
+    "ffn_adapter_scalar": "2",
+    "ffn_bn": 4,
+}
+LORA = {"attn_mode": "lora", "attn_option": "none", "attn_bn": 4, "lora_alpha": 8.0}
+LAYERS, WIDTH = 2, 32
+COMMANDS = {
+    "import": "from unipeft_run.interop.import_official import command; command()",
+    "eval": "from unipeft_run.cli import evaluate; evaluate()",
+}
+
+
+def official(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def mam_state() -> dict[str, torch.Tensor]:
+    """As the official code stores it, with all that it builds and never uses."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for wte, mlp in (("wte", "control_trans"), ("wte2", "control_trans2")):
+        shapes |= {
+            f"prompt_model.{wte}.weight": (3, WIDTH),
+            f"prompt_model.{mlp}.0.weight": (8, WIDTH),
+            f"prompt_model.{mlp}.0.bias": (8,),
+            f"prompt_model.{mlp}.2.weight": (LAYERS * 2 * WIDTH, 8),
+            f"prompt_model.{mlp}.2.bias": (LAYERS * 2 * WIDTH,),
+        }
+    for i in range(LAYERS):
+        for inside in ("", ".output"):
+            base = f"pretrained_model.roberta.encoder.layer.{i}{inside}.ef_ffn_adapter"
+            shapes |= {f"{base}.down_proj.weight": (4, WIDTH), f"{base}.down_proj.bias": (4,)}
+            shapes |= {f"{base}.up_proj.weight": (WIDTH, 4), f"{base}.up_proj.bias": (WIDTH,)}
+    return official(shapes)
+
+
+def lora_state() -> dict[str, torch.Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i in range(LAYERS):
+        for name in ("query", "value"):
+            base = f"pretrained_model.roberta.encoder.layer.{i}.attention.self.{name}"
+            shapes |= {f"{base}.ef_lora_A": (4, WIDTH), f"{base}.ef_lora_B": (WIDTH, 4)}
+    return official(shapes)
+
+
+class Files:
+    """A backbone, data and a checkpoint with a random head of its own, in one folder."""
+
+    def __init__(self, folder: Path, tune: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+        self.folder = folder
+        self.backbone, self.data = write_roberta(folder / "backbone"), write_sentiment(folder / "d")
+        self.checkpoint, self.options = folder / "checkpoint", folder / "options.json"
+        self.checkpoint.mkdir()
+        shutil.copy(self.backbone / "config.json", self.checkpoint)
+        frozen = load_file(self.backbone / "model.safetensors")
+        for name in frozen:
+            if name.startswith("classifier"):
+                frozen[name] = torch.randn_like(frozen[name])
+        self.state = state | {f"pretrained_model.{name}": t for name, t in frozen.items()}
+        self.state["pretrained_model.roberta.embeddings.position_ids"] = torch.arange(80)[None]
+        torch.save(self.state, self.checkpoint / "pytorch_model.bin")
+        self.tune = tune
+        self.options.write_text(json.dumps(tune))
+        self.run = folder / "run"
+        self.words = [f"task.path={self.data}", f"backbone.path={self.backbone}"]
+
+    def arguments(self) -> list[str]:
+        given = [self.checkpoint, "--options", self.options, "--out", self.run, *self.words]
+        return [str(word) for word in given]
+
+    def model(self) -> Any:
+        config = AutoConfig.from_pretrained(self.checkpoint)
+        return from_official(self.tune, config, self.state)
+
+
+@pytest.fixture
+def mam(tmp_path: Path) -> Files:
+    return Files(tmp_path, MAM, mam_state())
+
+
+def call(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(filter(None, sys.path))
+    return subprocess.run(
+        [sys.executable, "-c", COMMANDS[name], *words],
+        env={**os.environ, "PYTHONPATH": paths, "UNIPEFT_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@torch.no_grad()
+def by_hand(files: Files) -> dict[str, float]:
+    """Accuracy and loss of the official checkpoint on the test split, one sentence at a time."""
+    model, tokenizer = files.model(), AutoTokenizer.from_pretrained(files.backbone)
+    rows = [json.loads(line) for line in (files.data / "test.jsonl").read_text().splitlines()]
+    right, loss = 0, 0.0
+    for row in rows:
+        given = tokenizer(row["sentence"], return_tensors="pt")
+        logits = model(given["input_ids"], attention_mask=given["attention_mask"]).logits
+        right += int(logits.argmax() == row["label"])
+        loss += torch.nn.functional.cross_entropy(logits, torch.tensor([row["label"]])).item()
+    return {"test/accuracy": 100 * right / len(rows), "test/loss": loss / len(rows)}
+
+
+def test_what_is_imported_is_evaluated(mam: Files) -> None:
+    done = call("import", *mam.arguments(), folder=mam.folder)
+    assert done.returncode == 0, done.stderr
+    assert f"unipeft-eval run={mam.run}" in done.stdout
+    assert json.loads((mam.run / "status.json").read_text())["state"] == "done"
+    table = json.loads((mam.run / "parameters.json").read_text())
+    assert table["stored"] == LAYERS * (2 * 3 * WIDTH + 2 * 4 * WIDTH + 4 + WIDTH)
+    told = call("eval", f"run={mam.run}", folder=mam.folder)
+    assert told.returncode == 0, told.stderr
+    metrics = dict(line.split(" ") for line in told.stdout.splitlines())
+    for name, expected in by_hand(mam).items():
+        assert float(metrics[name]) == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_run_holds_the_official_model(mam: Files) -> None:
+    assert import_official.main(mam.arguments()) == 0
+    ids = torch.tensor([[0, 9, 8, 7, 2]])
+    torch.testing.assert_close(load_run(mam.run)(ids).logits, mam.model()(ids).logits)
+
+
+def test_a_lora_goes_on_to_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = Files(tmp_path, LORA, lora_state())
+    save_file(
+        {name: tensor.contiguous() for name, tensor in files.state.items()},
+        files.checkpoint / "model.safetensors",
+    )
+    (files.checkpoint / "pytorch_model.bin").unlink()
+    assert import_official.main([*files.arguments(), "method=lora_attn"]) == 0
+    assert export_peft.main([str(files.run), "--out", str(tmp_path / "peft")]) == 0
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (4, 8)
+    assert config["base_model_name_or_path"] == str(files.backbone)
+    assert config["target_modules"] == ["query", "value"]
+
+
+def test_what_peft_cannot_express_is_refused(
+    mam: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert import_official.main(mam.arguments()) == 0
+    assert export_peft.main([str(mam.run), "--out", str(mam.folder / "peft")]) == 2
+    assert "through the cache" in capsys.readouterr().err
+
+
+def test_a_run_is_not_written_over(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    assert import_official.main(mam.arguments()) == 0
+    assert import_official.main(mam.arguments()) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert import_official.main([*mam.arguments(), "--force"]) == 0
+
+
+def test_another_backbone_is_noticed(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    file = mam.backbone / "model.safetensors"
+    tensors = load_file(file)
+    tensors["roberta.encoder.layer.1.output.dense.weight"] += 0.01
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert import_official.main(mam.arguments()) == 2
+    assert "not the checkpoint's backbone: roberta.encoder.layer.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("prompt_model.wte.weight", "the state has no tensor prompt_model.wte.weight"),
+        ("pretrained_model.roberta.embeddings.LayerNorm.bias", "has no tensor roberta.embeddings"),
+    ],
+)
+def test_a_missing_tensor_is_named(
+    mam: Files, missing: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(
+        {name: tensor for name, tensor in mam.state.items() if name != missing},
+        mam.checkpoint / "pytorch_model.bin",
+    )
+    assert import_official.main(mam.arguments()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"attn_mdoe": "lora"}, "did you mean attn_mode"),
+        ({"attn_mode": "lisa"}, "attn_mode=lisa is not known"),
+        ({"ffn_adapter_scalar": "four"}, "neither a number nor learnable_scalar"),
+        ({"ffn_bn": 5}, "the options ask for the shape"),
+    ],
+)
+def test_wrong_options_are_named(mam: Files, changed: dict[str, Any], sentence: str) -> None:
+    config = AutoConfig.from_pretrained(mam.checkpoint)
+    with pytest.raises(ValueError, match=sentence):
+        from_official({**MAM, **changed}, config, mam.state)
+
+
+def test_a_checkpoints_config_holds_the_options_too(mam: Files) -> None:
+    file = mam.checkpoint / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **MAM}))
+    assert read_options(file) == completed(MAM)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "attn_mode"])
+def test_a_file_without_options_is_a_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "options.json").write_text(content)
+    with pytest.raises(UserError, match=r"options\.json"):
+        read_options(tmp_path / "options.json")
