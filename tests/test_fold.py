@@ -68,6 +68,14 @@ def test_mbart_reads_in_front_of_the_norm() -> None:
         fold(trained("mam", "mbart"))
 
 
+@pytest.mark.parametrize("family", TASKS)
+def test_what_reads_behind_the_norm_folds_in_every_family(family: str) -> None:
+    model = trained("mam", family, "representation@ffn=ffn_normed")
+    folded = fold(model)
+    assert error(model, folded, family) <= 1e-12
+    assert {delta.site.representation for _, delta in deltas(folded)} == {"attn.heads"}
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -58,6 +58,15 @@ def count(
     return table
 
 
+KEEP_SHAPE = (  # what counting meets whose result is as large as its first argument
+    torch.tanh,
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.zero_,
+    torch.Tensor.fill_,
+)
+
+
 class _ShapesOnly(TorchFunctionMode):
     """Leaves out draws and products, whose results have no numbers on the meta device.
 
@@ -68,10 +77,8 @@ class _ShapesOnly(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in KEEP_SHAPE:
             return given.get("tensor", args[0] if args else None)
-        if func is torch.Tensor.normal_:
-            return args[0]
         if func is torch.nn.functional.linear:
             return torch.empty(*args[0].shape[:-1], args[1].size(0))
         return (torch.empty if func is torch.randn else func)(*args, **given)

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import hydra.utils
 import torch
 import transformers
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
 from torch import nn
 
-from unipeft_run.attach import Slot, attach
+from unipeft_run.attach import attach
 from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.sites import TABLES
@@ -26,6 +25,8 @@ from unipeft_run.optim import build
 from unipeft_run.precision import autocast_type
 from unipeft_run.run import Inputs
 from unipeft_run.run_folder import RunFolder
+from unipeft_run.slots import built as built
+from unipeft_run.slots import folded as folded
 from unipeft_run.summary import closing, headline, named
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import trackers as build_trackers
@@ -170,27 +171,3 @@ class Experiment:
             precision=self.cfg["precision"],
             **{key: recipe[key] for key in FIT},
         )
-
-
-def built(slot: Mapping[str, Any] | None) -> Slot | None:
-    """A slot of the configuration as one of `attach`."""
-    if slot is None or slot.get("form") is None:
-        return None
-    form, composition = (hydra.utils.instantiate(slot[key]) for key in ("form", "composition"))
-    return Slot(
-        form=form,
-        composition=composition,
-        insertion=slot["insertion"],
-        representation=slot["representation"],
-    )
-
-
-def folded(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The slots under which the deltas hold just what is stored."""
-    slots = {}
-    for name in SLOTS:
-        if cfg[name] is not None:
-            form = cfg[name]["form"]
-            changes = hydra.utils.get_class(form["_target_"]).folded
-            slots[name] = {**cfg[name], "form": {**form, **changes}}
-    return slots

@@ -19,6 +19,7 @@ from unipeft_run.forms.vectors import Vectors
 from unipeft_run.insertions import parallel, sequential
 from unipeft_run.site import Site, Tap
 
+FEED_FORWARD = ("ffn", "ffn.normed")  # sites at a whole feed-forward
 # of the largest logit, or of 1: how far the folded logits may be from the others
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
@@ -94,7 +95,7 @@ def obstacle(delta: Delta, table: Backbone) -> str | None:
         return None
     if delta.insertion is sequential:
         return "it reads what the sub-layer puts out, and no two weights have it between them"
-    if delta.site.representation != "ffn":
+    if delta.site.representation not in FEED_FORWARD:
         return "it reads and writes at the two ends of more than one weight"
     if delta.site.read != _below(delta.site, table, "ffn.up", 0):
         return "it reads the stream in front of a LayerNorm that the feed-forward reads behind"
@@ -108,14 +109,14 @@ def host(delta: Delta, table: Backbone) -> str:
         return ""
     if delta.insertion is parallel and site.read.path == site.write.path:
         return site.write.path
-    if delta.insertion is sequential and site.representation == "ffn":
+    if delta.insertion is sequential and site.representation in FEED_FORWARD:
         return _below(site, table, "ffn.down", 1).path
     return site.write.path if delta.insertion is sequential else ""
 
 
 def _below(site: Site, table: Backbone, name: str, end: int) -> Tap:
     """The tap for x (end 0) or for h (end 1) of the site `name` of the feed-forward at `site`."""
-    up = table.ffn["ffn"].split(" -> ")[0].partition(":")[0]
+    up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
     layer = site.read.path.removesuffix(up).rstrip(".")
     return Tap.parse(table.ffn[name].split(" -> ")[end], layer)
 

@@ -19,39 +19,12 @@ from unipeft_run.forms.bottleneck import Bottleneck
 from unipeft_run.forms.memory import Memory, Query
 from unipeft_run.forms.vectors import Vectors
 from unipeft_run.interop.official_names import PROMPT, named_parameters, used_nowhere
+from unipeft_run.interop.options import completed
 
 Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
 
 WRAPPER = "pretrained_model."
-DEFAULTS: Options = {  # of the official option parser
-    "attn_mode": "none",
-    "attn_option": "concat",
-    "attn_composition": "add",
-    "attn_bn": 200,
-    "ffn_mode": "none",
-    "ffn_option": "none",
-    "ffn_bn": -1,
-    "ffn_adapter_layernorm_option": "in",
-    "ffn_adapter_init_option": "bert",
-    "ffn_adapter_scalar": "1",
-    "mid_dim": 800,
-    "prefix_dropout": 0.0,
-    "unfreeze_params": "ef_",
-    "lora_alpha": 32.0,
-    "lora_dropout": 0.0,
-    "lora_init": "lora",
-}
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "attn_mode": (
-        *("none", "prefix", "prefix_nomlp", "lora", "adapter", "prompt_tuning", "bitfit"),
-    ),
-    "attn_composition": ("add", "gate_add"),
-    "ffn_mode": ("none", "adapter", "lora"),
-    "ffn_adapter_layernorm_option": ("in", "out", "none"),
-    "ffn_adapter_init_option": ("bert", "lora"),
-    "lora_init": ("lora", "bert"),
-}
 QUERIES: Mapping[str, Query] = {
     "concat": "scaled",
     "cross_attn_noln": "scaled",
@@ -125,10 +98,8 @@ def slots_of(options: Options) -> dict[str, Slot | None]:
 
 
 def _complete(options: Options) -> Options:
-    """With the defaults, every word known. Raises ValueError."""
-    options = {**DEFAULTS, **options}
-    for name, words in CHOICES.items():
-        _choose(options, name, words)
+    """With the defaults, every word known, a gate only where a prefix is. Raises ValueError."""
+    options = completed(options)
     mode, gated = options["attn_mode"], options["attn_composition"] == "gate_add"
     if gated and mode != "none" and not mode.startswith("prefix"):
         raise ValueError(
@@ -145,7 +116,7 @@ def _choose(options: Options, name: str, words: Any) -> Any:
 
 def _words(options: Options) -> list[str]:
     """A parameter trains if its official name holds one of these (reference 2)."""
-    options = {**DEFAULTS, **options}
+    options = completed(options)
     if options["attn_mode"] == "bitfit":
         return ["bias"]
     if options["attn_mode"] == options["ffn_mode"] == "none":
@@ -215,19 +186,10 @@ def _ffn_adapter(options: Options) -> Slot:
         init=options["ffn_adapter_init_option"],
     )
     learned = scalar == "learnable_scalar"
-    composition = LearnedScale if learned else partial(Scaled, scale=_number(scalar))
+    composition = LearnedScale if learned else partial(Scaled, scale=float(scalar))
     option = _choose(options, "ffn_option", INSERTIONS)
     site = "ffn.block" if option == "pfeiffer" else "ffn"
     return _slot(form, [site], partial(composition, norm=norm == "out"), INSERTIONS[option])
-
-
-def _number(scalar: Any) -> float:
-    try:
-        return float(scalar)
-    except ValueError:
-        raise ValueError(
-            f"ffn_adapter_scalar {scalar!r} is neither a number nor learnable_scalar"
-        ) from None
 
 
 def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor) -> None:
@@ -262,5 +224,5 @@ def _check_rest(model: nn.Module, left: Tensors, options: Options) -> None:
     """Whatever the official code builds and never reads may be left, and nothing else."""
     used = {name for path, delta in deltas(model) for _, name, _ in named_parameters(path, delta)}
     for name in sorted(set(left) - used):
-        if not used_nowhere(name, {**DEFAULTS, **options}):
+        if not used_nowhere(name, completed(options)):
             raise ValueError(f"no place for the official tensor {name}")
