@@ -30,6 +30,7 @@ def train_help() -> str:
     words = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
     words += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
     words += [(f"{axis}@SLOT=", axis) for axis in AXES]
+    words += [("-m experiment=", "experiment")]
     lines = [_entry(word, options(group)) for word, group in words]
     return "\n".join(
         [

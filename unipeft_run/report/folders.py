@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.config import load, run_id
+import yaml
+
+from unipeft_run.config import run_id
 from unipeft_run.errors import UserError
 from unipeft_run.lock import is_running
+from unipeft_run.registry import LOADER
 
 MARKS = ("config.yaml", "status.json", "metrics.json")  # one of them makes a folder a run's
 STRINGS = ("task", "method", "scale", "backbone", "run_id", "primary")
@@ -91,14 +94,25 @@ def _read(folder: Path) -> Run:
     names += [name for name in NUMBERS if not is_number(metrics.get(name))]
     if names or metrics["primary"] not in metrics:
         raise _Left(f"damaged: metrics.json lacks {', '.join(names) or metrics['primary']}")
+    run = Run(folder, _config(folder), metrics, status.get("step"))
     try:
-        run = Run(folder, load(folder, allow=[""]), metrics, status.get("step"))
-        run.cell, run.config["backbone"]["weights"]  # whole enough to be compared
-        return run
-    except UserError as error:
-        raise _Left(f"damaged: {error}") from None
-    except (OSError, KeyError, TypeError, AttributeError):
+        run.cell, run.config["backbone"]["weights"], run.config["task"]["name"]  # to be compared by
+    except (KeyError, TypeError, AttributeError):
         raise _Left("damaged: config.yaml does not hold a whole configuration") from None
+    return run
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """As data: nothing of it is executed, and what newer runs also say may be missing."""
+    try:
+        config = yaml.load((folder / "config.yaml").read_bytes(), LOADER)
+    except FileNotFoundError:
+        raise _Left("damaged: there is no config.yaml in it") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise _Left(f"damaged: config.yaml: {str(error).splitlines()[0]}") from None
+    if not isinstance(config, dict):
+        raise _Left("damaged: config.yaml does not hold a configuration")
+    return config
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
