@@ -99,7 +99,9 @@ RULES = [
 
 OTHER = regex.compile(r"\p{C}")  # control, format, private and unassigned characters
 WHITE = regex.compile(r"\s+")
-SPECIAL = regex.compile(r"([^\p{Alphabetic}\p{Nd}\s.'`,\-])")
+# marks that Unicode counts among the letters since version 16: Perl's of the time did not
+LATER = "\u0363-\u036f\u0c04\u0f82\u0f83\u1dd3-\u1de6\U00011080\U00011081"
+SPECIAL = regex.compile(rf"([^\p{{Alphabetic}}\p{{Nd}}\s.'`,\-]|[{LATER}])")
 DOTS = re.compile(r"\.{2,}")
 COMMAS = [
     (regex.compile(pattern), plain)
@@ -109,7 +111,7 @@ COMMAS = [
         (r"(\p{N}),$", r"\1 ,"),  # elsewhere a comma between digits stays
     )
 ]
-LETTER = regex.compile(r"\p{Alphabetic}")
+LETTER = regex.compile(rf"(?![{LATER}])\p{{Alphabetic}}")
 LOWER = regex.compile(r"\p{Lowercase}")
 
 
