@@ -216,7 +216,7 @@ def test_a_missing_tensor_is_named(
         ({"attn_mdoe": "lora"}, "did you mean attn_mode"),
         ({"attn_mode": "lisa"}, "attn_mode=lisa is not known"),
         ({"ffn_adapter_scalar": "four"}, "neither a number nor learnable_scalar"),
-        ({"ffn_bn": 5}, "the options ask for the shape"),
+        ({"ffn_bn": 5}, "the options and the configuration make it"),
     ],
 )
 def test_wrong_options_are_named(mam: Files, changed: dict[str, Any], sentence: str) -> None:
