@@ -92,7 +92,8 @@ def test_a_run_folder_is_read_back_as_data(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_run_folder_names_only_our_own_classes(tmp_path: Path, target: Any) -> None:
-    config = {"attn": {"form": {"_target_": target}}}
+    mam = resolved(*MAM, "composition@attn=add")
+    config = {**mam, "attn": {**mam["attn"], "form": {"_target_": target}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="wants to run"):
         load(tmp_path)

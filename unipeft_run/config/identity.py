@@ -7,10 +7,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.resolve import resolve
 from unipeft_run.config.schema import SLOTS
@@ -60,8 +61,8 @@ def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     """The configuration in a run folder, as data: nothing of it is executed.
 
-    A `_target_` must name a class defined in this package, or start with a prefix in `allow`.
-    Raises `UserError`.
+    A `_target_` must name a class defined in this package, or start with a prefix in `allow`, and
+    the whole be a configuration that could run. Raises `UserError`.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -77,7 +78,11 @@ def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
             raise UserError(f"{file} wants to run {value}; if you trust it, allow=[{value}]")
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{file} holds an expression, {value}; a run's values are plain")
-    return cast("dict[str, Any]", config)
+    try:
+        return resolve(OmegaConf.create(config))
+    except (UserError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} does not hold a whole configuration: {reason}") from None
 
 
 def _resolved(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
