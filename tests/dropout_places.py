@@ -1,4 +1,4 @@
-"""Checks of where the dropouts sit, in seeded training passes: each is true of the official code."""
+"""Where the dropouts sit, in seeded training passes: each check is true of the official code."""
 
 from typing import Any
 

@@ -108,7 +108,9 @@ EXPLAINED = {
     "form@ffn=memory": "slot ffn: illegal: form memory needs the queries",
     "form@ffn=bottleneck composition@ffn=gated": "slot ffn: illegal: composition gated needs",
     "representation@ffn=heads": "belongs to slot attn",
-    "composition@attn=add attn.composition.norm=true form@attn=memory": "not a head",
+    "composition@attn=add attn.composition.norm=true form@attn=memory representation@attn=heads": (
+        "not a head"
+    ),
     "method=mam composition@ffn=gated": "illegal: slot ffn: composition gated",
     "method=mam": "slot attn: legal",
     "method=bitfit": "*bias trains",

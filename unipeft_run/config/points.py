@@ -100,8 +100,9 @@ def reasons(point: Point, changes: Sequence[str] = ()) -> list[str]:
         check_slot(point.slot, content)
     except Illegal as first:
         sites = content["representation"]["sites"]
-        every = [sentence for site in sites for sentence in objections(site, content)]
-        return every or [str(first)]
+        if not set(sites) <= set(SITES[point.slot]):
+            return [str(first)]
+        return [sentence for site in sites for sentence in objections(site, content)]
     return []
 
 
