@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -79,10 +79,11 @@ def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{file} holds an expression, {value}; a run's values are plain")
     try:
-        return resolve(OmegaConf.create(config))
+        resolve(OmegaConf.create(config))
     except (UserError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} does not hold a whole configuration: {reason}") from None
+    return cast("dict[str, Any]", config)
 
 
 def _resolved(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
