@@ -62,7 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read the folder `path`; `DamagedCheckpoint` names the file that is not as it was written."""
     try:
         sums = json.loads((path / CHECKSUMS).read_bytes())
-        wrong = [name for name in (TENSORS, STATE) if _sha256(path / name) != sums[name]]
+        wrong = [name for name in (TENSORS, STATE) if sha256(path / name) != sums[name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
     if wrong:
@@ -81,13 +81,14 @@ def _write(folder: Path, content: Checkpoint) -> None:
         number = errno.ENOSPC if full else errno.EIO
         raise OSError(number, str(error), str(folder / TENSORS)) from error
     (folder / STATE).write_text(json.dumps(content.state), encoding="utf-8")
-    sums = {name: _sha256(folder / name) for name in (TENSORS, STATE)}
+    sums = {name: sha256(folder / name) for name in (TENSORS, STATE)}
     (folder / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
     for name in (TENSORS, STATE, CHECKSUMS, "."):
         sync(folder / name)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The checksum of a file's content, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unipeft_run.attach import PREFIX, deltas
+from unipeft_run.checkpoint import sha256
 from unipeft_run.counts import tabulate
 from unipeft_run.errors import UserError
 
@@ -36,15 +38,35 @@ def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save_delta(model: nn.Module, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write both files to `folder`; `recipe` is the resolved slots, `unfreeze` and backbone."""
     save_file(_copies(dict(stored_tensors(model))), folder / TENSORS)
-    (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    written = {**recipe, "sha256": sha256(folder / TENSORS)}
+    (folder / RECIPE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of `folder`. Raises UserError where they are missing or not as written."""
+    file, recipe = folder / TENSORS, folder / RECIPE
+    for name in (file, recipe):
+        if not name.is_file():
+            raise UserError(f"{folder} holds no finished run: there is no {name.name} in it")
+    try:
+        written = json.loads(recipe.read_bytes()).get("sha256")
+    except (ValueError, AttributeError):
+        raise UserError(f"{recipe} is damaged: it holds no JSON object") from None
+    if written not in (None, sha256(file)):
+        raise UserError(f"{file} is damaged: its checksum is not the one in {RECIPE}")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged: {error}") from None
 
 
 def load_delta(model: nn.Module, folder: Path) -> None:
     """Load the tensors into a model that has been attached by the folded recipe.
 
-    Raises UserError where a tensor is missing, left over or of another shape.
+    Raises UserError where a file is missing or damaged, or a tensor is missing, left over or of
+    another shape.
     """
-    found = load_file(folder / TENSORS)
+    found = read_tensors(folder)
     wanted = dict(stored_tensors(model))
     if found.keys() != wanted.keys():
         name = min(found.keys() ^ wanted.keys())
