@@ -78,6 +78,8 @@ def build(
         model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
     )
     warmup = warmup_steps or math.ceil(warmup_ratio * total_steps)
+    if warmup == total_steps:
+        warmup -= 1  # the schedules divide by the number of updates after it
     return optimizer, build_schedule(optimizer, total_steps, schedule, warmup, lr_end)
 
 
