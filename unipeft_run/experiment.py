@@ -13,7 +13,7 @@ from torch import nn
 
 from unipeft_run.attach import attach
 from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.load import load_backbone
+from unipeft_run.backbones.load import load_backbone, load_tokenizer
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.batching import Collator, train_loader
 from unipeft_run.config.schema import SLOTS
@@ -53,7 +53,7 @@ class Experiment:
         self.cfg, self.console = cfg, Console(**cfg["tracking"]["console"])
         self.task, self.splits = inputs.task, inputs.splits
         set_seed(cfg["seed"])
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(inputs.backbone)
+        self.tokenizer = load_tokenizer(inputs.backbone)
         self.encoded = self.task.encode(self.splits, self.tokenizer)
         table = TABLES[cfg["backbone"]["family"]]
         self.model = load_backbone(

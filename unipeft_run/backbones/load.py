@@ -1,6 +1,8 @@
 """A backbone from what `locate` found, or random."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import transformers
@@ -21,13 +23,64 @@ def load_backbone(
     """The transformers model of `family` from `source`, in float32 and eval mode.
 
     `weights="random"` builds it from its configuration alone; `num_labels` sizes a classifier;
-    `config` overrides fields of the configuration.
+    `config` overrides fields of the configuration. Raises UserError for a source that is damaged,
+    or that lacks weights other than the classifier's.
     """
     changes = {**(config or {}), **({"num_labels": num_labels} if num_labels else {})}
-    loaded = transformers.AutoConfig.from_pretrained(source, **changes)
+    with readable(source):
+        loaded = transformers.AutoConfig.from_pretrained(source, **changes)
     if loaded.model_type != family:
         raise UserError(f"{source} holds a {loaded.model_type}, not a {family}")
     cls = getattr(transformers, TABLES[family].model)
     if weights == "random":
         return cls(loaded).eval()  # type: ignore[no-any-return]
-    return cls.from_pretrained(source, config=loaded, dtype="float32").eval()  # type: ignore[no-any-return]
+    with readable(source):
+        model, report = cls.from_pretrained(
+            source,
+            config=loaded,
+            dtype="float32",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a classifier's; of others `_refuse_random` knows
+        )
+    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    _refuse_random(source, model, fresh, TABLES[family].head)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer that belongs to `source`. Raises UserError for a source that is damaged."""
+    with readable(source):
+        return transformers.AutoTokenizer.from_pretrained(source)
+
+
+def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequence[str]) -> None:
+    """Raise UserError if of the `fresh` parameters, not in the source, some are not the head's."""
+    random = [
+        name
+        for name, _ in model.named_parameters()
+        if name in fresh and not any(fnmatchcase(name, pattern) for pattern in head)
+    ]
+    if random:
+        raise UserError(f"{source} lacks {len(random)} weights of the model, {random[0]} for one")
+
+
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Whatever a library raises for a `source` that is not whole becomes a UserError.
+
+    Without transformers' own report and progress bar: what matters of it is a UserError too.
+    """
+    words = transformers.utils.logging
+    verbosity = words.get_verbosity()
+    words.set_verbosity_error()
+    words.disable_progress_bar()
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries leave open of which kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{source} cannot be loaded: {reason}") from error
+    finally:
+        words.set_verbosity(verbosity)
+        words.enable_progress_bar()
