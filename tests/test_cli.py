@@ -9,11 +9,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import resolve, run_folder
+from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -201,7 +202,7 @@ def test_ranges_and_globs_are_grids_too(train: Train, runs: list[Any]) -> None:
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text("task: {_target_: unipeft_run.tasks.sst2.SST2}\n")
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolve(compose(SST2))))
     return folder
 
 
