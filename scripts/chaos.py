@@ -65,11 +65,12 @@ class Forked:
     def _train(self, words: Sequence[str], environment: dict[str, str], printed: Path) -> None:
         from unipeft_run.cli import train
 
-        with printed.open("w") as file:
-            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         os.environ.update(environment)
         sys.argv = ["unipeft-train", *words]
-        train()
+        with printed.open("w", buffering=1) as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = file  # a test runner has its own here
+            train()
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
