@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.space import is_ours
-from unipeft_run.config.words import Illegal, options, unknown_choice
+from unipeft_run.config.words import Illegal, options, shown, unknown_choice
 from unipeft_run.errors import UserError
 
 Resolved = dict[str, Any]
@@ -28,13 +29,17 @@ CHOICES = {
     "*.form.query": ("reference", "scaled", "unscaled", "normed", "normed_unscaled"),
 }
 ONE_OR_MORE = ("1 or more", lambda n: n >= 1)
+WHOLE = ("whole and 1 or more", lambda n: isinstance(n, int) and n >= 1)
 ABOVE_ZERO = ("above 0", lambda n: n > 0)
 NOT_NEGATIVE = ("0 or more", lambda n: n >= 0)
 SHARE = ("from 0 to below 1", lambda n: 0 <= n < 1)
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "*.bottleneck": ONE_OR_MORE,
     "*.scale": ABOVE_ZERO,
-    "*.form.mlp_width": ONE_OR_MORE,
+    "*.composition.scale": ABOVE_ZERO,
+    "*.form.rank": WHOLE,
+    "*.form.length": WHOLE,
+    "*.form.mlp_width": WHOLE,
     "*.form.dropout": SHARE,
     "*.form.input_dropout": SHARE,
     "recipe.max_steps": ONE_OR_MORE,
@@ -82,6 +87,7 @@ def check(config: Resolved) -> None:
     for pattern, (words, holds) in NUMBERS.items():
         for path, value in _values(config, pattern):
             _check_number(path, value, words, holds)
+    _check_names(config)
     _check_backbone(config)
     _check_recipe(config)
     _check_head(config)
@@ -112,6 +118,13 @@ def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bo
     if not (number and math.isfinite(value) and holds(value)):
         shown = f"{value:g}" if isinstance(value, float) else value
         raise UserError(f"{path}={shown} is not a number that is {words}")
+
+
+def _check_names(config: Resolved) -> None:
+    """What the run folder is called by, which must stay below the output folder."""
+    for key, name in (("task.name", config["task"].get("name")), ("method", config["method"])):
+        if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
+            raise UserError(f"{key}={shown(name)} is not a name of letters, digits, _ and -")
 
 
 def _check_backbone(config: Resolved) -> None:
