@@ -58,7 +58,8 @@ def test_none_alone_trains_nothing() -> None:
         "attn.representation.sites=[attn.head]", "attn.representation.stacks=[]", "unfreeze=3",
         "attn=3", "foo=3", "ffn.foo=3", "seed=${foo}", "task.max_source_length=0",
         "task.name=0.5", "task.name=../elsewhere", "method=a/b",
-        "ffn.form.rank=2.5", "ffn.form.rank=[1]", "attn.form.length=true", "ffn.composition.scale=-1",
+        "ffn.form.rank=2.5", "ffn.form.rank=[1]", "attn.form.length=null",
+        "attn.form.length=1000000000000000000000", "ffn.composition.scale=-1",
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:

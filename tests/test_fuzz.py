@@ -24,7 +24,7 @@ from unipeft_run import cli
 from unipeft_run.config import complaints, compose
 
 SEED = 20220429
-COMMAND_LINES, FINISHED, STOPPED, INPUTS = 100, 80, 8, 12
+COMMAND_LINES, FINISHED, STOPPED, INPUTS = 110, 78, 6, 6
 HEADLINE = 8  # lines that say what is trained, before a checkpoint is read
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 TRAIN = (

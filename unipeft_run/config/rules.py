@@ -29,7 +29,7 @@ CHOICES = {
     "*.form.query": ("reference", "scaled", "unscaled", "normed", "normed_unscaled"),
 }
 ONE_OR_MORE = ("1 or more", lambda n: n >= 1)
-WHOLE = ("whole and 1 or more", lambda n: isinstance(n, int) and n >= 1)
+WHOLE = ("whole, from 1 to a billion", lambda n: isinstance(n, int) and 1 <= n <= 10**9)
 ABOVE_ZERO = ("above 0", lambda n: n > 0)
 NOT_NEGATIVE = ("0 or more", lambda n: n >= 0)
 SHARE = ("from 0 to below 1", lambda n: 0 <= n < 1)
@@ -87,6 +87,7 @@ def check(config: Resolved) -> None:
     for pattern, (words, holds) in NUMBERS.items():
         for path, value in _values(config, pattern):
             _check_number(path, value, words, holds)
+    _check_sizes(config)
     _check_names(config)
     _check_backbone(config)
     _check_recipe(config)
@@ -118,6 +119,15 @@ def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bo
     if not (number and math.isfinite(value) and holds(value)):
         shown = f"{value:g}" if isinstance(value, float) else value
         raise UserError(f"{path}={shown} is not a number that is {words}")
+
+
+def _check_sizes(config: Resolved) -> None:
+    """The numbers that no form of ours can do without."""
+    for slot in SLOTS:
+        form = config[slot]["form"] if config[slot] else {}
+        for key in ("rank", "length"):
+            if is_ours(form) and key in form and form[key] is None:
+                raise UserError(f"{slot}.form.{key} cannot be null")
 
 
 def _check_names(config: Resolved) -> None:
