@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 
-.PHONY: help install demo test lint types clean
+.PHONY: help install demo test slow lint types clean
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -19,6 +19,9 @@ demo: install ## train MAM on film-review sentiment, in miniature: a few minutes
 
 test: install ## the tests: no network beyond the install
 	$(BIN)/pytest -q -n 2 -m "not slow"
+
+slow: install ## the tests that take minutes: 200 wrong inputs, killed runs, the compiler
+	$(BIN)/pytest -q -n 2 -m slow
 
 lint: install ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

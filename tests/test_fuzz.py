@@ -23,6 +23,7 @@ from tiny_fuzz import copied, damaged, snapshot, wrong_words
 from unipeft_run import cli
 from unipeft_run.config import complaints, compose
 
+pytestmark = pytest.mark.slow
 SEED = 20220429
 COMMAND_LINES, FINISHED, STOPPED, INPUTS = 110, 78, 6, 6
 HEADLINE = 8  # lines that say what is trained, before a checkpoint is read

@@ -181,7 +181,8 @@ def test_the_line_is_what_real_models_store(
     family: str, task: str, method: str, tmp_path: Path
 ) -> None:
     backbone(family).config.save_pretrained(tmp_path)
-    words = [f"task={task}", f"method={method}", "scale=mini", f"backbone.path={tmp_path}"]
+    words = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
+    words.append(f"backbone.path={tmp_path}")
     cfg = resolve(compose(words))
     slots = tuple(slot for slot in SLOTS if cfg[slot] is not None)
     line = measure(words, slots)

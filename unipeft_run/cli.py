@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -107,10 +108,15 @@ def main(command: Command, argv: Sequence[str]) -> int:
 def _main(command: Command, argv: Sequence[str]) -> int:
     if not argv:
         raise UserError(command.when_empty())
+    if "--version" in argv:  # before Hydra prints its own
+        print(f"unipeft {version('unipeft')}")
+        return 0
     args = _parse(argv)
     if args.help:
         print(command.help())
         return 0
+    if args.multirun and args.cfg:
+        raise UserError("--cfg shows one configuration; leave out -m and the lists")
     if args.multirun:
         return multirun(command.config_name, args.overrides, command.job, command.check)
     if not (args.shell_completion or args.hydra_help):

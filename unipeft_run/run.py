@@ -100,6 +100,10 @@ def gather(cfg: Mapping[str, Any]) -> Inputs:
     """Load the data, find the backbone. Raises UserError, within seconds, for what is missing."""
     settings = {**cfg["task"], "limit": cfg["limit"]}
     module, _, name = settings.pop("_target_").rpartition(".")
-    task = getattr(importlib.import_module(module), name)(**settings)
+    try:
+        task = getattr(importlib.import_module(module), name)(**settings)
+    except TypeError as problem:  # a key that was added with +
+        raise UserError(f"task {settings['name']}: {problem}") from None
+    splits = task.load()
     source = locate(**{key: cfg["backbone"][key] for key in ("name", "hub", "path")})
-    return Inputs(task, task.load(), source)
+    return Inputs(task, splits, source)
