@@ -209,6 +209,14 @@ def test_members_of_an_archive(tmp_path: Path) -> None:
         pypi.member(tmp_path / "a.tar.gz", "y.txt")
 
 
+def test_the_first_rows_of_a_split_are_a_fair_sample(tmp_path: Path) -> None:
+    rows = [{"label": int(number >= 500), "idx": number} for number in range(1000)]
+    write_splits(tmp_path, {"train": rows}, {})
+    written = list(read_jsonl(tmp_path / "train.jsonl"))
+    assert sorted(row["idx"] for row in written) == list(range(1000))
+    assert 35 <= sum(row["label"] for row in written[:100]) <= 65
+
+
 def test_write_splits_accounts_for_itself(tmp_path: Path) -> None:
     write_splits(tmp_path, {"train": [{"a": "ă"}], "test": []}, {"licence": "free"})
     assert read_jsonl(tmp_path / "train.jsonl") == [{"a": "ă"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ Row = dict[str, Any]
 
 # Part of a built folder's name: raised whenever a split rule or a cleaning rule changes, so that an
 # old cache is left alone instead of being taken for the new data.
-RECIPE = "1"
+RECIPE = "2"
 
 
 def cache_root() -> Path:
@@ -59,9 +60,17 @@ def read_jsonl(path: Path) -> list[Row]:
         return [json.loads(line) for line in lines]
 
 
+def _place(row: Row) -> bytes:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+
+
 def write_splits(folder: Path, splits: Mapping[str, list[Row]], source: Mapping[str, Any]) -> None:
-    """`{split}.jsonl` for each split and `source.json`, the account of where it came from."""
+    """`{split}.jsonl` for each split and `source.json`, the account of where it came from.
+
+    Rows stand in the order of their hashes: the sources are sorted by label or name, and the first
+    rows of a split (`limit`, `recipe.eval_limit`) are to be a fair sample of it.
+    """
     for split, rows in splits.items():
-        write_jsonl(folder / f"{split}.jsonl", rows)
+        write_jsonl(folder / f"{split}.jsonl", sorted(rows, key=_place))
     counts = {split: len(rows) for split, rows in splits.items()}
     write_json(folder / "source.json", {**source, "counts": counts})
