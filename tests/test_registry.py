@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs") / "outputs"
     for number, state in enumerate(("done", "failed", "diverged", "stale")):
         make(root, state, f"seed={number}")
-    make(root, "done", "method=lora_attn", "optim.lr=0.0005")
+    make(root, "done", "method=lora_attn", "optim.lr=0.0003")
     return root
 
 
@@ -81,7 +81,7 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
         (["seed=1,2"], [1, 2]),
         (["state=failed,diverged", "seed=1"], [1]),
         (["method=lora_*"], [42]),
-        (["optim.lr=5e-4"], [42]),
+        (["optim.lr=3e-4"], [42]),
         (["ffn=null"], [42]),
         (["backbone=roberta_mini", "ffn=*", "ffn.insertion=parallel"], [0, 1, 2, 3]),
         (["recipe.epochs=null", "seed=0"], [0]),

@@ -97,7 +97,7 @@ def test_differences_are_named_in_the_words_of_the_command_line(
     make_run(*base, "composition@ffn=add")
     make_run(*base, "optim.lr=1e-4")
     labels = {row["method"] for row in sheet(capsys, "outputs")}
-    assert "mam ffn.composition=Add optim.lr=0.001" in labels
+    assert "mam ffn.composition=Add optim.lr=0.0005" in labels
     assert "mam ffn.composition=Scaled optim.lr=0.0001" in labels
 
 
