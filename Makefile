@@ -21,7 +21,7 @@ test: install ## the tests: no network beyond the install
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
 slow: install ## the tests that take minutes: 200 wrong inputs, killed runs, the compiler
-	$(BIN)/pytest -q -n 2 -m slow
+	$(BIN)/pytest -q -n 2 -m slow --timeout 2400
 
 lint: install ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
