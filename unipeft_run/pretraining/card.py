@@ -31,8 +31,10 @@ def card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
         [
             f"# {miniature.name}\n",
             f"A miniature {miniature.family} for trials on a CPU: only for comparing methods.\n",
-            f"{schedule.steps} steps of at most about {schedule.tokens} positions, seed "
-            f"{schedule.seed}, AdamW, learning rate {schedule.lr:g}, cosine; examples: {shares}.\n",
+            f"{curve[-1]['step']} steps in {curve[-1]['stage']} stage(s), each with its warm-up "
+            f"and cosine; the last: {schedule.steps} steps of at most about {schedule.tokens} "
+            f"positions, seed {schedule.seed}, AdamW, learning rate {schedule.lr:g}; examples: "
+            f"{shares}.\n",
             "Never seen in any form: the validation and test splits of the miniature tasks, and "
             "the synopses of Debian descriptions as targets.\n",
             LICENCES,

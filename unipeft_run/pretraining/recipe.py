@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from unipeft_run.pretraining import corpus as corpora
@@ -19,6 +22,9 @@ from unipeft_run.pretraining.tokenizer import IDS
 from unipeft_run.pretraining.train import Pretraining, Schedule, held_out_batches
 from unipeft_run.sources import fetch
 from unipeft_run.sources.cache import read_jsonl, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DROPOUT = 0.1  # of the finished model; pretraining sees most text once and uses none
 HELD_OUT_EXAMPLES = 96
@@ -33,8 +39,12 @@ def validation_corpus() -> Corpus:
     return Corpus(english, {"manual pages": [ro for _, ro in pairs]}, pairs, documents)
 
 
-def pretrain(name: str, folder: Path, schedule: Schedule) -> None:
-    """Train the miniature `name` into `folder`, a model folder for `from_pretrained`."""
+def pretrain(name: str, folder: Path, schedule: Schedule, start: Path | None = None) -> None:
+    """Train the miniature `name` into `folder`, a model folder for `from_pretrained`.
+
+    `start`: a folder of the same miniature, whose tokenizer, weights and loss curve this stage
+    goes on from, with a new optimiser and schedule.
+    """
     random.seed(schedule.seed)
     np.random.seed(schedule.seed)
     torch.manual_seed(schedule.seed)
@@ -43,17 +53,29 @@ def pretrain(name: str, folder: Path, schedule: Schedule) -> None:
     (folder / "loss_curve.jsonl").unlink(missing_ok=True)
     corpus = corpora.cached()
     write_json(folder / "corpus.json", {"characters": corpus.sizes(), "pairs": len(corpus.pairs)})
-    tokenizer = bpe.train(corpus)
-    check_ids(tokenizer)
-    bpe.save(tokenizer, miniature.family, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = miniature.model(dropout=0.0).to(device)
+    if start is None:
+        bpe.save(bpe.train(corpus), miniature.family, folder)
+    else:
+        take_up(model, start, folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    check_ids(tokenizer)
     save_configs(name, folder)
     held_out = Mixture(validation_corpus(), tokenizer, miniature.shares, seed=0)
     batches = held_out_batches(held_out, miniature, HELD_OUT_EXAMPLES)
     mixture = Mixture(corpus, tokenizer, miniature.shares, schedule.seed)
     Pretraining(model, miniature, schedule, folder).fit(mixture, batches)
     (folder / "README.md").write_text(card(miniature, schedule, folder), encoding="utf-8")
+
+
+def take_up(model: PreTrainedModel, start: Path, folder: Path) -> None:
+    """Give `model` the weights in `start`, and `folder` its tokenizer and loss curve."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "loss_curve.jsonl"):
+        shutil.copy(start / name, folder)
+    missing, unexpected = model.load_state_dict(load_file(start / "model.safetensors"), False)
+    tied = {name for name in missing if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
+    assert not unexpected and tied == set(missing), (missing, unexpected)
 
 
 def check_ids(tokenizer: Tokenizer) -> None:

@@ -15,6 +15,7 @@ import torch
 from unipeft_run.pretraining.batches import Batch, batches, in_order
 from unipeft_run.pretraining.miniatures import Miniature
 from unipeft_run.pretraining.tokenizer import IDS
+from unipeft_run.sources.cache import read_jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,7 +72,7 @@ def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
 
 
 class Pretraining:
-    """The loop; Each evaluation saves the weights so far; an interrupted run is not resumed."""
+    """The loop. Each evaluation saves the weights so far; an interrupted run is not resumed."""
 
     def __init__(
         self, model: PreTrainedModel, miniature: Miniature, schedule: Schedule, folder: Path
@@ -81,6 +82,7 @@ class Pretraining:
         self.optimizer = optimizer_of(model, schedule)
         self.started = time.perf_counter()
         self.tokens = 0
+        self.before = last_entry(folder)
 
     def fit(self, mixture: Mixture, held_out: list[Batch]) -> None:
         framed = map(self.miniature.frame, mixture)
@@ -120,8 +122,9 @@ class Pretraining:
     def record(self, step: int, recent: list[float], held_out: list[Batch]) -> None:
         """A line of `loss_curve.jsonl`, and the weights so far."""
         entry = {
-            "step": step,
-            "tokens": self.tokens,
+            "stage": self.before["stage"] + 1,
+            "step": self.before["step"] + step,
+            "tokens": self.before["tokens"] + self.tokens,
             "seconds": round(time.perf_counter() - self.started),
             "train/loss": round(sum(recent) / len(recent), 4),
             "held_out/infilling_loss": round(held_out_loss(self.model, held_out), 4),
@@ -130,6 +133,13 @@ class Pretraining:
         with (self.folder / "loss_curve.jsonl").open("a", encoding="utf-8") as curve:
             curve.write(json.dumps(entry) + "\n")
         save_weights(self.model, self.folder)
+
+
+def last_entry(folder: Path) -> dict[str, int]:
+    """Where the loss curve in `folder` stands: what earlier stages did."""
+    curve = folder / "loss_curve.jsonl"
+    entries = read_jsonl(curve) if curve.exists() else []
+    return {"stage": 0, "step": 0, "tokens": 0} | (entries[-1] if entries else {})
 
 
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
