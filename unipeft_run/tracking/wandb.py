@@ -7,19 +7,17 @@ train.jsonl has everything, so nothing is lost where this tracker goes off.
 from __future__ import annotations
 
 import logging
-import netrc
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
-from unipeft_run.tracking import Record, Tracker
+from unipeft_run.tracking import Record, Tracker, wandb_server
 from unipeft_run.tracking.content import axes, tables, tags
+from unipeft_run.tracking.jsonl import records
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Job = Callable[["Run"], object]
 
-CONNECTING, UPLOADING = 15, 60  # seconds of patience with a server
+CONNECTING, UPLOADING = 15, 30  # seconds of patience with a server
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +36,9 @@ class WandB(Tracker):
     `mode` auto: what $WANDB_MODE says, else online where there is a key ($WANDB_API_KEY or
     netrc), else offline; online that cannot be had becomes offline. `job_type` is the method
     unless given, `group` the task and its scale, and the axes are tags beside those given.
-    `problem`: why the run is not there, or not whole; None while all is well. A record of a step
-    that the server has already is dropped there, so a replayed run is not doubled.
+    `problem`: why the run is not there, or not whole; None while all is well. A row there is a
+    record here, with its place in train.jsonl as W&B's own step and ours beside it as `step`: what
+    the server has already is not sent again, so a run taken up or replayed is never doubled.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class WandB(Tracker):
         }
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self._exit_code, self._step = 1, 0
+        self._exit_code, self._place = 1, 0  # of the next record among those of the run
         self.problem: str | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
@@ -85,11 +84,21 @@ class WandB(Tracker):
         self._thread = Thread(target=self._work, args=(wandb, config), daemon=True)
         self._thread.start()
 
+    def begin(self, step: int, total: int) -> None:
+        """Find the place of the next record: after those of the run before it was stopped."""
+        found = records(self._folder / "train.jsonl") if step else []
+        self._place = sum(record["step"] <= step for record in found)
+
     def log(self, record: Record, step: int) -> None:
         """Queue a record; returns at once."""
         numbers = {key: value for key, value in record.items() if value is not None}
-        self._step = step
-        self._put(lambda run: run.log(numbers, step=step))
+        place, self._place = self._place, self._place + 1
+
+        def send(run: Run) -> None:
+            if place >= run.starting_step:  # where the server's rows end
+                run.log({"step": step, **numbers}, step=place)
+
+        self._put(send)
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
         """Queue tables and summary, close the run and wait for that, within reason."""
@@ -112,8 +121,7 @@ class WandB(Tracker):
             name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
             for name, (columns, rows) in tables(self._folder)
         }
-        if found:
-            run.log(found, step=self._step)
+        run.summary.update(found)  # not a row: one that is sent again replaces the one before
 
     def _put(self, job: Job | None) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -127,8 +135,19 @@ class WandB(Tracker):
                     job(run)
             finally:
                 run.finish(exit_code=self._exit_code)
+            if not run.offline:
+                self._check_rows(run)
         except Exception as error:  # whatever it is, training goes on
             self._say_off(error)
+
+    def _check_rows(self, run: Run) -> None:
+        """Raise where the server lacks rows: what it refused, `finish` does not tell."""
+        deadline, pause = time.monotonic() + CONNECTING, 0.5
+        while (there := wandb_server.rows(run.entity, run.project, run.id)) < self._place:
+            if time.monotonic() + pause > deadline:
+                raise OSError(f"the server has {there} of {self._place} records")
+            time.sleep(pause)
+            pause *= 2
 
     def _say_off(self, error: Exception) -> None:
         self.problem = f"Weights & Biases is off for this run: {_first_line(error)}"
@@ -137,9 +156,13 @@ class WandB(Tracker):
     def _open(self, wandb: Any, config: Mapping[str, Any]) -> Run:
         wandb.setup(wandb.Settings(silent=True))
         if self._mode != "auto":
-            return self._init(wandb, config, self._mode)
+            try:
+                return self._init(wandb, config, self._mode)
+            except Exception:
+                wandb.teardown()  # or else the run counts as open
+                raise
         try:
-            _knock()
+            wandb_server.knock()
             return self._init(wandb, config, "online")
         except Exception as error:
             self.problem = f"Weights & Biases is offline for this run: {_first_line(error)}"
@@ -156,6 +179,7 @@ class WandB(Tracker):
             x_save_requirements=False,
             init_timeout=CONNECTING,
             finish_timeout=UPLOADING,
+            finish_timeout_raises=True,
         )
         resume = "allow" if mode == "online" else None  # without a server there is nothing to ask
         run: Run = wandb.init(
@@ -167,6 +191,7 @@ class WandB(Tracker):
             settings=settings,
             reinit="create_new",
         )
+        run.define_metric("*", step_metric="step")
         return run
 
 
@@ -183,30 +208,7 @@ def _resolve(mode: Mode) -> Mode:
     wanted = os.environ.get("WANDB_MODE", "")
     if wanted in ("online", "offline", "disabled"):
         return cast(Mode, wanted)
-    return "auto" if _has_key() else "offline"
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(_server()).netloc
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _server() -> str:
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-
-
-def _knock() -> None:
-    """Raise where no server is; much sooner than wandb itself gives up."""
-    try:
-        urlopen(_server(), timeout=5).close()
-    except HTTPError as answer:
-        if answer.code >= 500:
-            raise
+    return "auto" if wandb_server.key() else "offline"
 
 
 def _first_line(error: Exception) -> str:
