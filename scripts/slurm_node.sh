@@ -2,7 +2,13 @@
 # A Slurm of one node on this machine, for trying hydra/launcher=submitit_slurm. As root, on Debian:
 #     apt-get install slurmctld slurmd slurm-client munge
 #     sh scripts/slurm_node.sh
+#     sh scripts/slurm_node.sh stop
 set -e
+if [ "$1" = stop ]; then
+    scontrol shutdown
+    kill "$(cat /run/munge/munged.pid)"
+    exit
+fi
 cpus=$(nproc)
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 mkdir -p /etc/slurm /run/munge /var/spool/slurmctld /var/spool/slurmd

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hydra import version
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from unipeft_run.config import compose
 from unipeft_run.config.cells import expand
 from unipeft_run.config.words import Illegal, conf_dir
+from unipeft_run.engines import Engine, in_rounds
+from unipeft_run.engines.worker import Job
 from unipeft_run.errors import UserError
 from unipeft_run.outcome import Outcome, ended, exit_code
 
-Job = Callable[[DictConfig], Outcome]
 Check = Callable[[DictConfig], Hashable]  # what the run is, so that none is run twice; UserError
 Cell = list[str]
-WORKER_LOST = (  # of joblib, submitit and Ray
-    "TerminatedWorkerError",
-    "UncompletedJobError",
-    "FailedJobError",
-    "WorkerCrashedError",
-)
 WIDEST = 10_000  # characters of a line: a table is as wide as it is, no cell of it wrapped
 
 
@@ -108,40 +101,16 @@ def _judge(
 def _launch(
     hydra: Hydra, config_name: str, settings: Sequence[str], cells: Sequence[Cell], job: Job
 ) -> list[Outcome]:
-    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of the launcher.
-
-    One whose worker was killed is started again: what is done is skipped, the rest goes on.
-    """
+    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of its workers."""
     config = hydra.compose_config(
         config_name,
         [*settings, *cells[0]],
         run_mode=RunMode.MULTIRUN,
         with_log_configuration=False,
     )
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=job, config=config
-    )
-    for last in (False, False, True):
-        try:
-            return [_outcome(back) for back in launcher.launch(cells, initial_job_idx=0)]
-        except UserError:
-            raise
-        except Exception as failure:
-            name, text = type(failure).__name__, str(failure).strip().partition("\n")[0]
-            lost = f"the launcher failed: {name}: {text}"
-            if last or name not in WORKER_LOST:
-                traceback.print_exc(file=sys.stderr)
-                break
-            print(f"{lost}; the cells that are not done are taken up again", file=sys.stderr)
-    return [ended("failed", lost) for _ in cells]
-
-
-def _outcome(back: JobReturn) -> Outcome:
-    if back.status is JobStatus.COMPLETED:
-        outcome: Outcome = back.return_value
-        return outcome
-    return ended("failed", str(back._return_value))
+    with TemporaryDirectory(prefix="unipeft-") as folder:
+        engine = Engine(hydra.config_loader, config, job, Path(folder))
+        return in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)
 
 
 def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
@@ -152,7 +121,7 @@ def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
     common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
     table = Table("cell", "state", "metric", "seconds", box=None, header_style="bold")
     for cell, outcome in zip(cells, outcomes, strict=True):
-        label = " ".join(word for word in cell if word not in common)
+        label = " ".join(word for word in cell if word not in common) or " ".join(cell)
         table.add_row(label, outcome["state"], _metric(outcome), f"{outcome['seconds']:.0f}")
         if outcome["error"]:
             print(f"{outcome['state']}: {label}: {outcome['error']}", file=sys.stderr)

@@ -1,0 +1,378 @@
+"""Engines: cells of killed workers, shares of the machine, Ray and Slurm as they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from tiny_cli import call
+
+from unipeft_run import cli
+from unipeft_run.config import compose, resolve, run_id
+from unipeft_run.engines import in_rounds, rounds
+from unipeft_run.engines.local import visible_gpus
+from unipeft_run.engines.worker import Lost, Notes, Worker
+from unipeft_run.outcome import Outcome, ended
+
+Back = Outcome | Lost
+CELLS = [[f"seed={seed}"] for seed in range(6)]
+DONE = ended("done")
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    """A module that is not there, or not wanted."""
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+# ---- rounds
+
+
+def recorded(back: Callable[[int, str], Back]) -> tuple[list[list[str]], rounds.Launch]:
+    """A launcher that answers `back(round, cell)`, and the cells of each round."""
+    seen: list[list[str]] = []
+
+    def launch(cells: list[list[str]]) -> list[Back]:
+        seen.append([cell[0].removeprefix("seed=") for cell in cells])
+        return [back(len(seen), name) for name in seen[-1]]
+
+    return seen, launch
+
+
+def test_only_what_was_lost_is_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
+    seen, launch = recorded(lambda n, cell: Lost("gone") if (n, cell) == (1, "2") else DONE)
+    assert in_rounds(launch, CELLS) == [DONE] * 6
+    assert seen == [list("012345"), ["2"]]
+    assert capsys.readouterr().err == "gone; cells taken up again: 1\n"
+
+
+def test_a_cell_that_always_kills_its_worker_fails_alone() -> None:
+    seen, launch = recorded(lambda n, cell: Lost("state FAILED") if cell in "14" else DONE)
+    ends = in_rounds(launch, CELLS)
+    assert [end["state"] for end in ends] == ["done", "failed", "done", "done", "failed", "done"]
+    assert ends[1]["error"] == "its worker was lost 3 times; the last time: state FAILED"
+    assert seen == [list("012345"), ["1", "4"], ["1", "4"]]
+
+
+def test_a_pool_that_dies_as_one_ends_all_cells_but_the_one_that_kills_it() -> None:
+    """Two workers, from left to right; a cell needs two looks at it, and cell 1 kills at both."""
+    progress = dict.fromkeys("012345", 0)
+    seen: list[list[str]] = []
+
+    def launch(cells: list[list[str]]) -> list[Back]:
+        names = [cell[0].removeprefix("seed=") for cell in cells]
+        seen.append(names)
+        ends: dict[str, Back] = {}
+        queue = list(names)
+        while queue:
+            pair, queue = queue[:2], queue[2:]
+            for name in pair:
+                progress[name] += 1
+            if "1" in pair:
+                return [ends.get(n) or Lost("gone", held=n in pair) for n in names]
+            ends |= dict.fromkeys(pair, DONE)
+        return [ends[name] for name in names]
+
+    ends = in_rounds(launch, CELLS, shared_fate=True)
+    assert [end["state"] for end in ends] == ["done", "failed", *["done"] * 4]
+    assert seen == [list("012345"), list("234501"), ["0"], ["1"]]
+
+
+def test_workers_that_die_before_any_cell_are_not_started_for_ever() -> None:
+    seen, launch = recorded(lambda n, cell: Lost("gone", held=False))
+    assert {end["state"] for end in in_rounds(launch, CELLS, shared_fate=True)} == {"failed"}
+    assert len(seen) == 8, "twice together, then each by itself"
+
+
+def test_a_launcher_that_fails_keeps_what_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    def back(number: int, cell: str) -> Back:
+        if number == 2:
+            raise RuntimeError("no queue\nand more")
+        return Lost("gone") if cell == "3" else DONE
+
+    ends = in_rounds(recorded(back)[1], CELLS)
+    assert [end["state"] for end in ends] == [*["done"] * 3, "failed", "done", "done"]
+    assert ends[3]["error"] == "the launcher failed: RuntimeError: no queue"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_lock_that_a_dead_worker_left_elsewhere_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    found = {1: Lost("gone"), 2: ended("running elsewhere"), 3: DONE}
+    seen, launch = recorded(lambda n, cell: found[n])
+    assert in_rounds(launch, CELLS[:1]) == [DONE]
+    assert waits == [rounds.STALE_SECONDS]
+    seen, launch = recorded(lambda n, cell: ended("running elsewhere"))
+    assert in_rounds(launch, CELLS[:1])[0]["state"] == "running elsewhere", "another's: not waited"
+    assert len(seen) == len(waits) == 1
+
+
+# ---- a worker's share
+
+SHARE = """
+import json, os, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from unipeft_run.engines.worker import Notes, Worker
+from hydra.core.hydra_config import HydraConfig
+
+def job(cfg):
+    assert "torch" not in sys.modules
+    print(json.dumps({k: os.environ.get(k) for k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}))
+    sys.stdout.flush()
+    sys.stdin.readline()
+    return {"state": "done", "error": "", "seconds": 1.0, "metrics": {}}
+
+HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"job": {"num": int(sys.argv[2])}}})
+HydraConfig.get = lambda: HydraConfig.instance().cfg.hydra
+worker = Worker(job, Notes(Path(sys.argv[1]), 1), threads=8, gpus=tuple(sys.argv[4].split(",")))
+worker(OmegaConf.create({"processes": int(sys.argv[3])}))
+"""
+
+
+class Share:
+    """A process with a `Worker` in the middle of its cell, and what it was given there."""
+
+    def __init__(self, folder: Path, number: int, processes: int, gpus: str) -> None:
+        words = [str(folder), str(number), str(processes), gpus]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SHARE, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout
+        given = json.loads(self.process.stdout.readline())
+        self.gpus, self.threads = given["CUDA_VISIBLE_DEVICES"], given["OMP_NUM_THREADS"]
+
+    def end(self, how: signal.Signals | None = None) -> None:
+        """Let it go on to its end, or kill it."""
+        if how:
+            self.process.send_signal(how)
+        self.process.communicate("\n")
+
+
+def test_each_worker_has_its_gpus_and_a_dead_one_s_are_free(tmp_path: Path) -> None:
+    shares = [Share(tmp_path, n, 1, "4,GPU-b,7") for n in range(4)]
+    assert [share.gpus for share in shares] == ["4", "GPU-b", "7", "4"]
+    assert {share.threads for share in shares} == {"8"}
+    shares[1].end(signal.SIGKILL)
+    shares[2].end()
+    late = Share(tmp_path, 4, 1, "4,GPU-b,7")
+    assert late.gpus == "GPU-b"
+    for share in (shares[0], shares[3], late):
+        share.end()
+    notes = Notes(tmp_path, 1)
+    found = [notes.read(number, "gone") for number in range(6)]
+    states = [f"lost {f.held}" if isinstance(f, Lost) else f["state"] for f in found]
+    assert states == ["done", "lost True", "done", "done", "done", "lost False"]
+
+
+def test_the_processes_of_a_cell_have_a_gpu_each_and_share_its_threads(tmp_path: Path) -> None:
+    shares = [Share(tmp_path, n, 2, "0,1,2,3") for n in range(2)]
+    assert [share.gpus for share in shares] == ["0,1", "2,3"]
+    assert {share.threads for share in shares} == {"4"}
+    for share in shares:
+        share.end()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("0,1", "01"), ("", ""), ("-1", ""), ("2,-1,0", "2"), (" 3 , 5", "35")]
+)
+def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, given: str, found: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_gpus() == tuple(found)
+
+
+def test_visible_gpus_are_counted_where_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert visible_gpus() == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "slurm", "threads"), [(None, "6", "6"), ("2", "6", "2"), (None, None, None)]
+)
+def test_slurm_s_cores_are_the_threads_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, slurm: str | None, threads: str | None
+) -> None:
+    for name, value in (("OMP_NUM_THREADS", chosen), ("SLURM_CPUS_PER_TASK", slurm)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    seen: list[str | None] = []
+
+    def job(cfg: DictConfig) -> Outcome:
+        seen.append(os.environ.get("OMP_NUM_THREADS"))
+        return DONE
+
+    assert Worker(job)(OmegaConf.create({})) == DONE
+    assert seen == [threads]
+
+
+def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unipeft_run.engines.local import threads, workers
+
+    fake(monkeypatch, "joblib", effective_n_jobs=lambda n: n if n > 0 else 8, cpu_count=lambda: 8)
+    assert [workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
+    assert [workers(-1, 12, 8, 2), workers(3, 12, 8, 1), workers(3, 2, 0, 1)] == [4, 3, 2]
+    assert workers(1, 12, 8, 1) == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [threads(4, 12), threads(4, 2), threads(16, 16)] == [2, 4, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert threads(4, 12) is None, "the user's own number stands"
+
+
+def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
+    words = ["task=sst2", "method=mam", "scale=mini"]
+    plain = run_id(resolve(compose(words, "train")))
+    engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
+    assert run_id(resolve(compose([*engine, *words], "train"))) == plain
+
+
+# ---- Ray, as a module that runs tasks where they are submitted
+
+
+class Crashed(Exception):
+    """As ray.exceptions.WorkerCrashedError."""
+
+
+def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> dict[str, Any]:
+    """Install it; the settings and the environments it was given."""
+    seen: dict[str, Any] = {"remote": [], "environment": []}
+    Crashed.__name__ = "WorkerCrashedError"
+
+    def init(**settings: Any) -> None:
+        seen["init"] = settings
+        if settings.get("address") == "nowhere:1":
+            raise ConnectionError("cannot connect\nat all")
+
+    def remote(**settings: Any) -> Callable[[Callable[..., Any]], Any]:
+        seen["remote"].append(settings)
+        return lambda run: SimpleNamespace(remote=lambda *given: (run, given))
+
+    def get(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+        run, (*given, environment) = task
+        seen["environment"].append(environment)
+        if crashes and crashes.pop(0):
+            raise Crashed("The worker died unexpectedly")
+        return run(*given, environment)
+
+    resources = {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}
+    fake(
+        monkeypatch,
+        "ray",
+        init=init,
+        remote=remote,
+        get=get,
+        is_initialized=lambda: "init" in seen,
+        cluster_resources=lambda: resources,
+        exceptions=SimpleNamespace(RayError=Crashed),
+    )
+    monkeypatch.setenv("UNIPEFT_CACHE", "cache")
+    for name in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
+        monkeypatch.setenv(name, "1")
+    return seen
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, Any]]:
+    """What reached `run`, which here trains nothing."""
+    seen: list[Mapping[str, Any]] = []
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        seen.append(resolve(cfg))
+        return {"state": "done"}
+
+    fake(monkeypatch, "unipeft_run.run", run=run)
+    monkeypatch.chdir(tmp_path)
+    return seen
+
+
+def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    given = ("-m", "task=sst2", "method=mam", "scale=mini", "seed=1,2", *words)
+    return call(cli.train, monkeypatch, *given, "hydra/launcher=ray")
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_ray_runs_each_cell_with_its_share(
+    monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], gpus: int
+) -> None:
+    seen = fake_ray(monkeypatch, gpus, crashes=[1, 0])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert train(monkeypatch, "hydra.launcher.ray.remote.num_cpus=3") == 0
+    assert [run["seed"] for run in runs] == [2, 1], "the worker of the first was lost"
+    share = {"num_cpus": 3, "num_gpus": int(bool(gpus)), "max_retries": 0}
+    assert seen["remote"] == [share] * 3
+    expected = {"UNIPEFT_CACHE": "cache", "OMP_NUM_THREADS": "3"}
+    assert seen["environment"][0] == expected
+    assert seen["init"] == {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+
+
+def test_ray_elsewhere_gets_nothing_of_a_local_one(
+    monkeypatch: pytest.MonkeyPatch,
+    runs: Sequence[Mapping[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = fake_ray(monkeypatch, 0, crashes=[])
+    assert train(monkeypatch, "hydra.launcher.ray.init.address=head:6379") == 0
+    assert seen["init"] == {"address": "head:6379"}
+    seen = fake_ray(monkeypatch, 0, crashes=[])
+    assert train(monkeypatch, "hydra.launcher.ray.init.address=nowhere:1") == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1] == "hydra/launcher=ray: no Ray at nowhere:1: cannot connect"
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert train(monkeypatch) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1] == "hydra/launcher=ray needs pip install 'unipeft[ray]'"
+
+
+# ---- Slurm, as programs on the path
+
+
+def test_a_job_that_left_the_queue_without_a_result_is_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    submitit = pytest.importorskip("submitit.slurm.slurm")
+    from unipeft_run.engines import slurm
+
+    monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
+    monkeypatch.setattr(submitit.SlurmJob, "results", submitit.SlurmJob.results)
+    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
+    slurm.watch_the_queue()
+    queue = tmp_path / "queue"
+    program = tmp_path / "squeue"
+    program.write_text(f"#!/bin/sh\ncat {queue}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    queue.write_text("7_0|RUNNING|one\n7_1|CANCELLED|\n7_3|PENDING|\n")
+    jobs = [submitit.SlurmJob(tmp_path, f"7_{n}") for n in range(4)]
+    assert [job.done(force_check=True) for job in jobs] == [False, True, True, False]
+    found = [slurm.results(job)[0]._return_value for job in jobs[1:3]]
+    assert [(type(f), str(f)) for f in found] == [
+        (RuntimeError, "Slurm job 7_1 was cancelled"),
+        (Lost, "Slurm job 7_2 ended without a result (state GONE)"),
+    ]
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert not jobs[0].done(force_check=True), "a controller that is away says nothing about jobs"
+    program.write_text(f"#!/bin/sh\ncat {queue}\n")
+    queue.write_text("7_3|RUNNING|one\n")
+    time.sleep(0.01)  # it does not ask twice in a millisecond
+    assert [job.done(force_check=True) for job in jobs] == [True, True, True, False]
+    assert jobs[1].state == "CANCELLED"
