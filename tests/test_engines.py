@@ -1,4 +1,4 @@
-"""Engines: cells of killed workers, shares of the machine, Ray and Slurm as they answer."""
+"""Engines: the cells of killed workers, and each worker's share of the machine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
-from tiny_cli import call
+from tiny_engines import install
 
-from unipeft_run import cli
 from unipeft_run.config import compose, resolve, run_id
 from unipeft_run.engines import in_rounds, rounds
 from unipeft_run.engines.local import visible_gpus
@@ -27,13 +24,6 @@ from unipeft_run.outcome import Outcome, ended
 Back = Outcome | Lost
 CELLS = [[f"seed={seed}"] for seed in range(6)]
 DONE = ended("done")
-
-
-def fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
-    """A module that is not there, or not wanted."""
-    module = ModuleType(name)
-    vars(module).update(members)
-    monkeypatch.setitem(sys.modules, name, module)
 
 
 # ---- rounds
@@ -229,7 +219,8 @@ def test_slurm_s_cores_are_the_threads_unless_the_user_chose(
 def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from unipeft_run.engines.local import threads, workers
 
-    fake(monkeypatch, "joblib", effective_n_jobs=lambda n: n if n > 0 else 8, cpu_count=lambda: 8)
+    found = {"effective_n_jobs": lambda n: n if n > 0 else 8, "cpu_count": lambda: 8}
+    install(monkeypatch, "joblib", **found)
     assert [workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
     assert [workers(-1, 12, 8, 2), workers(3, 12, 8, 1), workers(3, 2, 0, 1)] == [4, 3, 2]
     assert workers(1, 12, 8, 1) == 1
@@ -244,135 +235,3 @@ def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
     plain = run_id(resolve(compose(words, "train")))
     engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
     assert run_id(resolve(compose([*engine, *words], "train"))) == plain
-
-
-# ---- Ray, as a module that runs tasks where they are submitted
-
-
-class Crashed(Exception):
-    """As ray.exceptions.WorkerCrashedError."""
-
-
-def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> dict[str, Any]:
-    """Install it; the settings and the environments it was given."""
-    seen: dict[str, Any] = {"remote": [], "environment": []}
-    Crashed.__name__ = "WorkerCrashedError"
-
-    def init(**settings: Any) -> None:
-        seen["init"] = settings
-        if settings.get("address") == "nowhere:1":
-            raise ConnectionError("cannot connect\nat all")
-
-    def remote(**settings: Any) -> Callable[[Callable[..., Any]], Any]:
-        seen["remote"].append(settings)
-        return lambda run: SimpleNamespace(remote=lambda *given: (run, given))
-
-    def get(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
-        run, (*given, environment) = task
-        seen["environment"].append(environment)
-        if crashes and crashes.pop(0):
-            raise Crashed("The worker died unexpectedly")
-        return run(*given, environment)
-
-    resources = {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}
-    fake(
-        monkeypatch,
-        "ray",
-        init=init,
-        remote=remote,
-        get=get,
-        is_initialized=lambda: "init" in seen,
-        cluster_resources=lambda: resources,
-        exceptions=SimpleNamespace(RayError=Crashed),
-    )
-    monkeypatch.setenv("UNIPEFT_CACHE", "cache")
-    for name in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
-        monkeypatch.setenv(name, "1")
-    return seen
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, Any]]:
-    """What reached `run`, which here trains nothing."""
-    seen: list[Mapping[str, Any]] = []
-
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(resolve(cfg))
-        return {"state": "done"}
-
-    fake(monkeypatch, "unipeft_run.run", run=run)
-    monkeypatch.chdir(tmp_path)
-    return seen
-
-
-def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    given = ("-m", "task=sst2", "method=mam", "scale=mini", "seed=1,2", *words)
-    return call(cli.train, monkeypatch, *given, "hydra/launcher=ray")
-
-
-@pytest.mark.parametrize("gpus", [0, 4])
-def test_ray_runs_each_cell_with_its_share(
-    monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], gpus: int
-) -> None:
-    seen = fake_ray(monkeypatch, gpus, crashes=[1, 0])
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert train(monkeypatch, "hydra.launcher.ray.remote.num_cpus=3") == 0
-    assert [run["seed"] for run in runs] == [2, 1], "the worker of the first was lost"
-    share = {"num_cpus": 3, "num_gpus": int(bool(gpus)), "max_retries": 0}
-    assert seen["remote"] == [share] * 3
-    expected = {"UNIPEFT_CACHE": "cache", "OMP_NUM_THREADS": "3"}
-    assert seen["environment"][0] == expected
-    assert seen["init"] == {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-
-
-def test_ray_elsewhere_gets_nothing_of_a_local_one(
-    monkeypatch: pytest.MonkeyPatch,
-    runs: Sequence[Mapping[str, Any]],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    seen = fake_ray(monkeypatch, 0, crashes=[])
-    assert train(monkeypatch, "hydra.launcher.ray.init.address=head:6379") == 0
-    assert seen["init"] == {"address": "head:6379"}
-    seen = fake_ray(monkeypatch, 0, crashes=[])
-    assert train(monkeypatch, "hydra.launcher.ray.init.address=nowhere:1") == 2
-    err = capsys.readouterr().err.splitlines()
-    assert err[-1] == "hydra/launcher=ray: no Ray at nowhere:1: cannot connect"
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert train(monkeypatch) == 2
-    err = capsys.readouterr().err.splitlines()
-    assert err[-1] == "hydra/launcher=ray needs pip install 'unipeft[ray]'"
-
-
-# ---- Slurm, as programs on the path
-
-
-def test_a_job_that_left_the_queue_without_a_result_is_lost(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    submitit = pytest.importorskip("submitit.slurm.slurm")
-    from unipeft_run.engines import slurm
-
-    monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
-    monkeypatch.setattr(submitit.SlurmJob, "results", submitit.SlurmJob.results)
-    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
-    slurm.watch_the_queue()
-    queue = tmp_path / "queue"
-    program = tmp_path / "squeue"
-    program.write_text(f"#!/bin/sh\ncat {queue}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    queue.write_text("7_0|RUNNING|one\n7_1|CANCELLED|\n7_3|PENDING|\n")
-    jobs = [submitit.SlurmJob(tmp_path, f"7_{n}") for n in range(4)]
-    assert [job.done(force_check=True) for job in jobs] == [False, True, True, False]
-    found = [slurm.results(job)[0]._return_value for job in jobs[1:3]]
-    assert [(type(f), str(f)) for f in found] == [
-        (RuntimeError, "Slurm job 7_1 was cancelled"),
-        (Lost, "Slurm job 7_2 ended without a result (state GONE)"),
-    ]
-    program.write_text("#!/bin/sh\nexit 1\n")
-    assert not jobs[0].done(force_check=True), "a controller that is away says nothing about jobs"
-    program.write_text(f"#!/bin/sh\ncat {queue}\n")
-    queue.write_text("7_3|RUNNING|one\n")
-    time.sleep(0.01)  # it does not ask twice in a millisecond
-    assert [job.done(force_check=True) for job in jobs] == [True, True, True, False]
-    assert jobs[1].state == "CANCELLED"
