@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from unipeft_run import processes
 from unipeft_run.data import lengths
 
 IGNORED = -100  # label of a padded position
@@ -175,7 +176,7 @@ class BatchSampler(Sampler[list[int]]):
     Iterating counts the batches handed out and goes on to the next epoch at the end. A loader may
     fetch ahead of what is trained on, so a trainer that resumes keeps its own count and gives it
     to `load_state_dict`. There is no `set_epoch`: accelerate would call it with a count that
-    starts at 0 when a run resumes.
+    starts at 0 when a run resumes. With several processes each gets its share of every batch.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -184,7 +185,7 @@ class BatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.plan(self.epoch)[self.position :]:
             self.position += 1
-            yield batch
+            yield shared(batch, processes.rank(), processes.count())
         self.epoch, self.position = self.epoch + 1, 0
 
     def __len__(self) -> int:
@@ -195,6 +196,14 @@ class BatchSampler(Sampler[list[int]]):
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+
+
+def shared(batch: list[int], rank: int, count: int) -> list[int]:
+    """The part of `batch` that is process `rank`'s of `count`, like the others' in its lengths.
+
+    A batch with less than one example for each is everybody's: the mean over them is the same.
+    """
+    return batch[rank::count] if len(batch) >= count else batch
 
 
 def train_loader(

@@ -15,6 +15,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run import processes
 from unipeft_run.config import compose, load, resolve, run_folder
 from unipeft_run.config.complaints import needed
 from unipeft_run.config.words import conf_dir
@@ -22,6 +23,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.help import EVALUATE_HELP, train_help
 from unipeft_run.multirun import multirun
 from unipeft_run.outcome import Outcome, attempt, exit_code
+from unipeft_run.pipes import outlive_readers
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,24 @@ class Command:
 
 def train() -> NoReturn:
     """unipeft-train: train and test what the overrides describe."""
+    outlive_readers()
     command = Command("train", train_job, check_train, train_help, lambda: needed([]))
     sys.exit(main(command, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
     """unipeft-eval: evaluate the delta of a run folder."""
+    outlive_readers()
     command = Command("eval", evaluate_job, check_evaluate, lambda: EVALUATE_HELP, _which_run)
     sys.exit(main(command, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
     """One run. At module level, and plain data back, so that it can be sent to a worker."""
+    if cfg.processes > processes.count() == 1:
+        from unipeft_run.several import in_several
+
+        return in_several(cfg)
 
     def run_it() -> Mapping[str, Any]:
         check_train(cfg)
@@ -96,9 +104,11 @@ def main(command: Command, argv: Sequence[str]) -> int:
     """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong,
     128 + its number after a signal, as a shell has it."""
     try:
-        return _main(command, argv)
+        with processes.only_the_lead_prints():
+            return _main(command, argv)
     except UserError as error:
-        print(error, file=sys.stderr)
+        if processes.leads():
+            print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

@@ -19,6 +19,7 @@ from unipeft_run.batching import Collator
 from unipeft_run.data import lengths
 from unipeft_run.decoding import Decoding, only
 from unipeft_run.losses import Loss, class_logits, cross_entropy
+from unipeft_run.parallel import is_sharded
 from unipeft_run.tasks.base import SequenceTask, Task
 from unipeft_run.tasks.languages import language_code_id
 
@@ -107,7 +108,7 @@ class Evaluator:
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # what FSDP gathers in inference mode could not be trained on
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
@@ -124,9 +125,13 @@ class Evaluator:
         state, outputs = PartialState(), _Outputs()
         batches = self._batches(encoded)
         with self.progress(split, len(encoded)) as advance:
-            for number in range(state.process_index, len(batches), state.num_processes):
-                self._add(outputs, model, encoded, batches[number], generate)
-                advance(len(batches[number]) * state.num_processes)
+            for first in range(0, len(batches), state.num_processes):
+                number = first + state.process_index
+                if number < len(batches):
+                    self._add(outputs, model, encoded, batches[number], generate)
+                elif is_sharded(model):  # the others cannot do without this process
+                    self._add(_Outputs(), model, encoded, batches[-1], generate)
+                advance(sum(map(len, batches[first : first + state.num_processes])))
         return _joined(gather_object([outputs]))
 
     def _batches(self, encoded: Dataset) -> list[list[int]]:
@@ -164,6 +169,7 @@ class Evaluator:
                 input_ids=tensors["input_ids"],
                 attention_mask=tensors["attention_mask"],
                 generation_config=self.generation,
+                synced_gpus=is_sharded(model),
             )
         return self._decode(tokens.tolist())
 

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import rich.console
 import torch
 import transformers
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
 from torch import nn
 
+from unipeft_run import processes
 from unipeft_run.attach import attach
 from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.load import load_backbone, load_tokenizer
@@ -22,6 +25,7 @@ from unipeft_run.delta_file import parameter_table, save_delta
 from unipeft_run.evaluator import Evaluator
 from unipeft_run.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.optim import build
+from unipeft_run.parallel import unshard
 from unipeft_run.precision import autocast_type
 from unipeft_run.run import Inputs
 from unipeft_run.run_folder import RunFolder
@@ -50,11 +54,14 @@ class Experiment:
     """What a configuration says, put together; `train` runs it."""
 
     def __init__(self, cfg: Mapping[str, Any], inputs: Inputs) -> None:
-        self.cfg, self.console = cfg, Console(**cfg["tracking"]["console"])
+        self.cfg = cfg
+        shown = None if processes.leads() else rich.console.Console(quiet=True)
+        self.console = Console(**cfg["tracking"]["console"], console=shown)
         self.task, self.splits = inputs.task, inputs.splits
         set_seed(cfg["seed"])
         self.tokenizer = load_tokenizer(inputs.backbone)
-        self.encoded = self.task.encode(self.splits, self.tokenizer)
+        with PartialState().main_process_first():
+            self.encoded = self.task.encode(self.splits, self.tokenizer)
         table = TABLES[cfg["backbone"]["family"]]
         self.model = load_backbone(
             inputs.backbone,
@@ -100,9 +107,11 @@ class Experiment:
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
         folder.write_json("parameters.json", table)
         self.console.say(headline(cfg, table))
-        trackers = build_trackers(cfg, folder.path, self.console)
+        trackers = build_trackers(cfg, folder.path, self.console) if folder.writes else []
         for tracker in trackers:
             tracker.start(cfg)
+        if processes.rank() > 0:
+            set_seed(cfg["seed"] + processes.rank())  # another dropout in each process
         summary: dict[str, Any] = {}
         state = "failed"
         try:
@@ -115,7 +124,8 @@ class Experiment:
         finally:
             for tracker in trackers:
                 tracker.finish(summary, state)
-        print(closing(summary, folder.path))
+        if folder.writes:
+            print(closing(summary, folder.path))
         return summary
 
     def _test(
@@ -125,7 +135,9 @@ class Experiment:
         cfg, task = self.cfg, self.task
         test = self.evaluator(self.model, "test")
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
-        save_delta(self.model, folder.path, self._delta_recipe())
+        unshard(self.model)
+        if folder.writes:
+            save_delta(self.model, folder.path, self._delta_recipe())
         folder.write_predictions("test", test.rows)
         return {
             **{key: cfg[key] for key in ("method", "seed", "scale")},
@@ -169,5 +181,6 @@ class Experiment:
             evaluate=validate,
             selection=self.task.selection_rule,
             precision=self.cfg["precision"],
+            parallel=self.cfg["parallel"],
             **{key: recipe[key] for key in FIT},
         )

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+
+from unipeft_run import processes
+from unipeft_run.parallel import totals
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,17 +46,21 @@ class Interrupts:
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
 
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
-        if self._received is not None:
-            raise Interrupted(self._received)
+    def check(self, device: torch.device) -> None:
+        """Raise `Interrupted` if a signal has come, in all processes of the run if to one."""
+        (asked,) = totals([self._received is not None], device)
+        if asked:
+            raise Interrupted(self._received or signal.SIGTERM)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal is answered where it comes: for long work that may be dropped."""
-        self._at_once = True
+        """Inside, a signal is answered where it comes: for long work that may be dropped.
+
+        Not with several processes: the others would wait for this one.
+        """
+        self._at_once = processes.count() == 1
         try:
-            self.check()
+            self._answer()
             yield
         finally:
             self._at_once = False
@@ -59,5 +68,8 @@ class Interrupts:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._received = signum
         signal.signal(signum, self._handlers[signum])
-        if self._at_once:
-            self.check()
+        self._answer()
+
+    def _answer(self) -> None:
+        if self._at_once and self._received is not None:
+            raise Interrupted(self._received)

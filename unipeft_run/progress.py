@@ -69,11 +69,9 @@ class Progress:
         meters = {name: Meter(**state[name]) for name in ("window", "total")}
         return cls(**{**state, **meters})
 
-    def count(self, loss: float, batches: Sequence[Mapping[str, Tensor]], seconds: float) -> None:
-        """Count one update over `batches`, which took `seconds` without evaluation."""
+    def count(self, loss: float, tokens: int, samples: int, seconds: float) -> None:
+        """Count one update, which took `seconds` without evaluation."""
         self.step += 1
-        tokens = sum(count_tokens(batch) for batch in batches)
-        samples = sum(len(batch["labels"]) for batch in batches)
         for meter in (self.window, self.total):
             meter.add(loss, tokens, samples, seconds)
         self.step_seconds = [*self.step_seconds[1 - TIMED_STEPS :], seconds]
@@ -108,6 +106,11 @@ class Progress:
             "train/step_seconds": statistics.median(self.step_seconds),
             "train/seconds": self.total.seconds,
         }
+
+
+def size(batches: Sequence[Mapping[str, Tensor]]) -> tuple[int, int]:
+    """Tokens and samples of `batches`."""
+    return sum(map(count_tokens, batches)), sum(len(batch["labels"]) for batch in batches)
 
 
 def count_tokens(batch: Mapping[str, Tensor]) -> int:

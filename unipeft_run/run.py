@@ -6,7 +6,8 @@ Nothing heavy is imported until the data and the backbone are known to be there.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from unipeft_run import config as configuration
+from unipeft_run import processes
 from unipeft_run.backbones.locate import locate
 from unipeft_run.errors import UserError
 from unipeft_run.failures import described
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from unipeft_run.tasks.base import Task
+
+
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,32 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     `diverged` or `running elsewhere` with the `error`. Raises UserError for what the user can mend.
     """
     plain, path = configuration.resolve(cfg), configuration.run_folder(cfg)
-    if skipped := _done(plain, path):
+    if skipped := _agreed(lambda: _done(plain, path)):
         return skipped
     inputs = gather(plain)
-    folder = RunFolder(path)
+    folder = RunFolder(path, writes=processes.leads())
+    with ExitStack() as held:
+        taken = _agreed(lambda: _taken(folder, held) or _done(plain, path))
+        return taken or _train(plain, inputs, folder)
+
+
+def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
+    """What the leading process sees, in all processes of the run."""
+    seen = look() if processes.leads() else None
+    if processes.count() == 1:
+        return seen
+    from unipeft_run.parallel import from_lead
+
+    return from_lead(seen)
+
+
+def _taken(folder: RunFolder, held: ExitStack) -> Metrics | None:
+    """Take the lock, until `held` closes; who has it, where that is another."""
     try:
-        with RunLock(path) as lock:
-            folder.guard = lock.check
-            return _done(plain, path) or _train(plain, inputs, folder)
+        folder.guard = held.enter_context(RunLock(folder.path)).check
     except Elsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
+    return None
 
 
 def _done(cfg: Mapping[str, Any], path: Path) -> dict[str, Any] | None:

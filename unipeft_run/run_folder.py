@@ -43,9 +43,12 @@ class RunFolder:
     """Reads and writes the files of a run folder; makes the folder where it is missing.
 
     `guard` is called before every write, and raises where the folder is another process's now.
+    Without `writes` nothing is written: of several processes of one run, only one does.
     """
 
-    def __init__(self, path: Path, guard: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, guard: Callable[[], None] | None = None, *, writes: bool = True
+    ) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
             os.scandir(path).close()
@@ -53,7 +56,7 @@ class RunFolder:
             problem = f"{error.filename or path}: {error.strerror}"
             raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
         self.path = path
-        self.guard = guard or (lambda: None)
+        self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat = -math.inf
         self._pace: tuple[int, float] | None = None  # the first step seen here, and when
 
@@ -70,6 +73,8 @@ class RunFolder:
         error: str | None = None,
     ) -> None:
         """Write the state down; without `step` and `total` those that stand there are kept."""
+        if not self.writes:
+            return
         before = self.status()
         step = before.get("step", 0) if step is None else step
         total = before.get("total") if total is None else total
@@ -121,6 +126,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write `text` to the file `name`, all of it or nothing."""
+        if not self.writes:
+            return
         self.guard()
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
@@ -133,7 +140,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes, and nothing else."""
-        for name in CONTENT:
+        for name in CONTENT if self.writes else ():
             remove(self.path / name)
 
 

@@ -15,15 +15,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from unipeft_run import processes
 from unipeft_run.cadence import Cadence, count_steps
 from unipeft_run.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
 from unipeft_run.errors import UserError
 from unipeft_run.interrupts import Interrupted, Interrupts
+from unipeft_run.parallel import Parallel, average, share, spread, totals, whole, without_averaging
 from unipeft_run.precision import make_accelerator
-from unipeft_run.progress import Progress, peak_memory_mib
+from unipeft_run.progress import Progress, peak_memory_mib, size
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
-from unipeft_run.training_state import TrainingState, load_parameters, trained_parameters
+from unipeft_run.training_state import TrainingState, load_parameters, parameter_values
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int]]
@@ -56,6 +58,9 @@ class Trainer:
     `optim(model, total_steps)` builds the optimiser over the parameters that require a gradient
     and its schedule. Evaluation is every `eval_every` updates (None: every epoch) and at the end;
     `selection` names the metric that decides which state is the best.
+
+    With several processes each trains on its share of every batch, and the leading one writes;
+    `parallel` says how they hold the model.
     """
 
     def __init__(
@@ -79,10 +84,13 @@ class Trainer:
         checkpoint_every: int | None = None,
         early_stopping: int | None = None,
         precision: str = "auto",
+        parallel: Parallel = "ddp",
     ) -> None:
         self.accelerator = make_accelerator(precision, accumulation)
         self.device = self.accelerator.device
-        self.model = model.to(self.device)
+        self.model = self.replica = model.to(self.device)
+        if any(p.requires_grad for p in model.parameters()):
+            self.replica = spread(model, parallel, self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.loader, self.loss_fn, self.folder = loader, loss_fn, folder
         self.evaluate, self.selection, self.eval_limit = evaluate, selection, eval_limit
@@ -133,6 +141,7 @@ class Trainer:
             self.loader.batch_sampler.load_state_dict(position)  # type: ignore[union-attr]
             self._best()  # better now than at the end
         step = self.state.progress.step
+        self.accelerator.wait_for_everyone()  # to have read what the leading one will replace
         self.folder.mark("running", step=step, total=self.cadence.total)
         self.tracker.begin(step, self.cadence.total)
 
@@ -144,29 +153,35 @@ class Trainer:
             if self.cadence.done(self.state.progress):
                 return
             self._report(*self._update())
-            self.interrupts.check()
+            self.interrupts.check(self.device)
 
     def _update(self) -> tuple[float, float]:
         state, began = self.state, time.perf_counter()
         batches = [self._next_batch() for _ in range(self.accumulation)]
-        losses = [self._backward(batch) for batch in batches]
+        with without_averaging(self.replica):
+            losses = [self._backward(batch) for batch in batches[:-1]]
+        losses.append(self._backward(batches[-1]))
+        average(self.replica, self.parameters)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        loss, grad_norm = (float(value) for value in (torch.stack(losses).mean(), norm))
+        mean, grad_norm = float(torch.stack(losses).mean()), float(whole(norm))
+        loss, tokens, samples = totals([mean, *size(batches)], self.device)
         self._check_finite(loss, grad_norm)
         lr = float(state.schedule.get_last_lr()[0])
         state.optimizer.step()
         if not self.accelerator.optimizer_step_was_skipped:  # the fp16 loss scale was too large
             state.schedule.step()
         state.optimizer.zero_grad()
-        state.progress.count(loss, batches, time.perf_counter() - began)
+        state.progress.count(loss, int(tokens), int(samples), time.perf_counter() - began)
         return lr, grad_norm
 
     def _backward(self, batch: Batch) -> Tensor:
+        """Add to the gradients; gives this process's part of the mean loss."""
         on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with self.accelerator.autocast():
-            loss, _ = self.loss_fn(self.model, on_device)
+            loss, targets = self.loss_fn(self.replica, on_device)
+        loss = loss * share(targets, self.device)  # the mean over the processes is taken later
         self.accelerator.backward(loss)  # divides by the number of accumulated batches
-        return loss.detach()
+        return loss.detach() / processes.count()
 
     def _check_finite(self, loss: float, grad_norm: float) -> None:
         # with fp16 a gradient too large is the business of the loss scaler, which skips the update
@@ -212,9 +227,8 @@ class Trainer:
         progress, began = self.state.progress, time.perf_counter()
         metrics = self._validation_metrics()
         if progress.judge(metrics[self.selection[0]], self.selection[1]):
-            best = Checkpoint(trained_parameters(self.model), {"metrics": metrics})
-            self.folder.guard()
-            save_checkpoint(self.folder.path / BEST, best, keep_previous=False)
+            best = Checkpoint(parameter_values(self.model), {"metrics": metrics})
+            self._store(BEST, best, keep_previous=False)
         record = {
             "epoch": self.cadence.epochs(progress.step),
             **{f"validation/{key}": value for key, value in metrics.items()},
@@ -240,6 +254,7 @@ class Trainer:
         self.model.eval()
         if self.evaluate is None:
             self._save()
+        self.accelerator.wait_for_everyone()  # for what the leading one is writing
         result = FitResult(step=progress.step, metrics=progress.metrics())
         result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)
         best = self._best()
@@ -258,8 +273,12 @@ class Trainer:
         return best
 
     def _save(self) -> None:
-        self.folder.guard()
-        save_checkpoint(self.folder.path / LAST, self.state.gather(), keep_previous=True)
+        self._store(LAST, self.state.gather(), keep_previous=True)
+
+    def _store(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
+        if self.folder.writes:
+            self.folder.guard()
+            save_checkpoint(self.folder.path / name, content, keep_previous=keep_previous)
 
     def _random_state_aside(self) -> AbstractContextManager[None]:
         devices = [self.device] if self.device.type == "cuda" else []

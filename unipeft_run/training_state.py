@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from unipeft_run import processes
 from unipeft_run.checkpoint import Checkpoint, join, part
+from unipeft_run.parallel import placed, whole
 from unipeft_run.progress import Progress
 
 
@@ -29,17 +32,17 @@ class TrainingState:
     progress: Progress
 
     def gather(self) -> Checkpoint:
-        """The state now; of the model only what trains."""
+        """The state now; of the model only what trains. All processes call it together."""
         scaler = None if self.scaler is None else self.scaler.state_dict()
         schedule = self.schedule.state_dict()
         state = {"progress": asdict(self.progress), "schedule": schedule, "scaler": scaler}
         parts = {
-            "parameters": Checkpoint(trained_parameters(self.model), {}),
+            "parameters": Checkpoint(parameter_values(self.model), {}),
             "optimizer": optimizer_state(self.optimizer, self.model),
-            "random": rng_state(),
             "training": Checkpoint({}, state),
         }
-        return join(parts)
+        random = gather_object([rng_state()])  # each process draws its own dropout
+        return join(parts | {f"random{rank}": state for rank, state in enumerate(random)})
 
     def restore(self, content: Checkpoint) -> None:
         """Undo `gather`."""
@@ -49,13 +52,20 @@ class TrainingState:
         self.schedule.load_state_dict(dict(state["schedule"]))
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
-        load_rng_state(part(content, "random"))
+        mine = f"random{processes.rank()}"
+        if mine in content.state:  # else there are more processes than before
+            load_rng_state(part(content, mine))
         self.progress = Progress.of(state["progress"])
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
     """The parameters that train, by name; tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def parameter_values(model: nn.Module) -> dict[str, Tensor]:
+    """The values of the parameters that train, by name; all processes call it together."""
+    return {name: whole(p) for name, p in trained_parameters(model).items()}
 
 
 @torch.no_grad()
@@ -66,7 +76,7 @@ def load_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         odd = sorted(parameters.keys() ^ tensors.keys())[0]
         raise ValueError(f"the checkpoint belongs to another model: {odd!r} is in one of them only")
     for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
+        parameter.copy_(placed(tensors[name], parameter))
 
 
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> Checkpoint:
@@ -78,7 +88,7 @@ def optimizer_state(optimizer: Optimizer, model: nn.Module) -> Checkpoint:
         for index, entry in content["state"].items()
         for key, value in entry.items()
     }
-    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    tensors = {key: whole(value) for key, value in entries.items() if isinstance(value, Tensor)}
     numbers = {key: value for key, value in entries.items() if key not in tensors}
     return Checkpoint(
         tensors, {"names": names, "groups": content["param_groups"], "numbers": numbers}
@@ -91,8 +101,13 @@ def load_optimizer_state(optimizer: Optimizer, model: nn.Module, content: Checkp
     if names != content.state["names"]:
         raise ValueError("the checkpoint belongs to an optimiser over other parameters")
     indices = {name: index for index, name in enumerate(names)}
+    parameters = dict(model.named_parameters())
+    tensors = {
+        key: placed(value, parameters[key.rpartition("/")[0]])
+        for key, value in content.tensors.items()
+    }
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**content.tensors, **content.state["numbers"]}.items():
+    for key, value in {**tensors, **content.state["numbers"]}.items():
         name, entry = key.rsplit("/", 1)
         state.setdefault(indices[name], {})[entry] = value
     optimizer.load_state_dict({"state": state, "param_groups": content.state["groups"]})

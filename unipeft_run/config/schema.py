@@ -116,6 +116,8 @@ class Config:
     limit: Limit = field(default_factory=Limit)
     seed: int = MISSING
     precision: str = MISSING
+    parallel: str = MISSING
+    processes: int = MISSING
     output: str = MISSING
     force: bool = MISSING
 
