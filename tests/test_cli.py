@@ -175,6 +175,14 @@ def test_illegal_and_equal_cells_are_not_run(
     assert "illegal: composition@ffn=gated ffn.scale=4: slot ffn: composition gated needs" in err
 
 
+def test_equal_cells_keep_a_name_in_the_table(
+    train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-m", *SST2, "seed=3,3") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "seed=3" in line]
+    assert [line.split()[-3] for line in lines] != [] and len(lines) == 2
+
+
 def test_a_word_unknown_everywhere_stops_before_the_first_cell(
     train: Train, runs: list[Any], tmp_path: Path
 ) -> None:

@@ -42,6 +42,21 @@ WRONG = {
     f"train {SST2} ~seeed": "did you mean seed?",
     f"train {SST2} composition@fnn=add": "did you mean composition@ffn",
     f"train {SST2} composition=add": "needs its slot",
+    # a word of another tool
+    f"train {SST2} model=bart": "did you mean backbone?",
+    f"train {SST2} learning_rate=1": "did you mean optim.lr?",
+    f"train {SST2} batch_size=8": "or recipe.batch_size?",
+    f"train {SST2} rank=8": "did you mean ffn.bottleneck or attn.bottleneck?",
+    # nothing
+    f"train {SST2} size=null": "size cannot be null; leave it out",
+    f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
+    f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
+    f"train {SST2} tracking.console=null": "tracking.console=null is no section; it has every",
+    # a key that its section does not have
+    f"train {SST2} +ffn.form.foo=3": "there is no key ffn.form.foo; did you mean",
+    f"train {SST2} +ffn.form.dropuot=0.1": "did you mean ffn.form.dropout?",
+    f"train {SST2} +attn.composition.norm=true": "there is no key attn.composition.norm",
+    f"train {SST2} +tracking.wandb.tag=x": "did you mean tracking.wandb.tags?",
     # a number
     f"train {SST2} ffn.bottleneck=-1": "1 or more",
     f"train {SST2} ffn.bottleneck=2.5": "is not a whole number",
@@ -156,6 +171,26 @@ def test_without_a_network_the_way_out_is_named(folder: Path) -> None:
     found, _ = answers(list(NO_NETWORK), folder)
     for line, part in NO_NETWORK.items():
         check(line, found[line], part)
+
+
+READ = ("train --help", "eval --help", "runs --help", "runs outputs --json", "params --help",
+        "space --help", "report --help", "score --help",
+        "train task=sst2 method=mam --cfg job")  # fmt: skip
+
+
+@pytest.mark.parametrize("line", READ)
+def test_a_reader_that_has_seen_enough_is_no_error(line: str, tmp_path: Path) -> None:
+    """As behind `| true`: what is written is read by nobody."""
+    (tmp_path / "outputs").mkdir()
+    command, *words = line.split()
+    script = Path(sys.executable).with_name(f"unipeft-{command}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [str(script), *words], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words", [["task=sst", "method=mam"], ["--help"]])

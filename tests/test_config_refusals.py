@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import yaml
 from omegaconf import OmegaConf
 from tiny_config import MAM, compose_once, resolved
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.words import Illegal
+from unipeft_run.config.complaints import WORDS
+from unipeft_run.config.sections import TRACKING
+from unipeft_run.config.words import Illegal, groups
 from unipeft_run.errors import UserError
+from unipeft_run.tracking.console import Console
+from unipeft_run.tracking.wandb import WandB
 
 ILLEGAL = {
     "form@ffn=memory": "queries of each head",
@@ -60,6 +66,9 @@ def test_none_alone_trains_nothing() -> None:
         "task.name=0.5", "task.name=../elsewhere", "method=a/b",
         "ffn.form.rank=2.5", "ffn.form.rank=[1]", "attn.form.length=null",
         "attn.form.length=1000000000000000000000", "ffn.composition.scale=-1",
+        "ffn.form.foo=3", "attn.composition.foo=3", "tracking.wandb.foo=3", "tracking.wandb=3",
+        "tracking.console=null", "tracking.foo=3", "task.path=''", "backbone.path=' '",
+        "tracking.tensorboard=''", "output=''",
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
@@ -87,11 +96,32 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("scale=min", "mini"),
         ("ffn.form.rnk=3", "ffn.form.rank"),
         ("precision=bf61", "bf16"),
+        ("model=bart", "backbone"),
+        ("learning_rate=1", r"optim\.lr"),
+        ("steps=100", r"recipe\.max_steps"),
+        ("variant=null", "choose from"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=nearest):
         resolved(*MAM, word)
+
+
+def test_the_words_for_dashboards_are_what_their_classes_take() -> None:
+    for name, tracker in (("tracking.wandb", WandB), ("tracking.console", Console)):
+        options = inspect.signature(tracker).parameters.values()
+        given = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
+        assert set(TRACKING[name]) == given
+    assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_words_of_other_tools_lead_to_ours(word: str) -> None:
+    with pytest.raises(UserError, match="did you mean"):
+        compose([*MAM, f"{word}=1"])
+    cfg = compose_once(*MAM)
+    for ours in WORDS[word].split(" or "):
+        assert ours in groups() or OmegaConf.select(cfg, ours, default="no") != "no"
 
 
 def test_what_is_missing_is_named() -> None:

@@ -74,17 +74,22 @@ def _write(folder: Path, content: Checkpoint) -> None:
     remove(folder)
     folder.mkdir(parents=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in content.tensors.items()}
-    try:
-        save_file(tensors, folder / TENSORS)
-    except SafetensorError as error:
-        full = f"os error {errno.ENOSPC}" in str(error)
-        number = errno.ENOSPC if full else errno.EIO
-        raise OSError(number, str(error), str(folder / TENSORS)) from error
+    save_tensors(tensors, folder / TENSORS)
     (folder / STATE).write_text(json.dumps(content.state), encoding="utf-8")
     sums = {name: sha256(folder / name) for name in (TENSORS, STATE)}
     (folder / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
     for name in (TENSORS, STATE, CHECKSUMS, "."):
         sync(folder / name)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; a disk that is full or broken is an `OSError`, as elsewhere."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        full = f"os error {errno.ENOSPC}" in str(error)
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, str(error), str(path)) from error
 
 
 def sha256(path: Path) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from unipeft_run.attach import PREFIX, deltas
-from unipeft_run.checkpoint import sha256
+from unipeft_run.checkpoint import save_tensors, sha256
 from unipeft_run.counts import tabulate
 from unipeft_run.errors import UserError
 
@@ -37,7 +37,7 @@ def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def save_delta(model: nn.Module, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write both files to `folder`; `recipe` is the resolved slots, `unfreeze` and backbone."""
-    save_file(_copies(dict(stored_tensors(model))), folder / TENSORS)
+    save_tensors(_copies(dict(stored_tensors(model))), folder / TENSORS)
     written = {**recipe, "sha256": sha256(folder / TENSORS)}
     (folder / RECIPE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 

@@ -14,6 +14,7 @@ from unipeft_run.config import compose, resolve
 from unipeft_run.config.complaints import needed
 from unipeft_run.config.words import unknown_choice
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 from unipeft_run.printed import printed
 
 FORMATS = ("text", "json")
@@ -37,6 +38,7 @@ COLUMNS = ("slot", "site", "sites", "trained", "receiving gradient", "stored", "
 
 def params() -> NoReturn:
     """unipeft-params."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 

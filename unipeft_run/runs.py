@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 from unipeft_run.registry import Run, find, select
 
 AGAIN = ("failed", "diverged", "stale", "damaged")
@@ -26,6 +27,7 @@ SINKS = ("wandb", "tensorboard")
 
 def main() -> NoReturn:
     """The console command; exits with 0, with 1 if a run failed, or 2 for a wrong word."""
+    outlive_readers()
     try:
         sys.exit(command(sys.argv[1:]))
     except UserError as error:

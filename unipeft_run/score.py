@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from unipeft_run.config.words import conf_dir, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 from unipeft_run.metrics import Scores
+from unipeft_run.pipes import outlive_readers
 
 USAGE = """\
 unipeft-score task=NAME predictions=FILE references=FILE [format=text|json]
@@ -25,6 +26,7 @@ KEYS = ("task", "predictions", "references", "format")
 
 def score() -> NoReturn:
     """unipeft-score: score text files."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -25,6 +25,7 @@ from unipeft_run.config.points import (
 from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.words import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 FAMILIES = ("bart", "mbart", "roberta")
 HELP = """\
@@ -46,6 +47,7 @@ usage: unipeft-space list [attn|ffn|input] | count | explain WORD ... | solve WO
 
 def space() -> NoReturn:
     """unipeft-space."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -23,6 +23,27 @@ from unipeft_run.config.words import (
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
+NEEDED = ("task", "method")
+WORDS = {  # of other tools, and ours for them
+    "model": "backbone",
+    "model_name_or_path": "backbone.path",
+    "dataset": "task",
+    "data": "task.path",
+    "peft": "method",
+    "adapter": "method",
+    "learning_rate": "optim.lr",
+    "optimizer": "optim",
+    "scheduler": "optim.schedule",
+    "steps": "recipe.max_steps",
+    "num_train_epochs": "recipe.epochs",
+    "rank": "ffn.bottleneck or attn.bottleneck",
+    "r": "ffn.bottleneck or attn.bottleneck",
+    "alpha": "ffn.scale",
+    "beams": "evaluation.decoding.num_beams",
+    "wandb": "tracking.wandb.mode",
+    "output_dir": "output",
+    "resume": "force",
+}
 PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}
 
 
@@ -41,7 +62,7 @@ def complaint(
 def _explain(error: Exception, overrides: Sequence[str], config_name: str, compose: Compose) -> str:
     known = _known(compose, PROBE[config_name], config_name)
     for override in overrides:
-        if sentence := _unreadable(override) or _unknown_front(override, known):
+        if sentence := _unsuitable(override, known):
             return sentence
         if re.fullmatch(r"(task|method)=(null)?", override):
             return needed([o for o in overrides if o != override])
@@ -65,7 +86,7 @@ def _explain(error: Exception, overrides: Sequence[str], config_name: str, compo
 def needed(overrides: Sequence[str]) -> str:
     """Which of task= and method= are still to be given."""
     keys = {_key(override) for override in overrides}
-    missing = [name for name in ("task", "method") if name not in keys]
+    missing = [name for name in NEEDED if name not in keys]
     return "what to run? give " + " and ".join(
         f"{name}= one of {', '.join(options(name))}" for name in missing
     )
@@ -73,6 +94,10 @@ def needed(overrides: Sequence[str]) -> str:
 
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
+
+
+def _unsuitable(override: str, known: list[str]) -> str | None:
+    return _unreadable(override) or _unknown_front(override, known) or _null_group(override)
 
 
 def _unreadable(override: str) -> str | None:
@@ -88,9 +113,21 @@ def _unknown_front(override: str, known: list[str]) -> str | None:
     fronts = {name.partition(".")[0] for name in known} | set(groups())
     if front in fronts or front == "hydra" or key.startswith("hydra/"):
         return None
+    if ours := WORDS.get(key):
+        return f"there is no key {key}; did you mean {ours}?"
     if near := nearest(front, fronts):
         return f"there is no key {shown(key)}; did you mean {key.replace(front, near, 1)}?"
     return unknown_key(key, known)
+
+
+def _null_group(override: str) -> str | None:
+    """A sentence if a group is to be empty that cannot be."""
+    key, _, value = override.partition("=")
+    if value != "null" or key not in groups() or key in (*NEEDED, "experiment", *AXES):
+        return None
+    return (
+        f"{key} cannot be null; leave it out, or choose from {shown(', '.join(options(key)), 90)}"
+    )
 
 
 def _no_such_file(error: MissingConfigException, overrides: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.sections import check_sections
 from unipeft_run.config.space import is_ours
 from unipeft_run.config.words import Illegal, options, shown, unknown_choice
 from unipeft_run.errors import UserError
@@ -16,6 +17,7 @@ Resolved = dict[str, Any]
 
 CHOICES = {
     "precision": ("fp32", "bf16", "fp16", "auto"),
+    "parallel": ("ddp", "fsdp"),
     "scale": ("paper", "mini"),
     "head": ("frozen", "trained"),
     "backbone.family": ("bart", "mbart", "roberta"),
@@ -56,6 +58,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "recipe.log_every": ONE_OR_MORE,
     "recipe.checkpoint_every": ONE_OR_MORE,
     "recipe.early_stopping": ONE_OR_MORE,
+    "processes": ONE_OR_MORE,
     "optim.lr": ABOVE_ZERO,
     "optim.lr_end": NOT_NEGATIVE,
     "optim.eps": ABOVE_ZERO,
@@ -79,6 +82,7 @@ DROPOUTS = ("hidden", "attention")  # the backbone's own, for *.form.dropout
 
 def check(config: Resolved) -> None:
     """Raises `UserError` for a value or a combination that means nothing."""
+    check_sections(config)
     files = {"optim.name": options("optim"), "*.insertion": options("insertion")}
     for pattern, allowed in {**CHOICES, **files}.items():
         for path, value in _values(config, pattern):

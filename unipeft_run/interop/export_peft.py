@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from unipeft_run import config as configuration
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 HELP = """\
 The LoRA of a run as a folder that peft.PeftModel.from_pretrained(backbone, DIR) loads. What PEFT
@@ -18,6 +19,7 @@ cannot express is refused, with the reason."""
 
 def command() -> NoReturn:
     """unipeft-export-peft."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
+from unipeft_run.pipes import outlive_readers
 
 HELP = """\
 A checkpoint of the paper's own code (jxhe/unify-parameter-efficient-tuning) as a run folder, which
@@ -25,6 +26,7 @@ model, as for unipeft-train."""
 
 def command() -> NoReturn:
     """unipeft-import-official."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from unipeft_run.config.cells import Experiment
@@ -22,6 +23,7 @@ PLAN_HELP = "The cells of a published table: their states, and the command of ea
 
 def report() -> NoReturn:
     """unipeft-report."""
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -32,9 +34,6 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stderr.close()
-        return 0
 
 
 def _report(argv: Sequence[str]) -> int:

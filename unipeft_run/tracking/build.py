@@ -15,7 +15,9 @@ from unipeft_run.tracking.wandb import WandB
 def trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tracker]:
     """The truth first, then its views."""
     given, name = cfg["tracking"], public_name(folder)
-    views: list[Tracker] = [console, WandB(folder, name, **given["wandb"])]
+    views: list[Tracker] = [console]
+    if given.get("wandb"):
+        views.append(WandB(folder, name, **given["wandb"]))
     if given.get("tensorboard"):
         views.append(TensorBoard(given["tensorboard"], name))
     return [Jsonl(folder / "train.jsonl"), *views]

@@ -1,0 +1,38 @@
+"""A reader that has seen enough: `| head`, a pager that was left, a terminal that was closed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def outlive_readers() -> None:
+    """From now on, what nobody reads any more is dropped; a training behind it goes on."""
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _forgiving(sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _forgiving(sys.stderr)
+
+
+class _Forgiving(io.FileIO):
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    stream.flush()
+    raw = _Forgiving(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
