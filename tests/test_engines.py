@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -235,3 +236,17 @@ def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
     plain = run_id(resolve(compose(words, "train")))
     engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
     assert run_id(resolve(compose([*engine, *words], "train"))) == plain
+
+
+def starts_a_process(cfg: DictConfig) -> Outcome:
+    """A job over several processes."""
+    process = multiprocessing.get_context("spawn").Process(target=abs, args=(1,))
+    process.start()
+    process.join()
+    return ended("failed" if process.exitcode else "done")
+
+
+def test_a_cell_in_joblib_s_hands_can_start_processes() -> None:
+    joblib = pytest.importorskip("joblib")
+    cells = [joblib.delayed(Worker(starts_a_process))(OmegaConf.create({})) for _ in range(2)]
+    assert joblib.Parallel(n_jobs=2, backend="loky")(cells) == [DONE] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,3 +110,6 @@ class Worker:
             first = self.notes.slot() * processes
             mine = (self.gpus[n % len(self.gpus)] for n in range(first, first + processes))
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(mine))
+        # joblib leaves its own way of starting processes as the default, which no child knows
+        if multiprocessing.get_start_method(allow_none=True) == "loky":
+            multiprocessing.set_start_method(None, force=True)
