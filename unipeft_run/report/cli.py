@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 FORMAT_NAMES = ("text", "markdown", "csv")
 HELP = """\
 Tables from run folders: methods by what they reach on the test split, and what they cost."""
-EPILOG = "unipeft-report plan NAME lists what is still to run of a published table."
+EPILOG = """\
+unipeft-report plan NAME      lists what is still to run of a published table.
+unipeft-report curves FOLDER  draws loss, metric and learning rate of every run.
+unipeft-report shares FOLDER  draws what the methods reach against what they store."""
+FIGURES = {
+    "curves": "The curves of the runs, by task and scale, over the updates.",
+    "shares": "What the methods reach on the test split against the parameters they store.",
+}
 PLAN_HELP = "The cells of a published table: their states, and the command of each missing one."
 
 
@@ -39,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
 def _report(argv: Sequence[str]) -> int:
     if argv[:1] == ["plan"]:
         return _plan(_plan_parser().parse_args(argv[1:]))
+    if argv[:1] and argv[0] in FIGURES:
+        return _figure(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
     return _tables(_parser().parse_args(argv))
 
 
@@ -72,6 +81,29 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
+def _figure(kind: str, args: argparse.Namespace) -> int:
+    from unipeft_run.report import figures
+
+    if kind == "curves":
+        from unipeft_run.registry import find
+
+        if missing := [folder for folder in args.folders if not folder.is_dir()]:
+            raise UserError(f"there is no folder {missing[0]}")
+        found = [run for folder in args.folders for run in find(folder) if run.config]
+        runs = [run for run in found if (run.folder / "train.jsonl").is_file()]
+        figures.draw_curves(runs, args.out)
+    else:
+        from unipeft_run.report.folders import read_runs
+        from unipeft_run.report.tables import tables
+
+        finished, _ = read_runs(args.folders)
+        if not finished:
+            raise UserError("no finished run yet")
+        figures.draw_shares(tables(finished), args.out)
+    print(args.out)
+    return 0
+
+
 def _experiment(name: str) -> Experiment:
     from unipeft_run.config.cells import read
 
@@ -81,7 +113,12 @@ def _experiment(name: str) -> Experiment:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("unipeft-report", description=HELP, epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        "unipeft-report",
+        description=HELP,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="runs, or what holds them: outputs"
     )
@@ -89,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
         "--experiment", metavar="NAME", help="that published table, the paper's figures beside ours"
     )
     parser.add_argument("--format", choices=FORMAT_NAMES, default="text")
+    return parser
+
+
+def _figure_parser(kind: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{kind}.svg"), metavar="FILE", help="svg, png or pdf"
+    )
     return parser
 
 

@@ -1,0 +1,84 @@
+"""Figures of runs: what is drawn, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import make_run
+
+from unipeft_run.report import cli, figures
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for number, method in enumerate(("mam", "bitfit")):
+        for seed in (1, 2):
+            folder = make_run("task=sst2", f"method={method}", f"seed={seed}", primary=80.0 + seed)
+            lines: list[dict[str, Any]] = [
+                {"step": step, "train/loss": number + 1 / step, "train/lr": 0.1}
+                for step in (1, 2, 3)
+            ]
+            lines.append({"step": 3, "validation/loss": 0.5, "validation/accuracy": 70.0 + seed})
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / "train.jsonl").write_text(text)
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """The figure that was written last."""
+    kept: list[Any] = []
+    write = figures._write
+    monkeypatch.setattr(figures, "_write", lambda f, file: (kept.append(f), write(f, file)))
+    return lambda: kept[-1]
+
+
+def test_curves_of_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
+    assert cli.main(["curves", "outputs", "--out", "curves.svg"]) == 0
+    assert Path("curves.svg").read_text().startswith("<?xml")
+    loss, metric, lr = drawn().axes
+    assert [axes.get_ylabel() for axes in (loss, metric, lr)] == [
+        "train/loss",
+        "validation/accuracy",
+        "train/lr",
+    ]
+    assert loss.get_title() == "sst2-mini"
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines["bitfit seed=1"] == [[1, 2.0], [2, 1.5], [3, 1 + 1 / 3]]
+    assert sorted(lines) == ["bitfit seed=1", "bitfit seed=2", "mam seed=1", "mam seed=2"]
+    assert [line.get_xydata().tolist() for line in metric.lines[:2]] == [[[3, 71.0]], [[3, 72.0]]]
+
+
+def test_shares_of_what_is_stored(outputs: Path, drawn: Callable[[], Any]) -> None:
+    assert cli.main(["shares", "outputs", "--out", "shares.png"]) == 0
+    assert Path("shares.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = drawn().axes
+    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    assert points == {"mam": [[1.6348, 81.5]], "bitfit": [[1.6348, 81.5]]}
+    dashed = [line.get_label() for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed == ["trivial: naive Bayes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["curves", "nowhere"], "there is no folder nowhere"),
+        (["curves", "empty"], "no run has a record yet"),
+        (["shares", "outputs", "--out", "shares.doc"], "its name ends in .svg, .png, .pdf"),
+        (["shares", "outputs", "--out", "nowhere/shares.svg"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(
+    outputs: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    Path("empty").mkdir()
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert part in err and len(err.splitlines()) == 1
