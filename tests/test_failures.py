@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from tiny_training import make_trainer
 
-from unipeft_run import run_folder
+from unipeft_run import config as configuration
+from unipeft_run import run, run_folder
 from unipeft_run.checkpoint import Checkpoint, save_checkpoint
+from unipeft_run.config import compose, resolve
 from unipeft_run.errors import UserError
 from unipeft_run.failures import described, sentence
 from unipeft_run.lock import LockLost
-from unipeft_run.run_folder import RunFolder, read_object
+from unipeft_run.registry import find
+from unipeft_run.run_folder import RunFolder, read_object, replace_file
+from unipeft_run.trainer import Trainer
 
 
 def test_a_full_disk_still_lets_the_state_be_written(
@@ -32,6 +39,93 @@ def test_a_full_disk_still_lets_the_state_be_written(
     status = folder.status()
     assert (status["state"], status["step"], status["total"]) == ("failed", 7, 20)
     assert status["error"] == "the disk is full"
+
+
+@pytest.mark.parametrize("fits", [0, 1, 4, 9])
+def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """The states of `fits` updates fit; then the disk is full, until there is room again."""
+    monkeypatch.setattr(run_folder, "HEARTBEAT_SECONDS", 0.0)
+    undisturbed = make_trainer(tmp_path / "undisturbed")
+    expected = undisturbed.fit()
+    written: list[Path] = []
+
+    def full(path: Path, data: bytes) -> None:
+        written.append(path)
+        if path.name == "status.json" and len(written) > fits:
+            raise OSError(28, "No space left on device", str(path))
+        replace_file(path, data)
+
+    trainer = make_trainer(tmp_path / "run")
+    with monkeypatch.context() as short:
+        short.setattr(run_folder, "replace_file", full)
+        with pytest.raises(OSError) as problem:
+            trainer.fit()
+        told = sentence(problem.value) or ""
+        assert told.startswith(f"the disk is full ({tmp_path / 'run' / 'status.json'}); make room")
+        trainer.folder.mark("failed", error=told)
+    status = trainer.folder.status()
+    assert status.get("state") == ("failed" if fits else None)
+    assert status.get("step", 0) == fits
+    again = make_trainer(tmp_path / "run")
+    assert again.fit().best == expected.best
+    for ours, theirs in zip(again.parameters, undisturbed.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+    assert _untimed(tmp_path / "run") == _untimed(tmp_path / "undisturbed")
+
+
+def _untimed(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [{k: row[k] for k in row if "second" not in k} for row in rows]
+
+
+def test_a_damaged_best_state_is_never_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found at the end: the last state is another one, and is not given out for the best."""
+    finish = Trainer._finish
+
+    def after_damage(trainer: Trainer) -> object:
+        file = tmp_path / "checkpoints" / "best" / "tensors.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+        return finish(trainer)
+
+    with monkeypatch.context() as damaging:
+        damaging.setattr(Trainer, "_finish", after_damage)
+        with pytest.raises(UserError, match=r"no whole checkpoint is left at .*best; start afresh"):
+            make_trainer(tmp_path).fit()
+    assert "best/tensors.safetensors is damaged: its checksum is another" in caplog.text
+    with pytest.raises(UserError, match="start afresh"):
+        make_trainer(tmp_path).fit()
+    RunFolder(tmp_path).clear()
+    assert make_trainer(tmp_path).fit().best_step is not None
+
+
+def test_a_run_that_never_began_to_train_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TooLarge:
+        def __init__(self, *_: object) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr("unipeft_run.experiment.Experiment", TooLarge)
+    cfg = resolve(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
+    folder = configuration.run_folder(cfg)
+    with pytest.raises(MemoryError):
+        run._train(cfg, run.Inputs(None, {}, ""), RunFolder(folder))  # type: ignore[arg-type]
+    (found,) = find(tmp_path)
+    assert (found.state, found.config["method"]) == ("failed", "mam")
+    assert found.error.startswith("out of memory")
+    assert configuration.load(folder) == cfg
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    """Killed before a line was written, there is nothing to list; the same command begins."""
+    (tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34" / ".lock").mkdir(parents=True)
+    assert list(find(tmp_path)) == []
 
 
 def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

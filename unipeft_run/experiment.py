@@ -1,7 +1,7 @@
 """Task, backbone, deltas, loop and evaluator of one resolved configuration."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,15 +10,15 @@ import torch
 import transformers
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from unipeft_run import processes
 from unipeft_run.attach import attach
 from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.load import load_backbone, load_tokenizer
+from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.batching import Collator, train_loader
+from unipeft_run.batching import Collator, padding_of, train_loader
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.decoding import Decoding
 from unipeft_run.delta_file import parameter_table, save_delta
@@ -50,6 +50,9 @@ FIT = (
 )  # of the recipe: what the trainer takes
 
 
+LENGTHS = ("max_source_length", "max_target_length", "eval_target_length")
+
+
 class Experiment:
     """What a configuration says, put together; `train` runs it."""
 
@@ -70,6 +73,7 @@ class Experiment:
             num_labels=self.task.num_labels,
             config=cfg["backbone"]["config"],
         )
+        check_lengths(dict(_lengths(cfg)), self.model.config)
         self.backbone_size = sum(p.numel() for p in self.model.parameters())
         self.unfreeze = [*cfg["unfreeze"], *(table.head if cfg["head"] == "trained" else ())]
         attach(self.model, {name: built(cfg[name]) for name in SLOTS}, self.unfreeze)
@@ -104,9 +108,10 @@ class Experiment:
         """Train, test and write down; returns what metrics.json holds."""
         cfg, began = self.cfg, time.time()
         table = parameter_table(self.model, self.backbone_size)
-        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
         folder.write_json("parameters.json", table)
-        self.console.say(headline(cfg, table))
+        loader = self._loader()
+        padding = 100 * padding_of(loader)
+        self.console.say(headline(cfg, table, padding))
         trackers = build_trackers(cfg, folder.path, self.console) if folder.writes else []
         for tracker in trackers:
             tracker.start(cfg)
@@ -115,7 +120,8 @@ class Experiment:
         summary: dict[str, Any] = {}
         state = "failed"
         try:
-            fitted = self._trainer(folder, trackers).fit()
+            fitted = self._trainer(loader, folder, trackers).fit()
+            fitted.metrics["train/padding_percent"] = padding
             summary = self._test(folder, fitted, table)
             summary["wall_seconds"] = time.time() - began
             folder.write_json("metrics.json", summary)
@@ -138,7 +144,8 @@ class Experiment:
         unshard(self.model)
         if folder.writes:
             save_delta(self.model, folder.path, self._delta_recipe())
-        folder.write_predictions("test", test.rows)
+        for split, rows in {"test": test.rows, **test.beside}.items():
+            folder.write_predictions(split, rows)
         return {
             **{key: cfg[key] for key in ("method", "seed", "scale")},
             "task": task.name,
@@ -161,11 +168,15 @@ class Experiment:
         backbone = self.cfg["backbone"]
         return {"backbone": backbone, "unfreeze": self.unfreeze, "slots": folded(self.cfg)}
 
-    def _trainer(self, folder: RunFolder, trackers: list[Tracker]) -> Trainer:
+    def _loader(self) -> DataLoader[dict[str, Tensor]]:
+        batch = {key: self.cfg["recipe"][key] for key in ("batch_size", "max_tokens")}
+        return train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
+
+    def _trainer(
+        self, loader: DataLoader[Any], folder: RunFolder, trackers: list[Tracker]
+    ) -> Trainer:
         recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
-        batch = {key: recipe[key] for key in ("batch_size", "max_tokens")}
         warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}
-        loader = train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
 
         def validate(model: nn.Module, limit: int | None) -> Mapping[str, float]:
             generate = name != "loss"
@@ -184,3 +195,11 @@ class Experiment:
             parallel=self.cfg["parallel"],
             **{key: recipe[key] for key in FIT},
         )
+
+
+def _lengths(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """The lengths in tokens that a configuration sets, by their keys."""
+    for name in LENGTHS:
+        yield f"task.{name}", cfg["task"].get(name)
+    if decoding := cfg["evaluation"]["decoding"]:
+        yield "evaluation.decoding.max_length", decoding["max_length"]

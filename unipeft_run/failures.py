@@ -7,7 +7,7 @@ import errno
 from unipeft_run.errors import UserError
 from unipeft_run.lock import LockLost
 
-RESUMES = "the last checkpoint is kept, and the same command goes on from it"
+RESUMES = "what is whole is kept, and the same command goes on from there"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
 from unipeft_run import processes
@@ -90,6 +90,8 @@ def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[st
 
     if cfg["force"]:
         folder.clear()
+    # at once: a run that ends before it begins to train can be listed, and tried again
+    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
     try:
         return {**Experiment(cfg, inputs).train(folder), "state": "done"}
     except Diverged as problem:

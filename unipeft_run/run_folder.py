@@ -57,7 +57,7 @@ class RunFolder:
             raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
-        self._last_beat = -math.inf
+        self._last_beat, self._step = -math.inf, 0
         self._pace: tuple[int, float] | None = None  # the first step seen here, and when
 
     def status(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class RunFolder:
         if not self.writes:
             return
         before = self.status()
-        step = before.get("step", 0) if step is None else step
+        step = max(before.get("step") or 0, self._step) if step is None else step
         total = before.get("total") if total is None else total
         record = {
             "state": state,
@@ -88,15 +88,15 @@ class RunFolder:
         }
         try:
             self.write_json("status.json", record)
-        except OSError as problem:
+        except OSError:
             if state == "running":
                 raise
-            log.error("%s: %s", self.path, problem)
             self._overwrite_status(record)  # a disk that is full has room where a file was
         self._last_beat = time.monotonic()
 
     def beat(self, step: int, total: int | None = None) -> None:
         """Say that the run is alive at `step`; writes at most every few seconds."""
+        self._step = step
         if time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
             self.mark("running", step=step, total=total)
 
@@ -168,8 +168,9 @@ def replace_file(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
         sync(aside)
         aside.replace(path)
-    except OSError:
+    except OSError as error:
         aside.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write that fails does not say where
         raise
     sync(path.parent)
 

@@ -25,7 +25,7 @@ def draw_curves(runs: Sequence[Run], file: Path) -> None:
 
     A line for each run, over the updates. Raises `UserError` where there is nothing to draw.
     """
-    groups = [(name, list(group)) for name, group in groupby(sorted(runs, key=_group), _group)]
+    groups = [(name, list(group)) for name, group in groupby(sorted(runs, key=_order), _group)]
     if not groups:
         raise UserError("no run has a record yet")
     figure, panels = _panels(len(groups), 3, file)
@@ -111,6 +111,10 @@ def _group(run: Run) -> str:
     """As on the dashboards: the task and its scale."""
     task: Mapping[str, Any] = run.config.get("task") or {}
     return f"{task.get('name')}-{run.config.get('scale')}"
+
+
+def _order(run: Run) -> tuple[str, str, str]:
+    return _group(run), str(run.config.get("method")), str(run.config.get("seed"))
 
 
 def _selected(runs: Sequence[Run]) -> str:
