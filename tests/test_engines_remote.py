@@ -17,6 +17,7 @@ from tiny_engines import install
 
 from unipeft_run import cli
 from unipeft_run.config import resolve
+from unipeft_run.engines.ray import PATIENCE
 from unipeft_run.engines.worker import Lost
 
 
@@ -57,7 +58,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> 
         exceptions=SimpleNamespace(RayError=Crashed),
     )
     monkeypatch.setenv("UNIPEFT_CACHE", "cache")
-    for name in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
+    for name in PATIENCE:
         monkeypatch.setenv(name, "1")
     return seen
 
