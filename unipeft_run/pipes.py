@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Any
 
 
 def outlive_readers() -> None:
@@ -16,7 +17,7 @@ def outlive_readers() -> None:
 
 
 class _Forgiving(io.FileIO):
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -26,11 +27,12 @@ class _Forgiving(io.FileIO):
             return len(data)
 
 
-def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+def _forgiving(stream: Any) -> Any:
+    if stream is None:  # closed before we were started
+        return None
     stream.flush()
-    raw = _Forgiving(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
