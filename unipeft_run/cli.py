@@ -53,6 +53,7 @@ def evaluate() -> NoReturn:
 
 def train_job(cfg: DictConfig) -> Outcome:
     """One run. At module level, and plain data back, so that it can be sent to a worker."""
+    outlive_readers()
     if cfg.processes > processes.count() == 1:
         from unipeft_run.several import in_several
 
