@@ -76,3 +76,13 @@ def test_two_processes_are_one(folders: tuple[Path, Path], case: str) -> None:
     assert second["test/loss"] == pytest.approx(first["test/loss"], rel=1e-5)
     rows = [(run / "predictions" / "test.jsonl").read_text() for run in (one, two)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_is_uninterrupted(folders: tuple[Path, Path]) -> None:
+    uninterrupted, resumed = (run_in(folders[1], name) for name in ("uninterrupted", "resumed"))
+    expected, found = (load_file(run / "delta.safetensors") for run in (uninterrupted, resumed))
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+    losses = [[r.get("train/loss") for r in records(run)] for run in (uninterrupted, resumed)]
+    assert losses[0] == losses[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_cli import call
-from tiny_recipe import BACKBONES, EXAMPLES, UPDATES, words, write
+from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
 from unipeft_run import cli
 
@@ -39,6 +39,24 @@ def test_the_whole_recipe(
     assert len(predictions) == EXAMPLES
     assert (run / "delta.safetensors").is_file()
     assert json.loads((run / "status.json").read_text())["state"] == "done"
+
+
+def test_a_length_over_the_positions_is_a_sentence(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    for task, key in (
+        ("sst2", "task.max_source_length=599"),
+        ("xsum", f"evaluation.decoding.max_length={LONGEST + 1}"),
+    ):
+        given = words(task, inputs, "method=mam", f"output={tmp_path / 'outputs'}", key)
+        assert call(cli.train, monkeypatch, *given) == 2
+        assert f"{key} is over the {598 if task == 'sst2' else LONGEST} positions" in (
+            capsys.readouterr().err
+        )
 
 
 def metrics_of_best(run: Path) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
+import torch
 from tiny_recipe import words
 
-from unipeft_run import cli
+from unipeft_run import cli, processes
+from unipeft_run.interrupts import Interrupts
 
 DDP = {
     "mam": ("xsum", "method=mam"),
@@ -31,6 +34,34 @@ def run(case: str, inputs: Path, output: Path) -> int:
     return cli.main(command, words(task, inputs, *more, *still))
 
 
+def with_dropout(inputs: Path, output: Path) -> int:
+    """A run in which every process draws a dropout of its own."""
+    drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
+    command = cli.Command("train", cli.train_job, cli.check_train, str, str)
+    given = words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn)
+    return cli.main(command, given)
+
+
+def stopped_and_resumed(inputs: Path, output: Path) -> int:
+    """The same, stopped after its second update."""
+    calls, check = [], Interrupts.check
+
+    def stop_at_the_second(self: Interrupts, device: torch.device) -> None:
+        calls.append(device)
+        if len(calls) == 2 and processes.rank() == 1:  # one process gets a signal, all stop
+            self._received = signal.SIGTERM
+        check(self, device)
+
+    Interrupts.check = stop_at_the_second  # type: ignore[method-assign]
+    assert with_dropout(inputs, output) == 128 + signal.SIGTERM
+    Interrupts.check = check  # type: ignore[method-assign]
+    assert len(calls) == 2
+    return with_dropout(inputs, output)
+
+
 if __name__ == "__main__":
     inputs, output = map(Path, sys.argv[1:])
-    sys.exit(max(run(case, inputs, output) for case in CASES))
+    codes = [run(case, inputs, output) for case in CASES]
+    codes.append(with_dropout(inputs, output / "uninterrupted"))
+    codes.append(stopped_and_resumed(inputs, output / "resumed"))
+    sys.exit(max(codes))

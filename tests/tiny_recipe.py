@@ -14,7 +14,7 @@ from unipeft_run.backbones.sites import TABLES
 BACKBONES = {"sst2": "roberta", "mnli": "roberta", "xsum": "bart", "wmt16_en_ro": "mbart"}
 CONFIGS: dict[str, Any] = {"roberta": RobertaConfig, "bart": BartConfig, "mbart": MBartConfig}
 UPDATES = 4
-LONGEST = 256  # tokens; what the recipes generate fits
+LONGEST = 600  # positions; what the recipes read and write fits
 EXAMPLES = 13  # no multiple of a batch, nor of two processes
 SHORT = (
     *(f"recipe.max_steps={UPDATES}", "recipe.eval_every=2", "recipe.log_every=1"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -241,6 +241,13 @@ def _sides(encoded: Dataset) -> NDArray[np.int64]:
     text = hasattr(encoded.features["labels"], "feature")
     columns = ["labels", "input_ids"] if text else ["input_ids"]
     return np.stack([lengths(encoded, column) for column in columns], axis=1)
+
+
+def padding_of(loader: DataLoader[Any]) -> float:
+    """The share, 0 to 1, of padding in the first epoch of a `train_loader`."""
+    sampler, collator = loader.batch_sampler, loader.collate_fn
+    assert isinstance(sampler, BatchSampler) and isinstance(collator, Collator)
+    return padding_waste(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
 
 
 def padding_waste(encoded: Dataset, batches: Batches, multiple: int) -> float:

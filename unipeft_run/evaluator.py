@@ -36,11 +36,13 @@ def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]
 @dataclass(frozen=True)
 class EvalResult:
     """`metrics`: "loss" and, with predictions, the task's; `rows`: id, prediction, reference and
-    score of every example, in the split's order; `signatures`: how each metric came about."""
+    score of every example, in the split's order; `signatures`: how each metric came about;
+    `beside`: the rows of other splits that were evaluated with this one."""
 
     metrics: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,6 +99,8 @@ class Evaluator:
             if len(examples) > (beside.limit or 0):
                 more = self._evaluate(model, beside.split, beside.limit, generate)
                 result.metrics.update({f"{key}_{name}": more.metrics[key] for key in more.metrics})
+                if beside.split != split:
+                    result.beside[beside.split] = more.rows
         return result
 
     def _evaluate(

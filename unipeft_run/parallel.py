@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 def from_lead(value: T) -> T:
     """The `value` that the leading process gave, in all processes."""
-    PartialState()
+    # accelerate takes a CPU for one of several processes only where it is told so, and first
+    PartialState(cpu=not torch.cuda.is_available())
     (value,) = broadcast_object_list([value], from_process=0)
     return value
 
@@ -89,7 +90,8 @@ def average(replica: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     joined = torch.cat([gradient.flatten() for gradient in gradients])
     all_reduce(joined)
-    parts = (joined / processes.count()).split([gradient.numel() for gradient in gradients])
+    joined /= processes.count()
+    parts = torch.split(joined, [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 

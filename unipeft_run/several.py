@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import cast
 
 from omegaconf import DictConfig
@@ -17,6 +18,8 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 def in_several(cfg: DictConfig) -> Outcome:
     """Run `cfg` in `cfg.processes` processes; what the leading one found."""
+    threads = max(1, (os.cpu_count() or 1) // cfg.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
     settings = LaunchConfig(
         run_id="unipeft",

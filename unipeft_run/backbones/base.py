@@ -38,6 +38,7 @@ class Backbone:
             so that a change after the dropout needs the dropout in a module (taps `dropped`).
         reference_query: what the official code feeds a memory, by its activation.
         head: patterns of the parameters of a classifier of its own, which starts at random.
+        positions_from: the config field after whose value positions are counted, or None.
         decoder_start: `config` (BART: a fixed token) or `rotate` (mBART: the target's language).
     """
 
@@ -56,4 +57,5 @@ class Backbone:
     activation: str
     residual_dropout: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
+    positions_from: str | None = None
     decoder_start: str | None = None

@@ -53,6 +53,15 @@ def load_tokenizer(source: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source)
 
 
+def check_lengths(lengths: Mapping[str, int | None], config: Any) -> None:
+    """Raise UserError for the key of a length that is over the positions of the backbone."""
+    before = TABLES[config.model_type].positions_from
+    positions = config.max_position_embeddings - (getattr(config, before) + 1 if before else 0)
+    for key, length in lengths.items():
+        if length is not None and length > positions:
+            raise UserError(f"{key}={length} is over the {positions} positions of this backbone")
+
+
 def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequence[str]) -> None:
     """Raise UserError if of the `fresh` parameters, not in the source, some are not the head's."""
     random = [

@@ -33,5 +33,6 @@ ROBERTA = Backbone(
     ffn_width={"encoder": "intermediate_size"},
     reference_query={"softmax": "scaled", "relu": "scaled"},
     activation="intermediate.intermediate_act_fn",
+    positions_from="pad_token_id",
     head=("classifier.*",),
 )
