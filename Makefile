@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 
-.PHONY: help install demo test slow lint types clean
+.PHONY: help install demo test slow engines lint types clean
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -22,6 +22,11 @@ test: install ## the tests: no network beyond the install
 
 slow: install ## the tests that take minutes: 200 wrong inputs, killed runs, the compiler
 	$(BIN)/pytest -q -n 2 -m slow --timeout 2400
+
+engines: install ## a grid on joblib and on Ray, a worker of each killed (Slurm: scripts/slurm_ci.sh)
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python scripts/engines.py joblib
+	$(BIN)/python scripts/engines.py ray
 
 lint: install ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
