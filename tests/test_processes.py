@@ -86,3 +86,15 @@ def test_stopped_and_resumed_is_uninterrupted(folders: tuple[Path, Path]) -> Non
         assert torch.equal(found[name], expected[name]), name
     losses = [[r.get("train/loss") for r in records(run)] for run in (uninterrupted, resumed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_a_run_starts_its_processes_itself(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    one, _ = folders
+    script = str(Path(sys.executable).with_name("unipeft-train"))
+    given = tiny_processes.words_of("bitfit", one.parent / "inputs", tmp_path)
+    done = subprocess.run([script, *given, "processes=2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1
+    paths = [run_in(folder, "bitfit") / "predictions" / "test.jsonl" for folder in (one, tmp_path)]
+    assert paths[0].read_text() == paths[1].read_text()

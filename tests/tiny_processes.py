@@ -26,20 +26,28 @@ FSDP = {
 CASES = {**DDP, **FSDP}
 
 
-def run(case: str, inputs: Path, output: Path) -> int:
-    """The exit code of one run; a large epsilon keeps Adam from blowing up rounding."""
+def words_of(case: str, inputs: Path, output: Path) -> list[str]:
+    """Its command line; a large epsilon keeps Adam from blowing up rounding."""
     task, *more = CASES[case]
     still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
+    return words(task, inputs, *more, *still)
+
+
+def run(case: str, inputs: Path, output: Path) -> int:
+    """The exit code of one run."""
+    return call(words_of(case, inputs, output))
+
+
+def call(given: list[str]) -> int:
+    """The exit code of unipeft-train."""
     command = cli.Command("train", cli.train_job, cli.check_train, str, str)
-    return cli.main(command, words(task, inputs, *more, *still))
+    return cli.main(command, given)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:
     """A run in which every process draws a dropout of its own."""
     drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
-    command = cli.Command("train", cli.train_job, cli.check_train, str, str)
-    given = words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn)
-    return cli.main(command, given)
+    return call(words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
 
 
 def stopped_and_resumed(inputs: Path, output: Path) -> int:
