@@ -15,6 +15,7 @@ import fake_wandb
 import pytest
 import wandb
 from test_registry import make
+from test_tracking import stored_records
 from tiny_training import evaluate, make_trainer
 from torch import nn
 
@@ -24,6 +25,8 @@ from unipeft_run.tracking import Record, Trackers
 from unipeft_run.tracking.jsonl import Jsonl, records
 from unipeft_run.tracking.wandb import WandB
 
+# of wandb's own threads, where its process was ended with a run in it that the server did not take
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 CONFIG = {
     "task": {"name": "sst2"},
     "method": "mam",
@@ -46,13 +49,17 @@ KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind 
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[fake_wandb.FakeWandB]:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 3)
-    monkeypatch.setattr("unipeft_run.tracking.wandb.UPLOADING", 2)
     monkeypatch.chdir(tmp_path)
     with fake_wandb.serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         wandb.teardown()  # its process knows the server of the test before
         yield server
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a server up sooner: for tests in which it fails."""
+    monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 4)
+    monkeypatch.setattr("unipeft_run.tracking.wandb.UPLOADING", 2)
 
 
 def track(folder: Path, first: int, last: int, state: str, *, cut: bool = False) -> WandB:
@@ -159,10 +166,16 @@ def test_pushed_after_a_crash_it_is_whole_and_there_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_did_not_arrive_counts_as_not_sent(
-    server: fake_wandb.FakeWandB, finished: Path, capsys: pytest.CaptureFixture[str], kind: str
+    server: fake_wandb.FakeWandB,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
 ) -> None:
     server.fails = FAILURES[kind]
-    assert command(["push", "outputs"]) == 1
+    with monkeypatch.context() as hurried:
+        hurry(hurried)
+        assert command(["push", "outputs"]) == 1
     assert "failed: sst2/mam/" in capsys.readouterr().out
     server.fails = {}
     assert command(["push", "outputs"]) == 0
@@ -184,12 +197,13 @@ class Timed(WandB):
 
 @pytest.mark.parametrize("kind", [*KINDS, "slow"])
 def test_a_server_that_fails_in_the_middle_is_not_felt(
-    server: fake_wandb.FakeWandB, tmp_path: Path, kind: str
+    server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def fails_then(model: nn.Module, limit: int | None) -> Mapping[str, float]:
         server.fails = FAILURES.get(kind, {"*": 2.5})
         return evaluate(model, limit)
 
+    hurry(monkeypatch)
     quiet = make_trainer(tmp_path / "quiet").fit()
     tracker = Timed(tmp_path / "run", "ab12cd34", mode="online")
     trackers = [Jsonl(tmp_path / "run" / "train.jsonl"), tracker]
@@ -202,6 +216,18 @@ def test_a_server_that_fails_in_the_middle_is_not_felt(
     assert time.monotonic() - began < 20, "the patience set above, on a busy machine"
     assert result.best == quiet.best and result.step == quiet.step
     assert tracker.problem or kind == "slow"
+
+
+@pytest.mark.parametrize("kind", ["UpsertBucket", "RunResumeStatus"])
+def test_a_server_that_cannot_open_the_run_leaves_it_offline(
+    server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    hurry(monkeypatch)
+    server.fails = {kind: 500}
+    problem = track(tmp_path, 1, 4, "done").problem or ""
+    assert problem.startswith("Weights & Biases is offline for this run: ")
+    kinds = [record.WhichOneof("record_type") for record in stored_records(tmp_path)]
+    assert kinds.count("history") == len(records(tmp_path / "train.jsonl"))
 
 
 SCRIPT = """
