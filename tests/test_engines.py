@@ -20,6 +20,7 @@ from unipeft_run.config import compose, resolve, run_id
 from unipeft_run.engines import in_rounds, rounds
 from unipeft_run.engines.local import visible_gpus
 from unipeft_run.engines.worker import Lost, Notes, Worker
+from unipeft_run.multirun import multirun
 from unipeft_run.outcome import Outcome, ended
 
 Back = Outcome | Lost
@@ -250,3 +251,32 @@ def test_a_cell_in_joblib_s_hands_can_start_processes() -> None:
     joblib = pytest.importorskip("joblib")
     cells = [joblib.delayed(Worker(starts_a_process))(OmegaConf.create({})) for _ in range(2)]
     assert joblib.Parallel(n_jobs=2, backend="loky")(cells) == [DONE] * 2
+
+
+SETTLED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+
+def takes_its_share(cfg: DictConfig) -> Outcome:
+    """A job that says what it was given, once both workers have a cell."""
+    given = Path(cfg.output) / "+".join(os.environ[name] for name in SETTLED)
+    given.touch()
+    while len(list(given.parent.iterdir())) < 2:
+        time.sleep(0.1)
+    return DONE
+
+
+def test_joblib_starts_a_worker_for_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    import joblib
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-x")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
+    code = multirun(
+        "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg: int(cfg.seed)
+    )
+    assert code == 0
+    threads = max(1, joblib.cpu_count() // 2)
+    assert {path.name for path in tmp_path.iterdir()} == {f"3+{threads}", f"GPU-x+{threads}"}
