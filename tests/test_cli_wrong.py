@@ -50,6 +50,7 @@ WRONG = {
     # nothing
     f"train {SST2} size=null": "size cannot be null; leave it out",
     f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
+    f"train {SST2} debug=[1,2]": "debug cannot be [1,2]; leave it out, or choose from none",
     f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
     f"train {SST2} tracking.console=null": "tracking.console=null is no section; it has every",
     # a key that its section does not have

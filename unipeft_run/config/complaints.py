@@ -23,6 +23,8 @@ from unipeft_run.config.words import (
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
+# Hydra's errors; of the others, TypeError is what it makes of a group that is a list of numbers
+UNREADABLE = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 NEEDED = ("task", "method")
 WORDS = {  # of other tools, and ours for them
     "model": "backbone",
@@ -97,7 +99,7 @@ def _key(override: str) -> str:
 
 
 def _unsuitable(override: str, known: list[str]) -> str | None:
-    return _unreadable(override) or _unknown_front(override, known) or _null_group(override)
+    return _unreadable(override) or _unknown_front(override, known) or _no_option(override)
 
 
 def _unreadable(override: str) -> str | None:
@@ -120,14 +122,14 @@ def _unknown_front(override: str, known: list[str]) -> str | None:
     return unknown_key(key, known)
 
 
-def _null_group(override: str) -> str | None:
-    """A sentence if a group is to be empty that cannot be."""
+def _no_option(override: str) -> str | None:
+    """A sentence if a group is to be empty, or several files at once, and cannot be."""
     key, _, value = override.partition("=")
-    if value != "null" or key not in groups() or key in (*NEEDED, "experiment", *AXES):
+    others = (*NEEDED, "experiment", *AXES)
+    if key not in groups() or key in others or not re.fullmatch(r"null|\[.*", value):
         return None
-    return (
-        f"{key} cannot be null; leave it out, or choose from {shown(', '.join(options(key)), 90)}"
-    )
+    names = shown(", ".join(options(key)), 90)
+    return f"{key} cannot be {shown(value)}; leave it out, or choose from {names}"
 
 
 def _no_such_file(error: MissingConfigException, overrides: Sequence[str]) -> str:
@@ -171,7 +173,7 @@ def _known(compose: Compose, overrides: Sequence[str], config_name: str) -> list
     """The dotted keys of the configuration that `overrides` compose to; [] if they do not."""
     try:
         cfg = compose(overrides, config_name)
-    except (HydraException, OmegaConfBaseException, ValueError):
+    except UNREADABLE:
         return []
     return list(_paths(OmegaConf.to_container(cfg)))
 

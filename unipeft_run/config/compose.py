@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.cells import refuse
-from unipeft_run.config.complaints import complaint
+from unipeft_run.config.complaints import UNREADABLE, complaint
 from unipeft_run.config.words import conf_dir
 
 
@@ -19,7 +17,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     refuse(overrides)
     try:
         return _compose(overrides, config_name)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except UNREADABLE as error:
         raise complaint(error, overrides, config_name, _compose) from None
 
 
