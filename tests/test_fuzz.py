@@ -31,6 +31,7 @@ SST2 = ("task=sst2", "method=mam", "scale=mini")
 TRAIN = (
     *(*SST2, "debug=tiny", "tracking=local", "task.path=data", "backbone.path=model"),
     *("attn.bottleneck=2", "attn.form.mlp_width=4", "ffn.bottleneck=2", "output=out"),
+    "task.max_source_length=64",  # the model has 78 positions
 )
 Call = tuple[int, str, str]
 
