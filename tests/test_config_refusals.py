@@ -66,7 +66,7 @@ def test_none_alone_trains_nothing() -> None:
         "task.name=0.5", "task.name=../elsewhere", "method=a/b",
         "ffn.form.rank=2.5", "ffn.form.rank=[1]", "attn.form.length=null",
         "attn.form.length=1000000000000000000000", "ffn.composition.scale=-1",
-        "ffn.form.foo=3", "attn.composition.foo=3", "tracking.wandb.foo=3", "tracking.wandb=3",
+        "ffn.form._partial_=[1]", "ffn.form.foo=3", "attn.composition.foo=3", "tracking.wandb.foo=3", "tracking.wandb=3",
         "tracking.console=null", "tracking.foo=3", "task.path=''", "backbone.path=' '",
         "tracking.tensorboard=''", "output=''",
     ],

@@ -27,6 +27,8 @@ def check_sections(config: dict[str, Any]) -> None:
             node = config[slot][axis]
             if is_ours(node):
                 _check_keys(f"{slot}.{axis}", node, _keys_of(axis, node["_target_"]))
+                if node.get("_partial_") is not True:  # its site is still to come
+                    raise UserError(f"{slot}.{axis}._partial_ is not true, as it is in its file")
     for path, known in TRACKING.items():
         value = _value(config, path)
         if value is None and path == "tracking.wandb":  # off
