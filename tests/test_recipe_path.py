@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,27 @@ def test_a_length_over_the_positions_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    for task, key in (
-        ("sst2", "task.max_source_length=599"),
-        ("xsum", f"evaluation.decoding.max_length={LONGEST + 1}"),
-    ):
-        given = words(task, inputs, "method=mam", f"output={tmp_path / 'outputs'}", key)
-        assert call(cli.train, monkeypatch, *given) == 2
-        assert f"{key} is over the {598 if task == 'sst2' else LONGEST} positions" in (
-            capsys.readouterr().err
-        )
+    key = "evaluation.decoding.max_length"
+    given = words("xsum", inputs, "method=mam", f"output={tmp_path}", f"{key}={LONGEST + 1}")
+    assert call(cli.train, monkeypatch, *given) == 2
+    expected = f"{key}: {LONGEST + 1} tokens, but this backbone has {LONGEST} positions"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
+def test_a_text_over_the_positions_is_a_sentence(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    short = "++backbone.config.max_position_embeddings=20"
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path}", short)
+    assert call(cli.train, monkeypatch, *given) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"task.max_source_length: \d+ tokens, but this backbone has 18 positions", last
+    )
 
 
 def metrics_of_best(run: Path) -> int:

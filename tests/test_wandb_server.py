@@ -104,6 +104,7 @@ def test_a_run_is_sent_while_it_goes_on(server: fake_wandb.FakeWandB, tmp_path: 
     assert run.exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [3, 4])
 def test_a_run_taken_up_goes_on_in_the_same_run(
     server: fake_wandb.FakeWandB, tmp_path: Path, stopped: int
@@ -164,6 +165,7 @@ def test_pushed_after_a_crash_it_is_whole_and_there_once(
     assert run.exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_did_not_arrive_counts_as_not_sent(
     server: fake_wandb.FakeWandB,
@@ -195,6 +197,7 @@ class Timed(WandB):
         self.held += time.perf_counter() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "slow"])
 def test_a_server_that_fails_in_the_middle_is_not_felt(
     server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -218,6 +221,7 @@ def test_a_server_that_fails_in_the_middle_is_not_felt(
     assert tracker.problem or kind == "slow"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["UpsertBucket", "RunResumeStatus"])
 def test_a_server_that_cannot_open_the_run_leaves_it_offline(
     server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -244,6 +248,7 @@ tracker.finish({}, "done")
 """
 
 
+@pytest.mark.slow
 def test_the_process_ends_though_the_server_does_not_take_it(
     server: fake_wandb.FakeWandB, tmp_path: Path
 ) -> None:

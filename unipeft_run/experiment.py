@@ -20,6 +20,7 @@ from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokeni
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.batching import Collator, padding_of, train_loader
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.data import lengths
 from unipeft_run.decoding import Decoding
 from unipeft_run.delta_file import parameter_table, save_delta
 from unipeft_run.evaluator import Evaluator
@@ -50,9 +51,6 @@ FIT = (
 )  # of the recipe: what the trainer takes
 
 
-LENGTHS = ("max_source_length", "max_target_length", "eval_target_length")
-
-
 class Experiment:
     """What a configuration says, put together; `train` runs it."""
 
@@ -73,7 +71,7 @@ class Experiment:
             num_labels=self.task.num_labels,
             config=cfg["backbone"]["config"],
         )
-        check_lengths(dict(_lengths(cfg)), self.model.config)
+        check_lengths(self._lengths(), self.model.config)
         self.backbone_size = sum(p.numel() for p in self.model.parameters())
         self.unfreeze = [*cfg["unfreeze"], *(table.head if cfg["head"] == "trained" else ())]
         attach(self.model, {name: built(cfg[name]) for name in SLOTS}, self.unfreeze)
@@ -196,10 +194,11 @@ class Experiment:
             **{key: recipe[key] for key in FIT},
         )
 
-
-def _lengths(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """The lengths in tokens that a configuration sets, by their keys."""
-    for name in LENGTHS:
-        yield f"task.{name}", cfg["task"].get(name)
-    if decoding := cfg["evaluation"]["decoding"]:
-        yield "evaluation.decoding.max_length", decoding["max_length"]
+    def _lengths(self) -> Iterator[tuple[str, int]]:
+        """The most tokens that a key of the configuration lets in, or out."""
+        for split in self.encoded.values():
+            yield "task.max_source_length", int(lengths(split, "input_ids").max())
+            if self.task.kind == "seq2seq":
+                yield "task.max_target_length", int(lengths(split, "labels").max())
+        if decoding := self.cfg["evaluation"]["decoding"]:
+            yield "evaluation.decoding.max_length", decoding["max_length"]

@@ -1,6 +1,6 @@
 """A backbone from what `locate` found, or random."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,13 +53,13 @@ def load_tokenizer(source: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source)
 
 
-def check_lengths(lengths: Mapping[str, int | None], config: Any) -> None:
-    """Raise UserError for the key of a length that is over the positions of the backbone."""
+def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
+    """Raise UserError for the key of a length in tokens that is over the backbone's positions."""
     before = TABLES[config.model_type].positions_from
     positions = config.max_position_embeddings - (getattr(config, before) + 1 if before else 0)
-    for key, length in lengths.items():
-        if length is not None and length > positions:
-            raise UserError(f"{key}={length} is over the {positions} positions of this backbone")
+    for key, length in lengths:
+        if length > positions:
+            raise UserError(f"{key}: {length} tokens, but this backbone has {positions} positions")
 
 
 def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequence[str]) -> None:

@@ -25,8 +25,8 @@ def check_sections(config: dict[str, Any]) -> None:
     for slot in SLOTS:
         for axis in ("form", "composition") if config[slot] else ():
             node = config[slot][axis]
-            if is_ours(node):
-                _check_keys(f"{slot}.{axis}", node, _keys_of(axis, node["_target_"]))
+            if is_ours(node) and (known := _keys_of(axis, node["_target_"])):
+                _check_keys(f"{slot}.{axis}", node, known)
                 if node.get("_partial_") is not True:  # its site is still to come
                     raise UserError(f"{slot}.{axis}._partial_ is not true, as it is in its file")
     for path, known in TRACKING.items():
