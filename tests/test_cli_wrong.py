@@ -88,8 +88,8 @@ NO_FOLDER = {
     f"train {SST2} task.path=data backbone.path=nowhere": "no config.json in nowhere",
 }
 NO_NETWORK = {
-    f"train {SST2} task.path=data": "the package index cannot be reached",
-    f"train {SST2} backbone.path=model": "task.path=DIR",
+    f"train {SST2} task.path=data recipe.max_steps=1": "the package index cannot be reached",
+    f"train {SST2} backbone.path=model recipe.max_steps=1": "task.path=DIR",
     "train task=sst2 method=mam backbone.path=model": "task.path=DIR",
     "train task=sst2 method=mam task.path=data": "cannot reach the model hub",
 }
@@ -116,8 +116,10 @@ def answers(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]],
     In one fresh interpreter in `folder`, without a network.
     """
     nowhere = "http://127.0.0.1:9"
+    # nothing of what this machine tells pip: another index of its own would be a network
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     env = {
-        **os.environ,
+        **ours,
         "PYTHONPATH": str(ROOT),
         "UNIPEFT_CACHE": str(folder / "cache"),
         "HF_HOME": str(folder / "cache" / "hub"),
@@ -130,7 +132,9 @@ def answers(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]],
         "no_proxy": "*",
     }
     words = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
-    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=folder, check=True)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
+    )
     *results, modules = map(json.loads, done.stdout.splitlines())
     return {line: tuple(answer) for line, *answer in results}, modules
 
