@@ -144,6 +144,7 @@ def test_a_grid_runs_every_cell_and_prints_its_table(
     assert capsys.readouterr().out.count("skipped") == 6
 
 
+@pytest.mark.slow
 def test_the_design_s_example_is_sixteen_cells(train: Train, runs: list[Any]) -> None:
     assert train(
         *("-m", "task=xsum", "method=adapter_ffn", "insertion@ffn=sequential,parallel"),

@@ -133,6 +133,7 @@ def by_hand(files: Files) -> dict[str, float]:
     return {"test/accuracy": 100 * right / len(rows), "test/loss": loss / len(rows)}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_evaluated(mam: Files) -> None:
     done = call("import", *mam.arguments(), folder=mam.folder)
     assert done.returncode == 0, done.stderr

@@ -156,6 +156,7 @@ def fitted(model: nn.Module, recipe: dict[str, Any], folder: Path, data: list[An
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "family", "recipe", "summed_in", "tolerance"),
     [
