@@ -42,34 +42,34 @@ def test_the_whole_recipe(
     assert json.loads((run / "status.json").read_text())["state"] == "done"
 
 
-def test_a_length_over_the_positions_is_a_sentence(
+@pytest.mark.parametrize(
+    ("task", "word", "expected"),
+    [
+        (
+            "xsum",
+            f"evaluation.decoding.max_length={LONGEST + 1}",
+            rf"evaluation.decoding.max_length: {LONGEST + 1} tokens, .* {LONGEST} positions",
+        ),
+        (
+            "sst2",
+            "++backbone.config.max_position_embeddings=20",
+            r"task.max_source_length: \d+ tokens, but this backbone has 18 positions",
+        ),
+    ],
+)
+def test_what_is_over_the_positions_is_a_sentence(
+    task: str,
+    word: str,
+    expected: str,
     inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    key = "evaluation.decoding.max_length"
-    given = words("xsum", inputs, "method=mam", f"output={tmp_path}", f"{key}={LONGEST + 1}")
+    given = words(task, inputs, "method=mam", f"output={tmp_path}", word)
     assert call(cli.train, monkeypatch, *given) == 2
-    expected = f"{key}: {LONGEST + 1} tokens, but this backbone has {LONGEST} positions"
-    assert capsys.readouterr().err.splitlines()[-1] == expected
-
-
-def test_a_text_over_the_positions_is_a_sentence(
-    inputs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    short = "++backbone.config.max_position_embeddings=20"
-    given = words("sst2", inputs, "method=mam", f"output={tmp_path}", short)
-    assert call(cli.train, monkeypatch, *given) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(
-        r"task.max_source_length: \d+ tokens, but this backbone has 18 positions", last
-    )
+    assert re.fullmatch(expected, capsys.readouterr().err.splitlines()[-1])
 
 
 def metrics_of_best(run: Path) -> int:
