@@ -84,6 +84,7 @@ def test_at_the_paper_s_scale_the_sizes_are_the_paper_s() -> None:
     assert rows["FFN: Parallel adapter, r=200"] == expected[:2] + expected[3:]
 
 
+@pytest.mark.slow
 def test_equal_and_illegal_cells_are_told_apart(
     train: Train, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_what_names_no_cells_is_left_to_hydra() -> None:
 # ---- the plan
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_is_missing_and_how_to_run_it(
     capsys: pytest.CaptureFixture[str], train: Train, runs: list[dict[str, Any]]
 ) -> None:

@@ -116,7 +116,7 @@ def test_a_part_is_the_cells_of_one_task(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-@pytest.mark.parametrize("scale", ["paper", "mini"])
+@pytest.mark.parametrize("scale", ["paper", pytest.param("mini", marks=pytest.mark.slow)])
 def test_every_cell_composes_at_both_scales(name: str, cell: Cell, scale: str) -> None:
     plain = config(cell, scale)
     assert (plain["task"]["name"], plain["scale"]) == (cell.task, scale)

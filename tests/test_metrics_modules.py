@@ -37,6 +37,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_modules_load_and_give_our_scores(tmp_path: Path) -> None:
     asked = {str(MODULES / name): pairs for name, (_, pairs) in CASES.items()}
     found = subprocess.run(
