@@ -111,6 +111,14 @@ def test_max_steps_stands_over_epochs() -> None:
     assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
 
 
+def test_epochs_on_the_command_line_stand_over_the_recipe_s_steps() -> None:
+    words = ("task=sst2", "method=mam", "scale=mini", "recipe.epochs=3")
+    recipe = resolved(*words)["recipe"]
+    assert (recipe["max_steps"], recipe["epochs"]) == (None, 3)
+    recipe = resolved(*words, "recipe.max_steps=5")["recipe"]
+    assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
+
+
 def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None:
     (tmp_path / "form").mkdir()
     (tmp_path / "form" / "doubled.yaml").write_text(

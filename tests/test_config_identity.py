@@ -44,7 +44,7 @@ def test_a_run_id_survives_writing_the_configuration_down() -> None:
     [
         "output=elsewhere", "tracking=local", "tracking.wandb.project=x", "force=true",
         "recipe.log_every=7", "recipe.checkpoint_every=7", "debug=none", "ffn.scale=4.0",
-        "hydra.job.name=x", "recipe.epochs=3",
+        "hydra.job.name=x", "recipe.epochs=null",
     ],
 )  # fmt: skip
 def test_what_does_not_change_the_numbers_does_not_change_the_id(word: str) -> None:

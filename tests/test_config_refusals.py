@@ -28,6 +28,7 @@ ILLEGAL = {
     "representation@ffn=ffn_up_down insertion@ffn=sequential": "weight matrix",
     "representation@attn=ffn": "belongs to slot ffn",
     "representation@ffn=embedding": "belongs to slot input",
+    "ffn.representation.sites=[ffn,ffn.down]": "ffn and ffn.down write at one place",
     "form@input=vectors input.bottleneck=3": "slot input has no insertion",
     "attn=null ffn=null": "nothing trains",
     "ffn=null ffn.bottleneck=3": "slot ffn is empty",

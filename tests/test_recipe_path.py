@@ -55,9 +55,15 @@ def test_the_whole_recipe(
             "++backbone.config.max_position_embeddings=20",
             r"task.max_source_length: \d+ tokens, but this backbone has 18 positions",
         ),
+        (
+            "sst2",
+            "+backbone.config.hidden_droput_prob=0.3",
+            r"there is no key backbone.config.hidden_droput_prob; "
+            r"did you mean backbone.config.hidden_dropout_prob\?",
+        ),
     ],
 )
-def test_what_is_over_the_positions_is_a_sentence(
+def test_what_does_not_fit_the_backbone_is_a_sentence(
     task: str,
     word: str,
     expected: str,

@@ -18,8 +18,8 @@ SEQ2SEQ: dict[str, Any] = {
     "vocab_size": 96,
     "max_position_embeddings": 40,
     "dropout": 0.1,
-    "attention_dropout": 0.1,
-    "activation_dropout": 0.1,
+    "attention_dropout": 0.05,  # three rates: none is to be taken for another
+    "activation_dropout": 0.2,
 }
 ENCODER: dict[str, Any] = {
     "hidden_size": 32,

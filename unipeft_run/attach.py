@@ -1,6 +1,7 @@
 """Freeze a backbone, put deltas at their sites, say what trains; and take them out again."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +93,13 @@ def deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
 
 def detach(model: nn.Module) -> None:
     """Take every delta and hook of ours out; the backbone is left as it was, frozen still."""
+    table = table_of(model.config)
     for module in list(model.modules()):
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
                 del hooks[key]
-        if hosted := next(_hosted_dropout(module), None):
-            module.dropout = hosted  # type: ignore[assignment]
+        for hosted in _hosted_dropouts(module, table):
+            module.dropout = hosted.p  # type: ignore[assignment]
     for module in list(model.modules()):
         for name in [name for name in module._modules if name.startswith(PREFIX)]:
             delattr(module, name)
@@ -108,10 +110,13 @@ def _is_ours(hook: Callable[..., Any]) -> bool:
     return isinstance(getattr(hook, "__self__", None), Delta | ResidualDropout | Lengthening)
 
 
-def _hosted_dropout(layer: nn.Module) -> Iterator[float]:
-    for name, module in layer.named_modules():
-        if isinstance(module, ResidualDropout) and "layers" not in name:
-            yield module.p
+def _hosted_dropouts(layer: nn.Module, table: Backbone) -> Iterator[ResidualDropout]:
+    """Those that `_host_dropout` made out of the layer's own; none where `layer` is no layer."""
+    for path in table.residual_dropout:
+        with suppress(AttributeError):
+            hosted = layer.get_submodule(f"{path}.{PREFIX}dropout")
+            assert isinstance(hosted, ResidualDropout)
+            yield hosted
 
 
 def _place(model: nn.Module, name: str, delta: Delta) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from unipeft_run import processes
 from unipeft_run.data import lengths
+from unipeft_run.errors import UserError
 
 IGNORED = -100  # label of a padded position
 Batches = list[list[int]]
@@ -121,14 +122,16 @@ class Bucketed(Plan):
 
 
 class TokenBudget(Plan):
-    """Batches of at most `max_tokens` padded tokens, counted by the longer side.
+    """Batches of about `max_tokens` padded tokens, counted by the longer side.
 
     The rule of the reference (fairseq's batch_by_size over examples sorted by source length,
-    longest first; sizes above `size_multiple` are multiples of it). Batches stay the same and
+    longest first; sizes above `size_multiple` are multiples of it). As there, what is over such a
+    multiple opens the next batch unchecked: beside a target far longer than its source, that one
+    can be over `max_tokens`. Batches stay the same and
     change their order every epoch; the very first one is the largest, so that a lack of memory
     shows at once. `by`: lengths [N, 2] of target and source.
 
-    Raises ValueError where an example alone is over the budget.
+    Raises UserError where an example alone is over the budget.
     """
 
     def __init__(
@@ -136,8 +139,9 @@ class TokenBudget(Plan):
     ) -> None:
         longest = by.max(axis=1)
         if longest.max() > max_tokens:
-            raise ValueError(
-                f"max_tokens={max_tokens} is less than the longest example, {longest.max()} tokens"
+            raise UserError(
+                f"recipe.max_tokens={max_tokens} is less than the longest example, "
+                f"{longest.max()} tokens"
             )
         order = np.argsort(-by[:, -1], kind="stable")
         self.batches = _pack(order.tolist(), longest, max_tokens, size_multiple)

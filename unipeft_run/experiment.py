@@ -196,9 +196,10 @@ class Experiment:
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
         """The most tokens that a key of the configuration lets in, or out."""
-        for split in self.encoded.values():
+        for name, split in self.encoded.items():
             yield "task.max_source_length", int(lengths(split, "input_ids").max())
             if self.task.kind == "seq2seq":
-                yield "task.max_target_length", int(lengths(split, "labels").max())
+                cut = "max" if name == "train" else "eval"
+                yield f"task.{cut}_target_length", int(lengths(split, "labels").max())
         if decoding := self.cfg["evaluation"]["decoding"]:
             yield "evaluation.decoding.max_length", decoding["max_length"]

@@ -28,6 +28,11 @@ def resolve_precision(name: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def evaluable(name: str) -> str:
+    """The precision a stored run is evaluated in here: that of the run, but fp32 for a CPU's fp16."""
+    return "fp32" if name == "fp16" and not torch.cuda.is_available() else name
+
+
 def autocast_type(name: str) -> torch.dtype | None:
     """The type that losses are evaluated in; None for fp32."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(name))

@@ -111,11 +111,16 @@ def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> di
     inputs = gather(cfg)
     if split not in inputs.splits:
         raise UserError(f"no split {split!r}: have {', '.join(inputs.splits)}")
+    from accelerate import PartialState
+
     from unipeft_run.delta_file import load_delta
     from unipeft_run.experiment import Experiment, folded
+    from unipeft_run.precision import evaluable
 
-    stored = Experiment({**cfg, **folded(cfg)}, inputs)
+    precision = evaluable(cfg["precision"])
+    stored = Experiment({**cfg, **folded(cfg), "precision": precision}, inputs)
     load_delta(stored.model, folder)
+    stored.model.to(PartialState().device)
     return stored.evaluator(stored.model, split).metrics
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from unipeft_run.backbones.sites import TABLES
 from unipeft_run.config.words import Illegal, unknown_choice
 from unipeft_run.errors import UserError
 
@@ -40,6 +41,7 @@ def check_slot(slot: str, content: dict[str, Any]) -> None:
     for key, allowed in (("sites", SITES[slot]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
         _check_names(f"{slot}.representation.{key}", where[key], allowed, slot)
     _check_layers(slot, where["layers"])
+    _check_apart(slot, where["sites"])
     for site in where["sites"]:
         for sentence in objections(site, content):
             raise Illegal(f"slot {slot}: {sentence}")
@@ -101,6 +103,21 @@ def _check_names(path: str, names: list[str], allowed: tuple[str, ...], slot: st
             raise Illegal(f"slot {slot} cannot hold {name}; that site belongs to slot {other}")
         if name not in allowed:
             raise UserError(unknown_choice(path, name, allowed))
+
+
+def _check_apart(slot: str, sites: list[str]) -> None:
+    """A module holds one delta of a slot, whichever side of it the delta writes at."""
+    if twice := next((site for site in sites if sites.count(site) > 1), None):
+        raise UserError(f"{slot}.representation.sites names {twice} twice")
+    for table in TABLES.values():
+        taken: dict[str, str] = {}
+        for site in sites:
+            taps = {**table.attention, **table.ffn}.get(site, "")
+            place = taps.rpartition(" -> ")[2].partition(":")[0]
+            if taps and (other := taken.setdefault(place, site)) != site:
+                raise Illegal(
+                    f"slot {slot}: {other} and {site} write at one place; name one of them"
+                )
 
 
 def _check_layers(slot: str, layers: Any) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from unipeft_run.config.words import unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.sources import apt, manpages, minilm, news, snippets, snli, synopses
-from unipeft_run.sources.cache import RECIPE, build_once, cache_root
+from unipeft_run.sources.cache import RECIPE, build_once, cache_root, one_at_a_time
 from unipeft_run.sources.progress import console
 
 __all__ = ["cache_root", "fetch", "fetch_backbone"]
@@ -32,9 +33,11 @@ PACKAGED = Path(__file__).parent.parent / "miniatures"
 def fetch(name: str) -> Path:
     """The folder of a task's miniature data: `{train,validation,test}.jsonl` and `source.json`.
 
-    Fetched and split at first use. Raises UserError for what cannot be fetched.
+    Fetched and split at first use, by one process: others wait for it. Raises UserError for what
+    cannot be fetched.
     """
-    assert name in DATA, name
+    if name not in DATA:
+        raise UserError(unknown_choice("task.mini", name, DATA))
     folder = cache_root() / "data" / f"{name}-{RECIPE}"
     return _built(folder, DATA[name], f"{name} data", "task.path=DIR (local data)")
 
@@ -56,7 +59,7 @@ def _built(folder: Path, build: Build, what: str, way_out: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        with console().status(f"fetching {what} (once)"):
-            return build_once(folder, build)
+        with console().status(f"fetching {what} (once)"), one_at_a_time():
+            return build_once(folder, build)  # unless it is there by now
     except UserError as problem:
         raise UserError(f"cannot fetch {what}: {problem}\nWithout it: {way_out}") from problem

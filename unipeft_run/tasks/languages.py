@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unipeft_run.errors import UserError
+
 if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
     from transformers import PreTrainedTokenizerBase
 
@@ -30,5 +32,9 @@ def encode_texts(
     language = language_code_id(tokenizer, code)
     if language is None:
         return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
+    if max_length < 3:
+        raise UserError(
+            f"a length of {max_length} has no room beside </s> and {code}; take 3 or more"
+        )
     bare = tokenizer(texts, truncation=True, max_length=max_length - 2, add_special_tokens=False)
     return [[*ids, tokenizer.eos_token_id, language] for ids in bare["input_ids"]]
