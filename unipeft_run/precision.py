@@ -29,7 +29,7 @@ def resolve_precision(name: str) -> str:
 
 
 def evaluable(name: str) -> str:
-    """The precision a stored run is evaluated in here: that of the run, but fp32 for a CPU's fp16."""
+    """What a run of precision `name` is evaluated in here: the same, but fp32 for fp16 on a CPU."""
     return "fp32" if name == "fp16" and not torch.cuda.is_available() else name
 
 
