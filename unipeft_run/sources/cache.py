@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ def cache_root() -> Path:
     """`$UNIPEFT_CACHE`, else `~/.cache/unipeft`."""
     named = os.environ.get("UNIPEFT_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Inside, no other process fetches into this cache: apt's folder in it is several data sets'.
+
+    However a process ends, what it held is free.
+    """
+    import fcntl
+
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with (cache_root() / ".lock").open("w") as file:
+        with suppress(OSError):  # a disk that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
