@@ -16,9 +16,11 @@ from tiny_cli import call
 from tiny_engines import install
 
 from unipeft_run import cli
-from unipeft_run.config import resolve
+from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.engines.ray import PATIENCE
-from unipeft_run.engines.worker import Lost
+from unipeft_run.engines.worker import Lost, Worker
+from unipeft_run.outcome import Outcome, ended
+from unipeft_run.run_folder import RunFolder
 
 
 class Crashed(Exception):
@@ -26,7 +28,10 @@ class Crashed(Exception):
 
 
 def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> dict[str, Any]:
-    """Install it; the settings and the environments it was given."""
+    """Install it; the settings and the environments it was given.
+
+    crashes: of each task in turn, 1 for a worker that dies before it, 2 for one that dies after.
+    """
     seen: dict[str, Any] = {"remote": [], "environment": []}
     Crashed.__name__ = "WorkerCrashedError"
 
@@ -42,9 +47,11 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> 
     def get(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
         run, (*given, environment) = task
         seen["environment"].append(environment)
-        if crashes and crashes.pop(0):
+        when = crashes.pop(0) if crashes else 0
+        back = None if when == 1 else run(*given, environment)
+        if when:
             raise Crashed("The worker died unexpectedly")
-        return run(*given, environment)
+        return back
 
     resources = {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}
     install(
@@ -70,6 +77,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, A
 
     def run(cfg: DictConfig) -> dict[str, Any]:
         seen.append(resolve(cfg))
+        RunFolder(run_folder(cfg)).write_text("config.yaml", "")
         return {"state": "done"}
 
     install(monkeypatch, "unipeft_run.run", run=run)
@@ -95,6 +103,41 @@ def test_ray_runs_each_cell_with_its_share(
     expected = {"UNIPEFT_CACHE": "cache", "OMP_NUM_THREADS": "3"}
     assert seen["environment"][0] == expected
     assert seen["init"] == {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+
+
+def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
+    monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]]
+) -> None:
+    fake_ray(monkeypatch, 0, crashes=[2, 1])
+    assert train(monkeypatch, "force=true") == 0
+    assert [(run["seed"], run["force"]) for run in runs] == [(1, True), (1, False), (2, True)]
+
+
+def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
+    """A worker is lost before it clears, a job is requeued after; then the command comes again."""
+    words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
+    config = run_folder(compose(words, "train")) / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("of an earlier submission")
+    os.utime(config, (1, 1))
+    forced: list[bool] = []
+
+    def start(submission: str, clears: bool) -> None:
+        def job(cfg: DictConfig) -> Outcome:
+            forced.append(cfg.force)
+            if clears:
+                config.write_text("of this one")
+            return ended("done")
+
+        Worker(job, submission=submission)(compose(words, "train"))
+
+    for clears in (False, True, True):
+        start("a", clears)
+    assert forced == [True, True, False]
+    os.utime(config, (1, 1))
+    start("b", clears=True)
+    start("b", clears=True)
+    assert forced[3:] == [True, False]
 
 
 def test_ray_elsewhere_gets_nothing_of_a_local_one(

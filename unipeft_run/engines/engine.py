@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ class Engine:
     def __init__(self, loader: object, config: DictConfig, job: Job, folder: Path) -> None:
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
+        self.submission = secrets.token_hex(8)
         self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         if self.kind == "ray":
             _needs("ray")
@@ -54,13 +56,13 @@ class Engine:
 
     def _worker(self, cells: int, notes: Notes) -> Worker:
         if self.kind != "joblib":
-            return Worker(self.job)
+            return Worker(self.job, submission=self.submission)
         gpus, launcher = visible_gpus(), self.config.hydra.launcher
         processes = OmegaConf.select(self.config, "processes", default=1)
         many = workers(launcher.n_jobs, cells, len(gpus), processes)
         with read_write(self.config), open_dict(self.config):
             launcher.n_jobs = many
-        return Worker(self.job, notes, threads(many, cells), gpus)
+        return Worker(self.job, notes, threads(many, cells), gpus, self.submission)
 
     def _launcher(self, worker: Worker) -> Launcher:
         if self.kind != "ray":

@@ -13,10 +13,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run.config import run_folder
 from unipeft_run.outcome import Outcome
+from unipeft_run.run_folder import RunFolder
 
 Job = Callable[[DictConfig], Outcome]
 THREADS = "OMP_NUM_THREADS"
+FORCED = ".forced"  # in a run folder: the submission that began the run with force=true
 _slots: dict[Path, int] = {}  # of this process
 
 
@@ -82,16 +85,20 @@ class Worker:
     """`job` as an engine runs it; plain data, so that it can be sent to a process.
 
     threads: for one cell (None: what the environment says, or Slurm). gpus: of the machine, to be
-    shared out among the workers. Both are settled before `job` imports torch.
+    shared out among the workers. Both are settled before `job` imports torch. submission: a name
+    that all workers of one command have, also where a queue starts their jobs a second time.
     """
 
     job: Job
     notes: Notes | None = None
     threads: int | None = None
     gpus: tuple[str, ...] = ()
+    submission: str = ""
 
     def __call__(self, cfg: DictConfig) -> Outcome:
         self._settle(OmegaConf.select(cfg, "processes", default=1))
+        if OmegaConf.select(cfg, "force", default=False):
+            self._force_once(cfg)
         if self.notes is None:
             return self.job(cfg)
         number = HydraConfig.get().job.num
@@ -99,6 +106,19 @@ class Worker:
         outcome = self.job(cfg)
         self.notes.end(number, outcome)
         return outcome
+
+    def _force_once(self, cfg: DictConfig) -> None:
+        """A run that this submission has cleared before goes on: its worker was lost, or requeued.
+
+        The mark is older than the configuration that a run writes when it is cleared, and by the
+        same clock.
+        """
+        folder = RunFolder(run_folder(cfg))
+        mark, config = folder.path / FORCED, folder.path / "config.yaml"
+        if not (mark.exists() and mark.read_text() == self.submission):
+            folder.write_text(FORCED, self.submission)
+        elif config.exists() and config.stat().st_mtime_ns >= mark.stat().st_mtime_ns:
+            cfg.force = False
 
     def _settle(self, processes: int) -> None:
         threads = self.threads
