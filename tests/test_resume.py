@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,17 @@ import tiny_training
 import torch
 from tiny_training import evaluate, make_trainer, noisy_loss_fn
 
-from unipeft_run.checkpoint import load_checkpoint, load_newest
+from unipeft_run.checkpoint import (
+    DamagedCheckpoint,
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+)
 from unipeft_run.interrupts import Interrupted
 from unipeft_run.run_folder import RunFolder
-from unipeft_run.trainer import LAST, FitResult, Trainer
+from unipeft_run.tracking import Tracker
+from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.trainer import BEST, LAST, FitResult, Trainer
 
 WALL = ("seconds", "per_second")
 
@@ -187,6 +195,69 @@ def test_sigterm_ends_an_evaluation_at_once(tmp_path: Path, uninterrupted: dict[
     assert RunFolder(tmp_path).status()["step"] == 6
     trainer = new_process(tmp_path)
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_sigterm_after_the_last_update_is_obeyed(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    class Signals(Tracker):
+        def log(self, record: Any, step: int) -> None:
+            if step == 20 and "validation/loss" in record:
+                send_sigterm()
+
+    trackers = [Jsonl(tmp_path / "train.jsonl"), Signals()]
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        new_process(tmp_path, trackers=trackers).fit()
+    status = RunFolder(tmp_path).status()
+    assert (status["state"], status["step"]) == ("running", 20)
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_an_evaluation_that_is_made_again_is_recorded_once(
+    tmp_path: Path, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        new_process(tmp_path, evaluate=after(2, evaluate, send_sigterm)).fit()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", after(1, Trainer._save, kill))
+        with pytest.raises(Killed):
+            new_process(tmp_path).fit()
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_a_best_state_newer_than_the_checkpoint_is_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two; where the way there is not repeated to the bit, as on some GPUs."""
+
+    def scripted(*values: float) -> Callable[..., Any]:
+        script = iter(values)
+        return lambda *_: {"accuracy": next(script)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", after(2, Trainer._save, kill))
+        with pytest.raises(Killed):
+            new_process(tmp_path, evaluate=scripted(0.5, 0.7)).fit()
+    stored = load_checkpoint(tmp_path / BEST).tensors
+    trainer = new_process(tmp_path, evaluate=scripted(0.4, 0.4, 0.4))
+    result = trainer.fit()
+    assert (result.best_step, result.best) == (12, {"accuracy": 0.7})
+    found = dict(trainer.model.named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+
+
+def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    script = iter((0.5, 0.7))
+    with pytest.raises(Killed):
+        loss_fn = after(30, noisy_loss_fn, kill)
+        new_process(tmp_path, evaluate=lambda *_: {"accuracy": next(script)}, loss_fn=loss_fn).fit()
+    best = load_checkpoint(tmp_path / BEST)
+    older = replace(best, state={**best.state, "step": 6})
+    save_checkpoint(tmp_path / BEST, older, keep_previous=False)
+    with pytest.raises(DamagedCheckpoint, match=r"best is of step 6, the best was step 12; start"):
+        new_process(tmp_path).fit()
 
 
 def test_sigterm_to_a_process(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:

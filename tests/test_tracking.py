@@ -47,6 +47,19 @@ def test_a_run_taken_up_forgets_what_came_after_its_checkpoint(tmp_path: Path) -
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10, 10]
 
 
+def test_an_evaluation_that_does_not_count_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    tracker = Jsonl(path)
+    for step in (5, 10):
+        tracker.log({"train/loss": 0.5}, step)
+        tracker.log({"validation/loss": 0.5}, step)
+    Jsonl(path).begin(10, 30, evaluated=10)
+    assert len(path.read_text().splitlines()) == 4
+    Jsonl(path).begin(10, 30, evaluated=5)
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert (steps, "validation" in path.read_text().splitlines()[-1]) == ([5, 5, 10], False)
+
+
 def watched(width: int = 80) -> tuple[Console, StringIO]:
     screen = StringIO()
     return Console(console=rich.console.Console(file=screen, force_terminal=True, width=width)), (

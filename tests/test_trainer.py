@@ -202,18 +202,38 @@ def test_throughput(tmp_path: Path) -> None:
     assert metrics["peak_memory_mib"] > 10
 
 
+def test_the_loss_of_a_training_that_stops_early_is_of_its_last_updates(tmp_path: Path) -> None:
+    shown: list[float] = []
+
+    class Listener(Tracker):
+        def tick(self, record: Any, step: int, next_evaluation: int | None) -> None:
+            shown.append(record["train/loss"])
+
+    for number, log_every in enumerate((100, 5)):  # no record before the end; an older one
+        trainer = make_trainer(
+            tmp_path / str(number),
+            trackers=[Listener()],
+            evaluate=lambda model, limit: {"loss": 1.0},
+            eval_every=3,
+            early_stopping=1,
+            log_every=log_every,
+        )
+        result = trainer.fit()
+        assert (result.step, result.metrics["train/loss"]) == (6, shown[-1])
+
+
 def test_what_a_live_view_hears(tmp_path: Path) -> None:
     heard: list[Any] = []
 
     class Listener(Tracker):
-        def begin(self, step: int, total: int) -> None:
-            heard.append((step, total))
+        def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
+            heard.append((step, total, evaluated))
 
         def tick(self, record: Any, step: int, next_evaluation: int | None) -> None:
             heard.append(next_evaluation)
 
     make_trainer(tmp_path, trackers=[Listener()], max_steps=8).fit()
-    assert heard == [(0, 8), 6, 6, 6, 6, 6, 8, 8, None]
+    assert heard == [(0, 8, 0), 6, 6, 6, 6, 6, 8, 8, None]
 
 
 def test_bf16_trains_in_autocast_and_keeps_float32_parameters(tmp_path: Path) -> None:

@@ -97,12 +97,13 @@ class Progress:
         return better
 
     def metrics(self) -> dict[str, float]:
-        """Loss of the last record and the throughput of the whole training."""
+        """Loss since the last record, or of it where nothing came after; throughput of it all."""
         if not self.total.steps:
             return {}
+        loss = self.window.rates()["train/loss"] if self.window.steps else self.last_loss
         return {
             **self.total.rates(),
-            "train/loss": self.last_loss,
+            "train/loss": loss,
             "train/step_seconds": statistics.median(self.step_seconds),
             "train/seconds": self.total.seconds,
         }

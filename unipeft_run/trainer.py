@@ -123,6 +123,7 @@ class Trainer:
         try:
             with self.interrupts:
                 self._train()
+            self.interrupts.check(self.device)  # for a signal since the last update
         except Interrupted as stop:
             self._save()
             self.folder.mark("running", step=self.state.progress.step, error=str(stop))
@@ -140,10 +141,10 @@ class Trainer:
             position = {"epoch": progress.epoch, "position": progress.position}
             self.loader.batch_sampler.load_state_dict(position)  # type: ignore[union-attr]
             self._best()  # better now than at the end
-        step = self.state.progress.step
+        step, evaluated = self.state.progress.step, self.state.progress.evaluated
         self.accelerator.wait_for_everyone()  # to have read what the leading one will replace
         self.folder.mark("running", step=step, total=self.cadence.total)
-        self.tracker.begin(step, self.cadence.total)
+        self.tracker.begin(step, self.cadence.total, evaluated)
 
     def _train(self) -> None:
         self.model.train()
@@ -227,7 +228,8 @@ class Trainer:
         progress, began = self.state.progress, time.perf_counter()
         metrics = self._validation_metrics()
         if progress.judge(metrics[self.selection[0]], self.selection[1]):
-            best = Checkpoint(parameter_values(self.model), {"metrics": metrics})
+            content = {"step": progress.step, "metrics": metrics}
+            best = Checkpoint(parameter_values(self.model), content)
             self._store(BEST, best, keep_previous=False)
         record = {
             "epoch": self.cadence.epochs(progress.step),
@@ -260,16 +262,27 @@ class Trainer:
         best = self._best()
         if best is not None:
             load_parameters(self.model, best.tensors)
-            result.best_step, result.best = progress.best_step, best.state["metrics"]
+            result.best_step = best.state.get("step", progress.best_step)
+            result.best = best.state["metrics"]
         return result
 
     def _best(self) -> Checkpoint | None:
-        if self.state.progress.best_step is None:
+        """The best state, as it is stored; None before the first.
+
+        A run that stopped between storing it and the checkpoint, or whose last checkpoint is
+        damaged, may find a later and better one than it knows of, and comes by there again.
+        """
+        known = self.state.progress.best_step
+        if known is None:
             return None
         path = self.folder.path / BEST
         best = load_newest(path)
         if best is None:
             raise DamagedCheckpoint(f"{path} is gone; start afresh (force=true)")
+        if (step := best.state.get("step", known)) < known:
+            raise DamagedCheckpoint(
+                f"{path} is of step {step}, the best was step {known}; start afresh (force=true)"
+            )
         return best
 
     def _save(self) -> None:

@@ -14,8 +14,11 @@ class Tracker:
     def start(self, config: Mapping[str, Any]) -> None:
         """The run begins, with its resolved configuration."""
 
-    def begin(self, step: int, total: int) -> None:
-        """Training goes on after `step` of `total`: 0, or where a stopped run is taken up."""
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
+        """Training goes on after `step` of `total`: 0, or where a stopped run is taken up.
+
+        `evaluated`: the last step whose evaluation counts; one after it is made again.
+        """
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
         """An update was made; for what is shown live."""
@@ -37,9 +40,9 @@ class Trackers(Tracker):
         for tracker in self._trackers:
             tracker.start(config)
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         for tracker in self._trackers:
-            tracker.begin(step, total)
+            tracker.begin(step, total, evaluated)
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
         for tracker in self._trackers:

@@ -41,7 +41,7 @@ class Console(Tracker):
         self._training: TaskID | None = None
         self._pace = _Pace(0, 0, every)
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Put up the bar of training, standing at `step`."""
         self._pace = _Pace(step, total, self._every)
         if self._console.is_terminal:

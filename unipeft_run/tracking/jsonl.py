@@ -17,12 +17,17 @@ class Jsonl(Tracker):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Drop what a stopped run wrote after its last checkpoint, and a line cut short."""
         if not self._path.exists():
             return
         lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
+        last = step if evaluated is None else evaluated
+        kept = [
+            line
+            for line in lines
+            if line.endswith(b"\n") and _step_of(line) <= (last if _evaluation(line) else step)
+        ]
         if kept != lines:
             replace_file(self._path, b"".join(kept))
 
@@ -37,6 +42,10 @@ def records(path: Path) -> list[dict[str, Any]]:
     """The whole lines of the file `path`, in order; none where there is no file."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if _step_of(line) < math.inf]
+
+
+def _evaluation(line: bytes) -> bool:
+    return b'"validation/' in line
 
 
 def _step_of(line: bytes) -> float:

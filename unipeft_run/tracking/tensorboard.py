@@ -19,7 +19,7 @@ class TensorBoard(Tracker):
         self._path = Path(folder) / run_id
         self._writer: Any = None
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Open the files; what a stopped run wrote after its checkpoint is hidden."""
         try:
             from torch.utils.tensorboard import SummaryWriter

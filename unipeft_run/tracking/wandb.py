@@ -84,7 +84,7 @@ class WandB(Tracker):
         self._thread = Thread(target=self._work, args=(wandb, config), daemon=True)
         self._thread.start()
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Find the place of the next record: after those of the run before it was stopped."""
         found = records(self._folder / "train.jsonl") if step else []
         self._place = sum(record["step"] <= step for record in found)
