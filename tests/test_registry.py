@@ -73,6 +73,15 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
     assert read(folder).state == "stale"
 
 
+@pytest.mark.parametrize("state", ["stale", "failed"])
+def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state: str) -> None:
+    folder = make(tmp_path, state)
+    RunFolder(folder).write_json("metrics.json", {"primary": "test/loss", "test/loss": 0.5})
+    assert (read(folder).state, read(folder).metric) == ("done", ("test/loss", 0.5))
+    (folder / "metrics.json").write_text("{")
+    assert read(folder).state == state
+
+
 @pytest.mark.parametrize(
     ("filters", "seeds"),
     [
@@ -160,7 +169,7 @@ def test_damaged_files_are_a_state_and_no_traceback(
     folder = make(tmp_path, "done")
     (folder / name).write_bytes(damage)
     assert command([str(tmp_path)]) == 0
-    state = {"config.yaml": "damaged", "status.json": "stale"}.get(name, "done")
+    state = "damaged" if name == "config.yaml" else "done"
     assert f"1 runs: 1 {state}" in capsys.readouterr().out
 
 

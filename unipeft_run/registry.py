@@ -27,9 +27,10 @@ TAIL = 1 << 16  # bytes of train.jsonl in which the last evaluation is looked fo
 class Run:
     """A run folder as it stands.
 
-    `state` as in status.json, but for a run whose process is gone (stale) and one whose
-    configuration cannot be read (damaged). `metric`: its name and value; of the test split if the
-    run is done, else of the last evaluation.
+    `state` as in status.json, but for a run whose process is gone (stale), one whose configuration
+    cannot be read (damaged), and one that has metrics.json and whose process is gone: that is done,
+    whatever the process came to say, and is not run again. `metric`: its name and value; of the
+    test split if the run is done, else of the last evaluation.
     """
 
     folder: Path
@@ -59,9 +60,10 @@ def find(root: Path) -> Iterator[Run]:
 def read(folder: Path) -> Run:
     """The run in `folder`; nothing is written, and nothing of it executed."""
     config, status = _config(folder / "config.yaml"), read_status(folder)
+    metrics = read_object(folder / "metrics.json")
     state = str(status.get("state", "running"))
-    if state == "running" and not is_running(folder):
-        state = "stale"
+    if not (state == "running" and is_running(folder)):
+        state = "done" if metrics else "stale" if state == "running" else state
     left = status.get("seconds_left") if state == "running" else None
     return Run(
         folder=folder,
@@ -70,8 +72,8 @@ def read(folder: Path) -> Run:
         step=int(status.get("step") or 0),
         total=status.get("total"),
         seconds_left=left,
-        error=str(status.get("error") or ""),
-        metric=_metric(folder),
+        error="" if state == "done" else str(status.get("error") or ""),
+        metric=_metric(folder, metrics),
     )
 
 
@@ -83,8 +85,7 @@ def _config(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _metric(folder: Path) -> tuple[str, float] | None:
-    metrics = read_object(folder / "metrics.json")
+def _metric(folder: Path, metrics: Mapping[str, Any]) -> tuple[str, float] | None:
     name = str(metrics.get("primary", ""))
     if isinstance(metrics.get(name), int | float):
         return name, metrics[name]
