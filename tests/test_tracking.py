@@ -152,7 +152,7 @@ def track(folder: Path, **given: Any) -> float:
 
 def stored_records(folder: Path) -> list[Any]:
     """What is in the offline file, which wandb's own process closes soon after `finish`."""
-    for _ in range(100):
+    for _ in range(600):
         records = read_records(folder)
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             break
@@ -168,8 +168,8 @@ def read_records(folder: Path) -> list[Any]:
     """
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    data, position, payload, records = path.read_bytes(), 7, b"", []
+    files = [path.read_bytes() for path in folder.glob("wandb/offline-run-*/*.wandb")]
+    data, position, payload, records = b"".join(files), 7, b"", []
     while position + 7 <= len(data):
         if (left := 32768 - position % 32768) < 7:
             position += left
