@@ -102,6 +102,7 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("learning_rate=1", r"optim\.lr"),
         ("steps=100", r"recipe\.max_steps"),
         ("variant=null", "choose from"),
+        ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_nearest(word: str, nearest: str) -> None:

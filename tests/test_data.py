@@ -26,6 +26,7 @@ from unipeft_run.batching import (
     shift_right,
     train_loader,
 )
+from unipeft_run.errors import UserError
 
 # The cache
 
@@ -177,7 +178,7 @@ def test_token_batches_keep_to_the_budget_and_start_with_the_largest() -> None:
     assert sizes[0] == max(sizes)
     assert np.mean(sizes) > 0.6 * 300
     assert {tuple(batch) for batch in plan(0)} == {tuple(batch) for batch in plan(1)}
-    with pytest.raises(ValueError, match=r"max_tokens=50 is less than the longest example, 59"):
+    with pytest.raises(UserError, match=r"recipe.max_tokens=50 is less than .* 59"):
         TokenBudget(by, 50, seed=5)
 
 

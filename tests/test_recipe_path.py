@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from datasets import Dataset
 from tiny_cli import call
 from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
 from unipeft_run import cli
+from unipeft_run.experiment import Experiment
+from unipeft_run.run import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,33 @@ def test_what_does_not_fit_the_backbone_is_a_sentence(
     given = words(task, inputs, "method=mam", f"output={tmp_path}", word)
     assert call(cli.train, monkeypatch, *given) == 2
     assert re.fullmatch(expected, capsys.readouterr().err.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("split", "key"), [("train", "max"), ("test", "eval")])
+def test_a_long_target_is_blamed_on_the_key_that_cuts_it(split: str, key: str) -> None:
+    rows = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2, 3, 4]]})
+    experiment: Any = SimpleNamespace(
+        encoded={split: rows},
+        task=SimpleNamespace(kind="seq2seq"),
+        cfg={"evaluation": {"decoding": None}},
+    )
+    found = [("task.max_source_length", 2), (f"task.{key}_target_length", 4)]
+    assert list(Experiment._lengths(experiment)) == found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there, fp16 is evaluated in fp16")
+def test_a_half_precision_run_is_evaluated_on_a_cpu(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    assert call(cli.train, monkeypatch, *given) == 0
+    (run,) = (tmp_path / "outputs" / "sst2" / "mam").iterdir()
+    config = run / "config.yaml"
+    config.write_text(re.sub(r"(?m)^precision: .*", "precision: fp16", config.read_text()))
+    stored = json.loads((run / "metrics.json").read_text())
+    metrics = evaluate(run)
+    assert metrics["loss"] == pytest.approx(stored["test/loss"])
 
 
 def metrics_of_best(run: Path) -> int:

@@ -258,3 +258,8 @@ def test_a_miniature_without_weights_says_how_to_make_them(
     (tmp_path / "bart_mini").mkdir()
     (tmp_path / "bart_mini" / "model.safetensors").touch()
     assert sources.fetch_backbone("bart_mini") == tmp_path / "bart_mini"
+
+
+def test_unknown_miniature_data_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"task.mini=sst is not known \(did you mean sst2\?\)"):
+        sources.fetch("sst")

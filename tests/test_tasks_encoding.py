@@ -9,6 +9,9 @@ import tiny_text
 from tiny_tasks import ROWS, make, write
 from transformers import MBartTokenizer
 
+from unipeft_run.errors import UserError
+from unipeft_run.tasks.languages import encode_texts
+
 
 @pytest.fixture
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +88,11 @@ def test_a_pair_of_texts_keeps_its_label(tmp_path: Path) -> None:
     encoded = task.encode(task.load(), tokenizer)["train"]
     assert encoded["labels"][:] == [0, 2]
     assert tokenizer.decode(encoded[0]["input_ids"]) == "<s>a man sleeps</s></s>a man rests</s>"
+
+
+def test_a_length_without_room_for_a_text_is_a_sentence() -> None:
+    tokenizer = real_mbart_tokenizer()
+    (ids,) = encode_texts(tokenizer, ["the cat"], 3, "en_XX")
+    assert len(ids) == 3
+    with pytest.raises(UserError, match="a length of 2 has no room beside </s> and en_XX"):
+        encode_texts(tokenizer, ["the cat"], 2, "en_XX")

@@ -127,9 +127,9 @@ class TokenBudget(Plan):
     The rule of the reference (fairseq's batch_by_size over examples sorted by source length,
     longest first; sizes above `size_multiple` are multiples of it). As there, what is over such a
     multiple opens the next batch unchecked: beside a target far longer than its source, that one
-    can be over `max_tokens`. Batches stay the same and
-    change their order every epoch; the very first one is the largest, so that a lack of memory
-    shows at once. `by`: lengths [N, 2] of target and source.
+    can be over `max_tokens`. Batches stay the same and change their order every epoch; the very
+    first one is the largest, so that a lack of memory shows at once. `by`: lengths [N, 2] of
+    target and source.
 
     Raises UserError where an example alone is over the budget.
     """
@@ -218,7 +218,7 @@ def train_loader(
     batch_size: int | None = None,
     max_tokens: int | None = None,
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of `batch_size` examples or of at most `max_tokens` padded tokens.
+    """Batches of `batch_size` examples or of about `max_tokens` padded tokens.
 
     Raises ValueError unless exactly one of the two is given.
     """
