@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from omegaconf import OmegaConf
 from tiny_config import MAM, resolved
 
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import compose
+from unipeft_run.config.points import SIZES, Point, combinations, reasons
+from unipeft_run.config.schema import AXES
 from unipeft_run.config.space import SITES
-from unipeft_run.config.words import Illegal, options
 from unipeft_run.errors import UserError
 
 
@@ -64,24 +64,8 @@ def test_an_empty_slot_is_filled_from_the_command_line() -> None:
 def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
     """All forms, insertions and compositions at one representation each."""
     where = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
-    base = ["task=xsum", "method=none", f"representation@{slot}={where}"]
-    base += [f"form@{slot}=bottleneck", f"insertion@{slot}=parallel", f"composition@{slot}=scaled"]
-    cfg = compose([*base, f"{slot}.bottleneck=4", f"{slot}.scale=1"])
-    pieces = {axis: _pieces(axis) for axis in ("form", "insertion", "composition")}
-    legal = set()
-    for form in pieces["form"]:
-        for insertion in pieces["insertion"]:
-            for composition in pieces["composition"]:
-                cfg[slot].form, cfg[slot].insertion, cfg[slot].composition = (
-                    pieces["form"][form],
-                    pieces["insertion"][insertion],
-                    pieces["composition"][composition],
-                )
-                try:
-                    resolve(cfg)
-                    legal.add((form, insertion, composition))
-                except Illegal as reason:
-                    assert str(reason).startswith(f"slot {slot}: ")
+    points = combinations(slot, {"representation": where})
+    legal = {(p.form, p.insertion, p.composition) for p in points if not reasons(p)}
     bottlenecks = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
     adding = {"add", "scaled", "learned_scale"}
@@ -93,11 +77,20 @@ def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
     assert legal == expected[slot]
 
 
-@cache
-def _pieces(axis: str) -> dict[str, Any]:
-    """What each file of an axis puts into a slot."""
-    words = ["task=xsum", "method=none"]
-    return {name: compose([*words, f"{axis}@ffn={name}"]).ffn[axis] for name in options(axis)}
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point("attn", "memory_nomlp", "parallel", "heads", "gated"),
+        Point("ffn", "low_rank", "parallel", "ffn_up_down", "scaled"),
+        Point("input", "vectors", "parallel", "embedding", "prepend"),
+    ],
+    ids=lambda point: point.slot,
+)
+def test_a_point_is_what_its_words_compose(point: Point) -> None:
+    sizes = [f"{point.slot}.{key}={number}" for key, number in SIZES.items()]
+    words = [word for word in sizes if point.slot == "ffn" or "scale" not in word]
+    slot = resolved("task=xsum", "method=none", *point.words, *words)[point.slot]
+    assert {key: slot[key] for key in AXES} == {key: point.content()[key] for key in AXES}
 
 
 def test_sites_are_those_of_the_backbone_tables() -> None:
