@@ -54,7 +54,7 @@ def test_an_axis_file_says_what_it_does(group: str) -> None:
         assert text.startswith("# "), f"{group}/{name}"
         data = yaml.safe_load(text)
         assert group in data
-        assert set(data) <= {group, "defaults", "bottleneck", "scale"}
+        assert set(data) <= {group, "defaults", "bottleneck", "scale", "mlp_width"}
 
 
 PAPER_SIZES = {  # reference.md section 11: (attn.bottleneck, ffn.bottleneck, ffn.scale)

@@ -39,9 +39,14 @@ def solve(words: Sequence[str]) -> Iterator[str]:
     slots = tuple(slot for slot in SLOTS if cfg[slot] is not None)
     if not slots:
         raise UserError(f"method {cfg['method']} has no size to solve for")
+    if len(slots) > 2:
+        raise UserError(f"{', '.join(slots)} are filled; sizes are solved for one slot or two")
     backbone = counts(cfg)["backbone"]
     budget = _budget(asked[-1], backbone)
     line = measure(overrides, slots)
+    for slot, step in zip(slots, line.per_unit, strict=True):
+        if step == 0:
+            raise UserError(f"what slot {slot} stores does not depend on {slot}.bottleneck")
     smallest = line.stored([1] * len(slots))
     if budget < smallest:
         raise UserError(

@@ -16,7 +16,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import processes
-from unipeft_run.config import compose, load, resolve, run_folder
+from unipeft_run.config import compose, implied, load, resolve, run_folder
 from unipeft_run.config.complaints import needed
 from unipeft_run.config.words import conf_dir
 from unipeft_run.errors import UserError
@@ -132,7 +132,7 @@ def _main(command: Command, argv: Sequence[str]) -> int:
         return multirun(command.config_name, args.overrides, command.job, command.check)
     if not (args.shell_completion or args.hydra_help):
         command.check(compose(args.overrides, command.config_name))
-    return _hand_over(command, argv, args.overrides)
+    return _hand_over(command, argv, [*args.overrides, *implied(args.overrides)])
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

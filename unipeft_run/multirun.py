@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from unipeft_run.config import compose
+from unipeft_run.config import compose, implied
 from unipeft_run.config.cells import expand
 from unipeft_run.config.words import Illegal, conf_dir
 from unipeft_run.engines import Engine, in_rounds
@@ -59,7 +59,8 @@ def grid(
     settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
     hydra = _hydra()
     given = _expand(hydra, config_name, [word for word in overrides if word not in settings])
-    return hydra, settings, [cell for words in given for cell in expand(words, settings)]
+    rows = [row for words in given for row in expand(words, settings)]
+    return hydra, settings, [(name, [*cell, *implied(cell)]) for name, cell in rows]
 
 
 def _hydra() -> Hydra:

@@ -159,8 +159,16 @@ def _by_slot(words: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]
 
 
 def _explain_slot(slot: str, axes: Mapping[str, str], changes: Sequence[str]) -> Iterator[str]:
-    points = list(combinations(slot, axes))
-    why = {point: reasons(point, changes) for point in points}
+    points, why = list(combinations(slot, axes)), {}
+    for point in points:
+        try:
+            why[point] = reasons(point, changes)
+        except Illegal as problem:
+            why[point] = [str(problem)]
+        except UserError as problem:  # the changes may be another form's
+            if len(points) == 1:
+                raise
+            why[point] = [str(problem)]
     fine = [point for point in points if not why[point]]
     if not fine:
         nearest = min(points, key=lambda point: len(why[point]))

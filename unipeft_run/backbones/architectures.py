@@ -1,9 +1,11 @@
 """The paper's backbones as data: counting their parameters needs no hub and no weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from unipeft_run.config.words import shown, unknown_key
 from unipeft_run.errors import UserError
 
 _LARGE: Mapping[str, Any] = {
@@ -43,17 +45,57 @@ def architecture(backbone: Mapping[str, Any], num_labels: int | None) -> Any:
     """The configuration of a backbone: from the data above, else from its config.json.
 
     `backbone` is that section of a resolved configuration; `num_labels` sizes a classifier.
-    Raises UserError where there is none, or one of another family.
+    Raises UserError where there is none, or one of another family, or one without such a field.
     """
-    changes = {**backbone["config"], **({"num_labels": num_labels} if num_labels else {})}
-    if backbone["path"] is None and backbone["hub"] in ARCHITECTURES:
-        return SimpleNamespace(**{**ARCHITECTURES[backbone["hub"]], **changes})
-    from transformers import AutoConfig  # slower, and knows every default
+    labels = {"num_labels": num_labels} if num_labels else {}
+    known = ARCHITECTURES.get(backbone["hub"]) if backbone["path"] is None else None
+    if known and not backbone["config"]:
+        return SimpleNamespace(**known, **labels)
+    from transformers import AutoConfig  # slower, and knows every default and every name
 
     from unipeft_run.backbones.locate import locate
 
-    source = locate(**{key: backbone[key] for key in ("name", "hub", "path")})
-    config = AutoConfig.from_pretrained(source, **changes)
-    if config.model_type != backbone["family"]:
-        raise UserError(f"{source} holds a {config.model_type}, not a {backbone['family']}")
+    changes, family = {**backbone["config"], **labels}, backbone["family"]
+    if not known:
+        source = locate(**{key: backbone[key] for key in ("name", "hub", "path")})
+        return read_config(source, family, changes)
+    with _readable(backbone["hub"]):
+        config = AutoConfig.for_model(family)
+        _refuse_unknown([key for key in changes if not hasattr(config, key)], config)
+        for key, value in {**known, **changes}.items():
+            if key != "model_type":
+                setattr(config, key, value)
     return config
+
+
+def read_config(source: str, family: str, changes: Mapping[str, Any]) -> Any:
+    """The configuration in `source`, a folder or hub id, with `changes` of its fields.
+
+    Raises UserError for a source that is damaged or of another family, and for a field it lacks.
+    """
+    from transformers import AutoConfig
+
+    with _readable(source):
+        config, unused = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **changes)
+    if config.model_type != family:
+        raise UserError(f"{source} holds a {config.model_type}, not a {family}")
+    _refuse_unknown(unused, config)
+    return config
+
+
+def _refuse_unknown(keys: Iterable[str], config: Any) -> None:
+    for key in keys:
+        known = [f"backbone.config.{name}" for name in config.to_dict()]
+        raise UserError(unknown_key(f"backbone.config.{key}", known))
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Whatever the library raises for a configuration becomes a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # it leaves open of which kind
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise UserError(f"{source} cannot be loaded: {shown(reason, 160)}") from error

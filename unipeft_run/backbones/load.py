@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 from torch import nn
 
+from unipeft_run.backbones.architectures import read_config
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.config.words import unknown_key
 from unipeft_run.errors import UserError
 
 
@@ -28,15 +28,7 @@ def load_backbone(
     or that lacks weights other than the classifier's.
     """
     changes = {**(config or {}), **({"num_labels": num_labels} if num_labels else {})}
-    with readable(source):
-        loaded, unused = transformers.AutoConfig.from_pretrained(
-            source, return_unused_kwargs=True, **changes
-        )
-    if loaded.model_type != family:
-        raise UserError(f"{source} holds a {loaded.model_type}, not a {family}")
-    for key in unused:
-        known = [f"backbone.config.{name}" for name in loaded.to_dict()]
-        raise UserError(unknown_key(f"backbone.config.{key}", known))
+    loaded = read_config(source, family, changes)
     cls = getattr(transformers, TABLES[family].model)
     if weights == "random":
         return cls(loaded).eval()  # type: ignore[no-any-return]

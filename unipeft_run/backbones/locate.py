@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from unipeft_run import sources
 from unipeft_run.errors import UserError
 from unipeft_run.tasks.hub import reachable
 
 
 def locate(*, name: str, hub: str | None, path: str | None) -> str:
-    """The folder or hub id of a backbone.
+    """The folder or hub id of a backbone; where the hub is out of reach, its place in the cache.
 
     Raises UserError, within seconds, where there is none.
     """
@@ -18,9 +20,11 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
         return path
     if hub is None:
         return str(sources.fetch_backbone(name))
-    if not reachable():
-        raise UserError(
-            f"cannot reach the model hub for {hub}\n"
-            "Without it: scale=mini (small real data and weights), or backbone.path=DIR"
-        )
-    return hub
+    if reachable():
+        return hub
+    if cached := try_to_load_from_cache(hub, "config.json"):
+        return str(Path(str(cached)).parent)
+    raise UserError(
+        f"cannot reach the model hub for {hub}, and it is not in the local cache\n"
+        "Without it: scale=mini (small real data and weights), or backbone.path=DIR"
+    )

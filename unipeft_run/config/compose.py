@@ -23,11 +23,14 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(config_name, [*overrides, *_other_end(overrides)])
+        return hydra.compose(config_name, [*overrides, *implied(overrides)])
 
 
-def _other_end(overrides: Sequence[str]) -> list[str]:
-    """A number of epochs on the command line stands over the recipe's number of updates."""
+def implied(overrides: Sequence[str]) -> list[str]:
+    """What the words of a command line mean beside what they say.
+
+    A number of epochs stands over the recipe's number of updates.
+    """
     given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
     by_epochs = given.get("recipe.epochs", "null") != "null"
     return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in given else []

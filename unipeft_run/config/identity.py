@@ -53,7 +53,7 @@ def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     config["recipe"] = {k: v for k, v in config["recipe"].items() if k not in CADENCE}
     for slot in SLOTS:
         if config.get(slot) is not None:  # its numbers stand in form and composition, where used
-            numbers = ("bottleneck", "scale")
+            numbers = ("bottleneck", "scale", "mlp_width")
             config[slot] = {k: v for k, v in config[slot].items() if k not in numbers}
     return config
 

@@ -9,11 +9,15 @@ from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.rules import check_values
+from unipeft_run.config.schema import AXES, SLOTS, Slot
+from unipeft_run.config.sections import check_slots
 from unipeft_run.config.space import SITES, check_slot, is_ours, objections
 from unipeft_run.config.words import Illegal, conf_dir, options
+from unipeft_run.errors import UserError
 
 SIZES = {"bottleneck": 8, "scale": 4.0}  # whatever they are, a point is legal or not
 SIZED = ("rank", "length", "scale")  # the arguments that take them
@@ -41,12 +45,23 @@ class Point:
         return [f"{axis}@{self.slot}={getattr(self, axis)}" for axis in AXES]
 
     def content(self, changes: Sequence[str] = ()) -> dict[str, Any]:
-        """The slot as the configuration has it; `changes` are key=value below the slot."""
+        """The slot as the configuration has it; `changes` are key=value below the slot.
+
+        Raises `UserError` for a change that is no such key, or no value that it can have.
+        """
         names = {axis: getattr(self, axis) for axis in AXES}
         if not changes:  # axis by axis: what one of them says does not depend on the others
             return {k: v for axis in AXES for k, v in _plain(axis, names[axis]).items()}
         files = (axis_file(axis, name) for axis, name in names.items())
-        return _resolved(OmegaConf.merge(*files, OmegaConf.from_dotlist(list(changes))))
+        try:
+            changed = OmegaConf.merge(Slot, *files, OmegaConf.from_dotlist(list(changes)))
+            content = _resolved(changed)
+        except OmegaConfBaseException as error:
+            raise UserError(f"slot {self.slot}: {str(error).splitlines()[0]}") from None
+        whole = dict.fromkeys(SLOTS) | {self.slot: content}
+        check_slots(whole)
+        check_values(whole)
+        return content
 
 
 @cache
@@ -56,7 +71,7 @@ def _plain(axis: str, name: str) -> dict[str, Any]:
 
 def _resolved(node: Any) -> dict[str, Any]:
     for key, number in SIZES.items():
-        if OmegaConf.is_missing(node, key):
+        if OmegaConf.is_missing(node, key) or node.get(key, number) is None:
             node[key] = number
     return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.sections import check_sections
-from unipeft_run.config.space import is_ours
+from unipeft_run.config.space import class_of, is_ours
 from unipeft_run.config.words import Illegal, options, shown, unknown_choice
 from unipeft_run.errors import UserError
 
@@ -25,11 +25,15 @@ CHOICES = {
     "optim.schedule": ("polynomial", "linear", "cosine", "constant"),
     "evaluation.references": ("raw", "reference_code"),
     "tracking.wandb.mode": ("auto", "online", "offline", "disabled"),
-    "*.form.activation": ("relu", "gelu", "tanh", "identity", "softmax"),
     "*.form.norm": ("none", "in"),
     "*.form.init": ("bert", "lora"),
     "*.form.query": ("reference", "scaled", "unscaled", "normed", "normed_unscaled"),
 }
+ACTIVATIONS = {  # of a form, by its class
+    "Bottleneck": ("relu", "gelu", "silu", "tanh", "identity"),
+    "Memory": ("softmax", "relu"),
+}
+SWITCHES = ("*.form.bias", "*.composition.norm")
 ONE_OR_MORE = ("1 or more", lambda n: n >= 1)
 WHOLE = ("whole, from 1 to a billion", lambda n: isinstance(n, int) and 1 <= n <= 10**9)
 ABOVE_ZERO = ("above 0", lambda n: n > 0)
@@ -41,6 +45,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "*.composition.scale": ABOVE_ZERO,
     "*.form.rank": WHOLE,
     "*.form.length": WHOLE,
+    "*.mlp_width": WHOLE,
     "*.form.mlp_width": WHOLE,
     "*.form.dropout": SHARE,
     "*.form.input_dropout": SHARE,
@@ -83,15 +88,7 @@ DROPOUTS = ("hidden", "attention")  # the backbone's own, for *.form.dropout
 def check(config: Resolved) -> None:
     """Raises `UserError` for a value or a combination that means nothing."""
     check_sections(config)
-    files = {"optim.name": options("optim"), "*.insertion": options("insertion")}
-    for pattern, allowed in {**CHOICES, **files}.items():
-        for path, value in _values(config, pattern):
-            if value not in allowed:
-                raise UserError(unknown_choice(path, value, allowed))
-    for pattern, (words, holds) in NUMBERS.items():
-        for path, value in _values(config, pattern):
-            _check_number(path, value, words, holds)
-    _check_sizes(config)
+    check_values(config)
     _check_names(config)
     _check_backbone(config)
     _check_recipe(config)
@@ -100,13 +97,31 @@ def check(config: Resolved) -> None:
     _check_trains(config)
 
 
+def check_values(config: Resolved) -> None:
+    """Raises `UserError` for a value that its key cannot have; a key may be missing."""
+    files = {"optim.name": options("optim"), "*.insertion": options("insertion")}
+    for pattern, allowed in {**CHOICES, **files}.items():
+        for path, value in _values(config, pattern):
+            if value not in allowed:
+                raise UserError(unknown_choice(path, value, allowed))
+    for pattern, (words, holds) in NUMBERS.items():
+        for path, value in _values(config, pattern):
+            _check_number(path, value, words, holds)
+    for pattern in SWITCHES:
+        for path, value in _values(config, pattern):
+            if not isinstance(value, bool):
+                raise UserError(f"{path}={shown(value)} is neither true nor false")
+    _check_forms(config)
+
+
 def _values(config: Resolved, pattern: str) -> Iterator[tuple[str, Any]]:
     """The paths that `pattern` names and that hold a value; * stands for a slot.
 
-    What a form of somebody else's takes is not ours to judge.
+    What a form or composition of somebody else's takes is not ours to judge.
     """
     for slot in SLOTS if pattern.startswith("*.") else ("",):
-        if pattern.startswith("*.form.") and not (config[slot] and is_ours(config[slot]["form"])):
+        axis = pattern.removeprefix("*.").partition(".")[0]
+        if slot and axis in ("form", "composition") and not _ours(config, slot, axis):
             continue
         path = pattern.replace("*", slot)
         value: Any = config
@@ -114,6 +129,10 @@ def _values(config: Resolved, pattern: str) -> Iterator[tuple[str, Any]]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             yield path, value
+
+
+def _ours(config: Resolved, slot: str, axis: str) -> bool:
+    return config[slot] is not None and is_ours(config[slot][axis])
 
 
 def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bool]) -> None:
@@ -125,13 +144,16 @@ def _check_number(path: str, value: Any, words: str, holds: Callable[[float], bo
         raise UserError(f"{path}={shown} is not a number that is {words}")
 
 
-def _check_sizes(config: Resolved) -> None:
-    """The numbers that no form of ours can do without."""
+def _check_forms(config: Resolved) -> None:
+    """What no form of ours can do without, and the activations that it has."""
     for slot in SLOTS:
-        form = config[slot]["form"] if config[slot] else {}
-        for key in ("rank", "length"):
-            if is_ours(form) and key in form and form[key] is None:
+        form = config[slot]["form"] if _ours(config, slot, "form") else {}
+        for key in ("rank", "length", "activation"):
+            if key in form and form[key] is None:
                 raise UserError(f"{slot}.form.{key} cannot be null")
+        allowed = ACTIVATIONS.get(class_of(form)) if form else None
+        if allowed and form["activation"] not in allowed:
+            raise UserError(unknown_choice(f"{slot}.form.activation", form["activation"], allowed))
 
 
 def _check_names(config: Resolved) -> None:

@@ -31,6 +31,7 @@ class Slot:
     composition: dict[str, Any] = MISSING
     bottleneck: int | None = None
     scale: float | None = None
+    mlp_width: int | None = None
 
 
 @dataclass

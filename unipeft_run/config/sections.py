@@ -22,13 +22,7 @@ PATHS = ("task.path", "backbone.path", "output", "tracking.tensorboard")
 
 def check_sections(config: dict[str, Any]) -> None:
     """Raises `UserError` for a key that is not known in its section, and for an empty path."""
-    for slot in SLOTS:
-        for axis in ("form", "composition") if config[slot] else ():
-            node = config[slot][axis]
-            if is_ours(node) and (known := _keys_of(axis, node["_target_"])):
-                _check_keys(f"{slot}.{axis}", node, known)
-                if node.get("_partial_") is not True:  # its site is still to come
-                    raise UserError(f"{slot}.{axis}._partial_ is not true, as it is in its file")
+    check_slots(config)
     for path, known in TRACKING.items():
         value = _value(config, path)
         if value is None and path == "tracking.wandb":  # off
@@ -40,6 +34,17 @@ def check_sections(config: dict[str, Any]) -> None:
     for path in PATHS:
         if str(_value(config, path)).strip() == "":
             raise UserError(f"{path} is empty; give a folder, as in {path}=DIR, or leave it out")
+
+
+def check_slots(config: dict[str, Any]) -> None:
+    """Raises `UserError` for a key that its form or composition does not have."""
+    for slot in SLOTS:
+        for axis in ("form", "composition") if config[slot] else ():
+            node = config[slot][axis]
+            if is_ours(node) and (known := _keys_of(axis, node["_target_"])):
+                _check_keys(f"{slot}.{axis}", node, known)
+                if node.get("_partial_") is not True:  # its site is still to come
+                    raise UserError(f"{slot}.{axis}._partial_ is not true, as it is in its file")
 
 
 def _check_keys(path: str, node: dict[str, Any], known: tuple[str, ...]) -> None:

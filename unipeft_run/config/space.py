@@ -52,7 +52,7 @@ def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
 
     A form or composition of somebody else's may stand wherever its insertion may.
     """
-    form, composition = _class(content["form"]), _class(content["composition"])
+    form, composition = class_of(content["form"]), class_of(content["composition"])
     yield from _insertion_objections(site, content["insertion"])
     if form == "Memory" and site != "attn.heads":
         yield f"form memory needs the queries of each head; it stands at heads only, not at {site}"
@@ -90,7 +90,8 @@ def is_ours(node: dict[str, Any]) -> bool:
     return str(node.get("_target_", "")).startswith("unipeft_run.")
 
 
-def _class(node: dict[str, Any]) -> str:
+def class_of(node: dict[str, Any]) -> str:
+    """The name of a class of ours, else nothing."""
     return str(node["_target_"]).rpartition(".")[2] if is_ours(node) else ""
 
 
@@ -126,3 +127,5 @@ def _check_layers(slot: str, layers: Any) -> None:
         raise UserError(
             f"{slot}.representation.layers={layers} is neither all nor a list of numbers from 0"
         )
+    if numbers and len(set(layers)) < len(layers):
+        raise UserError(f"{slot}.representation.layers={layers} names a layer twice")

@@ -130,7 +130,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     labels = [str(run.config.get("method")) for run in runs]
     for method in dict.fromkeys(labels):
         alike = [number for number, label in enumerate(labels) if label == method]
-        apart = differences([runs[number].config for number in alike])
+        apart = differences([runs[number].config for number in alike], ("seed", "task.name"))
         for number, words in zip(alike, apart, strict=True):
             seed = f"seed={runs[number].config.get('seed')}" if several else ""
             labels[number] = " ".join(filter(None, (method, words, seed)))

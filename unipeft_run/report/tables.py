@@ -65,11 +65,13 @@ def _key(run: Run) -> tuple[str, str, str, str]:
 
 
 def _data(config: Mapping[str, Any]) -> str:
-    """What of its data a run saw, where that is not all of the task's own."""
+    """What a run started from and saw, where that is not the backbone's and all the task's own."""
     limits = config.get("limit") or {}
     words = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
-    path = config["task"].get("path")
-    return " ".join([f"task.path={path}"] * (path is not None) + words)
+    for section in ("backbone", "task"):
+        if (path := (config.get(section) or {}).get("path")) is not None:
+            words.insert(0, f"{section}.path={path}")
+    return " ".join(words)
 
 
 def _table(key: tuple[str, str, str, str], runs: Sequence[Run]) -> Table:
