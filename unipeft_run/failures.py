@@ -19,6 +19,8 @@ def sentence(problem: BaseException) -> str | None:
     if _is_out_of_memory(problem):
         less = "a smaller recipe.batch_size (or recipe.max_tokens) with a larger"
         return f"out of memory; {less} recipe.accumulation needs less. {_upper(RESUMES)}"
+    if _is_lost_peer(problem):
+        return f"another process of this run is gone; {RESUMES}"
     if not isinstance(problem, OSError):
         return None
     where = f" ({problem.filename})" if problem.filename else ""
@@ -40,6 +42,12 @@ def _is_out_of_memory(problem: BaseException) -> bool:
     # torch names its own by class on a GPU, and on a CPU by text only
     named = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(problem)
+
+
+def _is_lost_peer(problem: BaseException) -> bool:
+    # of gloo and of NCCL, in what torch raises for them
+    text = str(problem) if isinstance(problem, RuntimeError) else ""
+    return ("gloo" in text and "by peer" in text) or "remote process exited" in text
 
 
 def _upper(text: str) -> str:

@@ -29,7 +29,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While entered, the first signal is noted; a second one takes its usual course."""
+    """While entered, the first signal is noted; a second one takes its usual course.
+
+    Not with several processes: Ctrl-C reaches each of them, and whoever has started them sends it
+    to each once more. Who does not go in time gets SIGKILL from there.
+    """
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -37,20 +41,26 @@ class Interrupts:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        # Python takes signal handlers from its main thread only; elsewhere the owner decides
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        self._handlers = {}
+        self._hold()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for signum, handler in self._handlers.items():
-            signal.signal(signum, handler)
+        self._let_go()
 
     def check(self, device: torch.device) -> None:
         """Raise `Interrupted` if a signal has come, in all processes of the run if to one."""
-        (asked,) = totals([self._received is not None], device)
-        if asked:
-            raise Interrupted(self._received or signal.SIGTERM)
+        asked = totals([self._received == signum for signum in SIGNALS], device)
+        for signum, times in zip(SIGNALS, asked, strict=True):
+            if times:
+                if processes.count() > 1:
+                    self._hold()  # what comes during the save asks for the same once more
+                raise Interrupted(signum)
+
+    def last_check(self, device: torch.device) -> None:
+        """`check` for what has come until now; signals take their usual course from here on."""
+        self._let_go()
+        self.check(device)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -65,9 +75,21 @@ class Interrupts:
         finally:
             self._at_once = False
 
+    def _hold(self) -> None:
+        # Python takes signal handlers from its main thread only; elsewhere the owner decides
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                self._handlers.setdefault(signum, signal.getsignal(signum) or signal.SIG_DFL)
+                signal.signal(signum, self._note)
+
+    def _let_go(self) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._received = signum
-        signal.signal(signum, self._handlers[signum])
+        if processes.count() == 1:
+            self._let_go()
         self._answer()
 
     def _answer(self) -> None:

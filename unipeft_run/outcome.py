@@ -17,8 +17,8 @@ GOOD = ("done", "skipped", "equal")
 
 class Outcome(TypedDict):
     """`state`: done, skipped (it was done already), equal (to another cell), illegal, refused
-    (something named is not there), running elsewhere, diverged, failed. `error`: a sentence, or
-    empty."""
+    (something named is not there), running elsewhere, diverged, failed, lost (a process of it was
+    killed; a grid takes it up again). `error`: a sentence, or empty."""
 
     state: str
     error: str

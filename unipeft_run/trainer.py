@@ -120,17 +120,18 @@ class Trainer:
         if not self.parameters:
             return FitResult(metrics={"peak_memory_mib": peak_memory_mib(self.device)})
         self._resume()
-        try:
-            with self.interrupts:
+        with self.interrupts:
+            try:
                 self._train()
-            self.interrupts.check(self.device)  # for a signal since the last update
-        except Interrupted as stop:
-            self._save()
-            self.folder.mark("running", step=self.state.progress.step, error=str(stop))
-            raise
-        except Diverged as error:
-            self.folder.mark("diverged", step=self.state.progress.step + 1, error=str(error))
-            raise
+                self.interrupts.last_check(self.device)
+            except Interrupted as stop:
+                self._save()
+                self.folder.mark("running", step=self.state.progress.step, error=str(stop))
+                self.accelerator.wait_for_everyone()  # the first to go ends the others
+                raise
+            except Diverged as error:
+                self.folder.mark("diverged", step=self.state.progress.step + 1, error=str(error))
+                raise
         return self._finish()
 
     def _resume(self) -> None:

@@ -31,7 +31,8 @@ def in_rounds(launch: Launch, cells: Sequence[Cell], *, shared_fate: bool = Fals
         calm = [n for n in waiting if not (shared_fate and losses[n] == TIMES - 1)]
         round_ = sorted(calm, key=losses.__getitem__) or waiting[:1]
         try:
-            backs = dict(zip(round_, launch([cells[n] for n in round_]), strict=True))
+            launched = map(_told, launch([cells[n] for n in round_]))
+            backs = dict(zip(round_, launched, strict=True))
         except UserError:
             raise
         except Exception as failure:
@@ -42,6 +43,11 @@ def in_rounds(launch: Launch, cells: Sequence[Cell], *, shared_fate: bool = Fals
         _count({n: back for n, back in backs.items() if isinstance(back, Lost)}, losses, ends)
         _wait_for_locks(losses, ends)
     return [ends[n] for n in range(len(cells))]
+
+
+def _told(back: Outcome | Lost) -> Outcome | Lost:
+    """A run over several processes says itself that one of them was killed."""
+    return back if isinstance(back, Lost) or back["state"] != "lost" else Lost(back["error"])
 
 
 def _count(lost: dict[int, Lost], losses: Counter[int], ends: dict[int, Outcome]) -> None:
