@@ -153,6 +153,13 @@ def test_the_design_s_example_is_sixteen_cells(train: Train, runs: list[Any]) ->
     assert len({(c["ffn"]["insertion"], c["ffn"]["bottleneck"], c["seed"]) for c in runs}) == 16
 
 
+def test_epochs_reach_the_run(train: Train, runs: list[Any]) -> None:
+    assert train(*SST2, "recipe.epochs=3") == 0
+    assert train("-m", *SST2, "recipe.epochs=1,2") == 0
+    ends = [(c["recipe"]["max_steps"], c["recipe"]["epochs"]) for c in runs]
+    assert ends == [(None, 3), (None, 1), (None, 2)]
+
+
 def test_a_failing_cell_stops_no_other(
     train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,14 @@ def test_swapping_an_axis_keeps_the_numbers() -> None:
     assert (slot["bottleneck"], slot["form"]["rank"]) == (30, 30)
 
 
+def test_swapping_the_form_keeps_whether_there_is_an_mlp() -> None:
+    mini = ("task=xsum", "method=mh_parallel", "scale=mini")
+    assert resolved(*mini)["attn"]["form"]["mlp_width"] is None
+    swapped = resolved(*mini, "form@attn=bottleneck_attn", "representation@attn=context")
+    assert "mlp_width" not in swapped["attn"]["form"]
+    assert resolved("task=xsum", "method=prefix")["attn"]["form"]["mlp_width"] == 800
+
+
 def test_an_empty_slot_is_filled_from_the_command_line() -> None:
     axes = ("form=bottleneck", "insertion=parallel", "representation=ffn", "composition=add")
     words = [word.replace("=", "@ffn=") for word in axes]

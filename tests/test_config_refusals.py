@@ -56,7 +56,11 @@ def test_none_alone_trains_nothing() -> None:
     [
         "seed=x", "seed=null", "seed=-1", "seed=1.5", "precision=fp17", "limit.train=0",
         "ffn.bottleneck=-1", "ffn.bottleneck=0", "ffn.bottleneck=2.5", "ffn.scale=0",
-        "ffn.scale=nan", "ffn.scale=inf", "ffn.form.activation=sigmoid", "ffn.form.dropout=1",
+        "ffn.scale=nan", "ffn.scale=inf", "ffn.form.activation=sigmoid",
+        "ffn.form.activation=softmax",
+        "attn.form.activation=gelu", "ffn.form.activation=null", "ffn.form.bias=never",
+        "ffn.composition.norm=none", "ffn.representation.layers=[0,0]", "attn.mlp_width=0",
+        "ffn.form.dropout=1",
         "recipe.batch_size=0", "recipe.batch_size=null", "recipe.max_tokens=100",
         "recipe.max_steps=null", "recipe.warmup_ratio=1", "recipe.label_smoothing=1",
         "recipe.max_grad_norm=-1", "optim.lr=0", "optim.lr=1e-9", "optim.betas=[0.9]",

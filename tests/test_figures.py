@@ -56,6 +56,18 @@ def test_curves_of_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert [line.get_xydata().tolist() for line in metric.lines[:2]] == [[[3, 71.0]], [[3, 72.0]]]
 
 
+def test_a_curve_says_which_weights_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in ((), ("backbone.weights=random",)):
+        folder = make_run("task=sst2", "method=mam", *words)
+        (folder / "train.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n')
+    assert cli.main(["curves", "outputs", "--out", "curves.svg"]) == 0
+    labels = {line.get_label() for line in drawn().axes[0].lines}
+    assert labels == {"mam backbone.weights=pretrained", "mam backbone.weights=random"}
+
+
 def test_shares_of_what_is_stored(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert cli.main(["shares", "outputs", "--out", "shares.png"]) == 0
     assert Path("shares.png").read_bytes().startswith(b"\x89PNG")

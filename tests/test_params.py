@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from tiny_cli import call
 from tiny_config import resolved
 
 from unipeft_run import params
@@ -170,3 +171,30 @@ def test_what_is_wrong_is_a_sentence(
 ) -> None:
     assert params.main(words) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("task=xsum +backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
+        ("task=xsum +backbone.config.num_labels=x", "cannot be loaded"),
+        ("task=xsum +backbone.config.encoder_layers=x", "cannot be loaded"),
+    ],
+)
+def test_a_field_of_the_backbone_that_cannot_be_is_named(
+    words: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(params.params, monkeypatch, "method=mam", *words.split()) == 2
+    err = capsys.readouterr().err
+    assert part in err and len(err.splitlines()) == 1
+
+
+def test_a_field_of_the_backbone_counts_by_any_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+    for name in ("d_model", "hidden_size"):
+        words = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
+        assert call(params.params, monkeypatch, *words) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["backbone"])
+    assert sizes[0] == sizes[1] < 200_000_000

@@ -98,7 +98,17 @@ def test_differences_are_named_in_the_words_of_the_command_line(
     make_run(*base, "optim.lr=1e-4")
     labels = {row["method"] for row in sheet(capsys, "outputs")}
     assert "mam ffn.composition=Add optim.lr=0.0005" in labels
-    assert "mam ffn.composition=Scaled optim.lr=0.0001" in labels
+    assert "mam ffn.composition=Scaled ffn.scale=4 optim.lr=0.0001" in labels
+
+
+def test_a_null_is_a_difference_and_a_number_that_nothing_takes_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = "task=sst2", "method=mam"
+    make_run(*base, "composition@ffn=add", "ffn.scale=8")
+    make_run(*base, "composition@ffn=add", "recipe.max_grad_norm=null")
+    labels = {row["method"] for row in sheet(capsys, "outputs")}
+    assert {"mam recipe.max_grad_norm=1", "mam recipe.max_grad_norm=null"} < labels
 
 
 def test_figures_of_other_examples_stand_in_another_table(
@@ -107,6 +117,15 @@ def test_figures_of_other_examples_stand_in_another_table(
     make_run("task=sst2", "method=mam")
     make_run("task=sst2", "method=mam", "limit.test=64")
     assert [row["data"] for row in sheet(capsys, "outputs")] == ["", "", *["limit.test=64"] * 2]
+
+
+def test_figures_of_another_backbone_stand_in_another_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_run("task=sst2", "method=mam")
+    make_run("task=sst2", "method=mam", "backbone.path=mine")
+    data = [row["data"] for row in sheet(capsys, "outputs")]
+    assert data == ["", "", *["backbone.path=mine"] * 2]
 
 
 def test_a_value_that_is_not_finite_is_shown_as_that(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,7 @@ def test_what_explain_says(
     assert EXPLAINED[words] in capsys.readouterr().out
 
 
+BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
 WRONG = {
     "": "usage",
     "lis": "choose from list, count, explain, solve",
@@ -138,6 +139,13 @@ WRONG = {
     "solve task=xsum method=mam budget=-1%": "neither a percentage",
     "solve task=xsum method=mam budget=10": "the least that mam stores is 147,480",
     "solve task=xsum method=bitfit budget=1%": "no size to solve for",
+    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn",
+    "solve task=xsum method=mam form@input=vectors insertion@input=parallel input.bottleneck=3 "
+    "representation@input=embedding composition@input=prepend budget=5%": "one slot or two",
+    f"explain {BOTTLENECK} ffn.form.actvation=gelu": "did you mean ffn.form.activation",
+    f"explain {BOTTLENECK} ffn.form.activation=foo": "choose from relu",
+    f"explain {BOTTLENECK} ffn.bottleneck=x": "could not be converted",
+    f"explain {BOTTLENECK} ffn.representation=5": "is not a subclass of Representation",
     "solve task=xsum method=man budget=1%": "did you mean mam",
 }
 
