@@ -188,6 +188,8 @@ def test_time_left_is_by_the_pace_of_this_process(
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (LockLost("x was taken over"), "x was taken over"),
+        (RuntimeError("gloo/transport/pair.cc: Connection reset by peer"), "another process of"),
+        (RuntimeError("NCCL error: remote process exited or a network error"), "another process"),
     ],
 )
 def test_what_comes_from_outside_is_one_sentence(problem: BaseException, part: str) -> None:

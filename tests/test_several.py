@@ -22,12 +22,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from unipeft_run import interrupts, several
 from unipeft_run.checkpoint import load_newest
 from unipeft_run.cli import check_train
+from unipeft_run.config import run_folder
 from unipeft_run.engines import in_rounds
+from unipeft_run.engines.worker import Lost
 from unipeft_run.failures import RESUMES
 from unipeft_run.interrupts import Interrupted, Interrupts
 from unipeft_run.lock import owner_of
 from unipeft_run.multirun import multirun
-from unipeft_run.outcome import ended, exit_code
+from unipeft_run.outcome import Outcome, ended, exit_code
 from unipeft_run.registry import read
 from unipeft_run.run_folder import read_status
 from unipeft_run.trainer import LAST
@@ -38,21 +40,22 @@ SECONDS = 150  # until what hangs is a failure; all take ten or so
 # ---- how a run ended, from what is known of one process
 
 
-def end_of(code: int, *told: str) -> Any:
+def end_of(code: int, *told: tuple[int, str]) -> Any:
     notes: several.Notes = multiprocessing.get_context("spawn").SimpleQueue()
-    for error in told:
-        notes.put(ended("failed", error))
+    for rank, error in told:
+        notes.put((rank, ended("failed", error)))
     failure = ProcessFailure(local_rank=1, pid=77, exitcode=code, error_file="")
     return several._how(ChildFailedError("train", {1: failure}), 2, notes)
 
 
 def test_the_first_that_failed_says_why() -> None:
-    outcome = end_of(1, "out of memory", "another process is gone")
-    assert (outcome["state"], outcome["error"]) == ("failed", "out of memory")
+    for first, second in ((0, 1), (1, 0)):
+        outcome = end_of(1, (first, "out of memory"), (second, "another process is gone"))
+        assert outcome == ended("failed", "out of memory")
 
 
 def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
-    outcome = end_of(-9, "another process is gone")
+    outcome = end_of(-9, (0, "another process is gone"))
     assert outcome["state"] == "lost"
     memory = "as by the kernel when memory is short"
     assert outcome["error"] == f"process 2 of 2 (77) was killed by SIGKILL, {memory}; {RESUMES}"
@@ -61,7 +64,8 @@ def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
 
 
 def test_a_process_that_exits_without_a_word_is_named() -> None:
-    assert end_of(7) == ended("failed", "process 2 of 2 (77) ended with exit code 7")
+    told = end_of(7, (0, "another process is gone"))
+    assert told == ended("failed", "process 2 of 2 (77) ended with exit code 7")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -72,7 +76,9 @@ def test_the_exit_code_of_a_signal_is_an_interrupt(signum: int) -> None:
 
 
 def test_a_grid_takes_a_lost_cell_up_again(capsys: pytest.CaptureFixture[str]) -> None:
-    backs = iter([[ended("lost", "killed by SIGKILL"), ended("done")], [ended("done")]])
+    backs: Iterator[list[Outcome | Lost]] = iter(
+        [[ended("lost", "killed by SIGKILL"), ended("done")], [ended("done")]]
+    )
     assert in_rounds(lambda _: next(backs), [["seed=1"], ["seed=2"]]) == [ended("done")] * 2
     assert capsys.readouterr().err == "killed by SIGKILL; cells taken up again: 1\n"
 
@@ -182,7 +188,7 @@ def wait_for(path: Path) -> None:
 
 
 def folder_of(output: Path) -> Path:
-    return tiny_jobs.run_folder(tiny_jobs.config_of(output))
+    return run_folder(tiny_jobs.config_of(output))
 
 
 @pytest.mark.slow

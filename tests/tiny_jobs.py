@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from tiny_training import loss_fn, make_trainer
 from torch import Tensor, nn
 
-from unipeft_run import processes, trainer
+from unipeft_run import checkpoint, processes, trainer
 from unipeft_run.config import compose, run_folder
 from unipeft_run.errors import UserError
 from unipeft_run.lock import RunLock
@@ -106,7 +106,7 @@ def refused(cfg: DictConfig) -> Outcome:
 
 def trains(cfg: DictConfig) -> Outcome:
     """A slow training, whose checkpoint takes two seconds to write."""
-    store = trainer.save_checkpoint
+    store = checkpoint.save_checkpoint
 
     def slowly(path: Path, *given: Any, **named: Any) -> None:
         (path.parents[1] / "saving").touch()
@@ -126,7 +126,7 @@ def trains(cfg: DictConfig) -> Outcome:
             made.fit()
         return {"state": "done"}
 
-    trainer.save_checkpoint = slowly
+    trainer.save_checkpoint = slowly  # type: ignore[attr-defined]
     return attempt(run)
 
 

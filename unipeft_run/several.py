@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from unipeft_run import processes
 from unipeft_run.config import run_folder
 from unipeft_run.failures import RESUMES
 from unipeft_run.interrupts import SIGNALS, Interrupted
@@ -33,7 +34,7 @@ LONGEST = 2000  # of an error: what is put into a pipe must fit, as nobody reads
 TAKEN = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # by torch's launcher
 
 Job = Callable[[DictConfig], Outcome]
-Notes = SimpleQueue[Outcome]
+Notes = SimpleQueue[tuple[int, Outcome]]  # of those that failed, the first one first
 
 
 def in_several(cfg: DictConfig, job: Job | None = None) -> Outcome:
@@ -82,7 +83,7 @@ def one_of_them(cfg: DictConfig, job: Job, notes: Notes) -> Outcome:
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     if outcome["state"] not in ENDS_ALL:
         return outcome
-    notes.put({**outcome, "error": outcome["error"][:LONGEST]})
+    notes.put((processes.rank(), {**outcome, "error": outcome["error"][:LONGEST]}))
     time.sleep(2 * SECONDS_BETWEEN_LOOKS)  # one that was killed, and is why we fail, is seen first
     sys.exit(1)
 
@@ -97,11 +98,17 @@ def _how(end: ChildFailedError, count: int, notes: Notes) -> Outcome:
         memory = ", as by the kernel when memory is short" if -code == signal.SIGKILL else ""
         error = f"{who} ({failure.pid}) was killed by {failure.signal_name()}{memory}; {RESUMES}"
         return Outcome(state="lost", error=error, seconds=0.0, metrics={})
-    if not notes.empty():
-        return notes.get()  # of the first; the others may have failed because of it
+    noted = list(_all_of(notes))
+    if rank in [number for number, _ in noted]:
+        return noted[0][1]  # the others may have failed because of this one
     told = f": {failure.message['message']}" if isinstance(failure.message, dict) else ""
     error = f"{who} ({failure.pid}) ended with exit code {code}{told}"
     return Outcome(state="failed", error=error, seconds=0.0, metrics={})
+
+
+def _all_of(notes: Notes) -> Iterator[tuple[int, Outcome]]:
+    while not notes.empty():
+        yield notes.get()
 
 
 def _write_down(cfg: DictConfig, error: str) -> None:
