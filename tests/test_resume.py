@@ -78,6 +78,7 @@ def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, A
     state = json.loads(json.dumps(last.state))
     for timed in ("step_seconds", "window", "total"):
         state["training"]["progress"].pop(timed)
+    state["training"].pop("wall_seconds")
     return {
         "model": {name: p.tolist() for name, p in trainer.model.named_parameters()},
         "records": [

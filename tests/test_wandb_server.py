@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fake_wandb
 import pytest
 import wandb
+from fake_wandb import FakeWandB, serving
 from test_registry import make
 from test_tracking import stored_records
 from tiny_training import evaluate, make_trainer
@@ -22,6 +22,7 @@ from torch import nn
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.runs import command
 from unipeft_run.tracking import Record, Trackers
+from unipeft_run.tracking.build import public_name
 from unipeft_run.tracking.jsonl import Jsonl, records
 from unipeft_run.tracking.wandb import WandB
 
@@ -34,6 +35,7 @@ CONFIG = {
     "seed": 7,
     "ffn": {"form": {"_target_": "unipeft_run.forms.bottleneck.Bottleneck"}},
 }
+NAME = "sst2-mam-ab12cd34"
 FAILURES: dict[str, dict[str, int | float | str]] = {
     "errors": {"file_stream": 500},
     "refusals": {"file_stream": 403},
@@ -46,11 +48,11 @@ KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind 
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[fake_wandb.FakeWandB]:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandB]:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.chdir(tmp_path)
-    with fake_wandb.serving() as server:
+    with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         wandb.teardown()  # its process knows the server of the test before
         yield server
@@ -62,12 +64,14 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unipeft_run.tracking.wandb.UPLOADING", 2)
 
 
-def track(folder: Path, first: int, last: int, state: str, *, cut: bool = False) -> WandB:
+def track(
+    folder: Path, first: int, last: int, state: str, *, cut: bool = False, name: str = NAME
+) -> WandB:
     """Records of the updates `first` to `last`, with an evaluation after every second one.
 
     `cut`: stopped before the last evaluation.
     """
-    tracker = WandB(folder, "sst2-mam-ab12cd34", mode="auto")
+    tracker = WandB(folder, name, mode="auto")
     both = Trackers([Jsonl(folder / "train.jsonl"), tracker])
     both.start(CONFIG)
     both.begin(first - 1, 8)
@@ -86,13 +90,13 @@ def as_written(folder: Path) -> list[tuple[Any, ...]]:
 KEYS = ("step", "train/loss", "validation/loss")
 
 
-def test_a_run_is_sent_while_it_goes_on(server: fake_wandb.FakeWandB, tmp_path: Path) -> None:
+def test_a_run_is_sent_while_it_goes_on(server: FakeWandB, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_predictions("test", [{"id": 1, "prediction": "ja"}])
     folder.write_json("parameters.json", {"sites": [{"site": "encoder.0", "trained": 12}]})
     assert track(tmp_path, 1, 6, "done").problem is None
     (run,) = server.runs.values()
-    assert run.name == "sst2-mam-ab12cd34"
+    assert run.name == NAME
     assert (run.given["groupName"], run.given["jobType"]) == ("sst2-mini", "mam")
     assert "ffn.form=Bottleneck" in run.given["tags"]
     assert run.config["seed"] == 7 and run.config["axes"]["ffn"]["form"] == "Bottleneck"
@@ -107,7 +111,7 @@ def test_a_run_is_sent_while_it_goes_on(server: fake_wandb.FakeWandB, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [3, 4])
 def test_a_run_taken_up_goes_on_in_the_same_run(
-    server: fake_wandb.FakeWandB, tmp_path: Path, stopped: int
+    server: FakeWandB, tmp_path: Path, stopped: int
 ) -> None:
     """Stopped in an evaluation, the row of its step is there and the evaluation is still to come;
     stopped later than the last checkpoint, the server has more than the run starts from."""
@@ -115,7 +119,7 @@ def test_a_run_taken_up_goes_on_in_the_same_run(
     (run,) = server.runs.values()
     assert (run.exit_code, len(run.rows)) == (1, 5)
     assert track(tmp_path, stopped, 8, "done").problem is None
-    assert list(server.runs) == ["sst2-mam-ab12cd34"]
+    assert list(server.runs) == [NAME]
     assert run.exit_code == 0
     losses = [row for row in run.history(*KEYS) if row[1] is not None]
     assert losses == [(step, 1 / step, None) for step in range(1, 9)]
@@ -136,7 +140,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_pushed_twice_it_is_there_once(
-    server: fake_wandb.FakeWandB, finished: Path, capsys: pytest.CaptureFixture[str]
+    server: FakeWandB, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(["push", "outputs"]) == 0
     (run,) = server.runs.values()
@@ -151,7 +155,7 @@ def test_pushed_twice_it_is_there_once(
 
 @pytest.mark.parametrize("there", [0, 3, 4])
 def test_pushed_after_a_crash_it_is_whole_and_there_once(
-    server: fake_wandb.FakeWandB, finished: Path, there: int
+    server: FakeWandB, finished: Path, there: int
 ) -> None:
     """The process died when the server had the first rows, and nothing of the end."""
     assert command(["push", "outputs"]) == 0
@@ -165,10 +169,25 @@ def test_pushed_after_a_crash_it_is_whole_and_there_once(
     assert run.exit_code == 0
 
 
+def test_a_run_begun_afresh_has_a_curve_of_its_own(server: FakeWandB, finished: Path) -> None:
+    """Also where it is stopped and taken up, and when it is pushed."""
+    name, config = public_name(finished), (finished / "config.yaml").read_text()
+    assert command(["push", "outputs"]) == 0
+    before = server.runs[name].content()
+    RunFolder(finished).clear()
+    RunFolder(finished).write_text("config.yaml", config)
+    track(finished, 1, 2, "failed", name=public_name(finished))
+    assert track(finished, 3, 8, "done", name=public_name(finished)).problem is None
+    assert server.runs[f"{name}-2"].history(*KEYS) == as_written(finished)
+    assert command(["push", "outputs"]) == 0
+    assert server.runs[f"{name}-2"].history(*KEYS) == as_written(finished)
+    assert sorted(server.runs) == [name, f"{name}-2"] and server.runs[name].content() == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_did_not_arrive_counts_as_not_sent(
-    server: fake_wandb.FakeWandB,
+    server: FakeWandB,
     finished: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -200,7 +219,7 @@ class Timed(WandB):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "slow"])
 def test_a_server_that_fails_in_the_middle_is_not_felt(
-    server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    server: FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def fails_then(model: nn.Module, limit: int | None) -> Mapping[str, float]:
         server.fails = FAILURES.get(kind, {"*": 2.5})
@@ -224,7 +243,7 @@ def test_a_server_that_fails_in_the_middle_is_not_felt(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["UpsertBucket", "RunResumeStatus"])
 def test_a_server_that_cannot_open_the_run_leaves_it_offline(
-    server: fake_wandb.FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    server: FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     hurry(monkeypatch)
     server.fails = {kind: 500}
@@ -250,7 +269,7 @@ tracker.finish({}, "done")
 
 @pytest.mark.slow
 def test_the_process_ends_though_the_server_does_not_take_it(
-    server: fake_wandb.FakeWandB, tmp_path: Path
+    server: FakeWandB, tmp_path: Path
 ) -> None:
     server.fails = {"file_stream": 500}
     began = time.monotonic()
@@ -264,7 +283,7 @@ def test_the_process_ends_though_the_server_does_not_take_it(
 
 @pytest.mark.slow
 def test_a_killed_process_leaves_rows_that_are_not_sent_again(
-    server: fake_wandb.FakeWandB, tmp_path: Path
+    server: FakeWandB, tmp_path: Path
 ) -> None:
     """wandb sends every 15 seconds."""
     words = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]

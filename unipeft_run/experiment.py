@@ -1,6 +1,5 @@
 """Task, backbone, deltas, loop and evaluator of one resolved configuration."""
 
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from unipeft_run.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.optim import build
 from unipeft_run.parallel import unshard
 from unipeft_run.precision import autocast_type
+from unipeft_run.progress import Clock, reset_peak_memory
 from unipeft_run.run import Inputs
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.slots import built as built
@@ -55,6 +55,7 @@ class Experiment:
     """What a configuration says, put together; `train` runs it."""
 
     def __init__(self, cfg: Mapping[str, Any], inputs: Inputs) -> None:
+        reset_peak_memory()
         self.cfg = cfg
         shown = None if processes.leads() else rich.console.Console(quiet=True)
         self.console = Console(**cfg["tracking"]["console"], console=shown)
@@ -104,7 +105,7 @@ class Experiment:
 
     def train(self, folder: RunFolder) -> dict[str, Any]:
         """Train, test and write down; returns what metrics.json holds."""
-        cfg, began = self.cfg, time.time()
+        cfg, clock = self.cfg, Clock()
         table = parameter_table(self.model, self.backbone_size)
         folder.write_json("parameters.json", table)
         loader = self._loader()
@@ -118,10 +119,10 @@ class Experiment:
         summary: dict[str, Any] = {}
         state = "failed"
         try:
-            fitted = self._trainer(loader, folder, trackers).fit()
+            fitted = self._trainer(loader, folder, trackers, clock).fit()
             fitted.metrics["train/padding_percent"] = padding
             summary = self._test(folder, fitted, table)
-            summary["wall_seconds"] = time.time() - began
+            summary["wall_seconds"] = clock.seconds()
             folder.write_json("metrics.json", summary)
             folder.mark("done", step=fitted.step)
             state = "done"
@@ -171,7 +172,7 @@ class Experiment:
         return train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
 
     def _trainer(
-        self, loader: DataLoader[Any], folder: RunFolder, trackers: list[Tracker]
+        self, loader: DataLoader[Any], folder: RunFolder, trackers: list[Tracker], clock: Clock
     ) -> Trainer:
         recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
         warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}
@@ -191,6 +192,7 @@ class Experiment:
             selection=self.task.selection_rule,
             precision=self.cfg["precision"],
             parallel=self.cfg["parallel"],
+            clock=clock,
             **{key: recipe[key] for key in FIT},
         )
 

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 TIMED_STEPS = 1000
+
+
+@dataclass
+class Clock:
+    """Wall time of a run over all its parts. `earlier`: up to the checkpoint taken up here."""
+
+    earlier: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """The seconds so far."""
+        return self.earlier + time.monotonic() - self.began
 
 
 @dataclass
@@ -121,8 +138,20 @@ def count_tokens(batch: Mapping[str, Tensor]) -> int:
     return tokens + int((labels != -100).sum()) if labels.dim() > 1 else tokens
 
 
+def reset_peak_memory() -> None:
+    """Forget what was held before, for a run that is not the first of its process."""
+    gc.collect()  # a model in a cycle of references is held until then
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError, AttributeError):  # what glibc has freed and kept counts as held
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):  # Linux, where it may be written
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory held so far: of torch on a GPU, else of the whole process."""
+    """The most memory held since the reset: of torch on a GPU, else of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux

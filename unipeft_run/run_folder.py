@@ -35,6 +35,7 @@ CONTENT = (
     "wandb",
     "pushed.json",
 )
+ATTEMPT = ".attempt"  # how often the run was begun; stays where what it wrote goes
 
 log = logging.getLogger(__name__)
 
@@ -139,14 +140,26 @@ class RunFolder:
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
 
     def clear(self) -> None:
-        """Remove what a run writes, and nothing else."""
-        for name in CONTENT if self.writes else ():
+        """Remove what a run writes, and nothing else; what comes next is another attempt."""
+        if not self.writes:
+            return
+        begun = any((self.path / name).exists() for name in CONTENT)
+        remove(self.path / "checkpoints")  # first: on a full disk it makes room
+        if begun:
+            self.write_text(ATTEMPT, f"{attempt(self.path) + 1}\n")
+        for name in CONTENT:
             remove(self.path / name)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
     """status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
     return read_object(folder / "status.json")
+
+
+def attempt(folder: Path) -> int:
+    """How often the run in `folder` was begun: 1, and one more whenever it was cleared."""
+    path = folder / ATTEMPT
+    return int(path.read_text()) if path.exists() else 1
 
 
 def read_object(path: Path) -> dict[str, Any]:

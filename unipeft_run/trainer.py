@@ -22,7 +22,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.interrupts import Interrupted, Interrupts
 from unipeft_run.parallel import Parallel, average, share, spread, totals, whole, without_averaging
 from unipeft_run.precision import make_accelerator
-from unipeft_run.progress import Progress, peak_memory_mib, size
+from unipeft_run.progress import Clock, Progress, peak_memory_mib, size
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
 from unipeft_run.training_state import TrainingState, load_parameters, parameter_values
@@ -85,6 +85,7 @@ class Trainer:
         early_stopping: int | None = None,
         precision: str = "auto",
         parallel: Parallel = "ddp",
+        clock: Clock | None = None,
     ) -> None:
         self.accelerator = make_accelerator(precision, accumulation)
         self.device = self.accelerator.device
@@ -108,9 +109,9 @@ class Trainer:
         self.batches = self._batches()
         if self.parameters:
             optimizer, schedule = optim(model, self.cadence.total)
-            optimizer = self.accelerator.prepare(optimizer)
-            scaler = self.accelerator.scaler
-            self.state = TrainingState(model, optimizer, schedule, scaler, Progress())
+            optimizer, scaler = self.accelerator.prepare(optimizer), self.accelerator.scaler
+            clock = clock or Clock()
+            self.state = TrainingState(model, optimizer, schedule, scaler, Progress(), clock)
 
     def fit(self) -> FitResult:
         """Train to the end, from the last checkpoint if there is one; leaves the best state.

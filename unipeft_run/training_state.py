@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from unipeft_run import processes
 from unipeft_run.checkpoint import Checkpoint, join, part
 from unipeft_run.parallel import placed, whole
-from unipeft_run.progress import Progress
+from unipeft_run.progress import Clock, Progress
 
 
 @dataclass
@@ -30,12 +30,18 @@ class TrainingState:
     schedule: LRScheduler
     scaler: GradScaler | None
     progress: Progress
+    clock: Clock = field(default_factory=Clock)
 
     def gather(self) -> Checkpoint:
         """The state now; of the model only what trains. All processes call it together."""
         scaler = None if self.scaler is None else self.scaler.state_dict()
         schedule = self.schedule.state_dict()
-        state = {"progress": asdict(self.progress), "schedule": schedule, "scaler": scaler}
+        state = {
+            "progress": asdict(self.progress),
+            "schedule": schedule,
+            "scaler": scaler,
+            "wall_seconds": self.clock.seconds(),
+        }
         parts = {
             "parameters": Checkpoint(parameter_values(self.model), {}),
             "optimizer": optimizer_state(self.optimizer, self.model),
@@ -56,6 +62,7 @@ class TrainingState:
         if mine in content.state:  # else there are more processes than before
             load_rng_state(part(content, mine))
         self.progress = Progress.of(state["progress"])
+        self.clock.earlier = state.get("wall_seconds", 0.0)  # older checkpoints are without
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.run_folder import attempt
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.tensorboard import TensorBoard
@@ -26,6 +27,8 @@ def trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tra
 def public_name(folder: Path) -> str:
     """A name for the run in `folder` outside of it: task-method-run_id.
 
-    Two methods with the same science share a run_id, and so do not share this.
+    Two methods with the same science share a run_id, and so do not share this. A run that was
+    begun afresh has its number at the end: what a dashboard has of the one before is not its own.
     """
-    return "-".join(folder.absolute().parts[-3:])
+    number = attempt(folder)
+    return "-".join((*folder.absolute().parts[-3:], *([str(number)] if number > 1 else ())))
