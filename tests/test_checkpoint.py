@@ -214,4 +214,4 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "checkpoints" / "last", content(1), keep_previous=True)
     (tmp_path / "notes.txt").write_text("mine")
     folder.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".attempt", "notes.txt"]
