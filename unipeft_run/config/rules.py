@@ -152,7 +152,7 @@ def _check_forms(config: Resolved) -> None:
             if key in form and form[key] is None:
                 raise UserError(f"{slot}.form.{key} cannot be null")
         allowed = ACTIVATIONS.get(class_of(form)) if form else None
-        if allowed and form["activation"] not in allowed:
+        if allowed and form.get("activation", allowed[0]) not in allowed:
             raise UserError(unknown_choice(f"{slot}.form.activation", form["activation"], allowed))
 
 
