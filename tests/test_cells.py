@@ -57,6 +57,7 @@ def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
 
+@pytest.mark.slow
 def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
     train: Train, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +236,7 @@ def test_the_paper_stands_beside_ours(capsys: pytest.CaptureFixture[str]) -> Non
     assert "R-LSum here and R-L in table 12" in rows[0]["notes"]
 
 
+@pytest.mark.slow
 def test_without_runs_the_paper_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("task=sst2", "method=mam")
     assert main(["outputs", "--experiment", "table6", "--format", "markdown"]) == 0

@@ -172,6 +172,7 @@ def test_a_missing_folder_is_named_before_a_model_could_be_loaded(folder: Path) 
     assert "torch" not in modules
 
 
+@pytest.mark.slow
 def test_without_a_network_the_way_out_is_named(folder: Path) -> None:
     found, _ = answers(list(NO_NETWORK), folder)
     for line, part in NO_NETWORK.items():

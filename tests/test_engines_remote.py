@@ -105,6 +105,7 @@ def test_ray_runs_each_cell_with_its_share(
     assert seen["init"] == {"include_dashboard": False, "object_store_memory": 100 * 2**20}
 
 
+@pytest.mark.slow
 def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]]
 ) -> None:
@@ -140,6 +141,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
     assert forced[3:] == [True, False]
 
 
+@pytest.mark.slow
 def test_ray_elsewhere_gets_nothing_of_a_local_one(
     monkeypatch: pytest.MonkeyPatch,
     runs: Sequence[Mapping[str, Any]],

@@ -132,6 +132,7 @@ def test_a_row_s_name_says_its_sizes(name: str, cell: Cell) -> None:
         assert [slot["scale"] for slot in slots] == [int(found[1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_miniature_keeps_rows_apart(name: str) -> None:
     cells = experiment(name).cells

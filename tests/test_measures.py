@@ -55,6 +55,7 @@ def resets() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures the process's memory")
 @pytest.mark.skipif(not resets(), reason="the system keeps the peak")
 def test_peak_memory_is_not_that_of_an_earlier_run(train: Train) -> None:
@@ -73,6 +74,7 @@ def test_peak_memory_of_a_gpu_is_not_that_of_an_earlier_run(train: Train) -> Non
     assert train()["peak_memory_mib"] < 512
 
 
+@pytest.mark.slow
 def test_wall_seconds_are_of_all_parts(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand seconds in the first update; killed in the third, after a checkpoint."""
     late, updates, now, update = 0.0, 0, time.monotonic, Trainer._update
@@ -105,6 +107,7 @@ def test_a_checkpoint_without_wall_seconds_is_taken_up(tmp_path: Path) -> None:
     assert 0 < trainer.state.clock.seconds() < 600
 
 
+@pytest.mark.slow
 def test_a_run_begun_afresh_has_another_name(train: Train, tmp_path: Path) -> None:
     train()
     (path,) = (tmp_path / "outputs" / "sst2" / "lora_attn").iterdir()

@@ -73,6 +73,7 @@ def command(folder: Path, name: str, *words: str) -> subprocess.CompletedProcess
     return subprocess.run([script, *words], capture_output=True, text=True, env=env, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_form_composes_trains_and_is_evaluated(folder: Path) -> None:
     done = command(folder, "unipeft-train", *TRAIN, "--config-dir", "conf")
     assert done.returncode == 0, done.stderr

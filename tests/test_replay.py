@@ -192,6 +192,7 @@ def silent_server(request: pytest.FixtureRequest) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_silent_server_holds_nothing_up(
     silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

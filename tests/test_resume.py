@@ -261,6 +261,7 @@ def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> No
         new_process(tmp_path).fit()
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_process(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     command = [sys.executable, tiny_training.__file__, str(tmp_path)]
     paths = os.pathsep.join(filter(None, sys.path))

@@ -174,6 +174,7 @@ def test_solve_stays_below_the_budget_and_no_step_more_would(
     assert "nearest" in rows[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "task", "method"),
     [

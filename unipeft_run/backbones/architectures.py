@@ -59,7 +59,7 @@ def architecture(backbone: Mapping[str, Any], num_labels: int | None) -> Any:
     if not known:
         source = locate(**{key: backbone[key] for key in ("name", "hub", "path")})
         return read_config(source, family, changes)
-    with _readable(backbone["hub"]):
+    with in_a_sentence(backbone["hub"]):
         config = AutoConfig.for_model(family)
         _refuse_unknown([key for key in changes if not hasattr(config, key)], config)
         for key, value in {**known, **changes}.items():
@@ -75,7 +75,7 @@ def read_config(source: str, family: str, changes: Mapping[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
-    with _readable(source):
+    with in_a_sentence(source):
         config, unused = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **changes)
     if config.model_type != family:
         raise UserError(f"{source} holds a {config.model_type}, not a {family}")
@@ -90,12 +90,12 @@ def _refuse_unknown(keys: Iterable[str], config: Any) -> None:
 
 
 @contextmanager
-def _readable(source: str) -> Iterator[None]:
-    """Whatever the library raises for a configuration becomes a UserError."""
+def in_a_sentence(source: str) -> Iterator[None]:
+    """Whatever a library raises for a `source` that is not whole becomes a UserError."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except Exception as error:  # it leaves open of which kind
+    except Exception as error:  # the libraries leave open of which kind
         reason = " ".join((str(error) or type(error).__name__).split())
         raise UserError(f"{source} cannot be loaded: {shown(reason, 160)}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from unipeft_run.backbones.architectures import read_config
+from unipeft_run.backbones.architectures import in_a_sentence, read_config
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.errors import UserError
 
@@ -73,21 +73,17 @@ def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequenc
 
 @contextmanager
 def readable(source: str) -> Iterator[None]:
-    """Whatever a library raises for a `source` that is not whole becomes a UserError.
+    """`in_a_sentence`, without transformers' own report and progress bar.
 
-    Without transformers' own report and progress bar: what matters of it is a UserError too.
+    What matters of the report is a UserError too.
     """
     words = transformers.utils.logging
     verbosity = words.get_verbosity()
     words.set_verbosity_error()
     words.disable_progress_bar()
     try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # the libraries leave open of which kind
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{source} cannot be loaded: {reason}") from error
+        with in_a_sentence(source):
+            yield
     finally:
         words.set_verbosity(verbosity)
         words.enable_progress_bar()
