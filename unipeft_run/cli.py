@@ -57,7 +57,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     if cfg.processes > processes.count() == 1:
         from unipeft_run.several import in_several
 
-        return in_several(cfg)
+        return in_several(cfg, train_job)
 
     def run_it() -> Mapping[str, Any]:
         check_train(cfg)

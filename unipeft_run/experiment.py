@@ -23,12 +23,12 @@ from unipeft_run.data import lengths
 from unipeft_run.decoding import Decoding
 from unipeft_run.delta_file import parameter_table, save_delta
 from unipeft_run.evaluator import Evaluator
+from unipeft_run.inputs import Inputs
 from unipeft_run.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.optim import build
 from unipeft_run.parallel import unshard
 from unipeft_run.precision import autocast_type
 from unipeft_run.progress import Clock, reset_peak_memory
-from unipeft_run.run import Inputs
 from unipeft_run.run_folder import RunFolder
 from unipeft_run.slots import built as built
 from unipeft_run.slots import folded as folded

@@ -5,39 +5,22 @@ Nothing heavy is imported until the data and the backbone are known to be there.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
 from unipeft_run import processes
-from unipeft_run.backbones.locate import locate
 from unipeft_run.errors import UserError
 from unipeft_run.failures import described
+from unipeft_run.inputs import Inputs, gather
 from unipeft_run.lock import Elsewhere, RunLock
 from unipeft_run.run_folder import RunFolder, read_object
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from unipeft_run.tasks.base import Task
-
-
 Metrics = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run needs from outside: a task's data, by split, and where the backbone is."""
-
-    task: Task
-    splits: dict[str, Dataset]
-    backbone: str
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -122,16 +105,3 @@ def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> di
     load_delta(stored.model, folder)
     stored.model.to(PartialState().device)
     return stored.evaluator(stored.model, split).metrics
-
-
-def gather(cfg: Mapping[str, Any]) -> Inputs:
-    """Load the data, find the backbone. Raises UserError, within seconds, for what is missing."""
-    settings = {**cfg["task"], "limit": cfg["limit"]}
-    module, _, name = settings.pop("_target_").rpartition(".")
-    try:
-        task = getattr(importlib.import_module(module), name)(**settings)
-    except TypeError as problem:  # a key that was added with +
-        raise UserError(f"task {settings['name']}: {problem}") from None
-    splits = task.load()
-    source = locate(**{key: cfg["backbone"][key] for key in ("name", "hub", "path")})
-    return Inputs(task, splits, source)

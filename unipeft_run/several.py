@@ -37,15 +37,13 @@ Job = Callable[[DictConfig], Outcome]
 Notes = SimpleQueue[tuple[int, Outcome]]  # of those that failed, the first one first
 
 
-def in_several(cfg: DictConfig, job: Job | None = None) -> Outcome:
+def in_several(cfg: DictConfig, job: Job) -> Outcome:
     """Run `cfg` in `cfg.processes` processes; what the leading one found.
 
     Where one fails the others are ended, and its outcome is the run's; "lost" where one is
     killed. Raises `Interrupted` after a signal to this process or to any of them. `job`: what each
-    does, at module level; None: train.
+    does, at module level.
     """
-    if job is None:
-        from unipeft_run.cli import train_job as job
     threads = max(1, (os.cpu_count() or 1) // cfg.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     settings = LaunchConfig(
