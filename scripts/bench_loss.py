@@ -18,7 +18,7 @@ import time
 import torch
 from transformers import MBartConfig, MBartForConditionalGeneration
 
-from unipeft_run.losses import Loss, SequenceLoss, cross_entropy
+from unipeft_run.training.losses import Loss, SequenceLoss, cross_entropy
 
 LENGTH = 512
 SMOOTHING = 0.1

@@ -21,7 +21,7 @@ from typing import Any
 
 from chaos import Ground, Process, run_folders
 
-from unipeft_run.lock import owner_of
+from unipeft_run.runs.lock import owner_of
 
 ENGINES = {
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),

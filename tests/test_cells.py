@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
+from unipeft_run.commands.report import main
 from unipeft_run.config import resolve, run_id
 from unipeft_run.config.cells import expand, refuse
 from unipeft_run.errors import UserError
-from unipeft_run.report.cli import main
 
 Train = Callable[..., int]
 TABLE5 = ("experiment=table5_xsum", "scale=mini")

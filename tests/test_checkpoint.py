@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from unipeft_run import run_folder
-from unipeft_run.checkpoint import (
+from unipeft_run.runs import folder as run_folder
+from unipeft_run.runs.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
     load_checkpoint,
     load_newest,
     save_checkpoint,
 )
-from unipeft_run.optim import build_optimizer
-from unipeft_run.run_folder import RunFolder
-from unipeft_run.training_state import (
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.training.optim import build_optimizer
+from unipeft_run.training.state import (
     load_optimizer_state,
     load_parameters,
     load_rng_state,

@@ -20,7 +20,7 @@ from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.engines.ray import PATIENCE
 from unipeft_run.engines.worker import Lost, Worker
 from unipeft_run.outcome import Outcome, ended
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 
 
 class Crashed(Exception):

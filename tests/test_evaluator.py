@@ -17,12 +17,12 @@ from unipeft_run import evaluator as module
 from unipeft_run.batching import Collator
 from unipeft_run.decoding import Decoding
 from unipeft_run.evaluator import Evaluator
-from unipeft_run.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.tasks.base import Beside
 from unipeft_run.tasks.mnli import MNLI
 from unipeft_run.tasks.sst2 import SST2
 from unipeft_run.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.tasks.xsum import XSum
+from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 
 SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
 WORDS = SENTENCE.split()

@@ -12,15 +12,16 @@ from safetensors import SafetensorError
 from tiny_training import make_trainer
 
 from unipeft_run import config as configuration
-from unipeft_run import run, run_folder
-from unipeft_run.checkpoint import Checkpoint, save_checkpoint
+from unipeft_run import run
 from unipeft_run.config import compose, resolve
 from unipeft_run.errors import UserError
-from unipeft_run.failures import described, sentence
-from unipeft_run.lock import LockLost
-from unipeft_run.registry import find
-from unipeft_run.run_folder import RunFolder, read_object, replace_file
-from unipeft_run.trainer import Trainer
+from unipeft_run.runs import folder as run_folder
+from unipeft_run.runs.checkpoint import Checkpoint, save_checkpoint
+from unipeft_run.runs.failures import described, sentence
+from unipeft_run.runs.folder import RunFolder, read_object, replace_file
+from unipeft_run.runs.lock import LockLost
+from unipeft_run.runs.registry import find
+from unipeft_run.training.trainer import Trainer
 
 
 def test_a_full_disk_still_lets_the_state_be_written(
@@ -133,7 +134,7 @@ def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.Monkey
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("unipeft_run.checkpoint.save_file", full)
+    monkeypatch.setattr("unipeft_run.runs.checkpoint.save_file", full)
     with pytest.raises(OSError) as problem:
         save_checkpoint(tmp_path / "last", Checkpoint({}, {}), keep_previous=True)
     assert (sentence(problem.value) or "").startswith("the disk is full (")
@@ -171,7 +172,7 @@ def test_time_left_is_by_the_pace_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([10.0, 10.0, 20.0, 20.0])
-    monkeypatch.setattr("unipeft_run.run_folder.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("unipeft_run.runs.folder.time.monotonic", lambda: next(clock))
     folder = RunFolder(tmp_path)
     folder.mark("running", step=100, total=200)
     assert folder.status()["seconds_left"] is None

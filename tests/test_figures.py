@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from made_runs import make_run
 
-from unipeft_run.report import cli, figures
+from unipeft_run.commands import report as cli
+from unipeft_run.report import figures
 
 pytest.importorskip("matplotlib")
 

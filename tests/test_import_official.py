@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from tiny_files import write_roberta, write_sentiment
 from transformers import AutoConfig, AutoTokenizer
 
+from unipeft_run.commands import export_peft, import_official
 from unipeft_run.errors import UserError
-from unipeft_run.interop import export_peft, import_official
 from unipeft_run.interop.official import from_official
 from unipeft_run.interop.options import completed, read_options
 from unipeft_run.interop.stored_run import load_run
@@ -35,7 +35,7 @@ MAM = {
 LORA = {"attn_mode": "lora", "attn_option": "none", "attn_bn": 4, "lora_alpha": 8.0}
 LAYERS, WIDTH = 2, 32
 COMMANDS = {
-    "import": "from unipeft_run.interop.import_official import command; command()",
+    "import": "from unipeft_run.commands.import_official import command; command()",
     "eval": "from unipeft_run.cli import evaluate; evaluate()",
 }
 

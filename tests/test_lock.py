@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from unipeft_run import lock as locks
-from unipeft_run.lock import Elsewhere, LockLost, Owner, RunLock, is_running, owner_of
+from unipeft_run.runs import lock as locks
+from unipeft_run.runs.lock import Elsewhere, LockLost, Owner, RunLock, is_running, owner_of
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from unipeft_run.lock import RunLock
+from unipeft_run.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -26,7 +26,7 @@ with RunLock(Path(sys.argv[1])):
 RACE = """
 import os, sys, time
 from pathlib import Path
-from unipeft_run.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import Elsewhere, RunLock
 folder, end = Path(sys.argv[1]), float(sys.argv[2])
 won = 0
 while time.time() < end:

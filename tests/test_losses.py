@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unipeft_run.batching import Collator
-from unipeft_run.losses import ClassificationLoss, SequenceLoss, cross_entropy
+from unipeft_run.training.losses import ClassificationLoss, SequenceLoss, cross_entropy
 
 SMOOTHING = 0.1
 WORDS = 96  # the vocabulary of tiny.backbone

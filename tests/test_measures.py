@@ -15,11 +15,11 @@ from tiny_recipe import words, write
 from tiny_training import make_trainer
 
 from unipeft_run import cli
-from unipeft_run.checkpoint import load_checkpoint, save_checkpoint
-from unipeft_run.progress import peak_memory_mib
-from unipeft_run.run_folder import RunFolder, attempt
+from unipeft_run.runs.checkpoint import load_checkpoint, save_checkpoint
+from unipeft_run.runs.folder import RunFolder, attempt
 from unipeft_run.tracking.build import public_name
-from unipeft_run.trainer import LAST, Trainer
+from unipeft_run.training.progress import peak_memory_mib
+from unipeft_run.training.trainer import LAST, Trainer
 
 CPU = torch.device("cpu")
 MIB = 2**18  # float32 numbers

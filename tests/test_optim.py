@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unipeft_run.optim import build, build_optimizer, build_schedule, parameter_groups
+from unipeft_run.training.optim import build, build_optimizer, build_schedule, parameter_groups
 
 GOLDEN = Path(__file__).parent / "golden" / "traces" / "lr_schedule.json"
 SCHEDULES = json.loads(GOLDEN.read_text())

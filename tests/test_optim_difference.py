@@ -7,7 +7,7 @@ import torch
 from test_matrix import model_of
 from tiny import batch
 
-from unipeft_run.optim import build
+from unipeft_run.training.optim import build
 
 STEPS = 30
 SETTINGS: dict[str, dict[str, Any]] = {

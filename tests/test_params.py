@@ -13,17 +13,17 @@ import transformers
 from tiny_cli import call
 from tiny_config import resolved
 
-from unipeft_run import params
 from unipeft_run.attach import attach
 from unipeft_run.backbones.architectures import ARCHITECTURES
 from unipeft_run.backbones.shapes import shapes_of
 from unipeft_run.backbones.sites import TABLES
+from unipeft_run.commands import params
 from unipeft_run.config.words import options
-from unipeft_run.counts import count, counts
+from unipeft_run.counting.counts import count, counts
+from unipeft_run.counting.printed import printed
 from unipeft_run.delta_file import parameter_table
 from unipeft_run.interop.official import slots_of
 from unipeft_run.interop.options import completed
-from unipeft_run.printed import printed
 from unipeft_run.slots import built
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "param_counts.json").read_text())

@@ -15,11 +15,11 @@ from test_losses import label_smoother
 from torch import Tensor, nn
 
 from unipeft_run.batching import Collator
-from unipeft_run.losses import SequenceLoss
-from unipeft_run.optim import build
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.trainer import Trainer
+from unipeft_run.training.losses import SequenceLoss
+from unipeft_run.training.optim import build
+from unipeft_run.training.trainer import Trainer
 
 STEPS, TOTAL, LR_END = 50, 60, 1e-7
 XSUM = {

@@ -14,10 +14,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
-from unipeft_run.lock import RunLock
-from unipeft_run.registry import find, read, select
-from unipeft_run.run_folder import RunFolder
-from unipeft_run.runs import command, main
+from unipeft_run.commands.runs import command, main
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.runs.lock import RunLock
+from unipeft_run.runs.registry import find, read, select
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 
@@ -149,7 +149,7 @@ def test_it_reads_only_and_imports_nothing_heavy(root: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     script = """
 import sys
-from unipeft_run.runs import command
+from unipeft_run.commands.runs import command
 command(["outputs", "task=sst2"])
 print([name for name in ("torch", "transformers", "wandb", "datasets") if name in sys.modules])
 """

@@ -15,9 +15,9 @@ import pytest
 from test_registry import make
 from test_tracking import stored_records, track
 
-from unipeft_run.lock import RunLock
-from unipeft_run.run_folder import RunFolder
-from unipeft_run.runs import command
+from unipeft_run.commands.runs import command
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.runs.lock import RunLock
 from unipeft_run.tracking.content import axes, tables, tags
 from unipeft_run.tracking.tensorboard import TensorBoard
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
-from unipeft_run.lock import RunLock
-from unipeft_run.report.cli import main
+from unipeft_run.commands.report import main
+from unipeft_run.runs.lock import RunLock
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (1, 2)
@@ -238,8 +238,8 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     make_run("task=sst2", "method=mam")
     script = """
 import sys
-from unipeft_run.lock import RunLock
-from unipeft_run.report.cli import main
+from unipeft_run.runs.lock import RunLock
+from unipeft_run.commands.report import main
 main(["outputs"])
 print([name for name in ("torch", "transformers", "datasets", "numpy") if name in sys.modules])
 """

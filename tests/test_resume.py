@@ -19,17 +19,17 @@ import tiny_training
 import torch
 from tiny_training import evaluate, make_trainer, noisy_loss_fn
 
-from unipeft_run.checkpoint import (
+from unipeft_run.runs.checkpoint import (
     DamagedCheckpoint,
     load_checkpoint,
     load_newest,
     save_checkpoint,
 )
-from unipeft_run.interrupts import Interrupted
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.trainer import BEST, LAST, FitResult, Trainer
+from unipeft_run.training.interrupts import Interrupted
+from unipeft_run.training.trainer import BEST, LAST, FitResult, Trainer
 
 WALL = ("seconds", "per_second")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from unipeft_run.commands.score import main
 from unipeft_run.metrics import bleu, rouge
-from unipeft_run.score import main
 
 ROMANIAN = ["de interese, de p\u0103reri etc.", "El vine."]
 OTHERS = ["de interese, de pareri etc.", "El pleac\u0103."]
@@ -89,7 +89,7 @@ def test_wrong_files_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_help_and_light_imports() -> None:
     program = (
-        "import sys; from unipeft_run.score import main; code = main(['--help']); "
+        "import sys; from unipeft_run.commands.score import main; code = main(['--help']); "
         "sys.exit(code or bool({'torch', 'datasets', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

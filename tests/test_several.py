@@ -19,20 +19,21 @@ import tiny_jobs
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from unipeft_run import interrupts, several
-from unipeft_run.checkpoint import load_newest
+from unipeft_run import several
 from unipeft_run.cli import check_train
 from unipeft_run.config import run_folder
 from unipeft_run.engines import in_rounds
 from unipeft_run.engines.worker import Lost
-from unipeft_run.failures import RESUMES
-from unipeft_run.interrupts import Interrupted, Interrupts
-from unipeft_run.lock import owner_of
 from unipeft_run.multirun import multirun
 from unipeft_run.outcome import Outcome, ended, exit_code
-from unipeft_run.registry import read
-from unipeft_run.run_folder import read_status
-from unipeft_run.trainer import LAST
+from unipeft_run.runs.checkpoint import load_newest
+from unipeft_run.runs.failures import RESUMES
+from unipeft_run.runs.folder import read_status
+from unipeft_run.runs.lock import owner_of
+from unipeft_run.runs.registry import read
+from unipeft_run.training import interrupts
+from unipeft_run.training.interrupts import Interrupted, Interrupts
+from unipeft_run.training.trainer import LAST
 
 CPU = torch.device("cpu")
 SECONDS = 150  # until what hangs is a failure; all take ten or so

@@ -10,13 +10,13 @@ from tiny import FAMILIES, backbone, batch
 from tiny_cli import call
 
 from unipeft_run.attach import attach
-from unipeft_run.budget import Line, candidates, count_at, measure
+from unipeft_run.commands.space import space
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.points import Point, combinations, legal, reasons, twins
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.counting.budget import Line, candidates, count_at, measure
 from unipeft_run.delta_file import load_delta, parameter_table, save_delta
 from unipeft_run.slots import built, folded
-from unipeft_run.space_command import space
 
 POINTS = [point for slot in SLOTS for point in legal(slot)]
 TURNS = [(list(FAMILIES)[i % 3], point) for i, point in enumerate(POINTS)]

@@ -13,11 +13,11 @@ from test_golden import GOLDEN, inputs, load
 
 from unipeft_run.attach import deltas
 from unipeft_run.interop.official_names import named_parameters
-from unipeft_run.losses import SequenceLoss
-from unipeft_run.optim import build, parameter_groups
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.trainer import Trainer
+from unipeft_run.training.losses import SequenceLoss
+from unipeft_run.training.optim import build, parameter_groups
+from unipeft_run.training.trainer import Trainer
 
 CASES = ("bart__full_ft", "bart__pa_ffn_learnable_scalar")
 

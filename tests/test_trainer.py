@@ -24,9 +24,9 @@ from tiny_training import (
 )
 from torch import Tensor, nn
 
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
-from unipeft_run.trainer import Diverged
+from unipeft_run.training.trainer import Diverged
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

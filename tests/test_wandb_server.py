@@ -19,8 +19,8 @@ from test_tracking import stored_records
 from tiny_training import evaluate, make_trainer
 from torch import nn
 
-from unipeft_run.run_folder import RunFolder
-from unipeft_run.runs import command
+from unipeft_run.commands.runs import command
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Record, Trackers
 from unipeft_run.tracking.build import public_name
 from unipeft_run.tracking.jsonl import Jsonl, records

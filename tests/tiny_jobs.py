@@ -17,14 +17,16 @@ from omegaconf import DictConfig
 from tiny_training import loss_fn, make_trainer
 from torch import Tensor, nn
 
-from unipeft_run import checkpoint, processes, trainer
 from unipeft_run.config import compose, run_folder
+from unipeft_run.distributed import processes
+from unipeft_run.distributed.parallel import from_lead, totals
 from unipeft_run.errors import UserError
-from unipeft_run.lock import RunLock
 from unipeft_run.outcome import Outcome, attempt, exit_code
-from unipeft_run.parallel import from_lead, totals
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs import checkpoint
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.runs.lock import RunLock
 from unipeft_run.several import in_several
+from unipeft_run.training import trainer
 
 
 def config_of(output: Path) -> DictConfig:

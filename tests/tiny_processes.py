@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from tiny_recipe import words
 
-from unipeft_run import cli, processes
-from unipeft_run.interrupts import Interrupts
+from unipeft_run import cli
+from unipeft_run.distributed import processes
+from unipeft_run.training.interrupts import Interrupts
 
 DDP = {
     "mam": ("xsum", "method=mam"),

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from unipeft_run.optim import build
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.trainer import Trainer
+from unipeft_run.training.optim import build
+from unipeft_run.training.trainer import Trainer
 
 EXAMPLES, LENGTH, WORDS, WIDTH, CLASSES = 22, 6, 17, 8, 3
 OPTIM = partial(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from unipeft_run import processes
 from unipeft_run.data import lengths
+from unipeft_run.distributed import processes
 from unipeft_run.errors import UserError
 
 IGNORED = -100  # label of a padded position

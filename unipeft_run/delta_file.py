@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unipeft_run.attach import PREFIX, deltas
-from unipeft_run.checkpoint import save_tensors, sha256
-from unipeft_run.counts import tabulate
+from unipeft_run.counting.counts import tabulate
 from unipeft_run.errors import UserError
+from unipeft_run.runs.checkpoint import save_tensors, sha256
 
 TENSORS, RECIPE = "delta.safetensors", "delta.json"
 

@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerBase
 from unipeft_run.batching import Collator
 from unipeft_run.data import lengths
 from unipeft_run.decoding import Decoding, only
-from unipeft_run.losses import Loss, class_logits, cross_entropy
-from unipeft_run.parallel import is_sharded
+from unipeft_run.distributed.parallel import is_sharded
 from unipeft_run.tasks.base import SequenceTask, Task
 from unipeft_run.tasks.languages import language_code_id
+from unipeft_run.training.losses import Loss, class_logits, cross_entropy
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from unipeft_run.config.words import Illegal
 from unipeft_run.errors import UserError
-from unipeft_run.failures import described, sentence
+from unipeft_run.runs.failures import described, sentence
 
 GOOD = ("done", "skipped", "equal")
 

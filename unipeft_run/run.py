@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
-from unipeft_run import processes
+from unipeft_run.distributed import processes
 from unipeft_run.errors import UserError
-from unipeft_run.failures import described
 from unipeft_run.inputs import Inputs, gather
-from unipeft_run.lock import Elsewhere, RunLock
-from unipeft_run.run_folder import RunFolder, read_object
+from unipeft_run.runs.failures import described
+from unipeft_run.runs.folder import RunFolder, read_object
+from unipeft_run.runs.lock import Elsewhere, RunLock
 
 Metrics = dict[str, Any]
 
@@ -44,7 +44,7 @@ def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
     seen = look() if processes.leads() else None
     if processes.count() == 1:
         return seen
-    from unipeft_run.parallel import from_lead
+    from unipeft_run.distributed.parallel import from_lead
 
     return from_lead(seen)
 
@@ -69,7 +69,7 @@ def _done(cfg: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
 
 def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[str, Any]:
     from unipeft_run.experiment import Experiment
-    from unipeft_run.trainer import Diverged
+    from unipeft_run.training.trainer import Diverged
 
     if cfg["force"]:
         folder.clear()
@@ -98,7 +98,7 @@ def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> di
 
     from unipeft_run.delta_file import load_delta
     from unipeft_run.experiment import Experiment, folded
-    from unipeft_run.precision import evaluable
+    from unipeft_run.training.precision import evaluable
 
     precision = evaluable(cfg["precision"])
     stored = Experiment({**cfg, **folded(cfg), "precision": precision}, inputs)

@@ -19,13 +19,13 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from unipeft_run import processes
 from unipeft_run.config import run_folder
-from unipeft_run.failures import RESUMES
-from unipeft_run.interrupts import SIGNALS, Interrupted
-from unipeft_run.lock import Elsewhere, LockLost, RunLock
+from unipeft_run.distributed import processes
 from unipeft_run.outcome import Outcome
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.failures import RESUMES
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.runs.lock import Elsewhere, LockLost, RunLock
+from unipeft_run.training.interrupts import SIGNALS, Interrupted
 
 SECONDS_BETWEEN_LOOKS = 0.5
 ENDS_ALL = ("failed", "refused", "illegal")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from unipeft_run.engines.worker import Lost
 from unipeft_run.errors import UserError
-from unipeft_run.lock import STALE_SECONDS
 from unipeft_run.outcome import Outcome, ended
+from unipeft_run.runs.lock import STALE_SECONDS
 
 Cell = list[str]
 Launch = Callable[[list[Cell]], list[Outcome | Lost]]

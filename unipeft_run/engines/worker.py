@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.config import run_folder
 from unipeft_run.outcome import Outcome
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 
 Job = Callable[[DictConfig], Outcome]
 THREADS = "OMP_NUM_THREADS"

@@ -23,7 +23,7 @@ from unipeft_run.config.space import ATTENTIONS, STACKS
 from unipeft_run.delta_file import parameter_table, save_delta
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official, slots_of, unfreeze_of
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.slots import folded
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -12,7 +12,7 @@ from unipeft_run.attach import attach
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
 from unipeft_run.backbones.sites import table_of
-from unipeft_run.counts import labels_of
+from unipeft_run.counting.counts import labels_of
 from unipeft_run.delta_file import load_delta
 from unipeft_run.errors import UserError
 from unipeft_run.slots import built, folded

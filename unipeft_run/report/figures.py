@@ -9,9 +9,9 @@ from textwrap import fill
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.registry import Run
 from unipeft_run.report.differences import differences
 from unipeft_run.report.tables import Spread, Table
+from unipeft_run.runs.registry import Run
 from unipeft_run.tracking.jsonl import records
 
 WIDTH, HEIGHT = 4.2, 3.2  # inches of one panel

@@ -14,8 +14,8 @@ import yaml
 
 from unipeft_run.config import run_id
 from unipeft_run.errors import UserError
-from unipeft_run.lock import is_running
-from unipeft_run.registry import LOADER
+from unipeft_run.runs.lock import is_running
+from unipeft_run.runs.registry import LOADER
 
 MARKS = ("config.yaml", "status.json", "metrics.json")  # one of them makes a folder a run's
 STRINGS = ("task", "method", "scale", "backbone", "run_id", "primary")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.run_folder import attempt
+from unipeft_run.runs.folder import attempt
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.tensorboard import TensorBoard

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.run_folder import read_object
+from unipeft_run.runs.folder import read_object
 
 ROWS = 500  # of predictions; the file in the run folder has them all
 SLOTS, AXES = ("attn", "ffn", "input"), ("form", "insertion", "representation", "composition")

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.run_folder import finite, replace_file
+from unipeft_run.runs.folder import finite, replace_file
 from unipeft_run.tracking import Record, Tracker
 
 

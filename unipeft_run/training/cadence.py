@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unipeft_run.errors import UserError
-from unipeft_run.progress import Progress
+from unipeft_run.training.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
-from unipeft_run.registry import Run, find, select
+from unipeft_run.runs.registry import Run, find, select
 
 AGAIN = ("failed", "diverged", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
@@ -45,7 +45,7 @@ def command(argv: Sequence[str]) -> int:
     folder, filters = _places(args.words[push:])
     runs = select(find(folder), [*filters, *(["state=stale"] if args.stale else [])])
     if push:
-        from unipeft_run.replay import push as send
+        from unipeft_run.tracking.replay import push as send
 
         return send(runs, args.to, mode=args.mode, again=args.again)
     if args.retry_failed:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unipeft_run.errors import UserError
-from unipeft_run.run_folder import remove, sync
+from unipeft_run.runs.folder import remove, sync
 
 TENSORS, STATE, CHECKSUMS = "tensors.safetensors", "state.json", "checksums.json"
 

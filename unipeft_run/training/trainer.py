@@ -15,17 +15,25 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from unipeft_run import processes
-from unipeft_run.cadence import Cadence, count_steps
-from unipeft_run.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
+from unipeft_run.distributed import processes
+from unipeft_run.distributed.parallel import (
+    Parallel,
+    average,
+    share,
+    spread,
+    totals,
+    whole,
+    without_averaging,
+)
 from unipeft_run.errors import UserError
-from unipeft_run.interrupts import Interrupted, Interrupts
-from unipeft_run.parallel import Parallel, average, share, spread, totals, whole, without_averaging
-from unipeft_run.precision import make_accelerator
-from unipeft_run.progress import Clock, Progress, peak_memory_mib, size
-from unipeft_run.run_folder import RunFolder
+from unipeft_run.runs.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
+from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
-from unipeft_run.training_state import TrainingState, load_parameters, parameter_values
+from unipeft_run.training.cadence import Cadence, count_steps
+from unipeft_run.training.interrupts import Interrupted, Interrupts
+from unipeft_run.training.precision import make_accelerator
+from unipeft_run.training.progress import Clock, Progress, peak_memory_mib, size
+from unipeft_run.training.state import TrainingState, load_parameters, parameter_values
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int]]

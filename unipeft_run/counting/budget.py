@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.schema import SLOTS
-from unipeft_run.counts import counts
+from unipeft_run.counting.counts import counts
 from unipeft_run.errors import UserError
 
 SPLITS = (0.1, 0.25, 0.5, 0.75, 0.9)  # shares of the budget for the first slot

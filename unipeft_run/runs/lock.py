@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import quote, unquote
 
-from unipeft_run.run_folder import remove
+from unipeft_run.runs.folder import remove
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 120.0
 ATTEMPTS = 20  # others may take and free the lock between two looks of ours

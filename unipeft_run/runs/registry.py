@@ -15,8 +15,8 @@ import yaml
 
 from unipeft_run.config.words import nearest, shown
 from unipeft_run.errors import UserError
-from unipeft_run.lock import is_running
-from unipeft_run.run_folder import read_object, read_status
+from unipeft_run.runs.folder import read_object, read_status
+from unipeft_run.runs.lock import is_running
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 STATES = ("running", "stale", "done", "failed", "diverged", "damaged")

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from unipeft_run import processes
+from unipeft_run.distributed import processes
 
 Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from unipeft_run.errors import UserError
-from unipeft_run.lock import LockLost
+from unipeft_run.runs.lock import LockLost
 
 RESUMES = "what is whole is kept, and the same command goes on from there"
 FULL = (errno.ENOSPC, errno.EDQUOT)

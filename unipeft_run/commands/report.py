@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from unipeft_run.config.cells import Experiment
@@ -85,7 +85,7 @@ def _figure(kind: str, args: argparse.Namespace) -> int:
     from unipeft_run.report import figures
 
     if kind == "curves":
-        from unipeft_run.registry import find
+        from unipeft_run.runs.registry import find
 
         if missing := [folder for folder in args.folders if not folder.is_dir()]:
             raise UserError(f"there is no folder {missing[0]}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.registry import Run
-from unipeft_run.run_folder import read_object, replace_file
+from unipeft_run.runs.folder import read_object, replace_file
+from unipeft_run.runs.registry import Run
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import public_name
 from unipeft_run.tracking.jsonl import records

@@ -1,0 +1,1 @@
+"""The console commands, but for unipeft-train and unipeft-eval (cli.py)."""

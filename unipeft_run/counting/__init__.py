@@ -1,0 +1,1 @@
+"""How many numbers a configuration trains and stores, before it runs."""

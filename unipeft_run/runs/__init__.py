@@ -1,0 +1,1 @@
+"""Run folders: written so that they survive, and read again."""
