@@ -19,7 +19,8 @@ from unipeft_run.runs.checkpoint import load_checkpoint, save_checkpoint
 from unipeft_run.runs.folder import RunFolder, attempt
 from unipeft_run.tracking.build import public_name
 from unipeft_run.training.progress import peak_memory_mib
-from unipeft_run.training.trainer import LAST, Trainer
+from unipeft_run.training.stored import LAST
+from unipeft_run.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 MIB = 2**18  # float32 numbers

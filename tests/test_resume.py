@@ -29,7 +29,8 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.interrupts import Interrupted
-from unipeft_run.training.trainer import BEST, LAST, FitResult, Trainer
+from unipeft_run.training.stored import BEST, LAST
+from unipeft_run.training.trainer import FitResult, Trainer
 
 WALL = ("seconds", "per_second")
 

@@ -33,7 +33,7 @@ from unipeft_run.runs.lock import owner_of
 from unipeft_run.runs.registry import read
 from unipeft_run.training import interrupts
 from unipeft_run.training.interrupts import Interrupted, Interrupts
-from unipeft_run.training.trainer import LAST
+from unipeft_run.training.stored import LAST
 
 CPU = torch.device("cpu")
 SECONDS = 150  # until what hangs is a failure; all take ten or so

@@ -26,7 +26,7 @@ from unipeft_run.distributed.parallel import (
     without_averaging,
 )
 from unipeft_run.errors import UserError
-from unipeft_run.runs.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
+from unipeft_run.runs.checkpoint import Checkpoint
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
 from unipeft_run.training.cadence import Cadence, count_steps
@@ -34,13 +34,12 @@ from unipeft_run.training.interrupts import Interrupted, Interrupts
 from unipeft_run.training.precision import make_accelerator
 from unipeft_run.training.progress import Clock, Progress, peak_memory_mib, size
 from unipeft_run.training.state import TrainingState, load_parameters, parameter_values
+from unipeft_run.training.stored import StoredStates
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int]]
 Evaluate = Callable[[nn.Module, int | None], Mapping[str, float]]
 Optim = Callable[[nn.Module, int], tuple[Optimizer, LRScheduler]]
-
-LAST, BEST = "checkpoints/last", "checkpoints/best"
 
 
 class Diverged(RuntimeError):
@@ -101,7 +100,8 @@ class Trainer:
         if any(p.requires_grad for p in model.parameters()):
             self.replica = spread(model, parallel, self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.loader, self.loss_fn, self.folder = loader, loss_fn, folder
+        self.loader, self.loss_fn = loader, loss_fn
+        self.folder, self.stored = folder, StoredStates(folder)
         self.evaluate, self.selection, self.eval_limit = evaluate, selection, eval_limit
         self.tracker, self.interrupts = Trackers(trackers), Interrupts()
         self.accumulation, self.max_grad_norm = accumulation, max_grad_norm or math.inf
@@ -144,13 +144,13 @@ class Trainer:
         return self._finish()
 
     def _resume(self) -> None:
-        content = load_newest(self.folder.path / LAST)
+        content = self.stored.last()
         if content is not None:
             self.state.restore(content)
             progress = self.state.progress
             position = {"epoch": progress.epoch, "position": progress.position}
             self.loader.batch_sampler.load_state_dict(position)  # type: ignore[union-attr]
-            self._best()  # better now than at the end
+            self.stored.best(progress.best_step)  # better now than at the end
         step, evaluated = self.state.progress.step, self.state.progress.evaluated
         self.accelerator.wait_for_everyone()  # to have read what the leading one will replace
         self.folder.mark("running", step=step, total=self.cadence.total)
@@ -239,8 +239,7 @@ class Trainer:
         metrics = self._validation_metrics()
         if progress.judge(metrics[self.selection[0]], self.selection[1]):
             content = {"step": progress.step, "metrics": metrics}
-            best = Checkpoint(parameter_values(self.model), content)
-            self._store(BEST, best, keep_previous=False)
+            self.stored.keep_best(Checkpoint(parameter_values(self.model), content))
         record = {
             "epoch": self.cadence.epochs(progress.step),
             **{f"validation/{key}": value for key, value in metrics.items()},
@@ -269,39 +268,15 @@ class Trainer:
         self.accelerator.wait_for_everyone()  # for what the leading one is writing
         result = FitResult(step=progress.step, metrics=progress.metrics())
         result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)
-        best = self._best()
+        best = self.stored.best(progress.best_step)
         if best is not None:
             load_parameters(self.model, best.tensors)
             result.best_step = best.state.get("step", progress.best_step)
             result.best = best.state["metrics"]
         return result
 
-    def _best(self) -> Checkpoint | None:
-        """The best state, as it is stored; None before the first.
-
-        A run that stopped between storing it and the checkpoint, or whose last checkpoint is
-        damaged, may find a later and better one than it knows of, and comes by there again.
-        """
-        known = self.state.progress.best_step
-        if known is None:
-            return None
-        path = self.folder.path / BEST
-        best = load_newest(path)
-        if best is None:
-            raise DamagedCheckpoint(f"{path} is gone; start afresh (force=true)")
-        if (step := best.state.get("step", known)) < known:
-            raise DamagedCheckpoint(
-                f"{path} is of step {step}, the best was step {known}; start afresh (force=true)"
-            )
-        return best
-
     def _save(self) -> None:
-        self._store(LAST, self.state.gather(), keep_previous=True)
-
-    def _store(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
-        if self.folder.writes:
-            self.folder.guard()
-            save_checkpoint(self.folder.path / name, content, keep_previous=keep_previous)
+        self.stored.keep_last(self.state.gather())
 
     def _random_state_aside(self) -> AbstractContextManager[None]:
         devices = [self.device] if self.device.type == "cuda" else []
