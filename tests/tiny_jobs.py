@@ -26,7 +26,7 @@ from unipeft_run.runs import checkpoint
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
 from unipeft_run.several import in_several
-from unipeft_run.training import trainer
+from unipeft_run.training import stored
 
 
 def config_of(output: Path) -> DictConfig:
@@ -122,13 +122,11 @@ def trains(cfg: DictConfig) -> Outcome:
     def run() -> dict[str, Any]:
         with ExitStack() as held:
             folder = begun(cfg, held)
-            given = {"max_steps": 500, "eval_every": 500, "trackers": []}
-            made = make_trainer(folder.path, loss_fn=slow_loss, **given)
-            made.folder = folder
-            made.fit()
+            given = {"max_steps": 500, "eval_every": 500, "trackers": [], "folder": folder}
+            make_trainer(folder.path, loss_fn=slow_loss, **given).fit()
         return {"state": "done"}
 
-    trainer.save_checkpoint = slowly  # type: ignore[attr-defined]
+    stored.save_checkpoint = slowly  # type: ignore[attr-defined]
     return attempt(run)
 
 

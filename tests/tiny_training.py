@@ -106,10 +106,11 @@ def evaluate(model: nn.Module, limit: int | None) -> dict[str, float]:
     return {"loss": loss_fn(model, batch)[0].item(), "accuracy": right.float().mean().item()}
 
 
-def make_trainer(folder: Path, **changed: Any) -> Trainer:
+def make_trainer(folder: Path, /, **changed: Any) -> Trainer:
     """A run of 20 updates of 2 batches, evaluated every 6; `changed` goes to `Trainer`."""
     given: dict[str, Any] = {
         "optim": OPTIM,
+        "folder": RunFolder(folder),
         "trackers": [Jsonl(folder / "train.jsonl")],
         "evaluate": evaluate,
         "max_steps": 20,
@@ -121,7 +122,7 @@ def make_trainer(folder: Path, **changed: Any) -> Trainer:
     model = changed.pop("model", None) or make_model()
     loader = changed.pop("loader") if "loader" in changed else make_loader()
     loss = changed.pop("loss_fn", loss_fn)
-    return Trainer(model, loader, loss, folder=RunFolder(folder), **{**given, **changed})
+    return Trainer(model, loader, loss, **{**given, **changed})
 
 
 def main() -> None:
