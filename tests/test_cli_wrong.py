@@ -199,6 +199,21 @@ def test_a_reader_that_has_seen_enough_is_no_error(line: str, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_line_is_in_the_log_as_soon_as_it_is_printed(tmp_path: Path) -> None:
+    """`os._exit` writes nothing that is still held back."""
+    script = """
+import os
+from unipeft_run.commands.pipes import outlive_readers
+outlive_readers()
+print("test accuracy 84.51")
+os._exit(0)
+"""
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        subprocess.run([sys.executable, "-c", script], stdout=file, check=True)
+    assert log.read_text() == "test accuracy 84.51\n"
+
+
 @pytest.mark.parametrize("words", [["task=sst", "method=mam"], ["--help"]])
 def test_the_command_itself_answers_within_seconds_of_cpu(words: list[str], tmp_path: Path) -> None:
     """The installed console script, its start and its imports included."""

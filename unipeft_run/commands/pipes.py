@@ -9,7 +9,10 @@ from typing import Any
 
 
 def outlive_readers() -> None:
-    """From now on, what nobody reads any more is dropped; a training behind it goes on."""
+    """From now on, what nobody reads any more is dropped; a training behind it goes on.
+
+    Lines are written as they are printed: in a log, results stand in order with the progress.
+    """
     if sys.stdout is sys.__stdout__:
         sys.stdout = _forgiving(sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -35,6 +38,6 @@ def _forgiving(stream: Any) -> Any:
         io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
+        line_buffering=True,
         write_through=stream.write_through,
     )
