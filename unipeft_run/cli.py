@@ -15,15 +15,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
-from unipeft_run.commands.help import EVALUATE_HELP, train_help
-from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, implied, load, resolve, run_folder
 from unipeft_run.config.complaints import needed
 from unipeft_run.config.words import conf_dir
 from unipeft_run.distributed import processes
 from unipeft_run.errors import UserError
+from unipeft_run.help import EVALUATE_HELP, train_help
 from unipeft_run.multirun import multirun
 from unipeft_run.outcome import Outcome, attempt, exit_code
+from unipeft_run.pipes import outlive_readers
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.complaints import needed
 from unipeft_run.config.words import unknown_choice
 from unipeft_run.counting.printed import printed
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 FORMATS = ("text", "json")
 HELP = """\

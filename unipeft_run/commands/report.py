@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from unipeft_run.config.cells import Experiment

@@ -17,8 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 from unipeft_run.runs.registry import Run, find, select
 
 AGAIN = ("failed", "diverged", "stale", "damaged")

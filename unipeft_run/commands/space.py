@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.points import (
     IN_TRAINING,
@@ -26,6 +25,7 @@ from unipeft_run.config.points import (
 from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.words import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
+from unipeft_run.pipes import outlive_readers
 
 FAMILIES = ("bart", "mbart", "roberta")
 HELP = """\
