@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from unipeft_run.errors import UserError
-from unipeft_run.sources import DATA, fetch, fetch_backbone
+from unipeft_run.miniatures.sources import DATA, fetch, fetch_backbone
 
 try:
     for name in DATA:

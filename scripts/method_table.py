@@ -13,8 +13,8 @@ from typing import Any
 
 import hydra
 
+from unipeft_run.config.messages import conf_dir, options
 from unipeft_run.config.schema import AXES, SLOTS
-from unipeft_run.config.words import conf_dir, options
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- methods: scripts/method_table.py writes this -->", "<!-- end of methods -->"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unipeft_run.pretraining.miniatures import MINIATURES
-from unipeft_run.pretraining.recipe import pretrain
-from unipeft_run.pretraining.train import Schedule
-from unipeft_run.sources import PACKAGED
+from unipeft_run.miniatures.pretraining.miniatures import MINIATURES
+from unipeft_run.miniatures.pretraining.recipe import pretrain
+from unipeft_run.miniatures.pretraining.train import Schedule
+from unipeft_run.miniatures.sources import PACKAGED
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("name", choices=MINIATURES)

@@ -15,15 +15,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run.commands.help import EVALUATE_HELP, train_help
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, implied, load, resolve, run_folder
-from unipeft_run.config.complaints import needed
-from unipeft_run.config.words import conf_dir
-from unipeft_run.distributed import processes
+from unipeft_run.config.hydra_errors import needed
+from unipeft_run.config.messages import conf_dir
 from unipeft_run.errors import UserError
-from unipeft_run.help import EVALUATE_HELP, train_help
-from unipeft_run.multirun import multirun
-from unipeft_run.outcome import Outcome, attempt, exit_code
-from unipeft_run.pipes import outlive_readers
+from unipeft_run.runs.outcome import Outcome, attempt, exit_code
+from unipeft_run.sweeps.grid import multirun
+from unipeft_run.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     """One run. At module level, and plain data back, so that it can be sent to a worker."""
     outlive_readers()
     if cfg.processes > processes.count() == 1:
-        from unipeft_run.several import in_several
+        from unipeft_run.sweeps.launch import in_several
 
         return in_several(cfg, train_job)
 

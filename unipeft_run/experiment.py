@@ -12,26 +12,26 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.attach import attach
 from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.batching import Collator, padding_of, train_loader
 from unipeft_run.config.schema import SLOTS
-from unipeft_run.data import lengths
-from unipeft_run.decoding import Decoding
-from unipeft_run.delta_file import parameter_table, save_delta
-from unipeft_run.distributed import processes
-from unipeft_run.distributed.parallel import unshard
-from unipeft_run.evaluator import Evaluator
+from unipeft_run.data.batching import Collator, padding_of, train_loader
+from unipeft_run.data.encoding import lengths
+from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.slots import built as built
+from unipeft_run.deltas.slots import folded as folded
+from unipeft_run.evaluation.decoding import Decoding
+from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.slots import built as built
-from unipeft_run.slots import folded as folded
-from unipeft_run.summary import closing, headline, named
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import trackers as build_trackers
 from unipeft_run.tracking.console import Console
+from unipeft_run.tracking.summary import closing, headline, named
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import unshard
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.training.optim import build
 from unipeft_run.training.precision import autocast_type

@@ -13,7 +13,7 @@ from unipeft_run.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from unipeft_run.tasks.base import Task
+    from unipeft_run.data.tasks.base import Task
 
 
 @dataclass(frozen=True)

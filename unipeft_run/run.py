@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
-from unipeft_run.distributed import processes
 from unipeft_run.errors import UserError
 from unipeft_run.inputs import Inputs, gather
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
 
@@ -44,7 +44,7 @@ def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
     seen = look() if processes.leads() else None
     if processes.count() == 1:
         return seen
-    from unipeft_run.distributed.parallel import from_lead
+    from unipeft_run.training.distributed.parallel import from_lead
 
     return from_lead(seen)
 
@@ -96,7 +96,7 @@ def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> di
         raise UserError(f"no split {split!r}: have {', '.join(inputs.splits)}")
     from accelerate import PartialState
 
-    from unipeft_run.delta_file import load_delta
+    from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import Experiment, folded
     from unipeft_run.training.precision import evaluable
 

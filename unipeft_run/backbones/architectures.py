@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from unipeft_run.config.words import shown, unknown_key
+from unipeft_run.config.messages import shown, unknown_key
 from unipeft_run.errors import UserError
 
 _LARGE: Mapping[str, Any] = {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from unipeft_run import sources
+from unipeft_run.data.tasks.hub import reachable
 from unipeft_run.errors import UserError
-from unipeft_run.tasks.hub import reachable
+from unipeft_run.miniatures import sources
 
 
 def locate(*, name: str, hub: str | None, path: str | None) -> str:

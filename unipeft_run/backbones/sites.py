@@ -9,8 +9,8 @@ from unipeft_run.backbones.bart import BART
 from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.mbart import MBART
 from unipeft_run.backbones.roberta import ROBERTA
+from unipeft_run.deltas.site import Site, Tap
 from unipeft_run.errors import UserError
-from unipeft_run.site import Site, Tap
 
 if TYPE_CHECKING:  # the tables are read where torch would be too slow to load
     from torch import nn

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from unipeft_run import config as configuration
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 
 HELP = """\
 The LoRA of a run as a folder that peft.PeftModel.from_pretrained(backbone, DIR) loads. What PEFT

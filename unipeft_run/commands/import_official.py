@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
-from unipeft_run.pipes import outlive_readers
 
 HELP = """\
 A checkpoint of the paper's own code (jxhe/unify-parameter-efficient-tuning) as a run folder, which

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.complaints import needed
-from unipeft_run.config.words import unknown_choice
-from unipeft_run.counting.printed import printed
+from unipeft_run.config.hydra_errors import needed
+from unipeft_run.config.messages import unknown_choice
+from unipeft_run.deltas.counting.paper_shares import printed
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 
 FORMATS = ("text", "json")
 HELP = """\
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         if not overrides:
             raise UserError(needed([]))
         cfg = resolve(compose(overrides))
-        from unipeft_run.counting.counts import counts
+        from unipeft_run.deltas.counting.counts import counts
 
         counted = counts(cfg)
         counted["paper"] = printed(cfg, counted)

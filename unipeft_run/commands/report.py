@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 
 if TYPE_CHECKING:
-    from unipeft_run.config.cells import Experiment
+    from unipeft_run.config.experiments import Experiment
 
 FORMAT_NAMES = ("text", "markdown", "csv")
 HELP = """\
@@ -105,7 +105,7 @@ def _figure(kind: str, args: argparse.Namespace) -> int:
 
 
 def _experiment(name: str) -> Experiment:
-    from unipeft_run.config.cells import read
+    from unipeft_run.config.experiments import read
 
     if experiment := read(name):
         return experiment

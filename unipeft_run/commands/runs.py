@@ -17,8 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 from unipeft_run.runs.registry import Run, find, select
 
 AGAIN = ("failed", "diverged", "stale", "damaged")
@@ -121,8 +121,8 @@ def retry(runs: Sequence[Run], allow: Sequence[str] = ()) -> int:
     if not runs:
         print("nothing to run again")
         return 0
-    from unipeft_run.multirun import print_table
-    from unipeft_run.outcome import exit_code
+    from unipeft_run.runs.outcome import exit_code
+    from unipeft_run.sweeps.grid import print_table
 
     outcomes = [_again(run, allow) for run in runs]
     print_table([[run.label] for run in runs], outcomes)
@@ -134,7 +134,7 @@ def _again(run: Run, allow: Sequence[str]) -> Any:
 
     from unipeft_run import config as configuration
     from unipeft_run.cli import train_job
-    from unipeft_run.outcome import ended
+    from unipeft_run.runs.outcome import ended
 
     try:
         stored = configuration.load(run.folder, allow)

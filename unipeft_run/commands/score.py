@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unipeft_run.config.words import conf_dir, options, unknown_choice, unknown_key
+from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.config.messages import conf_dir, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
-from unipeft_run.metrics import Scores
-from unipeft_run.pipes import outlive_readers
+from unipeft_run.evaluation.metrics import Scores
 
 USAGE = """\
 unipeft-score task=NAME predictions=FILE references=FILE [format=text|json]

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.points import (
+from unipeft_run.config.design_space import (
     IN_TRAINING,
     Point,
     bare,
@@ -22,10 +23,9 @@ from unipeft_run.config.points import (
     reasons,
     twins,
 )
+from unipeft_run.config.messages import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS
-from unipeft_run.config.words import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
-from unipeft_run.pipes import outlive_readers
 
 FAMILIES = ("bart", "mbart", "roberta")
 HELP = """\
@@ -216,6 +216,6 @@ def _why(content: Mapping[str, Any], other: Point) -> str:
 
 
 def _solve(words: Sequence[str]) -> Iterator[str]:
-    from unipeft_run.counting.budget import solve
+    from unipeft_run.deltas.counting.budget import solve
 
     yield from solve(words)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from unipeft_run.config.cells import refuse
-from unipeft_run.config.complaints import UNREADABLE, complaint
-from unipeft_run.config.words import conf_dir
+from unipeft_run.config.experiments import refuse
+from unipeft_run.config.hydra_errors import UNREADABLE, complaint
+from unipeft_run.config.messages import conf_dir
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:

@@ -32,6 +32,8 @@ SCIENTIFIC = (
     "precision",
 )
 CADENCE = ("log_every", "checkpoint_every")  # of the recipe: change what is written, not what is
+# Modules of version 0.1 that classes in stored configurations come from, and their package today.
+MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -73,6 +75,7 @@ def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} is damaged: it does not hold a configuration")
+    config = _with_current_targets(config)
     for key, value in _leaves(config):
         if key == "_target_" and not (_is_ours(value) or str(value).startswith(tuple(allow))):
             raise UserError(f"{file} wants to run {value}; if you trust it, allow=[{value}]")
@@ -84,6 +87,21 @@ def load(folder: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} does not hold a whole configuration: {reason}") from None
     return cast("dict[str, Any]", config)
+
+
+def _with_current_targets(node: Any) -> Any:
+    """`node` with the classes that an older version names where they are defined today."""
+    if isinstance(node, dict):
+        return {
+            k: _current(v) if k == "_target_" else _with_current_targets(v) for k, v in node.items()
+        }
+    return [_with_current_targets(value) for value in node] if isinstance(node, list) else node
+
+
+def _current(target: Any) -> Any:
+    package, _, rest = str(target).partition(".")
+    moved = MOVED.get(rest.partition(".")[0]) if package == PACKAGE.name else None
+    return f"{package}.{moved}.{rest}" if moved else target
 
 
 def _resolved(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from unipeft_run.config.legality import check_slot
 from unipeft_run.config.rules import check
 from unipeft_run.config.schema import SLOTS, typed
-from unipeft_run.config.space import check_slot
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:

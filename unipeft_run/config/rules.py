@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from unipeft_run.config.legality import class_of, is_ours
+from unipeft_run.config.messages import Illegal, options, shown, unknown_choice
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.sections import check_sections
-from unipeft_run.config.space import class_of, is_ours
-from unipeft_run.config.words import Illegal, options, shown, unknown_choice
 from unipeft_run.errors import UserError
 
 Resolved = dict[str, Any]

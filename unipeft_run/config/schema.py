@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from unipeft_run.config.words import Illegal, options, shown, unknown_key
+from unipeft_run.config.messages import Illegal, options, shown, unknown_key
 from unipeft_run.errors import UserError
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from unipeft_run.config.legality import is_ours
+from unipeft_run.config.messages import conf_dir, shown, unknown_key
 from unipeft_run.config.schema import SLOTS
-from unipeft_run.config.space import is_ours
-from unipeft_run.config.words import conf_dir, shown, unknown_key
 from unipeft_run.errors import UserError
 
 TRACKING = {

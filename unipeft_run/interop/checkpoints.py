@@ -14,17 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from unipeft_run.attach import PREFIX, Slot
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
 from unipeft_run.backbones.sites import table_of
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.space import ATTENTIONS, STACKS
-from unipeft_run.delta_file import parameter_table, save_delta
+from unipeft_run.config.legality import ATTENTIONS, STACKS
+from unipeft_run.deltas.attach import PREFIX, Slot
+from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.slots import folded
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official, slots_of, unfreeze_of
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.slots import folded
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # family and number of labels -> the task that the paper trains with it

@@ -12,12 +12,12 @@ import torch
 import transformers
 from torch import nn
 
-from unipeft_run.attach import Slot, attach, deltas
 from unipeft_run.backbones.sites import table_of
-from unipeft_run.compositions import Add, Gated, LearnedScale, Prepend, Scaled
-from unipeft_run.forms.bottleneck import Bottleneck
-from unipeft_run.forms.memory import Memory, Query
-from unipeft_run.forms.vectors import Vectors
+from unipeft_run.deltas.attach import Slot, attach, deltas
+from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
+from unipeft_run.deltas.forms.bottleneck import Bottleneck
+from unipeft_run.deltas.forms.memory import Memory, Query
+from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.interop.official_names import PROMPT, named_parameters, used_nowhere
 from unipeft_run.interop.options import completed
 

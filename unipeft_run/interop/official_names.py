@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipeft_run.compositions import LearnedScale
-from unipeft_run.delta import Delta
-from unipeft_run.forms.bottleneck import Bottleneck
-from unipeft_run.forms.memory import Memory
-from unipeft_run.forms.vectors import Vectors
+from unipeft_run.deltas.compositions import LearnedScale
+from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.bottleneck import Bottleneck
+from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.forms.vectors import Vectors
 
 # a parameter of ours, its official name, and which rows of that tensor it is
 Named = tuple[torch.Tensor, str, slice]

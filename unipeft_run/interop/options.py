@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.config.words import unknown_choice, unknown_key
+from unipeft_run.config.messages import unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 DEFAULTS: Mapping[str, Any] = {

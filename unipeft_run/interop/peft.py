@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unipeft_run.attach import PREFIX, deltas, freeze, place
 from unipeft_run.backbones.sites import resolve, table_of
-from unipeft_run.compositions import Add, LearnedScale, Scaled
-from unipeft_run.delta import Delta
+from unipeft_run.deltas.attach import PREFIX, deltas, freeze, place
+from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
+from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.bottleneck import Bottleneck
+from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.forms.vectors import Vectors
+from unipeft_run.deltas.insertions import parallel
+from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
-from unipeft_run.forms.bottleneck import Bottleneck
-from unipeft_run.forms.memory import Memory
-from unipeft_run.forms.vectors import Vectors
-from unipeft_run.insertions import parallel
-from unipeft_run.site import Site
 
 CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")

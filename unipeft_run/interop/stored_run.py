@@ -8,14 +8,14 @@ from torch import nn
 from transformers import set_seed
 
 from unipeft_run import config as configuration
-from unipeft_run.attach import attach
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
 from unipeft_run.backbones.sites import table_of
-from unipeft_run.counting.counts import labels_of
-from unipeft_run.delta_file import load_delta
+from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.counting.counts import labels_of
+from unipeft_run.deltas.delta_file import load_delta
+from unipeft_run.deltas.slots import built, folded
 from unipeft_run.errors import UserError
-from unipeft_run.slots import built, folded
 
 
 def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:

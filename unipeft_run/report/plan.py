@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 
 from unipeft_run.config import compose, resolve, run_folder
-from unipeft_run.config.words import Illegal
-from unipeft_run.multirun import grid
+from unipeft_run.config.messages import Illegal
 from unipeft_run.report.folders import Run, read_run
 from unipeft_run.report.tables import Row, Table
+from unipeft_run.sweeps.grid import grid
 
 
 def plan(name: str, words: Sequence[str]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unipeft_run.config import compose, resolve, run_id
-from unipeft_run.config.cells import Cell, Experiment
+from unipeft_run.config.experiments import Cell, Experiment
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.report.differences import differences
 from unipeft_run.report.folders import Run

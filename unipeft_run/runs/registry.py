@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.config.words import nearest, shown
+from unipeft_run.config.messages import nearest, shown
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import read_object, read_status
 from unipeft_run.runs.lock import is_running

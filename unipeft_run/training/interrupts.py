@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from unipeft_run.distributed import processes
-from unipeft_run.distributed.parallel import totals
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import totals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from unipeft_run.batching import IGNORED
+from unipeft_run.data.batching import IGNORED
 
 Batch = Mapping[str, Tensor]
 CHUNK = 2**25  # logits at a time: 128 MiB of float32, 134 positions of mBART's vocabulary

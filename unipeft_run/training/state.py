@@ -15,9 +15,9 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from unipeft_run.distributed import processes
-from unipeft_run.distributed.parallel import placed, whole
 from unipeft_run.runs.checkpoint import Checkpoint, join, part
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import placed, whole
 from unipeft_run.training.progress import Clock, Progress
 
 

@@ -15,8 +15,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from unipeft_run.distributed import processes
-from unipeft_run.distributed.parallel import (
+from unipeft_run.errors import UserError
+from unipeft_run.runs.checkpoint import Checkpoint
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.tracking import Tracker, Trackers
+from unipeft_run.training.cadence import Cadence, count_steps
+from unipeft_run.training.checkpoint_store import StoredStates
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import (
     Parallel,
     average,
     share,
@@ -25,16 +31,10 @@ from unipeft_run.distributed.parallel import (
     whole,
     without_averaging,
 )
-from unipeft_run.errors import UserError
-from unipeft_run.runs.checkpoint import Checkpoint
-from unipeft_run.runs.folder import RunFolder
-from unipeft_run.tracking import Tracker, Trackers
-from unipeft_run.training.cadence import Cadence, count_steps
 from unipeft_run.training.interrupts import Interrupted, Interrupts
 from unipeft_run.training.precision import make_accelerator
 from unipeft_run.training.progress import Clock, Progress, peak_memory_mib, size
 from unipeft_run.training.state import TrainingState, load_parameters, parameter_values
-from unipeft_run.training.stored import StoredStates
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int]]

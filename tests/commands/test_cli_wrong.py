@@ -1,0 +1,232 @@
+"""Wrong words at the commands: one to three lines on stderr, exit 2, no traceback, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_files import write_sentiment
+
+ROOT = Path(__file__).parents[2]
+SST2 = "task=sst2 method=mam scale=mini"
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "wandb")
+SECONDS = 2.0  # of CPU: on a quiet machine, half of it
+
+WRONG = {
+    # a task
+    "train task=sst method=mam": "task=sst is not known (did you mean sst2?)",
+    "train task=null method=mam": "give task= one of mnli, sst2",
+    "train method=mam": "give task= one of mnli, sst2",
+    # a method
+    "train task=sst2 method=mamm": "did you mean mam?",
+    "train task=sst2": "give method= one of adapter_attn",
+    "train -m task=sst2 method=mam,lora": "did you mean lora_ffn?",
+    # another choice
+    f"train {SST2} scale=small": "choose from mini, paper",
+    f"train {SST2} backbone=bart_lrge": "did you mean bart_large?",
+    f"train {SST2} backbone=bart_large": "chooses a class, which bart_large cannot",
+    f"train {SST2} precision=fp8": "choose from fp32, bf16, fp16, auto",
+    f"train {SST2} debug=small --cfg job": "debug=small is not known",
+    f"train {SST2} hydra/launcher=jobli -m": "pip install 'unipeft[joblib]'",
+    # a key
+    "train taks=sst2 method=mam": "did you mean task",
+    f"train {SST2} recipe.max_stps=3": "did you mean recipe.max_steps?",
+    f"train {SST2} lr=1e-3": "did you mean optim.lr?",
+    f"train {SST2} +lr=1e-3": "there is no key lr",
+    f"train {SST2} +seed=3": "leave out the + before it",
+    f"train {SST2} ~seeed": "did you mean seed?",
+    f"train {SST2} composition@fnn=add": "did you mean composition@ffn",
+    f"train {SST2} composition=add": "needs its slot",
+    # a word of another tool
+    f"train {SST2} model=bart": "did you mean backbone?",
+    f"train {SST2} learning_rate=1": "did you mean optim.lr?",
+    f"train {SST2} batch_size=8": "or recipe.batch_size?",
+    f"train {SST2} rank=8": "did you mean ffn.bottleneck or attn.bottleneck?",
+    # nothing
+    f"train {SST2} size=null": "size cannot be null; leave it out",
+    f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
+    f"train {SST2} debug=[1,2]": "debug cannot be [1,2]; leave it out, or choose from none",
+    f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
+    f"train {SST2} tracking.console=null": "tracking.console=null is no section; it has every",
+    # a key that its section does not have
+    f"train {SST2} +ffn.form.foo=3": "there is no key ffn.form.foo; did you mean",
+    f"train {SST2} +ffn.form.dropuot=0.1": "did you mean ffn.form.dropout?",
+    f"train {SST2} +attn.composition.norm=true": "there is no key attn.composition.norm",
+    f"train {SST2} +tracking.wandb.tag=x": "did you mean tracking.wandb.tags?",
+    # a number
+    f"train {SST2} ffn.bottleneck=-1": "1 or more",
+    f"train {SST2} ffn.bottleneck=2.5": "is not a whole number",
+    f"train {SST2} ffn.bottleneck='a lot'": "is not a whole number",
+    f"train {SST2} optim.lr=fast": "optim.lr=fast is not a number",
+    f"train {SST2} seed=1,2": "add -m",
+    # what means nothing together
+    f"train {SST2} composition@ffn=gated": "attention logits",
+    f"train -m {SST2} composition@ffn=gated seed=1,2": "attention logits",
+    f"train {SST2} attn=null ffn=null": "nothing trains",
+    # what is no key=value
+    "train": "task= one of mnli, sst2",
+    "train -m": "task= one of mnli, sst2",
+    f"train {SST2} mam": "mam is not key=value",
+    f"train {SST2} seed=[1": "cannot read",
+    f"train {SST2} --epochs 3": "no option --epochs",
+    "train task=sst2 --fast": "no option --fast",
+    # evaluation
+    "eval": "give run=DIR",
+    "eval split=test": "give run=DIR",
+    "eval run=nowhere": "nowhere is not a run folder",
+    "eval run=nowhere splt=test": "did you mean split?",
+}
+
+NO_FOLDER = {
+    f"train {SST2} backbone.path=model task.path=nowhere": "no folder nowhere",
+    f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl or train.parquet in empty",
+    f"train {SST2} task.path=data backbone.path=nowhere": "no config.json in nowhere",
+}
+NO_NETWORK = {
+    f"train {SST2} task.path=data recipe.max_steps=1": "the package index cannot be reached",
+    f"train {SST2} backbone.path=model recipe.max_steps=1": "task.path=DIR",
+    "train task=sst2 method=mam backbone.path=model": "task.path=DIR",
+    "train task=sst2 method=mam task.path=data": "cannot reach the model hub",
+}
+
+SCRIPT = """
+import contextlib, io, json, shlex, sys, time
+from unipeft_run import cli
+for line in json.loads(sys.argv[1]):
+    command, *sys.argv[1:] = shlex.split(line)
+    out, err, code, start = io.StringIO(), io.StringIO(), None, time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            {"train": cli.train, "eval": cli.evaluate}[command]()
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([line, code, err.getvalue(), time.process_time() - start]))
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def answers(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
+    """Exit code, stderr and CPU seconds of each command line, and the modules it took.
+
+    In one fresh interpreter in `folder`, without a network.
+    """
+    nowhere = "http://127.0.0.1:9"
+    # nothing of what this machine tells pip: another index of its own would be a network
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    env = {
+        **ours,
+        "PYTHONPATH": str(ROOT),
+        "UNIPEFT_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "cache" / "hub"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": nowhere,
+        "PIP_INDEX_URL": nowhere,
+        "PIP_RETRIES": "1",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "no_proxy": "*",
+    }
+    words = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
+    )
+    *results, modules = map(json.loads, done.stdout.splitlines())
+    return {line: tuple(answer) for line, *answer in results}, modules
+
+
+def check(line: str, answer: tuple[Any, ...], part: str) -> None:
+    code, stderr, _ = answer
+    assert code == 2, (line, stderr)
+    assert 1 <= len(stderr.splitlines()) <= 3, (line, stderr)
+    assert "Traceback" not in stderr, (line, stderr)
+    assert part in stderr, (line, stderr)
+
+
+def test_a_wrong_word_is_answered_at_once(tmp_path: Path) -> None:
+    found, modules = answers(list(WRONG), tmp_path)
+    for line, part in WRONG.items():
+        check(line, found[line], part)
+        assert found[line][2] < SECONDS, (line, found[line])
+    assert not {*HEAVY} & {*modules}
+    assert list(tmp_path.iterdir()) == [], "nothing is created"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    write_sentiment(tmp_path / "data")
+    return tmp_path
+
+
+def test_a_missing_folder_is_named_before_a_model_could_be_loaded(folder: Path) -> None:
+    found, modules = answers(list(NO_FOLDER), folder)
+    for line, part in NO_FOLDER.items():
+        check(line, found[line], part)
+    assert "torch" not in modules
+
+
+@pytest.mark.slow
+def test_without_a_network_the_way_out_is_named(folder: Path) -> None:
+    found, _ = answers(list(NO_NETWORK), folder)
+    for line, part in NO_NETWORK.items():
+        check(line, found[line], part)
+
+
+READ = ("train --help", "eval --help", "runs --help", "runs outputs --json", "params --help",
+        "space --help", "report --help", "score --help",
+        "train task=sst2 method=mam --cfg job")  # fmt: skip
+
+
+@pytest.mark.parametrize("line", READ)
+def test_a_reader_that_has_seen_enough_is_no_error(line: str, tmp_path: Path) -> None:
+    """As behind `| true`: what is written is read by nobody."""
+    (tmp_path / "outputs").mkdir()
+    command, *words = line.split()
+    script = Path(sys.executable).with_name(f"unipeft-{command}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [str(script), *words], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_line_is_in_the_log_as_soon_as_it_is_printed(tmp_path: Path) -> None:
+    """`os._exit` writes nothing that is still held back."""
+    script = """
+import os
+from unipeft_run.commands.pipes import outlive_readers
+outlive_readers()
+print("test accuracy 84.51")
+os._exit(0)
+"""
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        subprocess.run([sys.executable, "-c", script], stdout=file, check=True)
+    assert log.read_text() == "test accuracy 84.51\n"
+
+
+@pytest.mark.parametrize("words", [["task=sst", "method=mam"], ["--help"]])
+def test_the_command_itself_answers_within_seconds_of_cpu(words: list[str], tmp_path: Path) -> None:
+    """The installed console script, its start and its imports included."""
+    command = Path(sys.executable).with_name("unipeft-train")
+    script = f"""
+import resource, subprocess
+done = subprocess.run({[str(command), *words]!r}, capture_output=True, timeout=60)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(done.returncode, usage.ru_utime + usage.ru_stime)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    code, seconds = done.stdout.split()
+    assert int(code) == (0 if "--help" in words else 2)
+    assert float(seconds) < SECONDS

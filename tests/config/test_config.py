@@ -1,0 +1,146 @@
+"""Composition of the axes: one word swaps one, every pairing is legal or says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from tiny_config import MAM, resolved
+
+from unipeft_run.backbones.sites import TABLES
+from unipeft_run.config import compose
+from unipeft_run.config.design_space import SIZES, Point, combinations, reasons
+from unipeft_run.config.legality import SITES
+from unipeft_run.config.schema import AXES
+from unipeft_run.errors import UserError
+
+
+def test_the_equation_of_a_slot_is_four_words() -> None:
+    ffn = resolved(*MAM)["ffn"]
+    assert ffn["form"]["_target_"] == "unipeft_run.deltas.forms.bottleneck.Bottleneck"
+    assert (ffn["form"]["rank"], ffn["composition"]["scale"]) == (512, 4)
+    assert (ffn["insertion"], ffn["representation"]["sites"]) == ("parallel", ["ffn"])
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("composition@ffn=add", "ffn.composition._target_", "unipeft_run.deltas.compositions.Add"),
+        ("insertion@ffn=sequential", "ffn.insertion", "sequential"),
+        ("form@ffn=low_rank", "ffn.form.activation", "identity"),
+        ("ffn.bottleneck=7", "ffn.form.rank", 7),
+        ("ffn.scale=2", "ffn.composition.scale", 2),
+        (
+            "composition@attn=add",
+            "attn.composition._target_",
+            "unipeft_run.deltas.compositions.Add",
+        ),
+        ("form@attn=memory_relu", "attn.form.activation", "relu"),
+        ("ffn=null", "ffn", None),
+        ("optim=adamw", "optim.name", "adamw"),
+        ("recipe=mini/xsum", "recipe.max_steps", 500),
+    ],
+)
+def test_one_word_swaps_one_axis(override: str, path: str, value: Any) -> None:
+    before, after = resolved(*MAM), resolved(*MAM, override)
+    assert OmegaConf.select(OmegaConf.create(after), path) == value
+    assert OmegaConf.select(OmegaConf.create(before), path) != value
+    assert after["task"] == before["task"] or override.startswith("recipe")
+
+
+def test_swapping_an_axis_keeps_the_numbers() -> None:
+    slot = resolved(*MAM, "form@attn=bottleneck", "representation@attn=context",
+                    "composition@attn=add")["attn"]  # fmt: skip
+    assert (slot["bottleneck"], slot["form"]["rank"]) == (30, 30)
+
+
+def test_swapping_the_form_keeps_whether_there_is_an_mlp() -> None:
+    mini = ("task=xsum", "method=mh_parallel", "scale=mini")
+    assert resolved(*mini)["attn"]["form"]["mlp_width"] is None
+    swapped = resolved(*mini, "form@attn=bottleneck_attn", "representation@attn=context")
+    assert "mlp_width" not in swapped["attn"]["form"]
+    assert resolved("task=xsum", "method=prefix")["attn"]["form"]["mlp_width"] == 800
+
+
+def test_an_empty_slot_is_filled_from_the_command_line() -> None:
+    axes = ("form=bottleneck", "insertion=parallel", "representation=ffn", "composition=add")
+    words = [word.replace("=", "@ffn=") for word in axes]
+    config = resolved("task=sst2", "method=bitfit", *words, "ffn.bottleneck=8")
+    assert config["ffn"]["form"]["rank"] == 8
+    assert config["unfreeze"] == ["*bias"]
+
+
+@pytest.mark.parametrize("slot", ["attn", "ffn", "input"])
+def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
+    """All forms, insertions and compositions at one representation each."""
+    where = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
+    points = combinations(slot, {"representation": where})
+    legal = {(p.form, p.insertion, p.composition) for p in points if not reasons(p)}
+    bottlenecks = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank"}
+    memories = {"memory", "memory_nomlp", "memory_relu"}
+    adding = {"add", "scaled", "learned_scale"}
+    expected = {
+        "attn": {(f, "parallel", c) for f in memories for c in {*adding, "gated"}},
+        "ffn": {(f, i, c) for f in bottlenecks for i in ("parallel", "sequential") for c in adding},
+        "input": {("vectors", "parallel", "prepend")},
+    }
+    assert legal == expected[slot]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point("attn", "memory_nomlp", "parallel", "heads", "gated"),
+        Point("ffn", "low_rank", "parallel", "ffn_up_down", "scaled"),
+        Point("input", "vectors", "parallel", "embedding", "prepend"),
+    ],
+    ids=lambda point: point.slot,
+)
+def test_a_point_is_what_its_words_compose(point: Point) -> None:
+    sizes = [f"{point.slot}.{key}={number}" for key, number in SIZES.items()]
+    words = [word for word in sizes if point.slot == "ffn" or "scale" not in word]
+    slot = resolved("task=xsum", "method=none", *point.words, *words)[point.slot]
+    assert {key: slot[key] for key in AXES} == {key: point.content()[key] for key in AXES}
+
+
+def test_sites_are_those_of_the_backbone_tables() -> None:
+    ours = {site for sites in SITES.values() for site in sites} - {"embedding"}
+    for table in TABLES.values():
+        assert ours == {*table.ffn, *table.attention, "attn.heads"} - {"embedding"}
+
+
+def test_max_steps_stands_over_epochs() -> None:
+    recipe = resolved("task=mnli", "method=mam", "recipe.max_steps=5")["recipe"]
+    assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
+
+
+def test_epochs_on_the_command_line_stand_over_the_recipe_s_steps() -> None:
+    words = ("task=sst2", "method=mam", "scale=mini", "recipe.epochs=3")
+    recipe = resolved(*words)["recipe"]
+    assert (recipe["max_steps"], recipe["epochs"]) == (None, 3)
+    recipe = resolved(*words, "recipe.max_steps=5")["recipe"]
+    assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
+
+
+def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None:
+    (tmp_path / "form").mkdir()
+    (tmp_path / "form" / "doubled.yaml").write_text(
+        "bottleneck: ???\n"
+        "form:\n"
+        "  _target_: my_forms.Doubled\n"
+        "  _partial_: true\n"
+        "  rank: ${..bottleneck}\n"
+        "  activation: silu\n"
+    )
+    there = f"hydra.searchpath=[file://{tmp_path}]"
+    form = resolved(*MAM, there, "form@ffn=doubled")["ffn"]["form"]
+    assert form == {
+        "_target_": "my_forms.Doubled",
+        "_partial_": True,
+        "rank": 512,
+        "activation": "silu",
+    }
+    with pytest.raises(UserError, match=r"form@ffn=double is not known \(did you mean doubled\?\)"):
+        compose([*MAM, there, "form@ffn=double"])

@@ -1,0 +1,115 @@
+"""Which run a configuration is, and reading it back from its folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_config import MAM, resolved
+
+from unipeft_run.config import compose, load, resolve, run_folder, run_id
+from unipeft_run.errors import UserError
+
+
+def identity(*overrides: str) -> str:
+    return run_id(resolved(*overrides))
+
+
+def _shuffled(node: Any, rng: random.Random) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    items = [(key, _shuffled(value, rng)) for key, value in node.items()]
+    rng.shuffle(items)
+    return dict(items)
+
+
+def test_a_run_id_is_eight_hex_digits_whatever_the_order_of_the_keys() -> None:
+    cfg = compose(MAM)
+    config, rng = resolve(cfg), random.Random(0)
+    assert len(run_id(cfg)) == 8 and int(run_id(cfg), 16) >= 0
+    assert {run_id(_shuffled(config, rng)) for _ in range(5)} == {run_id(cfg)} == {run_id(config)}
+
+
+def test_a_run_id_survives_writing_the_configuration_down() -> None:
+    config = resolved(*MAM)
+    assert run_id(yaml.safe_load(yaml.safe_dump(config))) == run_id(config)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "output=elsewhere", "tracking=local", "tracking.wandb.project=x", "force=true",
+        "recipe.log_every=7", "recipe.checkpoint_every=7", "debug=none", "ffn.scale=4.0",
+        "hydra.job.name=x", "recipe.epochs=null",
+    ],
+)  # fmt: skip
+def test_what_does_not_change_the_numbers_does_not_change_the_id(word: str) -> None:
+    assert identity(*MAM, word) == identity(*MAM)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=1", "ffn.bottleneck=511", "ffn.scale=2", "composition@ffn=add", "optim.lr=1e-4",
+        "optim=adamw", "recipe.max_steps=5", "limit.train=100", "precision=bf16", "task.path=x",
+        "backbone.weights=random", "evaluation.references=reference_code", "unfreeze=[a]",
+    ],
+)  # fmt: skip
+def test_what_changes_the_numbers_changes_the_id(word: str) -> None:
+    assert identity(*MAM, word) != identity(*MAM)
+
+
+def test_the_same_science_under_two_names_is_the_same_run() -> None:
+    swapped = ["task=xsum", "method=scaled_parallel_ffn", "composition@ffn=add",
+               "form@ffn=bottleneck", "ffn.bottleneck=200"]  # fmt: skip
+    assert identity(*swapped) == identity("task=xsum", "method=parallel_ffn")
+
+
+def test_a_run_folder_is_output_task_method_id() -> None:
+    cfg = compose([*MAM, "output=here"])
+    assert run_folder(cfg) == Path("here/xsum/mam") / run_id(cfg)
+
+
+# ---- reading a run folder
+
+
+def test_a_run_folder_is_read_back_as_data(tmp_path: Path) -> None:
+    config = resolved(*MAM)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert load(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "unipeft_run.cli.sys.exit", "unipeft_run.config.identity.Path",
+        "unipeft_run.deltas.forms.bottleneck.nn.Linear", "unipeft_run.evil",
+        "unipeft_run..cli.Command",
+        "unipeft_runaway.Evil", "unipeft_run.cli.train", 3,
+    ],
+)  # fmt: skip
+def test_a_run_folder_names_only_our_own_classes(tmp_path: Path, target: Any) -> None:
+    mam = resolved(*MAM, "composition@attn=add")
+    config = {**mam, "attn": {**mam["attn"], "form": {"_target_": target}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="wants to run"):
+        load(tmp_path)
+    assert load(tmp_path, allow=[str(target)]) == config
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1", "a: !!python/object/apply:os.getcwd []",
+                                  "a: ${oc.env:HOME}", ""])  # fmt: skip
+def test_a_damaged_configuration_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError) as refusal:
+        load(tmp_path)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_folder_without_a_configuration_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run folder"):
+        load(tmp_path / "nowhere")

@@ -1,0 +1,142 @@
+"""What a configuration may not say, and in which words it is refused."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from tiny_config import MAM, compose_once, resolved
+
+from unipeft_run.config import compose, resolve
+from unipeft_run.config.hydra_errors import WORDS
+from unipeft_run.config.messages import Illegal, groups
+from unipeft_run.config.sections import TRACKING
+from unipeft_run.errors import UserError
+from unipeft_run.tracking.console import Console
+from unipeft_run.tracking.wandb import WandB
+
+ILLEGAL = {
+    "form@ffn=memory": "queries of each head",
+    "composition@ffn=gated": "attention logits",
+    "composition@ffn=prepend": "need each other",
+    "form@attn=bottleneck": "representation@attn=context",
+    "insertion@attn=sequential": "queries, not from what the heads put out",
+    "insertion@ffn=post_norm": "representation@ffn=ffn_block",
+    "representation@ffn=ffn_block": "insertion@ffn=post_norm",
+    "representation@ffn=ffn_up_down insertion@ffn=sequential": "weight matrix",
+    "representation@attn=ffn": "belongs to slot ffn",
+    "representation@ffn=embedding": "belongs to slot input",
+    "ffn.representation.sites=[ffn,ffn.down]": "ffn and ffn.down write at one place",
+    "form@input=vectors input.bottleneck=3": "slot input has no insertion",
+    "attn=null ffn=null": "nothing trains",
+    "ffn=null ffn.bottleneck=3": "slot ffn is empty",
+    "backbone=roberta_base": "generates text",
+    "task=sst2 backbone=bart_large": "chooses a class",
+}
+
+
+@pytest.mark.parametrize("words", ILLEGAL)
+def test_what_means_nothing_together_is_illegal_with_its_reason(words: str) -> None:
+    with pytest.raises(Illegal) as refusal:
+        resolved(*MAM, *words.split())
+    assert ILLEGAL[words] in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_none_alone_trains_nothing() -> None:
+    assert resolved("task=sst2", "method=none")["unfreeze"] == []
+    with pytest.raises(Illegal, match="nothing trains"):
+        resolved("task=sst2", "method=bitfit", "unfreeze=[]")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=x", "seed=null", "seed=-1", "seed=1.5", "precision=fp17", "limit.train=0",
+        "ffn.bottleneck=-1", "ffn.bottleneck=0", "ffn.bottleneck=2.5", "ffn.scale=0",
+        "ffn.scale=nan", "ffn.scale=inf", "ffn.form.activation=sigmoid",
+        "ffn.form.activation=softmax",
+        "attn.form.activation=gelu", "ffn.form.activation=null", "ffn.form.bias=never",
+        "ffn.composition.norm=none", "ffn.representation.layers=[0,0]", "attn.mlp_width=0",
+        "ffn.form.dropout=1",
+        "recipe.batch_size=0", "recipe.batch_size=null", "recipe.max_tokens=100",
+        "recipe.max_steps=null", "recipe.warmup_ratio=1", "recipe.label_smoothing=1",
+        "recipe.max_grad_norm=-1", "optim.lr=0", "optim.lr=1e-9", "optim.betas=[0.9]",
+        "optim.schedule=linea", "evaluation.references=code", "evaluation.decoding.num_beams=0",
+        "backbone.weights=none", "tracking.wandb.mode=on", "attn.representation.layers=some",
+        "attn.representation.sites=[attn.head]", "attn.representation.stacks=[]", "unfreeze=3",
+        "attn=3", "foo=3", "ffn.foo=3", "seed=${foo}", "task.max_source_length=0",
+        "task.name=0.5", "task.name=../elsewhere", "method=a/b",
+        "ffn.form.rank=2.5", "ffn.form.rank=[1]", "attn.form.length=null",
+        "attn.form.length=1000000000000000000000", "ffn.composition.scale=-1",
+        "ffn.form._partial_=[1]",
+        "ffn.form.foo=3", "attn.composition.foo=3", "tracking.wandb.foo=3", "tracking.wandb=3",
+        "tracking.console=null", "tracking.foo=3", "task.path=''", "backbone.path=' '",
+        "tracking.tensorboard=''", "output=''",
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
+    key, _, value = word.partition("=")
+    cfg = compose_once(*MAM).copy()
+    OmegaConf.update(cfg, key, yaml.safe_load(value), force_add=True)
+    with pytest.raises(UserError) as refusal:
+        resolve(cfg)
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    assert key in sentence or "recipe.max_steps" in sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("recipe.max_stps=3", "recipe.max_steps"),
+        ("lr=3", "optim.lr"),
+        ("batch_size=3", "recipe.batch_size or|or recipe.batch_size"),
+        ("bottleneck=3", "attn.bottleneck or ffn.bottleneck"),
+        ("form@atn=memory", "form@attn"),
+        ("form@attn=memry", "memory"),
+        ("backbone=bart_larg", "bart_large"),
+        ("form=memory", "form@attn="),
+        ("scale=min", "mini"),
+        ("ffn.form.rnk=3", "ffn.form.rank"),
+        ("precision=bf61", "bf16"),
+        ("model=bart", "backbone"),
+        ("learning_rate=1", r"optim\.lr"),
+        ("steps=100", r"recipe\.max_steps"),
+        ("variant=null", "choose from"),
+        ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest(word: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=nearest):
+        resolved(*MAM, word)
+
+
+def test_the_words_for_dashboards_are_what_their_classes_take() -> None:
+    for name, tracker in (("tracking.wandb", WandB), ("tracking.console", Console)):
+        options = inspect.signature(tracker).parameters.values()
+        given = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
+        assert set(TRACKING[name]) == given
+    assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_words_of_other_tools_lead_to_ours(word: str) -> None:
+    with pytest.raises(UserError, match="did you mean"):
+        compose([*MAM, f"{word}=1"])
+    cfg = compose_once(*MAM)
+    for ours in WORDS[word].split(" or "):
+        assert ours in groups() or OmegaConf.select(cfg, ours, default="no") != "no"
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(UserError, match=r"task= one of .*sst2.* and method= one of .*mam"):
+        compose([])
+    with pytest.raises(UserError, match=r"give method= one of"):
+        compose(["task=xsum"])
+    with pytest.raises(UserError, match=r"ffn\.scale has no number"):
+        resolved("task=xsum", "method=parallel_ffn", "composition@ffn=scaled")
+    with pytest.raises(UserError, match=r"composition@ffn=scaled is what takes a scale"):
+        compose(["task=xsum", "method=parallel_ffn", "ffn.scale=2"])

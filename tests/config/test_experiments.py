@@ -1,0 +1,213 @@
+"""The published tables in conf/experiment/: their figures, their configurations, their sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from unipeft_run.config import compose, resolve, run_id
+from unipeft_run.config.experiments import Cell, Experiment, read
+from unipeft_run.config.messages import options
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.deltas.attach import attach, detach
+from unipeft_run.deltas.delta_file import stored_tensors
+from unipeft_run.experiment import built
+
+# What the paper's tables and its authors' plot script print, row by row.
+FIGURES = json.loads((Path(__file__).parents[1] / "support" / "paper_figures.json").read_text())
+BACKBONES = {"bart": 406_291_456, "mbart": 610_851_840, "roberta": 124_647_939}
+COUNTS = {  # appendix B's formula: weight matrices, no biases, no prefix MLP
+    ("prefix", 1): 73_728,
+    ("prefix", 30): 2_211_840,
+    ("prefix", 200): 14_745_600,
+    ("prefix", 512): 37_748_736,
+    ("mh_parallel", 30): 2_211_840,
+    ("mh_parallel", 200): 14_745_600,
+    ("adapter_attn", 200): 14_745_600,
+    ("adapter_attn", 512): 37_748_736,
+    ("parallel_attn", 30): 2_211_840,
+    ("parallel_attn", 200): 14_745_600,
+    ("parallel_attn", 512): 37_748_736,
+    ("adapter_ffn", 30): 1_474_560,
+    ("adapter_ffn", 200): 9_830_400,
+    ("adapter_ffn", 512): 25_165_824,
+    ("adapter_ffn", 1024): 50_331_648,
+    ("parallel_ffn", 30): 1_474_560,
+    ("parallel_ffn", 200): 9_830_400,
+    ("parallel_ffn", 512): 25_165_824,
+    ("parallel_ffn", 1024): 50_331_648,
+    ("scaled_parallel_ffn", 512): 25_165_824,
+    ("pfeiffer", 600): 29_491_200,
+    ("lora_attn", 1): 147_456,
+    ("lora_attn", 30): 4_423_680,
+    ("lora_attn", 200): 29_491_200,
+    ("lora_attn", 400): 58_982_400,
+    ("lora_ffn", 102): 25_067_520,
+    ("parallel_attn_ffn", 30, 512): 27_377_664,
+    ("prefix_lora_ffn", 30, 102): 27_279_360,
+    ("mam", 30, 512): 27_377_664,
+    ("mam", 16, 16): 589_824,
+    ("houlsby", 16, 16): 589_824,
+    ("prefix", 32): 589_824,
+    ("lora_attn", 16): 589_824,
+    ("prompt", 200): 204_800,
+    ("prompt", 300): 307_200,
+}
+MISPRINTED = {  # (experiment, row, printed): the paper's own formula says otherwise
+    ("table4", "Prefix, l=30", 0.1),
+    ("table4", "-gating, l=30", 0.1),
+    ("table4", "PA (ffn), r=30", 0.1),
+    ("table4", "PA (attn), r=30", 0.1),
+    ("table4", "MH PA (attn), r=30", 0.1),
+    ("table6", "LoRA (ffn), r=102", 7.2),
+}
+
+
+def experiment(name: str) -> Experiment:
+    found = read(name)
+    assert found is not None
+    return found
+
+
+@cache
+def resolved(*words: str) -> dict[str, Any]:
+    return resolve(compose(words))
+
+
+def config(cell: Cell, scale: str = "paper") -> dict[str, Any]:
+    return resolved(*cell.words[scale], f"scale={scale}")
+
+
+CELLS = [(name, cell) for name in FIGURES for cell in experiment(name).cells]
+IDS = [f"{name} {cell.row} {cell.task}" for name, cell in CELLS]
+
+
+def test_every_published_table_and_series_is_there() -> None:
+    parts = {f"{name}_{task}" for name in FIGURES for task in experiment(name).metrics}
+    assert set(options("experiment")) == {*FIGURES, *parts}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_the_paper_s(name: str) -> None:
+    rows: dict[str, dict[str, Cell]] = {}
+    for cell in experiment(name).cells:
+        rows.setdefault(cell.row, {})[cell.task or ""] = cell
+    assert len(rows) == len(FIGURES[name])
+    for printed, cells in zip(FIGURES[name], rows.values(), strict=True):
+        assert set(printed) == {"row", "share", *cells}
+        for task, cell in cells.items():
+            assert cell.share == printed["share"], cell.row
+            assert list(cell.printed) == printed[task]["printed"], cell.row
+            assert list(cell.std) == printed[task].get("std", []), cell.row
+            assert len(cell.printed) == len(experiment(name).metrics[task])
+
+
+@pytest.mark.parametrize("name", [n for n in options("experiment") if n not in FIGURES])
+def test_a_part_is_the_cells_of_one_task(name: str) -> None:
+    whole, _, task = name.partition("_")
+    assert experiment(name).cells == tuple(c for c in experiment(whole).cells if c.task == task)
+
+
+@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
+@pytest.mark.parametrize("scale", ["paper", pytest.param("mini", marks=pytest.mark.slow)])
+def test_every_cell_composes_at_both_scales(name: str, cell: Cell, scale: str) -> None:
+    plain = config(cell, scale)
+    assert (plain["task"]["name"], plain["scale"]) == (cell.task, scale)
+
+
+@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
+def test_a_row_s_name_says_its_sizes(name: str, cell: Cell) -> None:
+    """Sizes that a method has for its task by itself are not repeated in the cells."""
+    slots = [part for slot in SLOTS if (part := config(cell)[slot]) is not None]
+    said = [int(number) for number in re.findall(r"[lr]=(\d+)", cell.row)]
+    assert said in ([], [slot["bottleneck"] for slot in slots])
+    if found := re.search(r"s=(\d)", cell.row):
+        assert [slot["scale"] for slot in slots] == [int(found[1])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_miniature_keeps_rows_apart(name: str) -> None:
+    cells = experiment(name).cells
+    for task in experiment(name).metrics:
+        mine = [cell for cell in cells if cell.task == task]
+        ids = {scale: [run_id(config(c, scale)) for c in mine] for scale in ("paper", "mini")}
+        first = {scale: [found.index(one) for one in found] for scale, found in ids.items()}
+        assert first["paper"] == first["mini"]
+
+
+# ---- sizes
+
+
+@cache
+def backbone(family: str) -> Any:
+    """The paper's backbones in their sizes, without weights."""
+    large = {"d_model": 1024, "encoder_layers": 12, "decoder_layers": 12}
+    with torch.device("meta"):
+        if family == "roberta":
+            return transformers.RobertaForSequenceClassification(transformers.RobertaConfig())
+        seq2seq = {"bart": transformers.BartConfig, "mbart": transformers.MBartConfig}[family]
+        model = {
+            "bart": transformers.BartForConditionalGeneration,
+            "mbart": transformers.MBartForConditionalGeneration,
+        }[family]
+        return model(seq2seq(**large))
+
+
+@cache
+def matrices(*words: str) -> int:
+    """The numbers in the stored weight matrices of a cell: what appendix B counts."""
+    plain = resolved(*words)
+    model = backbone(plain["backbone"]["family"])
+    with torch.device("meta"):
+        attach(model, {name: built(plain[name]) for name in SLOTS}, plain["unfreeze"])
+    try:
+        return sum(tensor.numel() for _, tensor in stored_tensors(model) if tensor.dim() > 1)
+    finally:
+        detach(model)
+
+
+@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
+def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: Cell) -> None:
+    plain = config(cell)
+    sizes = [plain[slot]["bottleneck"] for slot in SLOTS if plain[slot] is not None]
+    if plain["method"] == "full":
+        count, share = BACKBONES["bart"], 100.0
+    elif plain["method"] == "bitfit":
+        assert cell.share in (0.1, 0.08)
+        return
+    else:
+        count = COUNTS[(plain["method"], *sizes)]  # type: ignore[index]
+        assert matrices(*cell.words["paper"], "scale=paper") == count
+        family = "roberta" if plain["backbone"]["family"] == "roberta" else "bart"
+        share = 100 * count / BACKBONES[family]  # the paper divides by BART-large for mBART too
+    assert cell.share is not None
+    fits = abs(share - cell.share) <= 0.03 * cell.share + 0.05
+    assert fits != ((name, cell.row, cell.share) in MISPRINTED)
+
+
+def test_where_the_paper_contradicts_itself_the_table_says_so() -> None:
+    def notes(name: str) -> str:
+        found = experiment(name)
+        return " ".join([*found.notes, *(cell.note for cell in found.cells)])
+
+    assert "1.7" in notes("table3")
+    assert "0.68" in notes("table3")
+    assert "0.54 %" in notes("table4")
+    assert "1.5 over PA (attn)" in notes("table4")
+    assert "R-LSum" in notes("table5")
+    assert "(7.2 % is r=120)" in notes("table6")
+    assert "21.24 and 37.3" in notes("table6")
+    assert "20.4, 20.58, 20.98" in notes("table12")
+    assert "19.98, 20.75, 21.00" in notes("figure4")
+    for name in ("table3", "table4", "table6", "table12", "figure4", "figure5"):
+        assert "two thirds" in notes(name).replace("two\n", "two "), name
+    for name in ("table2", "table12"):
+        assert "queries and values" in notes(name)

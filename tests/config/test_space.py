@@ -1,0 +1,213 @@
+"""The design space: what is legal works, what is equal is equal, what is illegal says why."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import FAMILIES, backbone, batch
+from tiny_cli import call
+
+from unipeft_run.commands.space import space
+from unipeft_run.config import compose, resolve
+from unipeft_run.config.design_space import Point, combinations, legal, reasons, twins
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
+from unipeft_run.deltas.delta_file import load_delta, parameter_table, save_delta
+from unipeft_run.deltas.slots import built, folded
+
+POINTS = [point for slot in SLOTS for point in legal(slot)]
+TURNS = [(list(FAMILIES)[i % 3], point) for i, point in enumerate(POINTS)]
+EQUAL = [
+    (family, point, others[0])
+    for family, point in TURNS
+    if (others := [p for p, on in twins(point.content(), point.slot).items() if family in on])
+    and others[0] != point
+]
+
+
+def named(pair: tuple[Any, ...]) -> str:
+    return "-".join(part if isinstance(part, str) else " ".join(part.words) for part in pair)
+
+
+def model_at(family: str, point: Point, fold: bool = False) -> Any:
+    content: dict[str, Any] = dict.fromkeys(SLOTS) | {point.slot: point.content()}
+    content |= folded(content) if fold else {}
+    model = backbone(family)
+    torch.manual_seed(1)
+    attach(model, {slot: built(content[slot]) for slot in SLOTS})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=named)
+def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
+    family, point = turn
+    model = model_at(family, point)
+    model(**batch(family)).loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("pair", EQUAL, ids=named)
+def test_equal_points_compute_the_same_from_what_they_store(
+    pair: tuple[str, Point, Point], tmp_path: Path
+) -> None:
+    family, point, other = pair
+    model = model_at(family, point)
+    save_delta(model, tmp_path, {})
+    twin = model_at(family, other, fold=True)
+    load_delta(twin, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(twin(**batch(family)).logits, model(**batch(family)).logits)
+
+
+def test_the_reading_that_departs_in_mbart_departs() -> None:
+    paper = Point("ffn", "bottleneck", "parallel", "ffn", "add")
+    normed = Point("ffn", "bottleneck", "parallel", "ffn_normed", "add")
+    assert twins(normed.content(), "ffn")[paper] == ["bart", "roberta"]
+    for family in FAMILIES:
+        logits = [model_at(family, p)(**batch(family)).logits for p in (paper, normed)]
+        assert torch.allclose(*logits) == (family != "mbart")
+
+
+def test_what_is_illegal_has_one_line_of_reason() -> None:
+    for slot in SLOTS:
+        for point in combinations(slot):
+            for sentence in reasons(point):
+                assert sentence and "\n" not in sentence
+
+
+def test_the_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(space, monkeypatch, "count") == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    for slot in SLOTS:
+        assert int(rows[slot][0]) == len(list(combinations(slot)))
+        assert int(rows[slot][1]) == len(legal(slot)) >= int(rows[slot][2]) > 0
+    filled = [len(legal(slot)) + 1 for slot in SLOTS]
+    assert int(rows["all"][1]) == filled[0] * filled[1] * filled[2] - 1
+
+
+EXPLAINED = {
+    "form@ffn=bottleneck insertion@ffn=sequential representation@ffn=ffn composition@ffn=add": (
+        "slot ffn: legal, but equal"
+    ),
+    "form@ffn=low_rank insertion@ffn=parallel representation@ffn=ffn_up_down "
+    "composition@ffn=scaled": "slot ffn: legal\n",
+    "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=scaled "
+    "ffn.scale=1": "composition@ffn=add",
+    "form@ffn=bottleneck_zero insertion@ffn=post_norm representation@ffn=ffn_block "
+    "composition@ffn=add": "form.init differs",
+    "form@attn=memory insertion@attn=parallel representation@attn=heads composition@attn=gated "
+    "attn.form.mlp_width=null": "equal to form@attn=memory ",
+    "form@ffn=bottleneck insertion@ffn=sequential": "legal, with one of",
+    "form@ffn=memory": "slot ffn: illegal: form memory needs the queries",
+    "form@ffn=bottleneck composition@ffn=gated": "slot ffn: illegal: composition gated needs",
+    "representation@ffn=heads": "belongs to slot attn",
+    "composition@attn=add attn.composition.norm=true form@attn=memory representation@attn=heads": (
+        "not a head"
+    ),
+    "method=mam composition@ffn=gated": "illegal: slot ffn: composition gated",
+    "method=mam": "slot attn: legal",
+    "method=bitfit": "*bias trains",
+}
+
+
+@pytest.mark.parametrize("words", EXPLAINED)
+def test_what_explain_says(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(space, monkeypatch, "explain", *words.split()) == 0
+    assert EXPLAINED[words] in capsys.readouterr().out
+
+
+BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
+WRONG = {
+    "": "usage",
+    "lis": "choose from list, count, explain, solve",
+    "list ffm": "choose from attn, ffn, input",
+    "count x": "takes no words",
+    "explain": "give axes",
+    "explain form@fn=x": "did you mean form@ffn",
+    "explain form@ffn=botleneck": "did you mean bottleneck",
+    "solve task=xsum method=mam": "give budget=",
+    "solve task=xsum method=mam budget=much": "neither a percentage",
+    "solve task=xsum method=mam budget=-1%": "neither a percentage",
+    "solve task=xsum method=mam budget=10": "the least that mam stores is 147,480",
+    "solve task=xsum method=bitfit budget=1%": "no size to solve for",
+    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn",
+    "solve task=xsum method=mam form@input=vectors insertion@input=parallel input.bottleneck=3 "
+    "representation@input=embedding composition@input=prepend budget=5%": "one slot or two",
+    f"explain {BOTTLENECK} ffn.form.actvation=gelu": "did you mean ffn.form.activation",
+    f"explain {BOTTLENECK} ffn.form.activation=foo": "choose from relu",
+    f"explain {BOTTLENECK} ffn.bottleneck=x": "could not be converted",
+    f"explain {BOTTLENECK} ffn.representation=5": "is not a subclass of Representation",
+    "solve task=xsum method=man budget=1%": "did you mean mam",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_what_is_wrong_is_named(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(space, monkeypatch, *words.split()) == 2
+    shown = capsys.readouterr()
+    assert WRONG[words] in shown.out + shown.err
+
+
+def test_solve_stays_below_the_budget_and_no_step_more_would(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(space, monkeypatch, "solve", "task=xsum", "method=mam", "budget=1%") == 0
+    rows = capsys.readouterr().out.splitlines()[3:]
+    assert len(rows) >= 5
+    budget = 406_291_456 // 100
+    for row in rows:
+        prefix, width, stored = (int(n) for n in re.findall(r"\d+", row.replace(",", ""))[:3])
+        # the formulae of the paper's Appendix B, and the biases
+        assert stored == 36 * 2 * prefix * 1024 + 24 * (2 * 1024 * width + width + 1024)
+        assert stored <= budget < stored + 24 * 2049
+    assert "nearest" in rows[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "task", "method"),
+    [
+        ("bart", "xsum", "mam"),
+        ("mbart", "wmt16_en_ro", "houlsby"),
+        ("roberta", "sst2", "prefix_lora_ffn"),
+        ("bart", "xsum", "pfeiffer"),
+        ("mbart", "wmt16_en_ro", "mh_parallel"),
+        ("bart", "xsum", "prompt"),
+    ],
+)
+def test_the_line_is_what_real_models_store(
+    family: str, task: str, method: str, tmp_path: Path
+) -> None:
+    backbone(family).config.save_pretrained(tmp_path)
+    words = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
+    words.append(f"backbone.path={tmp_path}")
+    cfg = resolve(compose(words))
+    slots = tuple(slot for slot in SLOTS if cfg[slot] is not None)
+    line = measure(words, slots)
+    for sizes in ([3] * len(slots), [9, 5][: len(slots)]):
+        given = [f"{slot}.bottleneck={n}" for slot, n in zip(slots, sizes, strict=True)]
+        cfg, model = resolve(compose([*words, *given])), backbone(family)
+        attach(model, {slot: built(cfg[slot]) for slot in SLOTS}, cfg["unfreeze"])
+        stored = parameter_table(model, 1)["stored"]
+        assert line.stored(sizes) == stored == count_at(words, slots, sizes)
+
+
+def test_the_nearest_sizes_are_the_nearest() -> None:
+    line = Line(("attn", "ffn"), 100, (70, 30))
+    found = candidates(line, 1000, [2, 5])
+    best = max(
+        line.stored((a, b)) for a in range(1, 13) for b in range(1, 31) if 70 * a + 30 * b <= 900
+    )
+    assert line.stored(found[0]) == best
+    assert all(100 < line.stored(sizes) <= 1000 and min(sizes) >= 1 for sizes in found)

@@ -1,0 +1,136 @@
+"""Folding changes no logit; what cannot be folded is refused with the reason."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import backbone, batch
+from tiny_config import resolved
+
+import unipeft_run
+from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.fold import SplitActivation, fold
+from unipeft_run.deltas.slots import built
+from unipeft_run.errors import UserError
+
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+EVERYWHERE = ("lora_attn", "lora_ffn", "bitfit", "full")
+BESIDE = ("parallel_ffn", "scaled_parallel_ffn")
+KEPT = ("prefix", "prefix_nomlp", "mh_parallel")
+FOLDED = [(m, f) for f in TASKS for m in (*EVERYWHERE, *KEPT, "prefix_lora_ffn")]
+FOLDED += [(m, f) for f in ("bart", "roberta") for m in (*BESIDE, "mam")]
+REFUSED = [(m, f) for f in TASKS for m in ("houlsby", "pfeiffer", "parallel_attn", "prompt")]
+REFUSED += [(m, "mbart") for m in (*BESIDE, "mam")]
+
+
+def trained(method: str, family: str, *words: str) -> Any:
+    """A float64 model whose every trained number is away from its start."""
+    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    model = backbone(family).double()
+    torch.manual_seed(0)
+    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def error(model: Any, folded: Any, family: str) -> float:
+    return float((folded(**batch(family)).logits - model(**batch(family)).logits).abs().max())
+
+
+@pytest.mark.parametrize(("method", "family"), FOLDED)
+def test_the_logits_stay(method: str, family: str) -> None:
+    model = trained(method, family).train()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    folded = fold(model)
+    assert model.training
+    assert not folded.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert error(model.eval(), folded, family) <= 1e-12
+    left = list(deltas(folded))
+    assert {delta.site.representation for _, delta in left} <= {"attn.heads"}
+    assert bool(left) == any(word in method for word in ("prefix", "mh_", "mam"))
+    assert not any(name in path for path in folded.state_dict() for name in ("trunk", "delta_ffn"))
+    assert not any(p.requires_grad for p in folded.parameters())
+
+
+@pytest.mark.parametrize(("method", "family"), REFUSED)
+def test_what_cannot_fold_says_why(method: str, family: str) -> None:
+    with pytest.raises(UserError, match=r"cannot fold delta_\w+ at [\w.]+: .*\(\d+ sites\)"):
+        fold(trained(method, family))
+
+
+def test_mbart_reads_in_front_of_the_norm() -> None:
+    with pytest.raises(UserError, match=r"delta_ffn at ffn: .*in front of a LayerNorm"):
+        fold(trained("mam", "mbart"))
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_what_reads_behind_the_norm_folds_in_every_family(family: str) -> None:
+    model = trained("mam", family, "representation@ffn=ffn_normed")
+    folded = fold(model)
+    assert error(model, folded, family) <= 1e-12
+    assert {delta.site.representation for _, delta in deltas(folded)} == {"attn.heads"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("composition@ffn=learned_scale",),
+        ("ffn.form.activation=identity",),
+        ("ffn.form.activation=tanh", "ffn.representation.layers=[1]"),
+        ("ffn.form.bias=false",),
+    ],
+)
+@pytest.mark.parametrize("family", ["bart", "roberta"])
+def test_other_points_fold_too(family: str, words: tuple[str, ...]) -> None:
+    model = trained("parallel_ffn", family, *words)
+    assert error(model, fold(model), family) <= 1e-12
+
+
+@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("adapter_ffn", "ffn.form.activation=identity"),
+        ("adapter_attn", "attn.form.activation=identity", "attn.form.norm=none"),
+        ("lora_attn", "attn.form.bias=true"),
+    ],
+)
+def test_every_linear_change_of_a_weight_folds(words: tuple[str, ...], family: str) -> None:
+    model = trained(words[0], family, *words[1:])
+    folded = fold(model)
+    assert error(model, folded, family) <= 1e-12
+    assert not list(deltas(folded))
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+def test_a_folded_model_generates_the_same(family: str) -> None:
+    model = trained("prefix_lora_ffn", family)
+    given = {key: batch(family)[key] for key in ("input_ids", "attention_mask")}
+    words: dict[str, Any] = {"num_beams": 3, "max_length": 12, "decoder_start_token_id": 2}
+    texts = [m.generate(**given, **words).tolist() for m in (model, fold(model))]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precisions_are_verified_too(dtype: torch.dtype) -> None:
+    folded = fold(trained("mam", "bart").to(dtype))
+    assert {p.dtype for p in folded.parameters()} == {dtype}
+
+
+def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = SplitActivation.forward
+    monkeypatch.setattr(SplitActivation, "forward", lambda self, x: 1.001 * split(self, x))
+    with pytest.raises(UserError, match="moves the logits"):
+        fold(trained("parallel_ffn", "bart"))
+
+
+def test_the_packages_names_can_be_called_in_any_order() -> None:
+    model = backbone("bart")
+    assert not unipeft_run.deltas.attach(model, {})
+    assert unipeft_run.deltas.fold(model) is not model
+    assert unipeft_run.deltas.fold.fold is fold

@@ -1,0 +1,136 @@
+"""Method x backbone x attention core x cache x gradient checkpointing, on tiny models.
+
+In every cell greedy generation gives the same ids (which teacher forcing gives too), and the
+gradients are those without checkpointing; both cores give the same logits.
+"""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import backbone, batch
+from tiny_config import resolved
+from torch.nn.parallel import DistributedDataParallel
+
+from unipeft_run.config.messages import options
+from unipeft_run.config.schema import SLOTS
+from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.slots import built
+
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+METHODS = [method for method in options("method") if method != "none"]
+CORES, SWITCH = ("sdpa", "eager"), (False, True)
+ROWS = list(itertools.product(TASKS, METHODS))
+
+
+def cells(family: str) -> list[tuple[str, bool, bool | None]]:
+    """(core, checkpointing, cache): a classifier has no cache."""
+    return list(itertools.product(CORES, SWITCH, (None,) if family == "roberta" else SWITCH))
+
+
+def model_of(family: str, method: str, core: str = "sdpa") -> Any:
+    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    model = backbone(family)
+    model.set_attn_implementation(core)
+    attach(model, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
+    torch.manual_seed(4)
+    with torch.no_grad():  # far from the initialisation, where some changes are zero
+        for _, delta in deltas(model):
+            for parameter in delta.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def gradients(model: Any, inner: Any = None) -> list[torch.Tensor]:
+    """Of a training step with its dropouts, seeded."""
+    model.train()
+    torch.manual_seed(5)
+    model(**batch((inner or model).config.model_type)).loss.backward()
+    model.eval()
+    return [p.grad for p in model.parameters() if p.requires_grad]
+
+
+def generated(model: Any, cache: bool) -> torch.Tensor:
+    given = batch(model.config.model_type)
+    for name in ("eos_token_id", "forced_eos_token_id", "forced_bos_token_id"):
+        setattr(model.generation_config, name, None)
+    return model.generate(
+        given["input_ids"],
+        attention_mask=given["attention_mask"],
+        max_new_tokens=7,
+        do_sample=False,
+        num_beams=1,
+        use_cache=cache,
+    )
+
+
+def teacher_forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    given = {**batch(model.config.model_type), "decoder_input_ids": ids[:, :-1]}
+    del given["labels"]
+    with torch.no_grad():
+        return model(**given).logits.argmax(-1)
+
+
+@pytest.mark.parametrize(("family", "method"), ROWS)
+def test_every_cell_agrees(family: str, method: str) -> None:
+    logits, ids, run = [], [], []
+    for core in CORES:
+        plain: list[torch.Tensor] = []
+        for checkpointing in SWITCH:
+            model = model_of(family, method, core)
+            if checkpointing:
+                model.activation_checkpointing_enable({"use_reentrant": False})
+            found = gradients(model)
+            plain = plain or found
+            for mine, theirs in zip(found, plain, strict=True):
+                torch.testing.assert_close(mine, theirs)
+            with torch.no_grad():
+                logits.append(model(**batch(family)).logits)
+            for cache in (None,) if family == "roberta" else SWITCH:
+                run.append((core, checkpointing, cache))
+                if cache is not None:
+                    ids.append(generated(model, cache))
+    assert run == cells(family)
+    for other in logits[1:]:
+        torch.testing.assert_close(other, logits[0], rtol=1e-4, atol=1e-5)
+    for other in ids[1:]:
+        assert torch.equal(other, ids[0])
+    if ids:
+        assert torch.equal(teacher_forced(model, ids[0]), ids[0][:, 1:])
+
+
+def test_the_size_of_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    count = sum(len(cells(family)) for family, _ in ROWS)
+    with capsys.disabled():
+        print(f"\n{len(METHODS)} methods x {len(TASKS)} backbones: {count} cells")
+    assert count == len(METHODS) * (2 * 8 + 4)
+
+
+@pytest.mark.parametrize(("family", "method"), [("bart", "mam"), ("roberta", "houlsby")])
+def test_data_parallel_training_has_the_same_gradients(family: str, method: str) -> None:
+    expected = gradients(model_of(family, method))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        inner = model_of(family, method)
+        found = gradients(DistributedDataParallel(inner), inner)
+    finally:
+        dist.destroy_process_group()
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+@pytest.mark.parametrize(("family", "method"), [("bart", "mam"), ("roberta", "houlsby")])
+def test_a_compiled_model_has_the_same_loss_and_gradients(family: str, method: str) -> None:
+    plain, inner = model_of(family, method), model_of(family, method)
+    compiled = torch.compile(inner, backend="aot_eager")
+    losses = [model(**batch(family)).loss for model in (plain, compiled)]
+    torch.testing.assert_close(losses[1], losses[0])
+    for loss in losses:
+        loss.backward()
+    for mine, theirs in zip(inner.parameters(), plain.parameters(), strict=True):
+        if theirs.requires_grad:
+            torch.testing.assert_close(mine.grad, theirs.grad)

@@ -1,0 +1,200 @@
+"""Counts to the last unit: of the full-size backbones, without weights; and the command."""
+
+import json
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import transformers
+from tiny_cli import call
+from tiny_config import resolved
+
+from unipeft_run.backbones.architectures import ARCHITECTURES
+from unipeft_run.backbones.shapes import shapes_of
+from unipeft_run.backbones.sites import TABLES
+from unipeft_run.commands import params
+from unipeft_run.config.messages import options
+from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.counting.counts import count, counts
+from unipeft_run.deltas.counting.paper_shares import printed
+from unipeft_run.deltas.delta_file import parameter_table
+from unipeft_run.deltas.slots import built
+from unipeft_run.interop.official import slots_of
+from unipeft_run.interop.options import completed
+
+RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "param_counts.json").read_text())
+BACKBONES = {
+    "bart": ("facebook/bart-large", {}),
+    "mbart": ("facebook/mbart-large-cc25", {}),
+    "roberta_mnli": ("roberta-base", {"num_labels": 3}),
+    "roberta_sst2": ("roberta-base", {"num_labels": 2}),
+}
+CASES = [(name, case) for name in BACKBONES for case in RECORDED[name]]
+FREED = {"bitfit": ["*bias*"], "none": ["*"]}
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+
+
+def full_size(name: str) -> Any:
+    hub, changes = BACKBONES[name]
+    return SimpleNamespace(**ARCHITECTURES[hub], **changes)
+
+
+def unused(name: str, tune: dict[str, Any], trained: int) -> int:
+    """What the official code builds beside what it uses: it counts there, and never trains."""
+    relu = tune["attn_option"] == "cross_attn_relu"
+    if name == "mbart":
+        return 36 * 2 * 1024 if relu and tune["attn_mode"] == "prefix" else 0
+    if not name.startswith("roberta"):
+        return 0
+    adapter = tune["ffn_mode"] == "adapter" and tune["ffn_option"] == "parallel"
+    twice = 12 * (2 * 768 * tune["ffn_bn"] + tune["ffn_bn"] + 768) if adapter else 0
+    return twice + (2 * (trained - twice) if "prefix" in tune["attn_mode"] else 0)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_every_recorded_count(name: str, case: str) -> None:
+    recorded = RECORDED[name][case]
+    tune = completed(recorded["options"])
+    whole = tune["ffn_mode"] == "none" and tune["attn_mode"] in FREED
+    freed = FREED[tune["attn_mode"]] if whole else []
+    table = count(full_size(name), slots_of(tune), freed)
+    assert table["backbone"] == recorded["backbone_params"]
+    assert table["trained"] == table["receiving_gradient"] == recorded["trainable_used"]
+    assert table["stored"] == recorded["trainable_paper_convention"]
+    assert table["formula"] == recorded["appendix_B_formula"]
+    assert round(table["stored_percent"], 4) == recorded["pct_paper_convention"]
+    assert round(table["formula_percent"], 4) == recorded["pct_appendix_B"]
+    built_there = table["trained"] + unused(name, tune, table["trained"])
+    assert built_there == recorded["trainable_as_stored"]
+
+
+@pytest.mark.parametrize("hub", ARCHITECTURES)
+def test_shapes_are_those_of_transformers(hub: str) -> None:
+    settings = dict(ARCHITECTURES[hub])
+    family = settings.pop("model_type")
+    cls = getattr(transformers, TABLES[family].model)
+    config = cls.config_class(**settings)
+    with torch.device("meta"):
+        model = cls(config)
+    theirs = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert shapes_of(config) == theirs
+    data = SimpleNamespace(**ARCHITECTURES[hub], num_labels=config.num_labels)
+    assert shapes_of(data) == theirs
+
+
+@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize("method", [m for m in options("method") if m not in ("none", "full")])
+def test_counts_are_those_of_a_model(method: str, family: str) -> None:
+    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    slots = {name: built(cfg[name]) for name in ("attn", "ffn", "input")}
+    model = tiny.backbone(family)
+    size = sum(p.numel() for p in model.parameters())
+    expected = count(model.config, slots, cfg["unfreeze"])
+    attach(model, slots, cfg["unfreeze"])
+    table = parameter_table(model, size)
+    assert {key: expected[key] for key in ("trained", "stored", "backbone")} == {
+        key: table[key] for key in ("trained", "stored", "backbone")
+    }
+    model(**tiny.batch(family)).loss.backward()
+    received = sum(p.numel() for p in model.parameters() if p.grad is not None)
+    assert received == expected["receiving_gradient"]
+
+
+def notes(*words: str) -> list[tuple[str, float, str]]:
+    cfg = resolved(*words)
+    return [(r["where"], r["percent"], r["note"]) for r in printed(cfg, counts(cfg))]
+
+
+def test_the_papers_share_and_where_it_is_not_its_formula() -> None:
+    assert notes("task=xsum", "method=mam") == [("Table 6", 6.7, "")]
+    assert notes("task=xsum", "method=lora_ffn") == [
+        ("Tables 5 and 12", 6.1, ""),
+        ("Table 6", 7.2, "its own formula gives 6.17 % of BART-large; 7.2 % is r=120"),
+    ]
+    ((where, share, note),) = notes("task=wmt16_en_ro", "method=prefix", "attn.bottleneck=30")
+    assert (where, share) == ("Table 4", 0.1)
+    assert "its own formula gives 0.54 % of BART-large" in note
+    assert "of mBART-large it is 0.36 %" in note
+    assert notes("task=xsum", "method=prefix", "attn.bottleneck=7") == []
+    assert notes("task=xsum", "method=mam", "attn.representation.stacks=[encoder]") == []
+
+
+@pytest.mark.parametrize("task", ["xsum", "wmt16_en_ro", "mnli", "sst2"])
+@pytest.mark.parametrize("method", ["full", "bitfit", "prefix", "lora_attn", "mam"])
+def test_the_paper_prints_its_own_methods(method: str, task: str) -> None:
+    assert notes(f"task={task}", f"method={method}")
+
+
+def test_the_command_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert params.main(["task=mnli", "method=mam", "format=json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert (table["trained"], table["stored"]) == (15_695_840, 599_232)
+    assert [row["representation"] for row in table["sites"]] == ["attn.heads", "ffn"]
+    assert sum(row["stored"] for row in table["sites"]) == table["stored"]
+    assert table["paper"] == [{"where": "Table 2", "percent": 0.5, "note": ""}]
+
+
+def test_the_command_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert params.main(["task=xsum", "method=mam"]) == 0
+    text = capsys.readouterr().out
+    for words in ("86,810,976", "27,414,528", "6.75 %", "the paper prints 6.7 % in Table 6"):
+        assert words in text
+
+
+def test_a_local_model_needs_its_config_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny.backbone("roberta")
+    model.config.save_pretrained(tmp_path)
+    words = ["task=mnli", "method=bitfit", f"backbone.path={tmp_path}", "format=json"]
+    assert params.main(words) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["backbone"] == sum(prod(p.shape) for p in model.parameters())
+    assert table["paper"] == [] or table["stored"] != 102_915
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["task=xsum", "method=mam", "format=yaml"], "choose from text, json"),
+        ([], "give task="),
+        (["task=xsum", "method=mam", "attn.bottleneck=0"], "1 or more"),
+        (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert params.main(words) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("task=xsum +backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
+        ("task=xsum +backbone.config.num_labels=x", "cannot be loaded"),
+        ("task=xsum +backbone.config.encoder_layers=x", "cannot be loaded"),
+    ],
+)
+def test_a_field_of_the_backbone_that_cannot_be_is_named(
+    words: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(params.params, monkeypatch, "method=mam", *words.split()) == 2
+    err = capsys.readouterr().err
+    assert part in err and len(err.splitlines()) == 1
+
+
+def test_a_field_of_the_backbone_counts_by_any_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+    for name in ("d_model", "hidden_size"):
+        words = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
+        assert call(params.params, monkeypatch, *words) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["backbone"])
+    assert sizes[0] == sizes[1] < 200_000_000

@@ -1,0 +1,175 @@
+"""LoRA goes to PEFT and back with equal logits; the rest is refused with the reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import backbone, batch
+from tiny_config import resolved
+
+from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.slots import built
+from unipeft_run.errors import UserError
+from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings(  # PEFT's: of the hub, and a name in transformers
+    "ignore::UserWarning:peft", "ignore:.*is_gradient_checkpointing:FutureWarning"
+)
+
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+BOTH = (
+    "lora_attn",
+    "form@ffn=low_rank",
+    "insertion@ffn=parallel",
+    "representation@ffn=ffn_up_down",
+    "composition@ffn=learned_scale",
+    "ffn.bottleneck=3",
+)
+CELLS = {
+    "attention": ("lora_attn",),
+    "feed-forward": ("lora_ffn",),
+    "both, of two ranks": BOTH,
+    "keys and values": ("lora_attn", "representation@attn=key_value"),
+    "part": ("lora_ffn", "ffn.representation.layers=[1]"),
+}
+
+
+def base(family: str) -> Any:
+    """The backbone; a classifier's head is another one each time."""
+    model = backbone(family).double()
+    if family == "roberta":
+        torch.seed()
+        torch.nn.init.normal_(model.classifier.out_proj.weight)
+    return model
+
+
+def trained(family: str, method: str, *words: str) -> Any:
+    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    model = base(family)
+    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    with torch.no_grad():
+        for _, delta in deltas(model):
+            for parameter in delta.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def logits(model: Any, family: str) -> torch.Tensor:
+    return model.eval()(**batch(family)).logits
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return bool((ours - theirs).abs().max() <= 1e-12 * max(1.0, float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_peft_loads_what_we_export(cell: str, family: str, tmp_path: Path) -> None:
+    model = trained(family, *CELLS[cell])
+    export_peft(model, tmp_path, "the backbone")
+    theirs = peft.PeftModel.from_pretrained(base(family), tmp_path)
+    assert close(logits(theirs, family), logits(model, family))
+    assert not close(logits(base(family), family), logits(model, family))
+
+
+@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_we_import_what_we_export(cell: str, family: str, tmp_path: Path) -> None:
+    model, again = trained(family, *CELLS[cell]), base(family)
+    export_peft(model, tmp_path)
+    import_peft(again, tmp_path)
+    assert close(logits(again, family), logits(model, family))
+    free = {name for name, p in again.named_parameters() if p.requires_grad}
+    assert all(".delta_" in name or name.startswith("classifier.") for name in free)
+
+
+LORAS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["q_proj", "v_proj"]},
+    "patterns": {
+        "target_modules": ["q_proj", "k_proj", "fc1", "fc2"],
+        "rank_pattern": {"fc1": 2},
+        "alpha_pattern": {"layers.1.fc2": 7},
+    },
+    "rslora": {"target_modules": ["v_proj", "fc1"], "use_rslora": True, "lora_dropout": 0.2},
+    "some layers": {"target_modules": "model.decoder.layers.1.*(q_proj|fc2)"},
+}
+
+
+def peft_folder(folder: Path, family: str, **settings: Any) -> Any:
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 6, "init_lora_weights": False, **settings})
+    model = peft.get_peft_model(base(family), config)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+@pytest.mark.parametrize("name", LORAS)
+def test_we_import_what_peft_saves(name: str, family: str, tmp_path: Path) -> None:
+    theirs, ours = peft_folder(tmp_path, family, **LORAS[name]), base(family)
+    import_peft(ours, tmp_path)
+    assert close(logits(ours, family), logits(theirs, family))
+
+
+def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
+    settings = {"task_type": "SEQ_CLS", "target_modules": ["query", "intermediate.dense"]}
+    theirs, ours = peft_folder(tmp_path, "roberta", **settings), base("roberta")
+    import_peft(ours, tmp_path)
+    assert close(logits(ours, "roberta"), logits(theirs, "roberta"))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("prefix",), "through the cache"),
+        (("mam",), "through the cache"),
+        (("mh_parallel",), "no multi-head parallel adapter"),
+        (("prompt",), "position embeddings"),
+        (("houlsby",), "no bottleneck adapter"),
+        (("pfeiffer",), "no bottleneck adapter"),
+        (("parallel_ffn",), "no bottleneck adapter"),
+        (("bitfit",), "no slot is filled"),
+        (("lora_attn", "attn.form.bias=true"), "no bias"),
+        (("lora_attn", "attn.form.norm=in"), "no LayerNorm"),
+        (("lora_attn", "attn.composition.norm=true"), "no LayerNorm"),
+        (("lora_attn", "representation@attn=context"), "beside one weight"),
+        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single weight of a backbone"),
+    ],
+)
+def test_what_peft_cannot_express_is_refused(
+    words: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        export_peft(trained("bart", *words), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"target_modules": ["q_proj"], "use_dora": True}, "use_dora"),
+        ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias=lora_only"),
+        ({"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias"),
+        ({"target_modules": ["out_proj"]}, "no place for a LoRA at model.*out_proj"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "no place for"),
+    ],
+)
+def test_what_we_cannot_express_is_refused(
+    settings: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    peft_folder(tmp_path, "bart", **settings)
+    with pytest.raises(UserError, match=reason):
+        import_peft(base("bart"), tmp_path)
+
+
+def test_only_lora_is_imported(tmp_path: Path) -> None:
+    export_peft(trained("bart", "lora_attn"), tmp_path)
+    file = tmp_path / CONFIG
+    file.write_text(json.dumps({**json.loads(file.read_text()), "peft_type": "IA3"}))
+    with pytest.raises(UserError, match="holds IA3"):
+        import_peft(base("bart"), tmp_path)
+    with pytest.raises(UserError, match="holds no adapter_config"):
+        import_peft(base("bart"), tmp_path / "nowhere")

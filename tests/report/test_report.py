@@ -1,0 +1,250 @@
+"""Tables from run folders: what they say, and what becomes of damaged folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_runs import make_run
+
+from unipeft_run.commands.report import main
+from unipeft_run.runs.lock import RunLock
+
+ROOT = Path(__file__).parents[2]
+SEEDS = (1, 2)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def outputs() -> None:
+    for seed in SEEDS:
+        make_run("task=sst2", "method=mam", f"seed={seed}", primary=80.0 + 2 * seed)
+    make_run("task=sst2", "method=lora_attn", primary=90.0)
+    make_run("task=sst2", "method=mam", "ffn.bottleneck=8", primary=70.0)
+    make_run("task=sst2", "method=mam", "backbone.weights=random", primary=60.0)
+    make_run("task=sst2", "method=none", primary=50.0)
+    make_run("task=mnli", "method=mam", primary=65.0)
+
+
+def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:
+    capsys.readouterr()
+    assert main([*words, "--format", "csv"]) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+@pytest.mark.usefixtures("outputs")
+def test_a_row_is_a_method_over_its_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["method"]: row for row in sheet(capsys, "outputs") if row["task"] == "sst2"}
+    mam = rows["mam ffn.bottleneck=64"]
+    assert (mam["seeds"], float(mam["accuracy"])) == ("2", 83.0)
+    assert float(mam["accuracy std"]) == pytest.approx(2**0.5)
+    assert (mam["trained"], mam["stored"], mam["steps"]) == ("4302752", "371328", "600")
+    assert (float(mam["tokens/s"]), float(mam["seconds"]), float(mam["loss"])) == (1000, 60, 0.5)
+    assert rows["lora_attn"]["accuracy std"] == ""
+
+
+@pytest.mark.usefixtures("outputs")
+def test_the_best_come_first_and_the_grounds_last(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [row["method"] for row in sheet(capsys, "outputs") if row["task"] == "sst2"]
+    assert names == [
+        "lora_attn",
+        "mam ffn.bottleneck=64",
+        "mam ffn.bottleneck=8",
+        "mam, random backbone",
+        "untouched backbone (none)",
+        "trivial: naive Bayes",
+    ]
+
+
+@pytest.mark.usefixtures("outputs")
+def test_text_and_markdown_hold_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["outputs"]) == 0
+    text = capsys.readouterr().out
+    assert main(["outputs", "--format", "markdown"]) == 0
+    marked = capsys.readouterr().out
+    for found in (text, marked):
+        assert "83.00 +- 1.41" in found
+        assert "371,328" in found
+        assert "trivial: naive Bayes" in found
+        assert "accuracy: percent" in found
+    assert "| mam ffn.bottleneck=64 | 2 | 83.00 +- 1.41 | 0.5000 +- 0.0000 |" in marked
+    assert marked.count("## ") == 2
+
+
+@pytest.mark.usefixtures("outputs")
+def test_miniature_nli_says_that_it_is_contaminated(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = {row["task"]: row["notes"] for row in sheet(capsys, "outputs")}
+    assert "contamination" in notes["mnli"]
+    assert "contamination" not in notes["sst2"]
+    assert main(["outputs"]) == 0
+    assert "probably saw the pairs of SNLI and MultiNLI" in capsys.readouterr().out
+
+
+def test_differences_are_named_in_the_words_of_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = "task=sst2", "method=mam"
+    make_run(*base)
+    make_run(*base, "composition@ffn=add")
+    make_run(*base, "optim.lr=1e-4")
+    labels = {row["method"] for row in sheet(capsys, "outputs")}
+    assert "mam ffn.composition=Add optim.lr=0.0005" in labels
+    assert "mam ffn.composition=Scaled ffn.scale=4 optim.lr=0.0001" in labels
+
+
+def test_a_null_is_a_difference_and_a_number_that_nothing_takes_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = "task=sst2", "method=mam"
+    make_run(*base, "composition@ffn=add", "ffn.scale=8")
+    make_run(*base, "composition@ffn=add", "recipe.max_grad_norm=null")
+    labels = {row["method"] for row in sheet(capsys, "outputs")}
+    assert {"mam recipe.max_grad_norm=1", "mam recipe.max_grad_norm=null"} < labels
+
+
+def test_figures_of_other_examples_stand_in_another_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_run("task=sst2", "method=mam")
+    make_run("task=sst2", "method=mam", "limit.test=64")
+    assert [row["data"] for row in sheet(capsys, "outputs")] == ["", "", *["limit.test=64"] * 2]
+
+
+def test_figures_of_another_backbone_stand_in_another_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_run("task=sst2", "method=mam")
+    make_run("task=sst2", "method=mam", "backbone.path=mine")
+    data = [row["data"] for row in sheet(capsys, "outputs")]
+    assert data == ["", "", *["backbone.path=mine"] * 2]
+
+
+def test_a_value_that_is_not_finite_is_shown_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("task=sst2", "method=mam", **{"test/loss": None})
+    assert main(["outputs"]) == 0
+    assert " nan " in capsys.readouterr().out
+
+
+def test_any_folder_above_or_the_run_s_own_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run("task=sst2", "method=mam")
+    make_run("task=sst2", "method=bitfit")
+    (folder / "wandb" / "files").mkdir(parents=True)
+    (folder / "wandb" / "files" / "config.yaml").write_text("{}")
+    assert len(sheet(capsys, str(folder))) == 2  # with the trivial baseline
+    assert len(sheet(capsys, "outputs", "outputs/sst2", str(folder))) == 3, "each run once"
+
+
+# ---- what cannot be used
+
+
+def spoil(folder: Path, name: str, content: bytes | None) -> None:
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+
+
+RUNNING = b'{"state": "running", "step": 7, "heartbeat": "2022-04-25"}'
+FAILED = b'{"state": "failed", "step": 7, "error": "RuntimeError: the disk\\nis full"}'
+DAMAGE: list[tuple[dict[str, bytes | None], str]] = [
+    ({"metrics.json": None, "status.json": RUNNING}, "stale (its process is gone) at step 7"),
+    ({"metrics.json": None, "status.json": FAILED}, "failed at step 7: RuntimeError: the disk is"),
+    ({"metrics.json": None, "status.json": None}, "not begun"),
+    ({"metrics.json": b'{"task": "ss'}, "damaged: metrics.json"),
+    ({"metrics.json": b"\xff\xfe\x00"}, "damaged: metrics.json"),
+    ({"metrics.json": b""}, "damaged: metrics.json"),
+    ({"metrics.json": b"[1, 2]"}, "does not hold a JSON object"),
+    ({"metrics.json": b'{"task": "sst2", "seed": "one"}'}, "lacks method"),
+    ({"status.json": b"{"}, "damaged: status.json"),
+    ({"config.yaml": None}, "no config.yaml"),
+    ({"config.yaml": b"a: [1,"}, "damaged"),
+    ({"config.yaml": b"a: 1"}, "does not hold a whole configuration"),
+    ({"config.yaml": b"task: 3\nrecipe: {}\nbackbone: mini"}, "not hold a whole configuration"),
+    ({"config.yaml": b"\xff\xfe"}, "damaged"),
+    ({"config.yaml": b"- 1"}, "damaged"),
+]
+
+
+@pytest.mark.parametrize(("files", "part"), DAMAGE)
+def test_what_is_damaged_or_unfinished_is_one_line(
+    capsys: pytest.CaptureFixture[str], files: dict[str, bytes | None], part: str
+) -> None:
+    good = make_run("task=sst2", "method=mam")
+    bad = make_run("task=sst2", "method=bitfit")
+    for name, content in files.items():
+        spoil(bad, name, content)
+    assert main(["outputs"]) == 0
+    out, err = capsys.readouterr()
+    assert "mam" in out
+    assert err.count("\n") == 1
+    assert part in err
+    assert err.startswith(f"left out: {bad}: ")
+    assert str(good) not in err
+
+
+def test_a_run_that_is_on_is_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run("task=sst2", "method=mam")
+    spoil(folder, "metrics.json", None)
+    spoil(folder, "status.json", RUNNING)
+    with RunLock(folder):
+        assert main(["outputs"]) == 0
+    assert "running at step 7\n" in capsys.readouterr().err
+
+
+def test_the_same_run_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run("task=sst2", "method=mam")
+    copy = Path("copy")
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert main(["outputs", "copy"]) == 0
+    out, err = capsys.readouterr()
+    assert "left out: copy: the same run as" in err
+    assert "+-" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"), [(["nowhere"], "there is no folder"), (["empty"], "holds no run")]
+)
+def test_a_wrong_folder_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    Path("empty").mkdir()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert part in err
+
+
+def test_nothing_finished_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run("task=sst2", "method=mam")
+    spoil(folder, "metrics.json", None)
+    assert main(["outputs"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("no finished run yet\n")
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    make_run("task=sst2", "method=mam")
+    script = """
+import sys
+from unipeft_run.runs.lock import RunLock
+from unipeft_run.commands.report import main
+main(["outputs"])
+print([name for name in ("torch", "transformers", "datasets", "numpy") if name in sys.modules])
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.endswith("[]\n")

@@ -1,0 +1,152 @@
+"""A run belongs to one process, and to the next when that is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unipeft_run.runs import lock as locks
+from unipeft_run.runs.lock import Elsewhere, LockLost, Owner, RunLock, is_running, owner_of
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from unipeft_run.runs.lock import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+RACE = """
+import os, sys, time
+from pathlib import Path
+from unipeft_run.runs.lock import Elsewhere, RunLock
+folder, end = Path(sys.argv[1]), float(sys.argv[2])
+won = 0
+while time.time() < end:
+    try:
+        with RunLock(folder):
+            descriptor = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)
+            os.close(descriptor)
+            won += 1
+            if os.getpid() % 2 and won % 5 == 0:
+                os.unlink(folder / "inside")
+                os.kill(os.getpid(), 9)
+            os.unlink(folder / "inside")
+    except Elsewhere:
+        pass
+print(won)
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def leave(folder: Path, **changed: Any) -> Owner:
+    """A lock whose owner is described, not there."""
+    with RunLock(folder):
+        here = owner_of(folder)
+        assert here is not None
+    owner = replace(here, **changed)
+    (folder / ".lock").mkdir(parents=True)
+    (folder / ".lock" / owner.name).touch()
+    return owner
+
+
+def test_held_and_given_back(tmp_path: Path) -> None:
+    folder = tmp_path / "task" / "method" / "id"
+    with RunLock(folder) as lock:
+        assert is_running(folder)
+        lock.check()
+        with pytest.raises(Elsewhere, match=rf"is being run by process {os.getpid()} on "):
+            RunLock(folder).__enter__()
+    assert list(folder.iterdir()) == []
+    with RunLock(folder):
+        assert is_running(folder)
+
+
+def test_a_live_process_keeps_it_and_a_killed_one_loses_it(tmp_path: Path) -> None:
+    with start(HOLD, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(Elsewhere, match=f"process {process.pid} "):
+            RunLock(tmp_path).__enter__()
+        process.kill()
+        while is_running(tmp_path):  # also while its parent has not asked how it ended
+            time.sleep(0.01)
+        with RunLock(tmp_path):
+            owner = owner_of(tmp_path)
+            assert owner is not None and owner.pid == os.getpid()
+
+
+def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
+    leave(tmp_path, started=1)
+    assert not is_running(tmp_path)
+    with RunLock(tmp_path):
+        pass
+
+
+def test_an_owner_on_another_host_lives_by_its_heartbeat(tmp_path: Path) -> None:
+    owner = leave(tmp_path, place="0" * 8, host="node/7", pid=1)
+    with pytest.raises(Elsewhere, match="process 1 on node/7"):
+        RunLock(tmp_path).__enter__()
+    old = time.time() - 2 * locks.STALE_SECONDS
+    os.utime(tmp_path / ".lock" / owner.name, (old, old))
+    assert not is_running(tmp_path)
+    with RunLock(tmp_path):
+        assert is_running(tmp_path)
+
+
+def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
+    with RunLock(tmp_path):
+        owner = owner_of(tmp_path)
+        assert owner is not None
+        file = tmp_path / ".lock" / owner.name
+        os.utime(file, (1, 1))
+        for _ in range(500):
+            if file.stat().st_mtime > 1:
+                break
+            time.sleep(0.01)
+        assert file.stat().st_mtime > 1
+
+
+def test_who_was_taken_for_dead_notices(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        (file,) = (tmp_path / ".lock").iterdir()
+        file.rename(file.with_name("1-1-00000000-00000000@elsewhere"))
+        with pytest.raises(LockLost, match="taken over by another process"):
+            lock.check()
+    assert owner_of(tmp_path) is not None, "the other's lock is not removed"
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".lock.00000000").mkdir()
+    (tmp_path / ".lock.11111111").mkdir()
+    os.utime(tmp_path / ".lock.00000000", (1, 1))
+    with RunLock(tmp_path):  # the other one may be trying still
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock.11111111"}
+
+
+def test_never_two_inside(tmp_path: Path) -> None:
+    """Six processes take, free and die in it for a while: `inside` is made by one at a time."""
+    end = time.time() + 4
+    processes = [start(RACE, tmp_path, end) for _ in range(6)]
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [err for _, err in results if err] == []
+    wins = [int(out) if out else 5 for out, _ in results]
+    assert sum(wins) > 6, wins

@@ -1,0 +1,300 @@
+"""Stopped anywhere and taken up again, a training ends with the bits of one never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from tiny_training import evaluate, make_trainer, noisy_loss_fn
+
+from unipeft_run.runs.checkpoint import (
+    DamagedCheckpoint,
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+)
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.tracking import Tracker
+from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.training.checkpoint_store import BEST, LAST
+from unipeft_run.training.interrupts import Interrupted
+from unipeft_run.training.trainer import FitResult, Trainer
+
+WALL = ("seconds", "per_second")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def after(calls: int, function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
+    """`function`, but call number `calls` begins with `act`."""
+    count = 0
+
+    def wrapped(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == calls:
+            act()
+        return function(*given)
+
+    return wrapped
+
+
+def kill() -> None:
+    raise Killed
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def new_process(folder: Path, **changed: Any) -> Trainer:
+    """A trainer as a new process has it: nothing is left of an earlier one's random state."""
+    made = make_trainer(folder, **{"loss_fn": noisy_loss_fn, "selection": SELECTION, **changed})
+    if load_newest(folder / LAST) is not None:
+        random.seed(), np.random.seed(), torch.seed()
+    return made
+
+
+SELECTION = ("accuracy", "max")  # is not always better than the last, so that `best` matters
+
+
+def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, Any]:
+    """All that a run leaves, but for wall times."""
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    last = load_checkpoint(folder / LAST)
+    state = json.loads(json.dumps(last.state))
+    for timed in ("step_seconds", "window", "total"):
+        state["training"]["progress"].pop(timed)
+    state["training"].pop("wall_seconds")
+    return {
+        "model": {name: p.tolist() for name, p in trainer.model.named_parameters()},
+        "records": [
+            {key: value for key, value in json.loads(line).items() if not key.endswith(WALL)}
+            for line in lines
+        ],
+        "last": {name: tensor.tolist() for name, tensor in last.tensors.items()},
+        "state": state,
+        "result": (result.step, result.best_step, result.best, result.metrics["train/loss"]),
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    trainer = new_process(folder)
+    return everything(folder, trainer, trainer.fit())
+
+
+@pytest.mark.parametrize("checkpoint_every", [None, 1, 4])
+@pytest.mark.parametrize("batches", [1, 2, 13, 14, 15, 25, 40])
+def test_killed_in_training(
+    tmp_path: Path, uninterrupted: dict[str, Any], batches: int, checkpoint_every: int | None
+) -> None:
+    loss_fn = after(batches, noisy_loss_fn, kill)
+    with pytest.raises(Killed):
+        new_process(tmp_path, loss_fn=loss_fn, checkpoint_every=checkpoint_every).fit()
+    trainer = new_process(tmp_path, checkpoint_every=checkpoint_every)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 4])
+def test_killed_in_evaluation(
+    tmp_path: Path, uninterrupted: dict[str, Any], evaluations: int
+) -> None:
+    with pytest.raises(Killed):
+        new_process(tmp_path, evaluate=after(evaluations, evaluate, kill)).fit()
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+@pytest.mark.parametrize("writes", range(1, 9))
+def test_killed_before_a_checkpoint_is_in_place(
+    tmp_path: Path,
+    uninterrupted: dict[str, Any],
+    writes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", after(writes, Path.rename, kill))
+        with pytest.raises(Killed):
+            new_process(tmp_path).fit()
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_killed_again_and_again(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    for batches in (30, 9, 3):
+        with pytest.raises(Killed):
+            new_process(
+                tmp_path, loss_fn=after(batches, noisy_loss_fn, kill), checkpoint_every=3
+            ).fit()
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    new_process(tmp_path).fit()
+    trainer = new_process(tmp_path, loss_fn=after(1, noisy_loss_fn, kill))
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_early_stopping_counts_on(tmp_path: Path) -> None:
+    values = [0.5, 0.4, 0.3, 0.2]
+
+    def run(folder: Path, **changed: Any) -> FitResult:
+        script = iter(values if not (folder / "checkpoints").exists() else values[1:])
+        given = {"evaluate": lambda *_: {"accuracy": next(script)}, "early_stopping": 2}
+        return new_process(folder, **{**given, **changed}).fit()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", loss_fn=after(20, noisy_loss_fn, kill))
+    assert run(tmp_path / "killed").step == whole.step == 18
+
+
+@pytest.mark.parametrize("batches", [3, 12, 40])
+def test_sigterm_ends_the_update_and_checkpoints(
+    tmp_path: Path, uninterrupted: dict[str, Any], batches: int
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM") as stop:
+        new_process(tmp_path, loss_fn=after(batches, noisy_loss_fn, send_sigterm)).fit()
+    assert stop.value.signum == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+    status = RunFolder(tmp_path).status()
+    assert (status["state"], status["error"]) == ("running", "stopped by SIGTERM")
+    last = load_newest(tmp_path / LAST)
+    assert last is not None
+    saved = last.state["training"]["progress"]["step"]
+    assert status["step"] == saved == (batches + 1) // 2  # none is lost
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_sigterm_ends_an_evaluation_at_once(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    never = after(1, evaluate, kill)  # what comes after the signal in this evaluation
+
+    def long_evaluation(*given: Any) -> Any:
+        send_sigterm()
+        return never(*given)
+
+    with pytest.raises(Interrupted):
+        new_process(tmp_path, evaluate=long_evaluation).fit()
+    assert RunFolder(tmp_path).status()["step"] == 6
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_sigterm_after_the_last_update_is_obeyed(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    class Signals(Tracker):
+        def log(self, record: Any, step: int) -> None:
+            if step == 20 and "validation/loss" in record:
+                send_sigterm()
+
+    trackers = [Jsonl(tmp_path / "train.jsonl"), Signals()]
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        new_process(tmp_path, trackers=trackers).fit()
+    status = RunFolder(tmp_path).status()
+    assert (status["state"], status["step"]) == ("running", 20)
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_an_evaluation_that_is_made_again_is_recorded_once(
+    tmp_path: Path, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        new_process(tmp_path, evaluate=after(2, evaluate, send_sigterm)).fit()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", after(1, Trainer._save, kill))
+        with pytest.raises(Killed):
+            new_process(tmp_path).fit()
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+
+
+def test_a_best_state_newer_than_the_checkpoint_is_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two; where the way there is not repeated to the bit, as on some GPUs."""
+
+    def scripted(*values: float) -> Callable[..., Any]:
+        script = iter(values)
+        return lambda *_: {"accuracy": next(script)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", after(2, Trainer._save, kill))
+        with pytest.raises(Killed):
+            new_process(tmp_path, evaluate=scripted(0.5, 0.7)).fit()
+    stored = load_checkpoint(tmp_path / BEST).tensors
+    trainer = new_process(tmp_path, evaluate=scripted(0.4, 0.4, 0.4))
+    result = trainer.fit()
+    assert (result.best_step, result.best) == (12, {"accuracy": 0.7})
+    found = dict(trainer.model.named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+
+
+def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    script = iter((0.5, 0.7))
+    with pytest.raises(Killed):
+        loss_fn = after(30, noisy_loss_fn, kill)
+        new_process(tmp_path, evaluate=lambda *_: {"accuracy": next(script)}, loss_fn=loss_fn).fit()
+    best = load_checkpoint(tmp_path / BEST)
+    older = replace(best, state={**best.state, "step": 6})
+    save_checkpoint(tmp_path / BEST, older, keep_previous=False)
+    with pytest.raises(DamagedCheckpoint, match=r"best is of step 6, the best was step 12; start"):
+        new_process(tmp_path).fit()
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_process(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    command = [sys.executable, tiny_training.__file__, str(tmp_path)]
+    paths = os.pathsep.join(filter(None, sys.path))
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(15):
+            assert process.stdout.readline() == "batch\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Interrupted: stopped by SIGTERM" in errors
+    assert RunFolder(tmp_path).status()["step"] >= 8
+    trainer = new_process(tmp_path)
+    result = trainer.fit()
+    assert result.step == uninterrupted["result"][0]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+    tmp_path: Path, uninterrupted: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        new_process(tmp_path, loss_fn=after(30, noisy_loss_fn, kill)).fit()
+    tensors = tmp_path / LAST / "tensors.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[-1] ^= 1
+    tensors.write_bytes(content)
+    trainer = new_process(tmp_path)
+    assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
+    assert f"{tensors} is damaged" in caplog.text

@@ -1,0 +1,145 @@
+"""Jobs over two processes that end before their time, and a command that runs one by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tiny_training import loss_fn, make_trainer
+from torch import Tensor, nn
+
+from unipeft_run.config import compose, run_folder
+from unipeft_run.errors import UserError
+from unipeft_run.runs import checkpoint
+from unipeft_run.runs.folder import RunFolder
+from unipeft_run.runs.lock import RunLock
+from unipeft_run.runs.outcome import Outcome, attempt, exit_code
+from unipeft_run.sweeps.launch import in_several
+from unipeft_run.training import stored
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import from_lead, totals
+
+
+def config_of(output: Path) -> DictConfig:
+    """A run that could be, over two processes."""
+    return compose(["task=sst2", "method=mam", "processes=2", f"output={output}"], "train")
+
+
+def begun(cfg: DictConfig, held: ExitStack) -> RunFolder:
+    """The run folder, held by the leading process; `pid0` and `pid1` in it say who is there."""
+    path = run_folder(cfg)
+    folder = RunFolder(path, writes=processes.leads())
+    if processes.leads():
+        held.enter_context(RunLock(path))
+    folder.write_text("config.yaml", "seed: 42\n")
+    folder.mark("running", step=3)
+    from_lead(None)
+    (path / f"pid{processes.rank()}").write_text(str(os.getpid()))
+    return folder
+
+
+def together(end: Callable[[DictConfig], None]) -> Callable[[DictConfig], Outcome]:
+    """Both begin, one does what ends it, and the other waits for it as in an update."""
+
+    def run(cfg: DictConfig) -> dict[str, Any]:
+        with ExitStack() as held:
+            folder = begun(cfg, held)
+            try:
+                if processes.rank() == 1:
+                    end(cfg)
+                totals([1.0], torch.device("cpu"))
+            except Exception as problem:
+                folder.mark("failed", error=str(problem))
+                raise
+        return {"state": "done"}
+
+    return lambda cfg: attempt(lambda: run(cfg))
+
+
+def memory_of_one(cfg: DictConfig) -> Outcome:
+    def end(cfg: DictConfig) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return together(end)(cfg)
+
+
+def killed(cfg: DictConfig) -> Outcome:
+    return together(lambda cfg: os.kill(os.getpid(), signal.SIGKILL))(cfg)
+
+
+def killed_once(cfg: DictConfig) -> Outcome:
+    def end(cfg: DictConfig) -> None:
+        mark = Path(cfg.output) / f"killed{cfg.seed}"
+        if cfg.seed == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return together(end)(cfg)
+
+
+def in_a_grid(cfg: DictConfig) -> Outcome:
+    return in_several(cfg, killed_once)
+
+
+def exits(cfg: DictConfig) -> Outcome:
+    return together(lambda cfg: sys.exit(7))(cfg)
+
+
+def interrupted_alone(cfg: DictConfig) -> Outcome:
+    """Where nobody takes signals, as before training and after it."""
+    return together(lambda cfg: os.kill(os.getpid(), signal.SIGINT))(cfg)
+
+
+def refused(cfg: DictConfig) -> Outcome:
+    def refuse() -> dict[str, Any]:
+        raise UserError("there is no such file; see task.path")
+
+    return attempt(refuse)
+
+
+def trains(cfg: DictConfig) -> Outcome:
+    """A slow training, whose checkpoint takes two seconds to write."""
+    store = checkpoint.save_checkpoint
+
+    def slowly(path: Path, *given: Any, **named: Any) -> None:
+        (path.parents[1] / "saving").touch()
+        time.sleep(2)
+        store(path, *given, **named)
+
+    def slow_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        time.sleep(0.2)
+        return loss_fn(model, batch)
+
+    def run() -> dict[str, Any]:
+        with ExitStack() as held:
+            folder = begun(cfg, held)
+            given = {"max_steps": 500, "eval_every": 500, "trackers": [], "folder": folder}
+            make_trainer(folder.path, loss_fn=slow_loss, **given).fit()
+        return {"state": "done"}
+
+    stored.save_checkpoint = slowly  # type: ignore[attr-defined]
+    return attempt(run)
+
+
+def main() -> int:
+    """Run the job that is named first in the folder named second; the outcome as JSON."""
+    try:
+        outcome = in_several(config_of(Path(sys.argv[2])), globals()[sys.argv[1]])
+    except KeyboardInterrupt as stop:
+        print(stop, file=sys.stderr)
+        return 128 + getattr(stop, "signum", 0)
+    print(json.dumps(outcome))
+    return exit_code([outcome])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What several processes do: the runs of `CASES`, one after the other, under torchrun."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from tiny_recipe import words
+
+from unipeft_run import cli
+from unipeft_run.training.distributed import processes
+from unipeft_run.training.interrupts import Interrupts
+
+DDP = {
+    "mam": ("xsum", "method=mam"),
+    "prefix": ("wmt16_en_ro", "method=prefix"),
+    "lora": ("mnli", "method=lora_attn", "attn.form.input_dropout=0.0"),
+    "bitfit": ("sst2", "method=bitfit", "head=trained"),
+}
+FSDP = {
+    "shards": ("xsum", "method=mam", "parallel=fsdp"),
+    "full": ("xsum", "method=full", "recipe.warmup_steps=0", "parallel=fsdp"),
+    "encoder": ("sst2", "method=houlsby", "parallel=fsdp"),
+}
+CASES = {**DDP, **FSDP}
+
+
+def words_of(case: str, inputs: Path, output: Path) -> list[str]:
+    """Its command line; a large epsilon keeps Adam from blowing up rounding."""
+    task, *more = CASES[case]
+    still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
+    return words(task, inputs, *more, *still)
+
+
+def run(case: str, inputs: Path, output: Path) -> int:
+    """The exit code of one run."""
+    return call(words_of(case, inputs, output))
+
+
+def call(given: list[str]) -> int:
+    """The exit code of unipeft-train."""
+    command = cli.Command("train", cli.train_job, cli.check_train, str, str)
+    return cli.main(command, given)
+
+
+def with_dropout(inputs: Path, output: Path) -> int:
+    """A run in which every process draws a dropout of its own."""
+    drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
+    return call(words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
+
+
+def stopped_and_resumed(inputs: Path, output: Path) -> int:
+    """The same, stopped after its second update."""
+    calls, check = [], Interrupts.check
+
+    def stop_at_the_second(self: Interrupts, device: torch.device) -> None:
+        calls.append(device)
+        if len(calls) == 2 and processes.rank() == 1:  # one process gets a signal, all stop
+            self._received = signal.SIGTERM
+        check(self, device)
+
+    Interrupts.check = stop_at_the_second  # type: ignore[method-assign]
+    assert with_dropout(inputs, output) == 128 + signal.SIGTERM
+    Interrupts.check = check  # type: ignore[method-assign]
+    assert len(calls) == 2
+    return with_dropout(inputs, output)
+
+
+if __name__ == "__main__":
+    inputs, output = map(Path, sys.argv[1:])
+    codes = [run(case, inputs, output) for case in CASES]
+    codes.append(with_dropout(inputs, output / "uninterrupted"))
+    codes.append(stopped_and_resumed(inputs, output / "resumed"))
+    sys.exit(max(codes))

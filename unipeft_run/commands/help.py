@@ -1,0 +1,58 @@
+"""What --help prints. Short: Hydra's own is a page that hides the words a user needs."""
+
+from __future__ import annotations
+
+import textwrap
+
+from unipeft_run.config.messages import options
+from unipeft_run.config.schema import AXES, SLOTS
+
+EXAMPLES = """\
+  unipeft-train task=sst2 method=mam scale=mini                     minutes on a laptop's CPU
+  unipeft-train task=xsum method=mam                                the paper's run
+  unipeft-train task=xsum method=mam composition@ffn=add ffn.bottleneck=200 seed=2
+  unipeft-train -m task=sst2 method=mam,lora_attn,bitfit seed=1,2 scale=mini
+  unipeft-train task=mnli method=mam --cfg job                      print the configuration"""
+
+EVALUATE_HELP = """\
+usage: unipeft-eval run=DIR [split=test] [key=value ...]
+  Evaluate the stored delta of a run folder.
+
+  run=outputs/sst2/mam/ab12cd34   the run folder
+  split=test                      or validation
+  allow=[prefix]                  trust classes from elsewhere that the run names
+
+  unipeft-eval -m run=DIR,DIR     several, with a table"""
+
+
+def train_help() -> str:
+    """Usage, the groups with their options, examples."""
+    words = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
+    words += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
+    words += [(f"{axis}@SLOT=", axis) for axis in AXES]
+    words += [("-m experiment=", "experiment")]
+    lines = [_entry(word, options(group)) for word, group in words]
+    return "\n".join(
+        [
+            "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
+            "  Train one point of the design space  h <- composition(h, form(insertion(x, h)))",
+            "  and test it. Every key of --cfg job can be set; -m runs the grid of comma lists.",
+            "",
+            *lines,
+            f"  SLOT: {', '.join(SLOTS)}; its numbers: ffn.bottleneck=, ffn.scale=, ...",
+            "",
+            "often set: seed= limit.train= recipe.max_steps= optim.lr= precision= task.path=",
+            "           backbone.path= output= force=true tracking.wandb.mode=offline",
+            "",
+            "examples:",
+            EXAMPLES,
+            "",
+            "exit: 0 done, 1 a run failed, 2 the configuration is wrong; --hydra-help: all flags",
+        ]
+    )
+
+
+def _entry(word: str, names: list[str]) -> str:
+    return textwrap.fill(
+        ", ".join(names), 100, initial_indent=f"  {word:<21}", subsequent_indent=" " * 23
+    )

@@ -1,0 +1,1 @@
+"""Data: tasks, their encoded splits and batches. Knows no model."""

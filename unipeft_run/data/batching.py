@@ -1,0 +1,261 @@
+"""Batches: which examples go together, in which order, and how they become tensors.
+
+Shapes: B examples, S source and T target tokens, both rounded up to a multiple.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from unipeft_run.data.encoding import lengths
+from unipeft_run.errors import UserError
+from unipeft_run.training.distributed import processes
+
+IGNORED = -100  # label of a padded position
+Batches = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads rows to a batch that a model takes by `**`.
+
+    `input_ids`, `attention_mask` [B, S]; for text `labels`, `decoder_input_ids` [B, T], else
+    `labels` [B]. `decoder_start`: the id that starts every target (BART), "rotate": the target's
+    own last token, the language code, does (mBART), None: no decoder. Lengths are multiples of
+    `multiple`: few shapes are faster.
+    """
+
+    pad_token_id: int
+    decoder_start: int | Literal["rotate"] | None = None
+    multiple: int = 8
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        sources = [row["input_ids"] for row in rows]
+        input_ids = self._pad(sources, self.pad_token_id)
+        counts = torch.tensor([len(ids) for ids in sources])
+        mask = torch.arange(input_ids.size(1)) < counts[:, None]
+        batch = {"input_ids": input_ids, "attention_mask": mask.long()}
+        targets = [row["labels"] for row in rows]
+        if self.decoder_start is None:
+            return {**batch, "labels": torch.tensor(targets)}
+        labels = self._pad(targets, IGNORED)
+        decoder_input_ids = shift_right(labels, self.decoder_start, self.pad_token_id)
+        return {**batch, "labels": labels, "decoder_input_ids": decoder_input_ids}
+
+    def _pad(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
+        width = int(round_up(max(len(row) for row in rows), self.multiple))
+        padded = torch.full((len(rows), width), value)
+        for line, row in zip(padded, rows, strict=True):
+            line[: len(row)] = torch.tensor(row)
+        return padded
+
+
+def shift_right(labels: Tensor, start: int | Literal["rotate"], pad_token_id: int) -> Tensor:
+    """Decoder inputs [B, T] of `labels` [B, T]: one to the right, `start` first.
+
+    "rotate" starts a row with its last token that is no padding (mBART: the language code). As
+    in transformers, that token also stays where it was; its label there is ignored.
+    """
+    tokens = labels.masked_fill(labels == IGNORED, pad_token_id)
+    shifted = tokens.roll(1, dims=1)
+    if start == "rotate":
+        last = (labels != IGNORED).sum(dim=1, keepdim=True) - 1
+        shifted[:, :1] = tokens.gather(1, last)
+    else:
+        shifted[:, 0] = start
+    return shifted
+
+
+def round_up(length: Any, multiple: int) -> Any:
+    """The next multiple of `multiple`, of a number or an array of numbers."""
+    return -(-length // multiple) * multiple
+
+
+class Plan(ABC):
+    """The batches of an epoch, decided by the seed and the number of the epoch alone."""
+
+    @abstractmethod
+    def __call__(self, epoch: int) -> Batches: ...
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bucketed(Plan):
+    """`batch_size` examples of like length a batch, every example once an epoch.
+
+    Examples are shuffled, sorted inside pools of `pool` batches, and the batches are shuffled:
+    who meets whom changes with the epoch. `by`: lengths [N, K], the last column counts first.
+    """
+
+    by: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    pool: int = 50
+
+    def __call__(self, epoch: int) -> Batches:
+        random = np.random.default_rng([self.seed, epoch])
+        order, size = random.permutation(len(self.by)), self.batch_size * self.pool
+        batches: Batches = []
+        for start in range(0, len(order), size):
+            pool = order[start : start + size]
+            pool = pool[np.lexsort(self.by[pool].T)]
+            batches += [
+                pool[i : i + self.batch_size].tolist() for i in range(0, len(pool), self.batch_size)
+            ]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return -(-len(self.by) // self.batch_size)
+
+
+class TokenBudget(Plan):
+    """Batches of about `max_tokens` padded tokens, counted by the longer side.
+
+    The rule of the reference (fairseq's batch_by_size over examples sorted by source length,
+    longest first; sizes above `size_multiple` are multiples of it). As there, what is over such a
+    multiple opens the next batch unchecked: beside a target far longer than its source, that one
+    can be over `max_tokens`. Batches stay the same and change their order every epoch; the very
+    first one is the largest, so that a lack of memory shows at once. `by`: lengths [N, 2] of
+    target and source.
+
+    Raises UserError where an example alone is over the budget.
+    """
+
+    def __init__(
+        self, by: NDArray[np.int64], max_tokens: int, seed: int, size_multiple: int = 64
+    ) -> None:
+        longest = by.max(axis=1)
+        if longest.max() > max_tokens:
+            raise UserError(
+                f"recipe.max_tokens={max_tokens} is less than the longest example, "
+                f"{longest.max()} tokens"
+            )
+        order = np.argsort(-by[:, -1], kind="stable")
+        self.batches = _pack(order.tolist(), longest, max_tokens, size_multiple)
+        sizes = [len(batch) * longest[batch].max() for batch in self.batches]
+        self.largest, self.seed = int(np.argmax(sizes)), seed
+
+    def __call__(self, epoch: int) -> Batches:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.batches)).tolist()
+        if epoch == 0:
+            order.remove(self.largest)
+            order.insert(0, self.largest)
+        return [self.batches[i] for i in order]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _pack(order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: int) -> Batches:
+    batches: Batches = []
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, int(size[index]))
+        if batch and (len(batch) + 1) * longest > max_tokens:
+            full = len(batch) // multiple * multiple or len(batch)
+            batches.append(batch[:full])
+            batch = batch[full:]  # what is over a multiple of the size opens the next batch
+            longest = max(int(size[i]) for i in [*batch, index])
+        batch.append(index)
+    return [*batches, batch] if batch else batches
+
+
+class BatchSampler(Sampler[list[int]]):
+    """The batches of `plan` from the current position to the end of the current epoch.
+
+    Iterating counts the batches handed out and goes on to the next epoch at the end. A loader may
+    fetch ahead of what is trained on, so a trainer that resumes keeps its own count and gives it
+    to `load_state_dict`. There is no `set_epoch`: accelerate would call it with a count that
+    starts at 0 when a run resumes. With several processes each gets its share of every batch.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.epoch, self.position = plan, 0, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.plan(self.epoch)[self.position :]:
+            self.position += 1
+            yield shared(batch, processes.rank(), processes.count())
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def shared(batch: list[int], rank: int, count: int) -> list[int]:
+    """The part of `batch` that is process `rank`'s of `count`, like the others' in its lengths.
+
+    A batch with less than one example for each is everybody's: the mean over them is the same.
+    """
+    return batch[rank::count] if len(batch) >= count else batch
+
+
+def train_loader(
+    encoded: Dataset,
+    collator: Collator,
+    *,
+    seed: int,
+    batch_size: int | None = None,
+    max_tokens: int | None = None,
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches of `batch_size` examples or of about `max_tokens` padded tokens.
+
+    Raises ValueError unless exactly one of the two is given.
+    """
+    if (batch_size is None) == (max_tokens is None):
+        raise ValueError("one of recipe.batch_size and recipe.max_tokens is needed, and only one")
+    by = _sides(encoded)
+    plan: Plan
+    if max_tokens is not None:
+        plan = TokenBudget(by, max_tokens, seed)
+    else:
+        assert batch_size is not None
+        plan = Bucketed(by, batch_size, seed)
+    # a generator of its own: a new iterator draws from the global one, and would change dropout
+    return DataLoader(
+        encoded,
+        batch_sampler=BatchSampler(plan),
+        collate_fn=collator,
+        generator=torch.Generator(),
+    )
+
+
+def _sides(encoded: Dataset) -> NDArray[np.int64]:
+    """Lengths [N, 2] of target and source, or [N, 1] where the target is a class."""
+    text = hasattr(encoded.features["labels"], "feature")
+    columns = ["labels", "input_ids"] if text else ["input_ids"]
+    return np.stack([lengths(encoded, column) for column in columns], axis=1)
+
+
+def padding_of(loader: DataLoader[Any]) -> float:
+    """The share, 0 to 1, of padding in the first epoch of a `train_loader`."""
+    sampler, collator = loader.batch_sampler, loader.collate_fn
+    assert isinstance(sampler, BatchSampler) and isinstance(collator, Collator)
+    return padding_waste(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
+
+
+def padding_waste(encoded: Dataset, batches: Batches, multiple: int) -> float:
+    """The share, 0 to 1, of padding among all positions of `batches`, source and target."""
+    by = _sides(encoded)
+    width = [len(batch) * round_up(by[batch].max(axis=0), multiple).sum() for batch in batches]
+    return 1.0 - float(sum(by[batch].sum() for batch in batches) / sum(width))

@@ -1,0 +1,53 @@
+"""MNLI: does the premise entail the hypothesis? (GLUE; Williams et al., 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unipeft_run.data.tasks.base import Beside, ClassificationTask, Splits
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.naive_bayes import NaiveBayes
+
+
+@dataclass(kw_only=True)
+class MNLI(ClassificationTask):
+    """Inference between two sentences.
+
+    GLUE hides its test labels: test is the matched development set there, as in the paper. Beside
+    the accuracy on all of it stand those on its first 1,600 examples (all that the paper's code
+    evaluates) and on the mismatched set. A folder may hold validation_mismatched too.
+    """
+
+    premise_column: str = "premise"
+    hypothesis_column: str = "hypothesis"
+    id_column: str = "idx"
+    selection: str = "accuracy"
+
+    label_names: ClassVar[tuple[str, ...]] = ("entailment", "neutral", "contradiction")
+    optional_splits: ClassVar[tuple[str, ...]] = ("validation_mismatched",)
+    hub_splits: ClassVar[Mapping[str, str]] = {
+        "validation": "validation_matched",
+        "test": "validation_matched",
+    }
+    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {
+        "test": {
+            "first_1600": Beside("test", 1600),
+            "mismatched": Beside("validation_mismatched"),
+        }
+    }
+
+    @property
+    def columns(self) -> Columns:
+        text = self.premise_column, self.hypothesis_column
+        return Columns(text, self.label_column, self.label_names, self.id_column)
+
+    @property
+    def baseline_name(self) -> str:
+        return "naive Bayes on the hypothesis alone"
+
+    def baseline(self, splits: Splits) -> list[int]:
+        train, column = splits["train"], self.hypothesis_column
+        model = NaiveBayes(train[column], self.references(train), len(self.label_names))
+        return [model.predict(text) for text in splits["test"][column]]

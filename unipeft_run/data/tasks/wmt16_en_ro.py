@@ -1,0 +1,52 @@
+"""WMT 2016, English to Romanian."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unipeft_run.data.tasks.base import SequenceTask, Splits
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.evaluation.metrics import Scores, bleu
+
+
+@dataclass(kw_only=True)
+class WMT16EnRo(SequenceTask):
+    """Translation. `column` holds one text per language; the codes are mBART's."""
+
+    column: str = "translation"
+    source_language: str = "en"
+    target_language: str = "ro"
+    source_code: str = "en_XX"
+    target_code: str = "ro_RO"
+    selection: str = "loss"
+
+    primary: ClassVar[str] = "bleu_paper"
+
+    @property
+    def columns(self) -> Columns:
+        return Columns((self.source, self.target))
+
+    @property
+    def source(self) -> str:
+        return f"{self.column}.{self.source_language}"
+
+    @property
+    def target(self) -> str:
+        return f"{self.column}.{self.target_language}"
+
+    @property
+    def language_codes(self) -> tuple[str, str]:
+        return self.source_code, self.target_code
+
+    @property
+    def baseline_name(self) -> str:
+        return "the source, copied"
+
+    def baseline(self, splits: Splits) -> list[str]:
+        return list(splits["test"][self.source])
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
+        """BLEU in sacreBLEU's and in the paper's protocol, and chrF."""
+        return bleu(predictions, references)

@@ -1,0 +1,60 @@
+"""XSum: an article to its one-sentence summary (Narayan et al., 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unipeft_run.data.tasks.base import SequenceTask, Splits
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.evaluation.metrics import Scores, rouge, split_sentences
+
+
+@dataclass(kw_only=True)
+class XSum(SequenceTask):
+    """Summarisation in one sentence.
+
+    `lead_words`: the trivial baseline is the document's first so many words; None: its first
+    sentence.
+    """
+
+    source_column: str = "document"
+    target_column: str = "summary"
+    id_column: str = "id"
+    lead_words: int | None = None
+    selection: str = "rouge2"
+
+    primary: ClassVar[str] = "rouge2"
+
+    @property
+    def columns(self) -> Columns:
+        return Columns((self.source_column, self.target_column), identifier=self.id_column)
+
+    @property
+    def source(self) -> str:
+        return self.source_column
+
+    @property
+    def target(self) -> str:
+        return self.target_column
+
+    @property
+    def language_codes(self) -> tuple[str, str]:
+        return "en_XX", "en_XX"
+
+    @property
+    def baseline_name(self) -> str:
+        return "first sentence" if self.lead_words is None else f"first {self.lead_words} words"
+
+    def baseline(self, splits: Splits) -> list[str]:
+        return [self._lead(text) for text in splits["test"][self.source_column]]
+
+    def _lead(self, text: str) -> str:
+        if self.lead_words is None:
+            return split_sentences(text)[0]
+        return " ".join(text.split()[: self.lead_words])
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
+        """ROUGE-1, -2, -L and -Lsum, in percent."""
+        return rouge(predictions, references)

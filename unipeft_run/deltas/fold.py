@@ -1,0 +1,208 @@
+"""Fold deltas into the backbone, where that changes no result: an inference model."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from unipeft_run.backbones.base import Backbone
+from unipeft_run.backbones.sites import table_of
+from unipeft_run.deltas.attach import deltas, detach, place
+from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
+from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.bottleneck import Bottleneck
+from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.forms.vectors import Vectors
+from unipeft_run.deltas.insertions import parallel, sequential
+from unipeft_run.deltas.site import Site, Tap
+from unipeft_run.errors import UserError
+
+FEED_FORWARD = ("ffn", "ffn.normed")  # sites at a whole feed-forward
+# of the largest logit, or of 1: how far the folded logits may be from the others
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """A copy of `model` for inference, its deltas merged into the weights; `model` stays as it is.
+
+    Linear changes of a weight (LoRA) are added to it. The parallel feed-forward adapter becomes
+    columns of the feed-forward, with an activation of their own. A prefix or multi-head parallel
+    adapter changes attention, not a weight: it stays a delta, without its MLP. What only
+    unfreezes (BitFit, full fine-tuning) is in the weights already.
+
+    The logits of both models are compared on a random batch, in the model's own precision.
+
+    Raises UserError for what cannot be folded exactly, with the reason, and where rounding to the
+    precision of the weights moves the logits.
+    """
+    folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
+    table, changes = table_of(folded.config), list(deltas(folded))
+    _refuse(changes, table)
+    with torch.no_grad():
+        batch = probe(folded, table)
+        expected = folded(**batch).logits
+        detach(folded)
+        kept = [(path, delta) for path, delta in changes if isinstance(delta.form, Memory)]
+        merged = [delta for _, delta in changes if not isinstance(delta.form, Memory)]
+        for delta in (d for d in merged if host(d, table)):
+            _add(folded.get_submodule(host(delta, table)), delta)
+        for delta in (d for d in merged if not host(d, table)):
+            _widen(folded, table, delta)
+        for _, delta in kept:
+            _forget_mlp(delta.form)
+        place(folded, kept)
+        _compare(folded(**batch).logits, expected)
+    return folded  # type: ignore[no-any-return]
+
+
+class SplitActivation(nn.Module):
+    """`first` on the first `width` columns, `second` on the rest: [..., width + r]."""
+
+    def __init__(self, width: int, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.width, self.first, self.second = width, first, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x[..., : self.width], x[..., self.width :]
+        return torch.cat([self.first(first), self.second(second)], dim=-1)
+
+
+def _refuse(changes: Sequence[tuple[str, Delta]], table: Backbone) -> None:
+    reasons: dict[str, int] = {}
+    for path, delta in changes:
+        if reason := obstacle(delta, table):
+            line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
+            reasons[line] = reasons.get(line, 0) + 1
+    if reasons:
+        lines = [f"cannot fold {line} ({count} sites)" for line, count in reasons.items()]
+        raise UserError("\n".join(lines))
+
+
+def obstacle(delta: Delta, table: Backbone) -> str | None:
+    """Why this delta cannot be folded; None if it can."""
+    form, composition = delta.form, delta.composition
+    if isinstance(form, Memory):
+        return None
+    if isinstance(form, Vectors):
+        return "a prompt lengthens the input, which no weight of the backbone does"
+    if not isinstance(form, Bottleneck) or not isinstance(composition, Add | Scaled | LearnedScale):
+        return f"there is no rule for {type(form).__name__} with {type(composition).__name__}"
+    if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):
+        return "a LayerNorm of its own is no linear map"
+    if host(delta, table):
+        return None
+    if delta.insertion is sequential:
+        return "it reads what the sub-layer puts out, and no two weights have it between them"
+    if delta.site.representation not in FEED_FORWARD:
+        return "it reads and writes at the two ends of more than one weight"
+    if delta.site.read != _below(delta.site, table, "ffn.up", 0):
+        return "it reads the stream in front of a LayerNorm that the feed-forward reads behind"
+    return None
+
+
+def host(delta: Delta, table: Backbone) -> str:
+    """The path of the Linear to which the change can be added; empty if there is none."""
+    site, form = delta.site, delta.form
+    if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
+        return ""
+    if delta.insertion is parallel and site.read.path == site.write.path:
+        return site.write.path
+    if delta.insertion is sequential and site.representation in FEED_FORWARD:
+        return _below(site, table, "ffn.down", 1).path
+    return site.write.path if delta.insertion is sequential else ""
+
+
+def _below(site: Site, table: Backbone, name: str, end: int) -> Tap:
+    """The tap for x (end 0) or for h (end 1) of the site `name` of the feed-forward at `site`."""
+    up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
+    layer = site.read.path.removesuffix(up).rstrip(".")
+    return Tap.parse(table.ffn[name].split(" -> ")[end], layer)
+
+
+def _scale(delta: Delta) -> Any:
+    return getattr(delta.composition, "scale", 1.0)
+
+
+def _add(linear: Any, delta: Delta) -> None:
+    """Add s W_down W_up: to the weight beside which it stands, or behind it as a product."""
+    form: Any = delta.form
+    scale, wide = _scale(delta), torch.float64
+    change = scale * (form.up.weight.to(wide) @ form.down.weight.to(wide))
+    weight = linear.weight.to(wide)
+    bias = torch.zeros(weight.size(0)) if linear.bias is None else linear.bias
+    moved = bias.to(weight)
+    if delta.insertion is sequential:
+        weight, moved = weight + change @ weight, moved + change @ moved
+    else:
+        weight = weight + change
+    if form.down.bias is not None:
+        moved = moved + scale * (form.up.weight.to(wide) @ form.down.bias.to(wide))
+        moved = moved + scale * form.up.bias.to(wide)
+    linear.weight.copy_(weight)
+    if linear.bias is not None or form.down.bias is not None:
+        linear.bias = nn.Parameter(moved.to(linear.weight), requires_grad=False)
+
+
+def _widen(model: nn.Module, table: Backbone, delta: Delta) -> None:
+    """Make the adapter r more columns of the feed-forward beside which it stands."""
+    form: Any = delta.form
+    up, down = (_below(delta.site, table, name, 1).path for name in ("ffn.up", "ffn.down"))
+    layer = up.removesuffix(Tap.parse(table.ffn["ffn.up"].split(" -> ")[1]).path)
+    first: Any = model.get_submodule(up)
+    second: Any = model.get_submodule(down)
+    scale, activation = _scale(delta), model.get_submodule(layer + table.activation)
+    split = SplitActivation(first.out_features, activation, form.activation)
+    biases = [_bias(first), _bias(form.down)]
+    outer = [second.weight, scale * form.up.weight]
+    model.set_submodule(up, _linear(torch.cat([first.weight, form.down.weight]), torch.cat(biases)))
+    model.set_submodule(
+        down, _linear(torch.cat(outer, dim=1), _bias(second) + scale * _bias(form.up))
+    )
+    model.set_submodule(layer + table.activation, split)
+
+
+def _bias(linear: nn.Linear) -> torch.Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    out, into = weight.shape
+    linear = nn.Linear(into, out, device="meta").requires_grad_(False).eval()
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
+def _forget_mlp(form: Any) -> None:
+    """Keep P_k and P_v; drop what they were computed from."""
+    keys, values = (part.clone() for part in form.memory())
+    for name in ("trunk", "head"):
+        if hasattr(form, name):
+            delattr(form, name)
+    form.keys = nn.Parameter(keys, requires_grad=False)
+    form.values = nn.Parameter(values, requires_grad=False)
+
+
+def probe(model: Any, table: Backbone) -> dict[str, torch.Tensor]:
+    """A random batch of two texts, one of them padded."""
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
+    ids[ids == config.pad_token_id] += 1
+    mask = torch.ones_like(ids)
+    ids[1, 6:], mask[1, 6:] = config.pad_token_id, 0
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if "decoder" in table.stacks:
+        batch["decoder_input_ids"] = ids[:, :5]
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def _compare(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    size = max(1.0, float(expected.abs().max()))
+    error, allowed = float((ours - expected).abs().max()) / size, TOLERANCE[expected.dtype]
+    if not error <= allowed:
+        raise UserError(
+            f"folding in {expected.dtype} moves the logits by {error:.1e} of the largest, more than"
+            f" {allowed:g}; fold in float32 and cast the result"
+        )

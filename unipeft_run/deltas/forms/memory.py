@@ -1,0 +1,112 @@
+"""Memory: the prefix (Eqs. 5, 7-10) and the multi-head parallel adapter.
+
+Shape legend: B batch, H heads, T queries, L prefix length, D width, C = D / H.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unipeft_run.deltas.forms.base import Form
+from unipeft_run.deltas.site import Site
+
+Query = Literal["reference", "scaled", "unscaled", "normed", "normed_unscaled"]
+
+
+class Trunk(nn.Module):
+    """tanh(E W + b): what all layers of one attention type share of the prefix MLP, [L, M].
+
+    Defaults of PyTorch's initialisers, as in the official prefix generator (reference 5.1).
+    """
+
+    def __init__(self, length: int, width: int, mlp_width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(length, width))
+        self.hidden = nn.Linear(width, mlp_width)
+
+    def forward(self) -> torch.Tensor:
+        return torch.tanh(self.hidden(self.embedding))
+
+
+class Memory(Form):
+    """dh = act(q P_k^T) P_v per head; q is [B, H, T, C], P_k and P_v are [L, D], split by head.
+
+    He et al. 2022, Eqs. 7-10: `softmax` is the prefix, `relu` the multi-head parallel adapter.
+
+    Args:
+        site: gives D, H, the attention dropout and what all layers share.
+        length: L, the paper's l; it plays the part of the bottleneck r.
+        activation: over the L slots: `softmax` or `relu`.
+        query: what q is. `scaled`: the head's query times C^-0.5; `normed`: the query of LN(x),
+            LN trained, W_q frozen; `unscaled` and `normed_unscaled` leave the factor out;
+            `reference`: what the official code does in this family and with this activation.
+        mlp_width: width M of the reparametrising MLP of prefix tuning; None trains P directly.
+        dropout: rate on the MLP's output (official `prefix_dropout`).
+    """
+
+    folded: ClassVar[Mapping[str, Any]] = {"mlp_width": None}
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        length: int,
+        activation: Literal["softmax", "relu"] = "softmax",
+        query: Query = "reference",
+        mlp_width: int | None = 800,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.query = site.reference_query[activation] if query == "reference" else query
+        self.activation = activation
+        self.num_heads = site.num_heads
+        self.attention_dropout = nn.Dropout(site.dropout["attention"])
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(site.width_in) if "normed" in self.query else None
+        width = site.width_out
+        if mlp_width is None:
+            self.keys = nn.Parameter(torch.empty(length, width).normal_(std=0.02))
+            self.values = nn.Parameter(torch.empty(length, width).normal_(std=0.02))
+        else:
+            self.trunk: Trunk = site.share("trunk", lambda: Trunk(length, width, mlp_width))
+            self.head = nn.Linear(mlp_width, 2 * width)  # keys, then values: slots 2i and 2i + 1
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether the prefix weighs its slots just as the head weighs its keys.
+
+        Then the gate of Eq. 7 is the joint softmax over [P_k; K], and nothing but a concatenation.
+        """
+        return self.activation == "softmax" and self.query == "scaled"
+
+    def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """P_k and P_v, each [L, D]."""
+        if "keys" in self._parameters:
+            return self.keys, self.values
+        keys, values = self.dropout(self.head(self.trunk())).chunk(2, dim=-1)
+        return keys, values
+
+    def heads(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """P_k and P_v by head, each [H, L, C]; head h takes columns hC..(h+1)C."""
+        keys, values = (
+            p.view(p.size(0), self.num_heads, -1).transpose(0, 1) for p in self.memory()
+        )
+        return keys, values
+
+    def logits(self, q: torch.Tensor) -> torch.Tensor:
+        """q P_k^T: [B, H, T, L]."""
+        return q @ self.heads()[0].transpose(-1, -2)
+
+    def forward(self, q: torch.Tensor) -> torch.Tensor:
+        keys, values = self.heads()
+        logits = q @ keys.transpose(-1, -2)
+        weights = F.softmax(logits, dim=-1) if self.activation == "softmax" else F.relu(logits)
+        return self.attention_dropout(weights) @ values
+
+    def stored(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from zip(("keys", "values"), self.memory(), strict=True)
+        if self.norm is not None:
+            yield from self.norm.named_parameters(prefix="norm")

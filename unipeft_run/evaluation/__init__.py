@@ -1,0 +1,1 @@
+"""Evaluation: predictions of a trained model and their scores."""

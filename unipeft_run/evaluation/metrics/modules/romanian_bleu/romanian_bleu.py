@@ -1,0 +1,25 @@
+"""BLEU by sacreBLEU and in the paper's Romanian protocol, and chrF, as an `evaluate` module."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from unipeft_run.evaluation.metrics import bleu
+
+
+class RomanianBleu(evaluate.Metric):  # type: ignore[misc]
+    """One prediction and one reference an example."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = {name: datasets.Value("string") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Papineni et al. (2002), BLEU; Post (2018), sacreBLEU",
+            inputs_description="One prediction and one reference an example.",
+            features=datasets.Features(features),
+        )
+
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, Any]:
+        scores = bleu(predictions, references)
+        return {**scores.metrics, "signatures": scores.signatures}

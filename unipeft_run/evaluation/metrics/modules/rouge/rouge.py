@@ -1,0 +1,25 @@
+"""ROUGE-1, -2, -L and -Lsum in percent, as an `evaluate` module."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from unipeft_run.evaluation.metrics import rouge
+
+
+class Rouge(evaluate.Metric):  # type: ignore[misc]
+    """One prediction and one reference an example."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = {name: datasets.Value("string") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Lin (2004), ROUGE",
+            inputs_description="One prediction and one reference an example.",
+            features=datasets.Features(features),
+        )
+
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, Any]:
+        scores = rouge(predictions, references)
+        return {**scores.metrics, "signatures": scores.signatures}

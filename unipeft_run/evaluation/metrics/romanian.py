@@ -1,0 +1,32 @@
+"""The Romanian post-processing of the paper's code, exps/romanian_postprocess.sh."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from unipeft_run.evaluation.metrics import moses
+
+# normalise-romanian.py and remove-diacritics.py of wmt16-scripts: cedilla to comma below, then
+# to the plain letter
+DIACRITICS = str.maketrans(
+    "\u015e\u015f\u0162\u0163\u0218\u0219\u021a\u021b\u0102\u0103\u00c2\u00e2\u00ce\u00ee",
+    "SsTtSsTtAaAaIi",
+)
+
+
+def moses_romanian(text: str) -> str:
+    """`text`, one line of a file, as the script leaves it: normalised, plain letters, tokens.
+
+    A line break within `text` counts as a space.
+    """
+    line = moses.replace_unicode_punctuation(text.replace("\n", " "))
+    line = moses.remove_non_printing_char(moses.normalize_punctuation(line))
+    return " ".join(moses.tokenize(line.translate(DIACRITICS), nonbreaking_prefixes()))
+
+
+@cache
+def nonbreaking_prefixes() -> frozenset[str]:
+    """The Romanian abbreviations of Moses (nonbreaking_prefix.ro; none of them is numeric)."""
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    return frozenset(word.strip() for word in NonbreakingPrefixes().words("ro"))

