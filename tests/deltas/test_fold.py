@@ -129,8 +129,8 @@ def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
         fold(trained("parallel_ffn", "bart"))
 
 
-def test_the_packages_names_can_be_called_in_any_order() -> None:
+def test_the_public_names_are_functions_whatever_was_imported_first() -> None:
     model = backbone("bart")
-    assert not unipeft_run.deltas.attach(model, {})
-    assert unipeft_run.deltas.fold(model) is not model
-    assert unipeft_run.deltas.fold.fold is fold
+    assert not unipeft_run.attach(model, {})
+    assert unipeft_run.fold(model) is not model
+    assert unipeft_run.fold is fold
