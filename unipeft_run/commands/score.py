@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config.messages import conf_dir, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores
@@ -26,7 +26,7 @@ KEYS = ("task", "predictions", "references", "format")
 
 def score() -> NoReturn:
     """unipeft-score: score text files."""
-    outlive_readers()
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 

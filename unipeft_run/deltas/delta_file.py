@@ -21,7 +21,7 @@ TENSORS, RECIPE = "delta.safetensors", "delta.json"
 def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of all that inference needs beside the frozen backbone."""
     for path, delta in deltas(model):
-        for name, tensor in delta.form.stored():
+        for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor
         for name, tensor in delta.composition.named_parameters():
             yield f"{path}.composition.{name}", tensor
