@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from unipeft_run.config import experiments
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import AXES, SLOTS
 
@@ -37,8 +38,8 @@ def train_help() -> str:
     words = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
     words += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
     words += [(f"{axis}@SLOT=", axis) for axis in AXES]
-    words += [("-m experiment=", "experiment")]
     lines = [_entry(word, options(group)) for word, group in words]
+    lines.append(_entry("-m experiment=", experiments.names()))
     return "\n".join(
         [
             "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
