@@ -22,7 +22,7 @@ from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.attach import PREFIX, attach
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import parameter_table, save_delta
-from unipeft_run.deltas.slots import build_slots, for_inference
+from unipeft_run.deltas.slots import build_slots, stored_slots
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
@@ -72,13 +72,13 @@ def backbone_size(model: nn.Module) -> int:
 def delta_recipe(config: RunConfig) -> dict[str, Any]:
     """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
     slots = {name: slot.model_dump(mode="json", by_alias=True)
-             for name, slot in for_inference(config).items()}  # fmt: skip
+             for name, slot in stored_slots(config).items()}  # fmt: skip
     backbone = config.backbone.model_dump(mode="json")
     return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
 
 
-class Experiment:
-    """Task, model and evaluator of one configuration; `train` runs it."""
+class PreparedRun:
+    """Task, model and evaluator of one configuration, ready to train or evaluate."""
 
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()

@@ -68,7 +68,7 @@ def _finished(planned: PlannedRun) -> Metrics | None:
 
 
 def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
-    from unipeft_run.experiment import Experiment
+    from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.trainer import Diverged
 
     if planned.config.force:
@@ -77,7 +77,7 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
     folder.write_json(CONTENTS, dict(planned.contents))
     try:
-        return {**Experiment(planned.config, inputs).train(planned, folder), "state": "done"}
+        return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
     except Diverged as problem:
         return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
     except Exception as problem:
@@ -106,14 +106,14 @@ def evaluate(
     from accelerate import PartialState
 
     from unipeft_run.deltas.delta_file import load_delta
-    from unipeft_run.experiment import Experiment
+    from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.precision import evaluable
 
     config = config.model_copy(update={"precision": evaluable(config.precision)})
-    experiment = Experiment(config, inputs, inference=True)
-    load_delta(experiment.model, folder)
-    experiment.model.to(PartialState().device)
-    return experiment.evaluator(experiment.model, split).metrics
+    prepared = PreparedRun(config, inputs, inference=True)
+    load_delta(prepared.model, folder)
+    prepared.model.to(PartialState().device)
+    return prepared.evaluator(prepared.model, split).metrics
 
 
 def _moved(config: RunConfig, task_path: str | None, backbone_path: str | None) -> RunConfig:

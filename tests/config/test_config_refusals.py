@@ -105,7 +105,7 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("model=bart", "backbone"),
         ("learning_rate=1", r"optim\.lr"),
         ("steps=100", r"recipe\.max_steps"),
-        ("variant=null", "choose from"),
+        ("preset=null", "did you mean"),
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )
@@ -138,5 +138,5 @@ def test_what_is_missing_is_named() -> None:
         compose(["task=xsum"])
     with pytest.raises(UserError, match=r"ffn\.scale has no value"):
         resolved("task=xsum", "method=parallel_ffn", "composition@ffn=scaled")
-    with pytest.raises(UserError, match=r"composition@ffn=scaled is what takes a scale"):
+    with pytest.raises(UserError, match=r"only composition@ffn=scaled takes a scale"):
         compose(["task=xsum", "method=parallel_ffn", "ffn.scale=2"])

@@ -159,7 +159,7 @@ def _no_such_key(key: str, known: list[str]) -> str:
 
 
 def _no_use(key: str, known: list[str]) -> str | None:
-    """Explain why a slot's key, legal elsewhere, has no effect in a configuration with these keys."""
+    """Explain why a slot's key has no effect in a configuration with the keys `known`."""
     slot, _, number = key.partition(".")
     if known and not any(name.startswith(f"{slot}.") for name in known):
         axes = " ".join(f"{axis}@{slot}=..." for axis in AXES)

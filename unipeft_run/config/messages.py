@@ -38,7 +38,7 @@ def shown(value: Any, length: int = 60) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Find the name that `word` was probably meant to be; the front of a dotted name may be missing."""
+    """Find the name that `word` was probably meant to be; a dotted name may lack its front."""
     names = list(dict.fromkeys(known))
     if longer := [name for name in names if name.endswith(f".{word}")]:
         return " or ".join(longer[:3])

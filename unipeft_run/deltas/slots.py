@@ -39,8 +39,8 @@ class Slot:
 
 def build_slots(config: RunConfig, *, inference: bool = False) -> dict[str, Slot]:
     """Build the filled slots of a configuration; `inference`: with just the stored parameters."""
-    stored = for_inference(config) if inference else config.slots()
-    return {name: build_slot(name, slot) for name, slot in stored.items()}
+    slots = stored_slots(config) if inference else config.slots()
+    return {name: build_slot(name, slot) for name, slot in slots.items()}
 
 
 def build_slot(name: str, slot: SlotConfig) -> Slot:
@@ -53,14 +53,15 @@ def build_slot(name: str, slot: SlotConfig) -> Slot:
     )
 
 
-def for_inference(config: RunConfig) -> dict[str, SlotConfig]:
-    """The filled slots with the keywords under which they hold just what inference needs."""
-    slots = {}
-    for name, slot in config.slots().items():
-        changes = import_class(f"{name}.form", slot.form.target).inference_keywords
-        form = slot.form.model_copy(update=dict(changes))
-        slots[name] = slot.model_copy(update={"form": form})
-    return slots
+def stored_slots(config: RunConfig) -> dict[str, SlotConfig]:
+    """The filled slots as they are stored: with just the parameters that inference needs."""
+    return {name: stored_form(slot) for name, slot in config.slots().items()}
+
+
+def stored_form(slot: SlotConfig) -> SlotConfig:
+    """The slot with the keywords under which its form has just what inference needs."""
+    changes = import_class("form", slot.form.target).inference_keywords
+    return slot.model_copy(update={"form": slot.form.model_copy(update=dict(changes))})
 
 
 def import_class(key: str, target: str) -> Any:
