@@ -17,7 +17,7 @@ from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokeni
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
-from unipeft_run.data.batching import Collator, padding_of, train_loader
+from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.attach import PREFIX, attach
 from unipeft_run.deltas.counting.counts import num_labels
@@ -124,7 +124,7 @@ class PreparedRun:
         table = parameter_table(self.model, backbone_size(self.model))
         folder.write_json("parameters.json", table)
         loader = self._loader()
-        padding = 100 * padding_of(loader)
+        padding = 100 * measure_padding(loader)
         self.console.say(headline(config, table, padding))
         trackers = self._trackers(folder)
         for tracker in trackers:

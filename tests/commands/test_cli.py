@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import compose, plan, run_folder
+from unipeft_run.config import compose, plan, resolve, run_folder
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from unipeft_run.config.messages import shown, unknown_key
+from unipeft_run.config.schema import BackboneConfig
 from unipeft_run.errors import UserError
 
 _LARGE: Mapping[str, Any] = {
