@@ -10,6 +10,7 @@ All expected tokens come from the scripts themselves (mosesdecoder 3445289, Perl
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ def test_each_script_on_its_own() -> None:
     assert remove_non_printing_char("a\u200b\tb\0") == "a  b "
     assert remove_non_printing_char("\u0378") == " "  # unassigned
     assert tokenize("Vine etc. azi.", {"etc"}) == ["Vine", "etc.", "azi", "."]
+
+
+def test_long_lines_take_seconds() -> None:
+    start = time.monotonic()
+    assert tokenize_romanian("." * 100_000) == "." * 100_000
+    assert tokenize_romanian('."' * 20_000).count('"') == 20_000
+    assert time.monotonic() - start < 10
 
 
 def test_line_breaks_become_spaces() -> None:

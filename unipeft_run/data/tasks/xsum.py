@@ -16,13 +16,14 @@ class XSum(SequenceTask):
     """Summarisation in one sentence.
 
     `lead_words`: the trivial baseline is the document's first so many words; None: its first
-    sentence.
+    sentence. `rouge_tokenizer`: None for rouge-score's own, or "unicode" (docs/metrics.md).
     """
 
     source_column: str = "document"
     target_column: str = "summary"
     id_column: str = "id"
     lead_words: int | None = None
+    rouge_tokenizer: str | None = None
     selection: str = "rouge2"
 
     primary: ClassVar[str] = "rouge2"
@@ -56,5 +57,5 @@ class XSum(SequenceTask):
         return " ".join(text.split()[: self.lead_words])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """ROUGE-1, -2, -L and -Lsum, in percent."""
-        return rouge(predictions, references)
+        """Compute ROUGE-1, -2, -L and -Lsum, in percent."""
+        return rouge(predictions, references, self.rouge_tokenizer)

@@ -92,7 +92,8 @@ PSEUDO_SPACES = (
 )
 ROMANIAN = (  # the branches that -l ro takes
     (',"', '",'),
-    (r'(\.+)"((?a:\s)*[^<])', r'"\1\2'),
+    # (\.+)"(\s*[^<]), written so that a long run of full stops is scanned once
+    (r'(\.++)(?:(")((?a:\s)*[^<]))?', r"\2\1\3"),
     (f"([0-9]){NBSP}([0-9])", r"\1.\2"),
 )
 RULES = [
