@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.declarations import declaration_of, is_ours
 from unipeft_run.config.messages import Illegal, options, shown, unknown_choice, unknown_key
-from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig
+from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.errors import UserError
 
@@ -47,6 +50,7 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
     for path in missing(data):
         raise missing_error(path)
     config = check(RunConfig, data)
+    check_task(config.task)
     for name, slot in config.slots().items():
         check_part(name, "form", slot.form)
         check_part(name, "composition", slot.composition)
@@ -201,3 +205,33 @@ def literals(annotation: Any) -> tuple[Any, ...]:
     if getattr(annotation, "__metadata__", None):
         return literals(args[0])
     return args if args and all(isinstance(value, str) for value in args) else ()
+
+
+def check_task(task: TaskConfig) -> None:
+    """Check the keys of a task against the fields of its class. Raises UserError."""
+    if not is_ours(task.target):  # from elsewhere: its constructor judges
+        return
+    from unipeft_run.data.tasks.base import Task
+
+    module, _, name = task.target.rpartition(".")
+    cls = getattr(import_module(module), name)
+    if not issubclass(cls, Task):
+        raise UserError(f"task._target_: {task.target} is not a task")
+    check(_schema_of(cls), task.keywords, "task")
+
+
+@cache
+def _schema_of(cls: Any) -> type[Section]:
+    """The fields of a task's dataclass as a schema; `limit` is a section of its own."""
+    hints = get_type_hints(cls, include_extras=True)
+    fields = [field for field in dataclasses.fields(cls) if field.name != "limit"]
+    schema: type[Section] = create_model(
+        cls.__name__,
+        __base__=Section,
+        **{f.name: (hints[f.name], ... if _required(f) else None) for f in fields},  # type: ignore[call-overload]
+    )
+    return schema
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
