@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun, RunConfig, load
-from unipeft_run.config.contents import check_unchanged, contents_of
-from unipeft_run.inputs import Inputs, load_inputs
+from unipeft_run.config.contents import DATA, check_unchanged, contents_of
+from unipeft_run.inputs import Inputs, load_inputs, splits_of
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import Elsewhere, RunLock
@@ -100,9 +100,10 @@ def evaluate(
     without a finished run, an unknown split, and data or weights that changed since the run.
     """
     config = _moved(load(folder, allow), task_path, backbone_path)
-    known = read_object(folder / CONTENTS)
-    check_unchanged(folder, _expected(known, task_path), contents_of(config))
-    inputs = load_inputs(config, split)
+    splits = splits_of(config, split)
+    expected = _expected(read_object(folder / CONTENTS), task_path)
+    check_unchanged(folder, expected, contents_of(config, splits))
+    inputs = load_inputs(config, splits)
     from accelerate import PartialState
 
     from unipeft_run.deltas.delta_file import load_delta
@@ -128,5 +129,8 @@ def _moved(config: RunConfig, task_path: str | None, backbone_path: str | None) 
 
 def _expected(known: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
     """The recorded hashes to compare with: data given on the command line may differ."""
-    other_data = ("task.path",) if task_path is not None else ()
-    return {key: str(digest) for key, digest in known.items() if key not in other_data}
+    return {
+        key: str(digest)
+        for key, digest in known.items()
+        if task_path is None or not key.startswith(f"{DATA}.")
+    }

@@ -78,9 +78,9 @@ def _resolved(node: Any) -> dict[str, Any]:
 
 def _apply(slot: DictConfig, change: str, name: str) -> None:
     key, _, value = change.partition("=")
-    if OmegaConf.select(slot, key, throw_on_missing=False, default=slot) is slot:
-        known = [f"{name}.{path}" for path in _paths(OmegaConf.to_container(slot))]
-        raise UserError(unknown_key(f"{name}.{key}", known))
+    known = list(_paths(OmegaConf.to_container(slot)))
+    if key not in known:
+        raise UserError(unknown_key(f"{name}.{key}", [f"{name}.{path}" for path in known]))
     OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
 
 
