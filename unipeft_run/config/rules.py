@@ -74,6 +74,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "evaluation.decoding.max_length": TWO_OR_MORE,
     "evaluation.decoding.min_length": NOT_NEGATIVE,
     "evaluation.decoding.no_repeat_ngram_size": NOT_NEGATIVE,
+    "task.lead_words": ONE_OR_MORE,
     "task.max_source_length": ONE_OR_MORE,
     "task.max_target_length": ONE_OR_MORE,
     "task.eval_target_length": ONE_OR_MORE,
