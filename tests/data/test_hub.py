@@ -1,4 +1,4 @@
-"""Tasks from the hub: in time where it is silent, and by its own names of the splits."""
+"""Tasks from the hub: a quick answer if it is silent, and its own split names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from unipeft_run.errors import UserError
 
 
 @pytest.fixture
-def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _not_cached(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ask the hub, even if this process did before."""
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "SECONDS", 0.3)
     hub.is_hub_reachable.cache_clear()
@@ -25,8 +26,8 @@ def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
     hub.is_hub_reachable.cache_clear()
 
 
-@pytest.mark.usefixtures("_asked_anew")
-def test_a_silent_hub_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_not_cached")
+def test_a_silent_hub_fails_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -38,7 +39,7 @@ def test_a_silent_hub_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.usefixtures("_asked_anew")
+@pytest.mark.usefixtures("_not_cached")
 def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -55,7 +56,7 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         assert hub.is_hub_reachable()
 
 
-def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_have_other_names_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def dataset(word: str) -> Dataset:
         return Dataset.from_dict({"premise": [word], "hypothesis": ["h"], "label": [1], "idx": [5]})
 
