@@ -14,8 +14,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -38,7 +39,7 @@ class UnreadableFile(ValueError):
     """A file that is missing, damaged, too large or no regular file; the text says which."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; never blocks on a FIFO. Raises OSError, UnreadableFile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
