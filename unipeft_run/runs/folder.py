@@ -14,17 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reading import UnreadableFile, read_bytes, read_json
-from unipeft_run.runs.writing import append_text, make_folder, refuse_links, remove, replace_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from unipeft_run.runs.checkpoint import Checkpoint
+from unipeft_run.runs.writing import make_folder, refuse_links, remove, replace_file
 
 State = Literal["running", "done", "failed", "diverged"]
 
@@ -149,30 +144,10 @@ class RunFolder:
         make_folder(path.parent)
         replace_file(path, text.encode("utf-8", "backslashreplace"), self.check)
 
-    def append_line(self, name: str, line: str) -> None:
-        """Append `line` to the file `name`."""
-        if self.writes:
-            append_text(self.path / name, line + "\n", self.check)
-
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write predictions/<split>.jsonl, one row a line."""
         lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
-
-    def write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write a safetensors file, completely or not at all."""
-        from unipeft_run.runs.checkpoint import replace_tensors
-
-        if self.writes:
-            replace_tensors(tensors, self.path / name, self.check)
-
-    def write_checkpoint(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
-        """Write the checkpoint folder `name`, completely or not at all."""
-        from unipeft_run.runs.checkpoint import save_checkpoint
-
-        if self.writes:
-            path = self.path / name
-            save_checkpoint(path, content, keep_previous=keep_previous, check=self.check)
 
     def clear(self) -> None:
         """Remove what a run writes, and nothing else; the next run here is another attempt.

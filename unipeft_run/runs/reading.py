@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 
 MIB = 1 << 20
@@ -35,7 +36,7 @@ DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and infinities 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-class UnreadableFile(ValueError):
+class UnreadableFile(UserError):
     """A file that is missing, damaged, too large or no regular file; the text says which."""
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.runs.folder import read_object, replace_file
+from unipeft_run.runs.folder import read_object
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord
 from unipeft_run.runs.reading import UnreadableFile, read_bytes
+from unipeft_run.runs.writing import replace_file
 from unipeft_run.tracking import Record, Tracker
 from unipeft_run.tracking.build import dashboard_name
 from unipeft_run.tracking.tensorboard import TensorBoard, load_writer
@@ -37,7 +38,9 @@ def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: b
             state, detail = _push(run, sink, mode, again)
         except Exception as error:  # a damaged run must not stop the others
             state, detail = "failed", str(error) or type(error).__name__
-        print(f"{state}: {run.label}" + (f": {printable(detail, 300)}" if detail else ""), flush=True)
+        print(
+            f"{state}: {run.label}" + (f": {printable(detail, 300)}" if detail else ""), flush=True
+        )
         has_failed |= state == "failed"
     return int(has_failed)
 
