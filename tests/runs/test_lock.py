@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from unipeft_run.runs import lock as locks
-from unipeft_run.runs.lock import RunningElsewhere, LockLost, Owner, RunLock, is_running, owner_of
+from unipeft_run.runs.lock import LockLost, Owner, RunLock, RunningElsewhere, is_running, owner_of
 
 HOLD = """
 import sys, time
