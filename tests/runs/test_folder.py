@@ -1,4 +1,4 @@
-"""The files of a run folder: written completely or not at all, and cleared only if they are ours."""
+"""The files of a run folder: written completely or not at all, cleared only if ours."""
 
 from __future__ import annotations
 
