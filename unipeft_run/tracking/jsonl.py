@@ -39,7 +39,7 @@ class Jsonl(Tracker):
             file.write(line)
 
 
-def read_steps(path: Path) -> Iterator[dict[str, Any]]:
+def read_train_records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records in `path` that have a step; none if there is no file.
 
     Raises `UnreadableFile` if the file cannot be read.
