@@ -14,11 +14,13 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
+from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 
 MIB = 1 << 20
@@ -34,11 +36,11 @@ DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and infinities 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-class UnreadableFile(ValueError):
+class UnreadableFile(UserError):
     """A file that is missing, damaged, too large or no regular file; the text says which."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; never blocks on a FIFO. Raises OSError, UnreadableFile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

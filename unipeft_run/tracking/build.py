@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.runs.folder import attempt
+from unipeft_run.runs.folder import RunFolder, attempt_number
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.tensorboard import TensorBoard
 from unipeft_run.tracking.wandb import WandB
 
 
-def build_trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tracker]:
+def build_trackers(cfg: Mapping[str, Any], folder: RunFolder, console: Tracker) -> list[Tracker]:
     """Build train.jsonl's tracker first, then the views of it."""
-    options, name = cfg["tracking"], dashboard_name(folder)
+    options, name = cfg["tracking"], dashboard_name(folder.path)
     views: list[Tracker] = [console]
     if options.get("wandb"):
-        views.append(WandB(folder, name, **options["wandb"]))
+        views.append(WandB(folder.path, name, **options["wandb"]))
     if options.get("tensorboard"):
         views.append(TensorBoard(options["tensorboard"], name))
-    return [Jsonl(folder / "train.jsonl"), *views]
+    return [Jsonl(folder.path / "train.jsonl", folder.check), *views]
 
 
 def dashboard_name(folder: Path) -> str:
@@ -30,5 +30,5 @@ def dashboard_name(folder: Path) -> str:
     The method is part of it because two methods with the same scientific configuration share a
     run_id. The attempt keeps a run restarted with force=true apart from the one it replaced.
     """
-    number = attempt(folder)
+    number = attempt_number(folder)
     return "-".join((*folder.absolute().parts[-3:], *([str(number)] if number > 1 else ())))

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.runs.folder import finite, replace_file
-from unipeft_run.runs.reading import parse_record, read_records
+from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import finite
+from unipeft_run.runs.reading import UnreadableFile, parse_record, read_bytes, read_records
+from unipeft_run.runs.writing import Check, append_text, no_check, replace_file
 from unipeft_run.tracking import Record, Tracker
 
+LARGEST = 1 << 30  # bytes of a train.jsonl that can be resumed
 LARGEST_STEP = 10**15
 
 
 class Jsonl(Tracker):
     """Appends every record to `path`. A resumed run leaves the same file as one never stopped."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, check: Check = no_check) -> None:
+        self._path, self._check = path, check
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Drop the records written after the last checkpoint, and an incomplete last line."""
         if not self._path.exists():
             return
-        lines = self._path.read_bytes().splitlines(keepends=True)
+        try:
+            lines = read_bytes(self._path, LARGEST).splitlines(keepends=True)
+        except UnreadableFile as error:
+            raise UserError(f"the run cannot be resumed: {error}; see force=true") from None
         last = step if evaluated is None else evaluated
         kept = [line for line in lines if _is_kept(line, last if _is_evaluation(line) else step)]
         if kept != lines:
-            replace_file(self._path, b"".join(kept))
+            replace_file(self._path, b"".join(kept), self._check)
 
     def log(self, record: Record, step: int) -> None:
-        """Append one line and hand it to the operating system; never through a symbolic link."""
+        """Append one line and hand it to the operating system at once."""
         line = json.dumps({"step": step, **finite(record)}, ensure_ascii=False) + "\n"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        with os.fdopen(os.open(self._path, flags, 0o666), "a", encoding="utf-8") as file:
-            file.write(line)
+        append_text(self._path, line, self._check)
 
 
 def read_train_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.runs.folder import read_object, replace_file
+from unipeft_run.runs.folder import read_object
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord
 from unipeft_run.runs.reading import UnreadableFile, read_bytes
+from unipeft_run.runs.writing import replace_file
 from unipeft_run.tracking import Record, Tracker
 from unipeft_run.tracking.build import dashboard_name
 from unipeft_run.tracking.tensorboard import TensorBoard, load_writer
