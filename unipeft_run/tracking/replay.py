@@ -38,9 +38,7 @@ def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: b
             state, detail = _push(run, sink, mode, again)
         except Exception as error:  # a damaged run must not stop the others
             state, detail = "failed", str(error) or type(error).__name__
-        print(
-            f"{state}: {run.label}" + (f": {printable(detail, 300)}" if detail else ""), flush=True
-        )
+        print(": ".join(filter(None, (state, run.label, printable(detail, 300)))), flush=True)
         has_failed |= state == "failed"
     return int(has_failed)
 
