@@ -42,7 +42,7 @@ def format_result(summary: Mapping[str, Any], path: Path) -> str:
     primary = summary["primary"].removeprefix("test/")
     rows = {
         f"test {primary}": f"{summary[f'test/{primary}']:.2f}",
-        f"baseline ({summary['trivial/name']})": f"{summary[f'trivial/{primary}']:.2f}",
+        f"trivial baseline ({summary['trivial/name']})": f"{summary[f'trivial/{primary}']:.2f}",
         "test loss": f"{summary['test/loss']:.4f}",
         "trained parameters": _format_count(summary, "trained"),
         "stored parameters": _format_count(summary, "stored"),
