@@ -29,7 +29,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
-from unipeft_run.tracking.summary import closing, headline, named
+from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
@@ -110,7 +110,7 @@ class Experiment:
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * padding_of(loader)
-        self.console.say(headline(cfg, table, padding))
+        self.console.say(format_headline(cfg, table, padding))
         trackers = build_trackers(cfg, folder, self.console) if folder.writes else []
         for tracker in trackers:
             tracker.start(cfg)
@@ -130,7 +130,7 @@ class Experiment:
             for tracker in trackers:
                 tracker.finish(summary, state)
         if folder.writes:
-            print(closing(summary, folder.path))
+            print(format_result(summary, folder.path))
         return summary
 
     def _test(
@@ -151,13 +151,13 @@ class Experiment:
             "backbone": cfg["backbone"]["name"],
             "run_id": folder.path.name,
             "primary": f"test/{task.primary}",
-            **named("test", test.metrics),
-            **named("validation", fitted.best),
-            **named("trivial", trivial.metrics),
+            **prefix_keys("test", test.metrics),
+            **prefix_keys("validation", fitted.best),
+            **prefix_keys("trivial", trivial.metrics),
             "trivial/name": task.baseline_name,
             "signatures": test.signatures,
             **fitted.metrics,
-            **named("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from made_runs import make_sst2_run
 from omegaconf import DictConfig
-from run_folders import write_run
 
 from unipeft_run import config as configuration
 from unipeft_run.commands.runs import command, main
@@ -26,8 +26,8 @@ from unipeft_run.runs.reader import find_runs
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs") / "outputs"
     for number, state in enumerate(("done", "failed", "diverged", "stale")):
-        write_run(root, state, f"seed={number}")
-    write_run(root, "done", "method=lora_attn", "optim.lr=0.0003")
+        make_sst2_run(root, state, f"seed={number}")
+    make_sst2_run(root, "done", "method=lora_attn", "optim.lr=0.0003")
     return root
 
 
@@ -141,7 +141,7 @@ def run_python(
 def test_damaged_files_are_a_state_and_no_traceback(
     tmp_path: Path, name: str, damage: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_run(tmp_path, "done")
+    folder = make_sst2_run(tmp_path, "done")
     (folder / name).write_bytes(damage)
     assert command([str(tmp_path)]) == 0
     state = "damaged" if name == "config.yaml" else "done"
@@ -159,7 +159,7 @@ def test_a_folder_with_an_equals_sign_is_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "outputs", "done", "seed=1")
+    make_sst2_run(tmp_path / "outputs", "done", "seed=1")
     os.rename(tmp_path / "outputs", tmp_path / name)
     assert command([name, "seed=1"] if name != "seed=1" else [name]) == 0
     assert "1 runs: 1 done" in capsys.readouterr().out
@@ -226,16 +226,16 @@ def test_failed_diverged_and_stale_runs_are_rerun_as_stored(
 def test_a_damaged_run_does_not_stop_the_reruns_of_others(
     tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(tmp_path, "failed", "seed=2")
-    (write_run(tmp_path, "failed", "seed=3") / "config.yaml").write_text("a: &a [*a]\n")
-    os.mkfifo(write_run(tmp_path, "failed", "seed=4") / "fifo")
+    make_sst2_run(tmp_path, "failed", "seed=2")
+    (make_sst2_run(tmp_path, "failed", "seed=3") / "config.yaml").write_text("a: &a [*a]\n")
+    os.mkfifo(make_sst2_run(tmp_path, "failed", "seed=4") / "fifo")
     assert command([str(tmp_path), "--retry-failed"]) == 1
     assert sorted(cfg.seed for cfg in ran) == [2, 4]
     assert "config.yaml is damaged: it holds YAML aliases" in capsys.readouterr().err
 
 
 def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[DictConfig]) -> None:
-    folder = write_run(tmp_path / "disk", "failed")
+    folder = make_sst2_run(tmp_path / "disk", "failed")
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "link").symlink_to(folder)
     assert command([str(tmp_path / "outputs"), "--retry-failed"]) == 0
@@ -245,7 +245,7 @@ def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[Dict
 def test_a_stored_run_may_not_name_any_class(
     tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_run(tmp_path, "failed")
+    folder = make_sst2_run(tmp_path, "failed")
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub("_target_: .*SST2", "_target_: os.system", text))
     assert command([str(tmp_path), "--retry-failed"]) == 2
@@ -256,7 +256,7 @@ def test_a_stored_run_may_not_name_any_class(
 def test_a_folder_that_holds_another_run_is_refused(
     tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_run(tmp_path, "failed")
+    folder = make_sst2_run(tmp_path, "failed")
     folder.rename(folder.with_name("00000000"))
     assert command([str(tmp_path), "--retry-failed"]) == 2
     assert ran == []

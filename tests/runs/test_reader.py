@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
-from run_folders import write_run
+from made_runs import make_run, make_sst2_run
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs import search
@@ -32,7 +31,7 @@ def make_folder(path: Path) -> Path:
 
 
 def test_states_steps_and_metrics(tmp_path: Path) -> None:
-    paths = {state: write_run(tmp_path, state, f"seed={n}") for n, state in enumerate(STATES)}
+    paths = {state: make_sst2_run(tmp_path, state, f"seed={n}") for n, state in enumerate(STATES)}
     runs = {state: read_run(path) for state, path in paths.items()}
     assert [run.state for run in runs.values()] == list(STATES)
     assert runs["done"].metric == ("test/accuracy", 90.25)
@@ -46,7 +45,7 @@ STATES = ("done", "failed", "diverged", "stale")
 
 
 def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, "stale")
+    folder = make_sst2_run(tmp_path, "stale")
     with RunLock(folder):
         assert read_run(folder).state == "running"
     assert read_run(folder).state == "stale"
@@ -54,7 +53,7 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["stale", "failed"])
 def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state: str) -> None:
-    folder = write_run(tmp_path, state)
+    folder = make_sst2_run(tmp_path, state)
     RunFolder(folder).write_json("metrics.json", {"primary": "test/loss", "test/loss": 0.5})
     assert (read_run(folder).state, read_run(folder).metric) == ("done", ("test/loss", 0.5))
     (folder / "metrics.json").write_text("{")
@@ -64,7 +63,7 @@ def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state:
 
 def test_the_cell_ignores_the_seed(tmp_path: Path) -> None:
     words = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
-    first, second, other = (read_run(write_run(tmp_path, "done", *w)).cell for w in words)
+    first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in words)
     assert first == second != other
 
 
@@ -91,7 +90,7 @@ def test_recorded_runs_stay_readable() -> None:
     ],
 )
 def test_why_a_run_is_left_out_of_tables(tmp_path: Path, state: str, reason: str) -> None:
-    assert read_run(write_run(tmp_path, state)).reason_left_out.startswith(reason)
+    assert read_run(make_sst2_run(tmp_path, state)).reason_left_out.startswith(reason)
 
 
 # ---- finding them
@@ -176,7 +175,7 @@ def test_finished_runs_and_what_is_left_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = (make_run("task=sst2", "method=mam", f"seed={n}") for n in (1, 2))
-    failed = write_run(tmp_path / "outputs", "failed", "seed=3")
+    failed = make_sst2_run(tmp_path / "outputs", "failed", "seed=3")
     (tmp_path / "copy").mkdir()
     os.rename(second, tmp_path / "copy" / second.name)
     os.system(f"cp -r {first} {tmp_path}/copy/twin")

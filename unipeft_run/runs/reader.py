@@ -80,8 +80,8 @@ class RunRecord:
     @property
     def reason_left_out(self) -> str:
         """Why this run is in no table of finished runs; empty if it can be tabulated."""
-        if self.problems and not (self.metrics and self.config):
-            return f"damaged: {self.problems[0]}"
+        if self.problems:
+            return self.problems[0]
         if not self.metrics:
             return _unfinished(self)
         missing = [name for name in STRINGS if not isinstance(self.metrics.get(name), str)]

@@ -25,7 +25,7 @@ def build_trackers(cfg: Mapping[str, Any], folder: RunFolder, console: Tracker) 
 
 
 def dashboard_name(folder: Path) -> str:
-    """Name the run in `folder` on a dashboard: task-method-run_id, plus the attempt from the second on.
+    """Name the run in `folder` on dashboards: task-method-run_id, and the attempt from the 2nd on.
 
     The method is part of it because two methods with the same scientific configuration share a
     run_id. The attempt keeps a run restarted with force=true apart from the one it replaced.

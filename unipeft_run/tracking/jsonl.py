@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import finite
-from unipeft_run.runs.reading import parse_record, read_bytes, read_records
+from unipeft_run.runs.reading import UnreadableFile, parse_record, read_bytes, read_records
 from unipeft_run.runs.writing import Check, append_text, no_check, replace_file
 from unipeft_run.tracking import Record, Tracker
 
@@ -26,7 +27,10 @@ class Jsonl(Tracker):
         """Drop the records written after the last checkpoint, and an incomplete last line."""
         if not self._path.exists():
             return
-        lines = read_bytes(self._path, LARGEST).splitlines(keepends=True)
+        try:
+            lines = read_bytes(self._path, LARGEST).splitlines(keepends=True)
+        except UnreadableFile as error:
+            raise UserError(f"the run cannot be resumed: {error}; see force=true") from None
         last = step if evaluated is None else evaluated
         kept = [line for line in lines if _is_kept(line, last if _is_evaluation(line) else step)]
         if kept != lines:
@@ -38,7 +42,7 @@ class Jsonl(Tracker):
         append_text(self._path, line, self._check)
 
 
-def read_steps(path: Path) -> Iterator[dict[str, Any]]:
+def read_train_records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records in `path` that have a step; none if there is no file.
 
     Raises `UnreadableFile` if the file cannot be read.

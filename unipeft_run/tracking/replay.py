@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,7 @@ def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: b
             state, detail = _push(run, sink, mode, again)
         except Exception as error:  # a damaged run must not stop the others
             state, detail = "failed", str(error) or type(error).__name__
-        print(
-            f"{state}: {run.label}" + (f": {printable(detail, 300)}" if detail else ""), flush=True
-        )
+        print(": ".join(filter(None, (state, run.label, printable(detail, 300)))), flush=True)
         has_failed |= state == "failed"
     return int(has_failed)
 
@@ -111,11 +109,8 @@ def _stored_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(folder: Path) -> str:
     """Return a hash of everything that is sent."""
-    return _hash(hashlib.sha256(_content(folder / name)).digest() for name in SENT)
-
-
-def _hash(parts: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    digests = [hashlib.sha256(_content(folder / name)).digest() for name in SENT]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _content(path: Path) -> bytes:

@@ -27,10 +27,10 @@ class TensorBoard(Tracker):
         self._writer: Any = None
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Open the event files; TensorBoard hides what a stopped run wrote after its checkpoint."""
+        """Open the event files; TensorBoard hides older events from the next step on."""
         try:
             make_writer = load_writer()
-            self._writer = make_writer(str(self.path), purge_step=step + 1 if step else None)
+            self._writer = make_writer(str(self.path), purge_step=step + 1 if step else 0)
         except (ImportError, OSError) as error:
             self._turn_off(error)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from unipeft_run.tracking import Record, Tracker, wandb_server
 from unipeft_run.tracking.content import find_axes, find_tables, make_tags
-from unipeft_run.tracking.jsonl import read_steps
+from unipeft_run.tracking.jsonl import read_train_records
 from unipeft_run.tracking.wandb_service import open_run, stop_service
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class WandB(Tracker):
     the four axes, and a single word is one tag. `problem`: why the run is missing or incomplete on
     the server; None if it is complete.
 
-    A history row is one record. W&B's own step is the record's index in train.jsonl, and our step is
-    the column `step`. Rows that the server already has are not sent again, so resuming or replaying
-    a run never duplicates them.
+    A history row is one record. W&B's own step is the record's index in train.jsonl, and our step
+    is the column `step`. Rows that the server already has are not sent again, so resuming or
+    replaying a run never duplicates them.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class WandB(Tracker):
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
         """Find the index of the next record: after those written before the run was stopped."""
-        found = read_steps(self._folder / "train.jsonl") if step else iter(())
+        found = read_train_records(self._folder / "train.jsonl") if step else iter(())
         self._index = sum(record["step"] <= step for record in found)
 
     def log(self, record: Record, step: int) -> None:
@@ -165,7 +165,9 @@ class WandB(Tracker):
             stop_service(patience=2)
             return self._init(config, "offline")
 
-    def _init(self, config: Mapping[str, Any], mode: str) -> Run:
+    def _init(
+        self, config: Mapping[str, Any], mode: Literal["online", "offline", "disabled"]
+    ) -> Run:
         given = {key: value for key, value in self._names.items() if value is not None}
         return open_run(
             mode,

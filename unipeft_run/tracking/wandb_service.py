@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -14,7 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def open_run(
-    mode: str, connecting: float, uploading: float, config: dict[str, Any], **names: Any
+    mode: Literal["online", "offline", "disabled"],
+    connecting: float,
+    uploading: float,
+    config: dict[str, Any],
+    **names: Any,
 ) -> Run:
     """Open a run; W&B waits at most these seconds for the server to open it and take its end."""
     import wandb
