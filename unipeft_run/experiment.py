@@ -28,9 +28,9 @@ from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
-from unipeft_run.tracking.build import trackers as build_trackers
+from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
-from unipeft_run.tracking.summary import closing, headline, named
+from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
@@ -125,7 +125,7 @@ class PreparedRun:
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * measure_padding(loader)
-        self.console.say(headline(config, table, padding))
+        self.console.say(format_headline(config, table, padding))
         trackers = self._trackers(folder)
         for tracker in trackers:
             tracker.start(config.plain())
@@ -145,13 +145,13 @@ class PreparedRun:
             for tracker in trackers:
                 tracker.finish(summary, state)
         if folder.writes:
-            print(closing(summary, folder.path))
+            print(format_result(summary, folder.path))
         return summary
 
     def _trackers(self, folder: RunFolder) -> list[Tracker]:
         if not folder.writes:
             return []
-        return build_trackers(self.config.tracking, folder.path, self.console)
+        return build_trackers(self.config.tracking, folder, self.console)
 
     def _test(
         self, planned: PlannedRun, folder: RunFolder, fitted: FitResult, table: Mapping[str, Any]
@@ -162,7 +162,7 @@ class PreparedRun:
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
-            save_delta(self.model, folder.path, delta_recipe(config))
+            save_delta(self.model, folder.path, delta_recipe(config), folder.check)
         for split, rows in {"test": test.rows, **test.beside}.items():
             folder.write_predictions(split, rows)
         return {
@@ -173,13 +173,13 @@ class PreparedRun:
             "backbone": config.backbone.name,
             "run_id": planned.run_id,
             "primary": f"test/{task.primary}",
-            **named("test", test.metrics),
-            **named("validation", fitted.best),
-            **named("trivial", trivial.metrics),
+            **prefix_keys("test", test.metrics),
+            **prefix_keys("validation", fitted.best),
+            **prefix_keys("trivial", trivial.metrics),
             "trivial/name": task.baseline_name,
             "signatures": test.signatures,
             **fitted.metrics,
-            **named("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }

@@ -17,7 +17,7 @@ from unipeft_run.config.contents import DATA, check_unchanged, contents_of
 from unipeft_run.inputs import Inputs, load_inputs, splits_of
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
-from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
@@ -53,7 +53,7 @@ def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
     """Acquire the run's lock until `stack` closes; say so if another process holds it."""
     try:
         folder.guard = stack.enter_context(RunLock(folder.path)).check
-    except Elsewhere as owner:
+    except RunningElsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
     return None
 

@@ -1,4 +1,4 @@
-"""Run folders as a finished run leaves them, with made-up figures."""
+"""Run folders as runs leave them, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.runs.folder import RunFolder
 
 
 @cache
@@ -18,7 +19,10 @@ def resolved(*words: str) -> dict[str, Any]:
 
 
 def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
-    """The folder of a run that reached `primary`, in outputs/ here; `changed`: other metrics."""
+    """Make the folder of a finished run that reached `primary`, in ./outputs.
+
+    `changed`: metrics to add or replace.
+    """
     config = resolved(*words)
     folder = run_folder(config)
     folder.mkdir(parents=True)
@@ -48,3 +52,18 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+def make_sst2_run(root: Path, state: str = "done", *words: str) -> Path:
+    """Make the folder of a small sst2 run in `state` below `root`; `stale` leaves no process."""
+    config = resolved("task=sst2", "method=mam", f"output={root}", *words)
+    folder = RunFolder(run_folder(config))
+    folder.write_text("config.yaml", yaml.safe_dump(config))
+    recorded: Any = "running" if state == "stale" else state
+    error = "the loss is nan at step 4" if state == "diverged" else None
+    folder.mark(recorded, step=3, total=10, error=error)
+    records = [{"step": 3, "validation/loss": 0.5, "validation/accuracy": 81.5}]
+    folder.write_text("train.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    if state == "done":
+        folder.write_json("metrics.json", {"primary": "test/accuracy", "test/accuracy": 90.25})
+    return folder.path

@@ -21,7 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from unipeft_run.config import PlannedRun
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.lock import Elsewhere, LockLost, RunLock
+from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.interrupts import SIGNALS, Interrupted
@@ -113,7 +113,7 @@ def _write_down(planned: PlannedRun, error: str) -> None:
     path = planned.folder
     if not (path / "config.yaml").exists():
         return  # it ended before the run began
-    with suppress(Elsewhere, LockLost, OSError), RunLock(path) as lock:
+    with suppress(RunningElsewhere, LockLost, OSError), RunLock(path) as lock:
         if not (path / "metrics.json").exists():
             RunFolder(path, lock.check).mark("failed", error=error)
 
