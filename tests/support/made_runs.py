@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import compose, resolve, run_folder
-from unipeft_run.runs.folder import RunFolder, State
+from unipeft_run.runs.folder import RunFolder
 
 
 @cache
@@ -54,12 +54,14 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
     return folder
 
 
-def make_sst2_run(root: Path, state: State = "done") -> Path:
-    """Make the folder of a small sst2 run in `state` below `root`."""
-    config = resolved("task=sst2", "method=mam", f"output={root}")
+def make_sst2_run(root: Path, state: str = "done", *words: str) -> Path:
+    """Make the folder of a small sst2 run in `state` below `root`; `stale` leaves no process."""
+    config = resolved("task=sst2", "method=mam", f"output={root}", *words)
     folder = RunFolder(run_folder(config))
     folder.write_text("config.yaml", yaml.safe_dump(config))
-    folder.mark(state, step=3, total=10)
+    recorded: Any = "running" if state == "stale" else state
+    error = "the loss is nan at step 4" if state == "diverged" else None
+    folder.mark(recorded, step=3, total=10, error=error)
     records = [{"step": 3, "validation/loss": 0.5, "validation/accuracy": 81.5}]
     folder.write_text("train.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if state == "done":

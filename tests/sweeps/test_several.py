@@ -26,7 +26,7 @@ from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
 from unipeft_run.runs.lock import owner_of
 from unipeft_run.runs.outcome import Outcome, ended, exit_code
-from unipeft_run.runs.registry import read
+from unipeft_run.runs.reader import read_run
 from unipeft_run.sweeps import launch as several
 from unipeft_run.sweeps.engines import in_rounds
 from unipeft_run.sweeps.engines.worker import Lost
@@ -206,7 +206,7 @@ def test_one_process_ends_the_run(tmp_path: Path, job: str, state: str, part: st
     assert outcome["state"] == state and part in outcome["error"]
     assert "\n" not in outcome["error"] and outcome["seconds"] > 0
     assert errors == "", "the reason is said once, by whoever shows the outcome"
-    run, path = read(folder_of(tmp_path)), folder_of(tmp_path)
+    run, path = read_run(folder_of(tmp_path)), folder_of(tmp_path)
     assert (run.state, run.step, run.error) == ("failed", 3, outcome["error"])
     assert owner_of(path) is None
 
@@ -225,7 +225,7 @@ def assert_saved(folder: Path, error: str) -> None:
     assert last is not None
     step = last.state["training"]["progress"]["step"]
     assert 0 < step < 500 and status["step"] == step
-    assert read(folder).state == "stale"
+    assert read_run(folder).state == "stale"
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ RECORDS_BYTES, LINE_BYTES = 64 * MIB, MIB  # train.jsonl, predictions
 DEPTH, NODES = 40, 50_000
 LARGEST_INTEGER = 1 << 63
 SECTION_BYTES = 4096  # of config.yaml; longer ones are not cached
-SECTION, SECTION_KEY = re.compile(rb"\n(?=[A-Za-z_])"), re.compile(rb"([A-Za-z_]+):(?:[ \n]|$)")
+SECTION_START = re.compile(rb"(?<=\n)(?=[A-Za-z_])")
+SECTION_KEY = re.compile(rb"([A-Za-z_]+):(?:[ \n]|$)")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and infinities are no JSON
 # libyaml refuses the escape that PyYAML writes for a path that is not UTF-8
@@ -92,7 +93,7 @@ def _load_sections(content: bytes) -> dict[str, Any] | None:
     second instead of several.
     """
     found: dict[str, Any] = {}
-    for section in SECTION.split(content):
+    for section in SECTION_START.split(content):
         if len(section) > SECTION_BYTES or (loaded := _load_section(section)) is None:
             return None
         found.update(loaded)

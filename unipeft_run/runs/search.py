@@ -37,9 +37,11 @@ def search(tops: Iterable[Path]) -> Iterator[Found]:
 class _Search:
     seen: set[Identity]
     above: set[Identity | None]  # of the folder searched: a link to one of them is a loop
-    left: int = field(default=MOST_FOLDERS)
+    left: int = field(default_factory=lambda: MOST_FOLDERS)
 
     def walk(self, path: str, depth: int) -> Iterator[Found]:
+        if self.left == 0:
+            return
         try:
             status = os.stat(path)
             identity = status.st_dev, status.st_ino
@@ -56,8 +58,6 @@ class _Search:
         self.left -= 1
         if self.left == 0:
             yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name one further down")
-        if self.left <= 0:
-            return
         for folder, is_link in folders:
             below = min(depth - 1, DEPTH_BELOW_LINK) if is_link else depth - 1
             if below >= 0 and not (is_link and _identity(Path(folder)) in self.above):
