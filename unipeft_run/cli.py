@@ -24,6 +24,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, attempt, exit_code
 from unipeft_run.sweeps.grid import multirun
 from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.environment import prepare_environment
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def evaluate() -> NoReturn:
 def train_job(cfg: DictConfig) -> Outcome:
     """One run. At module level, and plain data back, so that it can be sent to a worker."""
     outlive_readers()
-    if cfg.processes > processes.count() == 1:
+    if cfg.processes > processes.world_size() == 1:
         from unipeft_run.sweeps.launch import in_several
 
         return in_several(cfg, train_job)
@@ -105,10 +106,15 @@ def main(command: Command, argv: Sequence[str]) -> int:
     """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong,
     128 + its number after a signal, as a shell has it."""
     try:
-        with processes.only_the_lead_prints():
+        prepare_environment()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        with processes.silence_other_ranks():
             return _main(command, argv)
     except UserError as error:
-        if processes.leads():
+        if processes.is_main():
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:

@@ -24,9 +24,9 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
 from unipeft_run.runs.outcome import Outcome, attempt, exit_code
 from unipeft_run.sweeps.launch import in_several
-from unipeft_run.training import stored
+from unipeft_run.training import checkpoint_store
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.distributed.parallel import from_lead, totals
+from unipeft_run.training.distributed.parallel import all_reduce_sum, broadcast
 
 
 def config_of(output: Path) -> DictConfig:
@@ -37,12 +37,12 @@ def config_of(output: Path) -> DictConfig:
 def begun(cfg: DictConfig, held: ExitStack) -> RunFolder:
     """The run folder, held by the leading process; `pid0` and `pid1` in it say who is there."""
     path = run_folder(cfg)
-    folder = RunFolder(path, writes=processes.leads())
-    if processes.leads():
+    folder = RunFolder(path, writes=processes.is_main())
+    if processes.is_main():
         held.enter_context(RunLock(path))
     folder.write_text("config.yaml", "seed: 42\n")
     folder.mark("running", step=3)
-    from_lead(None)
+    broadcast(None)
     (path / f"pid{processes.rank()}").write_text(str(os.getpid()))
     return folder
 
@@ -56,7 +56,7 @@ def together(end: Callable[[DictConfig], None]) -> Callable[[DictConfig], Outcom
             try:
                 if processes.rank() == 1:
                     end(cfg)
-                totals([1.0], torch.device("cpu"))
+                all_reduce_sum([1.0], torch.device("cpu"))
             except Exception as problem:
                 folder.mark("failed", error=str(problem))
                 raise
@@ -126,7 +126,7 @@ def trains(cfg: DictConfig) -> Outcome:
             make_trainer(folder.path, loss_fn=slow_loss, **given).fit()
         return {"state": "done"}
 
-    stored.save_checkpoint = slowly  # type: ignore[attr-defined]
+    checkpoint_store.save_checkpoint = slowly  # type: ignore[attr-defined]
     return attempt(run)
 
 

@@ -18,6 +18,7 @@ DDP = {
     "prefix": ("wmt16_en_ro", "method=prefix"),
     "lora": ("mnli", "method=lora_attn", "attn.form.input_dropout=0.0"),
     "bitfit": ("sst2", "method=bitfit", "head=trained"),
+    "targets": ("xsum", "method=mam", "recipe.accumulation_weighting=targets"),
 }
 FSDP = {
     "shards": ("xsum", "method=mam", "parallel=fsdp"),

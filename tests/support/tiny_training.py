@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
 
 EXAMPLES, LENGTH, WORDS, WIDTH, CLASSES = 22, 6, 17, 8, 3
 OPTIM = partial(
-    build,
+    build_optimizer_and_schedule,
     name="adamw_official",
     lr=3e-2,
     betas=(0.9, 0.98),

@@ -122,7 +122,7 @@ def test_a_second_signal_to_one_process_takes_its_usual_course(second: int) -> N
 
 def test_a_signal_to_several_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(interrupts, "totals", lambda values, _: list(map(float, values)))
+    monkeypatch.setattr(interrupts, "all_reduce_sum", lambda values, _: list(map(float, values)))
     with caught() as usual:
         with Interrupts() as given:
             kill(signal.SIGINT)
@@ -138,7 +138,9 @@ def test_a_signal_to_several_may_come_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_all_processes_stop_for_the_signal_that_one_has_got(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interrupts, "totals", lambda values, _: [0.0, 1.0])  # another's SIGINT
+    monkeypatch.setattr(
+        interrupts, "all_reduce_sum", lambda values, _: [0.0, 1.0]
+    )  # another's SIGINT
     with Interrupts() as given, pytest.raises(Interrupted, match="SIGINT"):
         given.check(CPU)
 

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unipeft_run.training.optim import build, build_optimizer, build_schedule, parameter_groups
+from unipeft_run.training.optim import (
+    build_optimizer,
+    build_optimizer_and_schedule,
+    build_schedule,
+    parameter_groups,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "traces" / "lr_schedule.json"
 SCHEDULES = json.loads(GOLDEN.read_text())
@@ -43,7 +48,9 @@ def test_the_other_schedules() -> None:
 
 def _rates(schedule: str, *, total: int, **warmup: float) -> list[float]:
     model = nn.Linear(1, 1)
-    optimizer, schedules = build(model, total, name="adamw", lr=1.0, schedule=schedule, **warmup)
+    optimizer, schedules = build_optimizer_and_schedule(
+        model, total, name="adamw", lr=1.0, schedule=schedule, **warmup
+    )
     rates = []
     for _ in range(total):
         rates.append(schedules.get_last_lr()[0])
@@ -134,4 +141,4 @@ def test_biases_and_layer_norms_do_not_decay() -> None:
 )
 def test_wrong_words_are_one_sentence(words: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        build(nn.Linear(1, 1), 10, **{"name": "adamw", "lr": 0.1, **words})
+        build_optimizer_and_schedule(nn.Linear(1, 1), 10, **{"name": "adamw", "lr": 0.1, **words})

@@ -7,7 +7,7 @@ import torch
 from test_matrix import model_of
 from tiny import batch
 
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 
 STEPS = 30
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -23,7 +23,7 @@ def trained(family: str, name: str, **settings: Any) -> tuple[torch.Tensor, torc
     model = model_of(family, "mam")
     parameters = [p for p in model.parameters() if p.requires_grad]
     before = torch.cat([p.detach().flatten() for p in parameters])
-    optimizer, schedule = build(model, 100_000, name=name, **settings)
+    optimizer, schedule = build_optimizer_and_schedule(model, 100_000, name=name, **settings)
     losses = []
     for _ in range(STEPS):
         optimizer.zero_grad()

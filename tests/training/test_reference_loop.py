@@ -18,7 +18,7 @@ from unipeft_run.data.batching import Collator
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.losses import SequenceLoss
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
 
 STEPS, TOTAL, LR_END = 50, 60, 1e-7
@@ -132,7 +132,7 @@ def batches(count: int) -> list[dict[str, Tensor]]:
 def fitted(model: nn.Module, recipe: dict[str, Any], folder: Path, data: list[Any]) -> list[Any]:
     """Our loop; what it recorded."""
     optim = partial(
-        build,
+        build_optimizer_and_schedule,
         name="adamw_official",
         warmup_steps=recipe["warmup"],
         lr_end=LR_END,
