@@ -22,8 +22,8 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs import checkpoint
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
-from unipeft_run.runs.outcome import Outcome, attempt, exit_code
-from unipeft_run.sweeps.launch import in_several
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code
+from unipeft_run.sweeps.launch import launch_processes
 from unipeft_run.training import checkpoint_store
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import all_reduce_sum, broadcast
@@ -62,7 +62,7 @@ def together(end: Callable[[DictConfig], None]) -> Callable[[DictConfig], Outcom
                 raise
         return {"state": "done"}
 
-    return lambda cfg: attempt(lambda: run(cfg))
+    return lambda cfg: capture_outcome(lambda: run(cfg))
 
 
 def memory_of_one(cfg: DictConfig) -> Outcome:
@@ -87,7 +87,7 @@ def killed_once(cfg: DictConfig) -> Outcome:
 
 
 def in_a_grid(cfg: DictConfig) -> Outcome:
-    return in_several(cfg, killed_once)
+    return launch_processes(cfg, killed_once)
 
 
 def exits(cfg: DictConfig) -> Outcome:
@@ -103,7 +103,7 @@ def refused(cfg: DictConfig) -> Outcome:
     def refuse() -> dict[str, Any]:
         raise UserError("there is no such file; see task.path")
 
-    return attempt(refuse)
+    return capture_outcome(refuse)
 
 
 def trains(cfg: DictConfig) -> Outcome:
@@ -127,13 +127,13 @@ def trains(cfg: DictConfig) -> Outcome:
         return {"state": "done"}
 
     checkpoint_store.save_checkpoint = slowly  # type: ignore[attr-defined]
-    return attempt(run)
+    return capture_outcome(run)
 
 
 def main() -> int:
     """Run the job that is named first in the folder named second; the outcome as JSON."""
     try:
-        outcome = in_several(config_of(Path(sys.argv[2])), globals()[sys.argv[1]])
+        outcome = launch_processes(config_of(Path(sys.argv[2])), globals()[sys.argv[1]])
     except KeyboardInterrupt as stop:
         print(stop, file=sys.stderr)
         return 128 + getattr(stop, "signum", 0)

@@ -17,15 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_engines import install
 
 from unipeft_run.config import compose, resolve, run_id
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines import in_rounds, rounds
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines import launch_in_rounds, rounds
 from unipeft_run.sweeps.engines.local import visible_gpus
-from unipeft_run.sweeps.engines.worker import Lost, Notes, Worker
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.sweeps.engines.worker import RoundLog, Worker, WorkerLost
+from unipeft_run.sweeps.grid import run_grid
 
-Back = Outcome | Lost
+Back = Outcome | WorkerLost
 CELLS = [[f"seed={seed}"] for seed in range(6)]
-DONE = ended("done")
+DONE = make_outcome("done")
 
 
 # ---- rounds
@@ -43,15 +43,15 @@ def recorded(back: Callable[[int, str], Back]) -> tuple[list[list[str]], rounds.
 
 
 def test_only_what_was_lost_is_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
-    seen, launch = recorded(lambda n, cell: Lost("gone") if (n, cell) == (1, "2") else DONE)
-    assert in_rounds(launch, CELLS) == [DONE] * 6
+    seen, launch = recorded(lambda n, cell: WorkerLost("gone") if (n, cell) == (1, "2") else DONE)
+    assert launch_in_rounds(launch, CELLS) == [DONE] * 6
     assert seen == [list("012345"), ["2"]]
-    assert capsys.readouterr().err == "gone; cells taken up again: 1\n"
+    assert capsys.readouterr().err == "gone; cells to rerun: 1\n"
 
 
 def test_a_cell_that_always_kills_its_worker_fails_alone() -> None:
-    seen, launch = recorded(lambda n, cell: Lost("state FAILED") if cell in "14" else DONE)
-    ends = in_rounds(launch, CELLS)
+    seen, launch = recorded(lambda n, cell: WorkerLost("state FAILED") if cell in "14" else DONE)
+    ends = launch_in_rounds(launch, CELLS)
     assert [end["state"] for end in ends] == ["done", "failed", "done", "done", "failed", "done"]
     assert ends[1]["error"] == "its worker was lost 3 times; the last time: state FAILED"
     assert seen == [list("012345"), ["1", "4"], ["1", "4"]]
@@ -72,18 +72,18 @@ def test_a_pool_that_dies_as_one_ends_all_cells_but_the_one_that_kills_it() -> N
             for name in pair:
                 progress[name] += 1
             if "1" in pair:
-                return [ends.get(n) or Lost("gone", held=n in pair) for n in names]
+                return [ends.get(n) or WorkerLost("gone", begun=n in pair) for n in names]
             ends |= dict.fromkeys(pair, DONE)
         return [ends[name] for name in names]
 
-    ends = in_rounds(launch, CELLS, shared_fate=True)
+    ends = launch_in_rounds(launch, CELLS, shared_fate=True)
     assert [end["state"] for end in ends] == ["done", "failed", *["done"] * 4]
     assert seen == [list("012345"), list("234501"), ["0"], ["1"]]
 
 
 def test_workers_that_die_before_any_cell_are_not_started_for_ever() -> None:
-    seen, launch = recorded(lambda n, cell: Lost("gone", held=False))
-    assert {end["state"] for end in in_rounds(launch, CELLS, shared_fate=True)} == {"failed"}
+    seen, launch = recorded(lambda n, cell: WorkerLost("gone", begun=False))
+    assert {end["state"] for end in launch_in_rounds(launch, CELLS, shared_fate=True)} == {"failed"}
     assert len(seen) == 8, "twice together, then each by itself"
 
 
@@ -91,9 +91,9 @@ def test_a_launcher_that_fails_keeps_what_has_ended(capsys: pytest.CaptureFixtur
     def back(number: int, cell: str) -> Back:
         if number == 2:
             raise RuntimeError("no queue\nand more")
-        return Lost("gone") if cell == "3" else DONE
+        return WorkerLost("gone") if cell == "3" else DONE
 
-    ends = in_rounds(recorded(back)[1], CELLS)
+    ends = launch_in_rounds(recorded(back)[1], CELLS)
     assert [end["state"] for end in ends] == [*["done"] * 3, "failed", "done", "done"]
     assert ends[3]["error"] == "the launcher failed: RuntimeError: no queue"
     assert "Traceback" in capsys.readouterr().err
@@ -104,12 +104,13 @@ def test_a_lock_that_a_dead_worker_left_elsewhere_is_waited_for(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    found = {1: Lost("gone"), 2: ended("running elsewhere"), 3: DONE}
+    found = {1: WorkerLost("gone"), 2: make_outcome("running elsewhere"), 3: DONE}
     seen, launch = recorded(lambda n, cell: found[n])
-    assert in_rounds(launch, CELLS[:1]) == [DONE]
+    assert launch_in_rounds(launch, CELLS[:1]) == [DONE]
     assert waits == [rounds.STALE_SECONDS]
-    seen, launch = recorded(lambda n, cell: ended("running elsewhere"))
-    assert in_rounds(launch, CELLS[:1])[0]["state"] == "running elsewhere", "another's: not waited"
+    seen, launch = recorded(lambda n, cell: make_outcome("running elsewhere"))
+    (end,) = launch_in_rounds(launch, CELLS[:1])
+    assert end["state"] == "running elsewhere", "of another command: not waited for"
     assert len(seen) == len(waits) == 1
 
 
@@ -119,7 +120,7 @@ SHARE = """
 import json, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from unipeft_run.sweeps.engines.worker import Notes, Worker
+from unipeft_run.sweeps.engines.worker import RoundLog, Worker
 from hydra.core.hydra_config import HydraConfig
 
 def job(cfg):
@@ -131,7 +132,7 @@ def job(cfg):
 
 HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"job": {"num": int(sys.argv[2])}}})
 HydraConfig.get = lambda: HydraConfig.instance().cfg.hydra
-worker = Worker(job, Notes(Path(sys.argv[1]), 1), threads=8, gpus=tuple(sys.argv[4].split(",")))
+worker = Worker(job, RoundLog(Path(sys.argv[1]), 1), threads=8, gpus=tuple(sys.argv[4].split(",")))
 worker(OmegaConf.create({"processes": int(sys.argv[3])}))
 """
 
@@ -168,9 +169,9 @@ def test_each_worker_has_its_gpus_and_a_dead_one_s_are_free(tmp_path: Path) -> N
     assert late.gpus == "GPU-b"
     for share in (shares[0], shares[3], late):
         share.end()
-    notes = Notes(tmp_path, 1)
+    notes = RoundLog(tmp_path, 1)
     found = [notes.read(number, "gone") for number in range(6)]
-    states = [f"lost {f.held}" if isinstance(f, Lost) else f["state"] for f in found]
+    states = [f"lost {f.begun}" if isinstance(f, WorkerLost) else f["state"] for f in found]
     assert states == ["done", "lost True", "done", "done", "done", "lost False"]
 
 
@@ -219,17 +220,18 @@ def test_slurm_s_cores_are_the_threads_unless_the_user_chose(
 
 
 def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unipeft_run.sweeps.engines.local import threads, workers
+    from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell
 
     found = {"effective_n_jobs": lambda n: n if n > 0 else 8, "cpu_count": lambda: 8}
     install(monkeypatch, "joblib", **found)
-    assert [workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
-    assert [workers(-1, 12, 8, 2), workers(3, 12, 8, 1), workers(3, 2, 0, 1)] == [4, 3, 2]
-    assert workers(1, 12, 8, 1) == 1
+    assert [count_workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
+    assert [count_workers(*given) for given in ((-1, 12, 8, 2), (3, 12, 8, 1))] == [4, 3]
+    assert count_workers(3, 2, 0, 1) == 2
+    assert count_workers(1, 12, 8, 1) == 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert [threads(4, 12), threads(4, 2), threads(16, 16)] == [2, 4, 1]
+    assert [threads_per_cell(4, 12), threads_per_cell(4, 2), threads_per_cell(16, 16)] == [2, 4, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert threads(4, 12) is None, "the user's own number stands"
+    assert threads_per_cell(4, 12) is None, "the user's own number stands"
 
 
 def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
@@ -244,7 +246,7 @@ def starts_a_process(cfg: DictConfig) -> Outcome:
     process = multiprocessing.get_context("spawn").Process(target=abs, args=(1,))
     process.start()
     process.join()
-    return ended("failed" if process.exitcode else "done")
+    return make_outcome("failed" if process.exitcode else "done")
 
 
 def test_a_cell_in_joblib_s_hands_can_start_processes() -> None:
@@ -274,7 +276,7 @@ def test_joblib_starts_a_worker_for_each_gpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-x")
     monkeypatch.delenv("OMP_NUM_THREADS")
     words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
-    code = multirun(
+    code = run_grid(
         "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg: int(cfg.seed)
     )
     assert code == 0

@@ -18,9 +18,9 @@ from tiny_engines import install
 from unipeft_run import cli
 from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines.ray import PATIENCE
-from unipeft_run.sweeps.engines.worker import Lost, Worker
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.ray import START_TIMEOUTS
+from unipeft_run.sweeps.engines.worker import Worker, WorkerLost
 
 
 class Crashed(Exception):
@@ -65,7 +65,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> 
         exceptions=SimpleNamespace(RayError=Crashed),
     )
     monkeypatch.setenv("UNIPEFT_CACHE", "cache")
-    for name in PATIENCE:
+    for name in START_TIMEOUTS:
         monkeypatch.setenv(name, "1")
     return seen
 
@@ -128,7 +128,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
             forced.append(cfg.force)
             if clears:
                 config.write_text("of this one")
-            return ended("done")
+            return make_outcome("done")
 
         Worker(job, submission=submission)(compose(words, "train"))
 
@@ -172,7 +172,7 @@ def test_a_job_that_left_the_queue_without_a_result_is_lost(
     monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
     monkeypatch.setattr(submitit.SlurmJob, "results", submitit.SlurmJob.results)
     monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
-    slurm.watch_the_queue()
+    slurm.install_queue_watcher()
     queue = tmp_path / "queue"
     program = tmp_path / "squeue"
     program.write_text(f"#!/bin/sh\ncat {queue}\n")
@@ -181,10 +181,10 @@ def test_a_job_that_left_the_queue_without_a_result_is_lost(
     queue.write_text("7_0|RUNNING|one\n7_1|CANCELLED|\n7_3|PENDING|\n")
     jobs = [submitit.SlurmJob(tmp_path, f"7_{n}") for n in range(4)]
     assert [job.done(force_check=True) for job in jobs] == [False, True, True, False]
-    found = [slurm.results(job)[0]._return_value for job in jobs[1:3]]
+    found = [slurm.results_of(job)[0]._return_value for job in jobs[1:3]]
     assert [(type(f), str(f)) for f in found] == [
         (RuntimeError, "Slurm job 7_1 was cancelled"),
-        (Lost, "Slurm job 7_2 ended without a result (state GONE)"),
+        (WorkerLost, "Slurm job 7_2 ended without a result (state GONE)"),
     ]
     program.write_text("#!/bin/sh\nexit 1\n")
     assert not jobs[0].done(force_check=True), "a controller that is away says nothing about jobs"

@@ -254,3 +254,18 @@ def test_the_loss_of_classes_is_per_example() -> None:
     loss, count = ClassificationLoss()(model, batch)
     assert count == 2
     assert torch.allclose(loss, model(**batch).loss, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_smoothed_loss_of_classes_is_the_references(smoothing: float) -> None:
+    rows = [{"input_ids": [5, 6, n], "labels": n % 3} for n in range(2, 7)]
+    model = tiny_text.roberta(30, num_labels=3).double()
+    batch = Collator(pad_token_id=1)(rows)
+    logits = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+    expected = label_smoother(logits, batch["labels"], smoothing, torch.float64)
+    loss, count = ClassificationLoss(smoothing)(model, batch)
+    assert count == 5
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    theirs, ours = gradients(model, expected), gradients(model, loss)
+    for name in theirs:
+        assert torch.allclose(ours[name], theirs[name], atol=1e-12), name

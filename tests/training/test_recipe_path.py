@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tiny_cli import call
 from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
@@ -109,6 +110,34 @@ def test_a_half_precision_run_is_evaluated_on_a_cpu(
     stored = json.loads((run / "metrics.json").read_text())
     metrics = evaluate(run)
     assert metrics["loss"] == pytest.approx(stored["test/loss"])
+
+
+def test_label_smoothing_trains_another_classifier(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    for smoothing in ("0.0", "0.5"):
+        assert call(cli.train, monkeypatch, *given, f"recipe.label_smoothing={smoothing}") == 0
+    runs = sorted((tmp_path / "outputs" / "sst2" / "mam").iterdir())
+    deltas = [load_file(run / "delta.safetensors") for run in runs]
+    assert any(not torch.equal(deltas[0][name], deltas[1][name]) for name in deltas[0])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_far_too_large_learning_rate_is_never_done(
+    steps: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    bad = ("optim.lr=1e30", f"recipe.max_steps={steps}", "recipe.warmup_ratio=0.0")
+    for _ in range(2):
+        assert call(cli.train, monkeypatch, *given, *bad, "recipe.eval_every=1") == 1
+        (run,) = (tmp_path / "outputs" / "sst2" / "mam").iterdir()
+        status = json.loads((run / "status.json").read_text())
+        assert status["state"] == "diverged"
+        assert "no checkpoint had been saved" in status["error"]
+        assert not (run / "metrics.json").exists() and not (run / "checkpoints").exists()
 
 
 def metrics_of_best(run: Path) -> int:

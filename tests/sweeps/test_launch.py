@@ -25,12 +25,12 @@ from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
 from unipeft_run.runs.lock import owner_of
-from unipeft_run.runs.outcome import Outcome, ended, exit_code
+from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.runs.registry import read
-from unipeft_run.sweeps import launch as several
-from unipeft_run.sweeps.engines import in_rounds
-from unipeft_run.sweeps.engines.worker import Lost
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.sweeps import launch
+from unipeft_run.sweeps.engines import launch_in_rounds
+from unipeft_run.sweeps.engines.worker import WorkerLost
+from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.training import interrupts
 from unipeft_run.training.checkpoint_store import LAST
 from unipeft_run.training.interrupts import Interrupted, Interrupts
@@ -42,17 +42,17 @@ SECONDS = 150  # until what hangs is a failure; all take ten or so
 
 
 def end_of(code: int, *told: tuple[int, str]) -> Any:
-    notes: several.Notes = multiprocessing.get_context("spawn").SimpleQueue()
+    notes: launch.Failures = multiprocessing.get_context("spawn").SimpleQueue()
     for rank, error in told:
-        notes.put((rank, ended("failed", error)))
+        notes.put((rank, make_outcome("failed", error)))
     failure = ProcessFailure(local_rank=1, pid=77, exitcode=code, error_file="")
-    return several._how(ChildFailedError("train", {1: failure}), 2, notes)
+    return launch._outcome_of(ChildFailedError("train", {1: failure}), 2, notes)
 
 
 def test_the_first_that_failed_says_why() -> None:
     for first, second in ((0, 1), (1, 0)):
         outcome = end_of(1, (first, "out of memory"), (second, "another process is gone"))
-        assert outcome == ended("failed", "out of memory")
+        assert outcome == make_outcome("failed", "out of memory")
 
 
 def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
@@ -66,7 +66,7 @@ def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
 
 def test_a_process_that_exits_without_a_word_is_named() -> None:
     told = end_of(7, (0, "another process is gone"))
-    assert told == ended("failed", "process 2 of 2 (77) ended with exit code 7")
+    assert told == make_outcome("failed", "process 2 of 2 (77) ended with exit code 7")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -77,16 +77,20 @@ def test_the_exit_code_of_a_signal_is_an_interrupt(signum: int) -> None:
 
 
 def test_a_grid_takes_a_lost_cell_up_again(capsys: pytest.CaptureFixture[str]) -> None:
-    backs: Iterator[list[Outcome | Lost]] = iter(
-        [[ended("lost", "killed by SIGKILL"), ended("done")], [ended("done")]]
+    backs: Iterator[list[Outcome | WorkerLost]] = iter(
+        [[make_outcome("lost", "killed by SIGKILL"), make_outcome("done")], [make_outcome("done")]]
     )
-    assert in_rounds(lambda _: next(backs), [["seed=1"], ["seed=2"]]) == [ended("done")] * 2
-    assert capsys.readouterr().err == "killed by SIGKILL; cells taken up again: 1\n"
+    assert (
+        launch_in_rounds(lambda _: next(backs), [["seed=1"], ["seed=2"]])
+        == [make_outcome("done")] * 2
+    )
+    assert capsys.readouterr().err == "killed by SIGKILL; cells to rerun: 1\n"
 
 
 def test_a_cell_that_is_always_lost_has_failed() -> None:
-    (end,) = in_rounds(lambda _: [ended("lost", "killed by SIGKILL")], [["seed=1"]])
-    assert end == ended("failed", "its worker was lost 3 times; the last time: killed by SIGKILL")
+    (end,) = launch_in_rounds(lambda _: [make_outcome("lost", "killed by SIGKILL")], [["seed=1"]])
+    error = "its worker was lost 3 times; the last time: killed by SIGKILL"
+    assert end == make_outcome("failed", error)
 
 
 # ---- signals
@@ -272,6 +276,6 @@ def test_a_cell_with_a_killed_process_is_done_in_the_end(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     given = ["task=sst2", "method=mam", "seed=1,2", "processes=2", f"output={tmp_path}"]
-    assert multirun("train", given, tiny_jobs.in_a_grid, check_train) == 0
+    assert run_grid("train", given, tiny_jobs.in_a_grid, check_train) == 0
     assert "was killed by SIGKILL" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
