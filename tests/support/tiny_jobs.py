@@ -1,4 +1,4 @@
-"""Jobs over two processes that end before their time, and a command that runs one by its name."""
+"""Jobs on two processes that end early, and a command that runs one by name."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from unipeft_run.training.distributed.parallel import all_reduce_sum, broadcast
 
 
 def config_of(output: Path) -> DictConfig:
-    """A run that could be, over two processes."""
+    """Return the configuration of a run on two processes."""
     return compose(["task=sst2", "method=mam", "processes=2", f"output={output}"], "train")
 
 
-def begun(cfg: DictConfig, held: ExitStack) -> RunFolder:
-    """The run folder, held by the leading process; `pid0` and `pid1` in it say who is there."""
+def begin(cfg: DictConfig, held: ExitStack) -> RunFolder:
+    """Return the run folder, locked by rank 0; both ranks write their process number to it."""
     path = run_folder(cfg)
     folder = RunFolder(path, writes=processes.is_main())
     if processes.is_main():
@@ -48,11 +48,11 @@ def begun(cfg: DictConfig, held: ExitStack) -> RunFolder:
 
 
 def together(end: Callable[[DictConfig], None]) -> Callable[[DictConfig], Outcome]:
-    """Both begin, one does what ends it, and the other waits for it as in an update."""
+    """Build a job: rank 1 calls `end`, and rank 0 waits for it in an all-reduce."""
 
     def run(cfg: DictConfig) -> dict[str, Any]:
         with ExitStack() as held:
-            folder = begun(cfg, held)
+            folder = begin(cfg, held)
             try:
                 if processes.rank() == 1:
                     end(cfg)
@@ -95,7 +95,7 @@ def exits(cfg: DictConfig) -> Outcome:
 
 
 def interrupted_alone(cfg: DictConfig) -> Outcome:
-    """Where nobody takes signals, as before training and after it."""
+    """Interrupt outside training, where no handler records signals."""
     return together(lambda cfg: os.kill(os.getpid(), signal.SIGINT))(cfg)
 
 
@@ -107,7 +107,7 @@ def refused(cfg: DictConfig) -> Outcome:
 
 
 def trains(cfg: DictConfig) -> Outcome:
-    """A slow training, whose checkpoint takes two seconds to write."""
+    """Train slowly; writing a checkpoint takes two seconds."""
     store = checkpoint.save_checkpoint
 
     def slowly(path: Path, *given: Any, **named: Any) -> None:
@@ -121,7 +121,7 @@ def trains(cfg: DictConfig) -> Outcome:
 
     def run() -> dict[str, Any]:
         with ExitStack() as held:
-            folder = begun(cfg, held)
+            folder = begin(cfg, held)
             given = {"max_steps": 500, "eval_every": 500, "trackers": [], "folder": folder}
             make_trainer(folder.path, loss_fn=slow_loss, **given).fit()
         return {"state": "done"}
@@ -131,7 +131,7 @@ def trains(cfg: DictConfig) -> Outcome:
 
 
 def main() -> int:
-    """Run the job that is named first in the folder named second; the outcome as JSON."""
+    """Run the job named by the first argument in the folder of the second; print its outcome."""
     try:
         outcome = launch_processes(config_of(Path(sys.argv[2])), globals()[sys.argv[1]])
     except KeyboardInterrupt as stop:

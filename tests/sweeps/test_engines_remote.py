@@ -1,4 +1,4 @@
-"""Ray and Slurm as they answer: Ray a module that runs tasks in place, Slurm a program."""
+"""Ray and Slurm engines against stand-ins: a module that runs tasks in place, and a program."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from unipeft_run.sweeps.engines.worker import Worker, WorkerLost
 
 
 class Crashed(Exception):
-    """As ray.exceptions.WorkerCrashedError."""
+    """Stands in for ray.exceptions.WorkerCrashedError."""
 
 
 def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> dict[str, Any]:
-    """Install it; the settings and the environments it was given.
+    """Install it; return the settings and environments that it is given.
 
     crashes: of each task in turn, 1 for a worker that dies before it, 2 for one that dies after.
     """
@@ -72,7 +72,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, Any]]:
-    """What reached `run`, which here trains nothing."""
+    """Collect the configurations that reach `run`, which is a stub here."""
     seen: list[Mapping[str, Any]] = []
 
     def run(cfg: DictConfig) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 @pytest.mark.parametrize("gpus", [0, 4])
-def test_ray_runs_each_cell_with_its_share(
+def test_ray_runs_each_cell_with_its_resources(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], gpus: int
 ) -> None:
     seen = fake_ray(monkeypatch, gpus, crashes=[1, 0])
@@ -106,7 +106,7 @@ def test_ray_runs_each_cell_with_its_share(
 
 
 @pytest.mark.slow
-def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
+def test_a_forced_cell_that_is_rerun_is_not_cleared_again(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]]
 ) -> None:
     fake_ray(monkeypatch, 0, crashes=[2, 1])
@@ -115,7 +115,7 @@ def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
 
 
 def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
-    """A worker is lost before it clears, a job is requeued after; then the command comes again."""
+    """A worker is lost before it clears, a job is requeued after; then a new command forces."""
     words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
     config = run_folder(compose(words, "train")) / "config.yaml"
     config.parent.mkdir(parents=True)
@@ -142,7 +142,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_elsewhere_gets_nothing_of_a_local_one(
+def test_a_remote_ray_gets_no_settings_of_a_local_one(
     monkeypatch: pytest.MonkeyPatch,
     runs: Sequence[Mapping[str, Any]],
     capsys: pytest.CaptureFixture[str],
@@ -187,9 +187,9 @@ def test_a_job_that_left_the_queue_without_a_result_is_lost(
         (WorkerLost, "Slurm job 7_2 ended without a result (state GONE)"),
     ]
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert not jobs[0].done(force_check=True), "a controller that is away says nothing about jobs"
+    assert not jobs[0].done(force_check=True), "an unreachable controller says nothing about jobs"
     program.write_text(f"#!/bin/sh\ncat {queue}\n")
     queue.write_text("7_3|RUNNING|one\n")
-    time.sleep(0.01)  # it does not ask twice in a millisecond
+    time.sleep(0.01)  # it does not poll twice in a millisecond
     assert [job.done(force_check=True) for job in jobs] == [True, True, True, False]
     assert jobs[1].state == "CANCELLED"

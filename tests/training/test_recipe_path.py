@@ -1,4 +1,4 @@
-"""Each task's recipe from its data to its predictions, on a random backbone."""
+"""Each task's recipe from data to predictions, on a randomly initialised backbone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_whole_recipe(
         ),
     ],
 )
-def test_what_does_not_fit_the_backbone_is_a_sentence(
+def test_settings_that_do_not_fit_the_backbone_are_one_sentence(
     task: str,
     word: str,
     expected: str,
@@ -86,7 +86,7 @@ def test_what_does_not_fit_the_backbone_is_a_sentence(
 
 
 @pytest.mark.parametrize(("split", "key"), [("train", "max"), ("test", "eval")])
-def test_a_long_target_is_blamed_on_the_key_that_cuts_it(split: str, key: str) -> None:
+def test_a_long_target_names_the_key_that_truncates_it(split: str, key: str) -> None:
     rows = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2, 3, 4]]})
     experiment: Any = SimpleNamespace(
         encoded={split: rows},
@@ -98,7 +98,7 @@ def test_a_long_target_is_blamed_on_the_key_that_cuts_it(split: str, key: str) -
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there, fp16 is evaluated in fp16")
-def test_a_half_precision_run_is_evaluated_on_a_cpu(
+def test_an_fp16_run_is_evaluated_in_fp32_on_a_cpu(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Six updates of the official code, recorded in float64: loss, lr, gradient norm, end result."""
+"""Six updates recorded from the official code in float64: loss, lr, gradient norm, weights."""
 
 from __future__ import annotations
 

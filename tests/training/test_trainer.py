@@ -1,4 +1,4 @@
-"""The loop against a literal one, step by step, and what it decides on the way."""
+"""The training loop against a literal one, step by step, and its decisions on the way."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_fifty_steps_of_a_literal_loop(tmp_path: Path) -> None:
     assert all(map(torch.equal, trainer.model.parameters(), model.parameters()))
 
 
-def test_the_best_state_is_in_the_model_at_the_end(tmp_path: Path) -> None:
+def test_the_best_state_is_loaded_at_the_end(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
-    values = iter([0.3, 0.5, 0.5, 0.4])  # the tie keeps the earlier one
+    values = iter([0.3, 0.5, 0.5, 0.4])  # of equal ones the first is the best
 
     def scripted(model: nn.Module, limit: int | None) -> dict[str, float]:
         assert not model.training and not torch.is_grad_enabled() and limit == 9
@@ -215,7 +215,7 @@ def test_throughput(tmp_path: Path) -> None:
     assert metrics["peak_memory_mib"] > 10
 
 
-def test_the_loss_of_a_training_that_stops_early_is_of_its_last_updates(tmp_path: Path) -> None:
+def test_after_early_stopping_the_loss_is_of_the_last_updates(tmp_path: Path) -> None:
     shown: list[float] = []
 
     class Listener(Tracker):
@@ -235,7 +235,7 @@ def test_the_loss_of_a_training_that_stops_early_is_of_its_last_updates(tmp_path
         assert (result.step, result.metrics["train/loss"]) == (6, shown[-1])
 
 
-def test_what_a_live_view_hears(tmp_path: Path) -> None:
+def test_tracker_events(tmp_path: Path) -> None:
     heard: list[Any] = []
 
     class Listener(Tracker):
@@ -274,7 +274,7 @@ def test_bf16_trains_in_autocast_and_keeps_float32_parameters(tmp_path: Path) ->
         ({"loader": [], "evaluate": None}, "the training split is empty"),
     ],
 )
-def test_wrong_settings_are_one_sentence(
+def test_user_errors_are_one_sentence(
     tmp_path: Path, changed: dict[str, Any], sentence: str
 ) -> None:
     if changed.get("precision") == "fp16" and torch.cuda.is_available():
