@@ -33,9 +33,10 @@ from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
+from unipeft_run.training.divergence import check_finite
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
-from unipeft_run.training.optim import build
-from unipeft_run.training.precision import autocast_type
+from unipeft_run.training.optim import build_optimizer_and_schedule
+from unipeft_run.training.precision import autocast_dtype
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 
@@ -83,7 +84,7 @@ class PreparedRun:
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
         self.config, self.task, self.splits = config, inputs.task, inputs.splits
-        shown = None if processes.leads() else rich.console.Console(quiet=True)
+        shown = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(every=config.tracking.console.every, console=shown)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
@@ -94,7 +95,7 @@ class PreparedRun:
         self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(family))
         smoothing = config.recipe.label_smoothing
         seq2seq = self.task.kind == "seq2seq"
-        self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
+        self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
         self.evaluator = self._evaluator()
 
     def _decoder_start(self, family: Backbone) -> Any:
@@ -114,7 +115,7 @@ class PreparedRun:
             batch_size=evaluation.batch_size,
             decoding=Decoding(**decoding.model_dump()) if decoding else None,
             references=evaluation.references,
-            autocast=autocast_type(self.config.precision),
+            autocast=autocast_dtype(self.config.precision),
             progress=self.console.progress,
         )
 
@@ -159,6 +160,8 @@ class PreparedRun:
         """Evaluate on the test split; store the delta and the predictions."""
         config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
+        check_finite("test loss", test.metrics["loss"], fitted.step)
+        check_finite("test loss", test.metrics["loss"], fitted.step)
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
@@ -207,7 +210,7 @@ class PreparedRun:
             loader,
             self.loss_fn,
             optim=partial(
-                build,
+                build_optimizer_and_schedule,
                 **self.config.optim.model_dump(),
                 warmup_steps=recipe.warmup_steps,
                 warmup_ratio=recipe.warmup_ratio,
@@ -222,6 +225,7 @@ class PreparedRun:
             max_steps=recipe.max_steps,
             epochs=recipe.epochs,
             accumulation=recipe.accumulation,
+            accumulation_weighting=recipe.accumulation_weighting,
             max_grad_norm=recipe.max_grad_norm,
             eval_every=recipe.eval_every,
             eval_limit=recipe.eval_limit,

@@ -33,7 +33,7 @@ def run(planned: PlannedRun) -> Metrics:
     if finished := _agree(lambda: _finished(planned)):
         return finished
     inputs = load_inputs(planned.config)
-    folder = RunFolder(planned.folder, writes=processes.leads())
+    folder = RunFolder(planned.folder, writes=processes.is_main())
     with ExitStack() as stack:
         other = _agree(lambda: _acquire(folder, stack) or _finished(planned))
         return other or _train(planned, inputs, folder)
@@ -41,12 +41,12 @@ def run(planned: PlannedRun) -> Metrics:
 
 def _agree(look: Callable[[], Metrics | None]) -> Metrics | None:
     """Call `look` on rank 0 and broadcast the result."""
-    seen = look() if processes.leads() else None
-    if processes.count() == 1:
+    seen = look() if processes.is_main() else None
+    if processes.world_size() == 1:
         return seen
-    from unipeft_run.training.distributed.parallel import from_lead
+    from unipeft_run.training.distributed.parallel import broadcast
 
-    return from_lead(seen)
+    return broadcast(seen)
 
 
 def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
@@ -69,7 +69,7 @@ def _finished(planned: PlannedRun) -> Metrics | None:
 
 def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     from unipeft_run.experiment import PreparedRun
-    from unipeft_run.training.trainer import Diverged
+    from unipeft_run.training.divergence import Diverged
 
     if planned.config.force:
         folder.clear()
@@ -79,7 +79,8 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     try:
         return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
     except Diverged as problem:
-        return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
+        folder.mark("diverged", step=problem.step, error=str(problem))
+        return {"state": "diverged", "error": str(problem)}
     except Exception as problem:
         folder.mark("failed", error=described(problem))
         raise
@@ -108,9 +109,9 @@ def evaluate(
 
     from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import PreparedRun
-    from unipeft_run.training.precision import evaluable
+    from unipeft_run.training.precision import evaluation_precision
 
-    config = config.model_copy(update={"precision": evaluable(config.precision)})
+    config = config.model_copy(update={"precision": evaluation_precision(config.precision)})
     prepared = PreparedRun(config, inputs, inference=True)
     load_delta(prepared.model, folder)
     prepared.model.to(PartialState().device)

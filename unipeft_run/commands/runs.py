@@ -145,10 +145,10 @@ def retry(runs: Sequence[RunRecord], allow: Sequence[str] = ()) -> int:
 def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
     from unipeft_run import config as configuration
     from unipeft_run.cli import train_planned
-    from unipeft_run.runs.outcome import ended
+    from unipeft_run.runs.outcome import make_outcome
 
     if not run.config:
-        return ended("refused", run.error)
+        return make_outcome("refused", run.error)
     folder = run.folder.resolve()
     try:
         stored = configuration.load(folder, allow)
@@ -156,8 +156,8 @@ def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
         planned = configuration.plan_config(stored.model_copy(update=place))
         now = planned.folder
     except Exception as error:  # a damaged folder must not stop the others
-        return ended("refused", printable(str(error) or type(error).__name__, 500))
+        return make_outcome("refused", printable(str(error) or type(error).__name__, 500))
     if now != folder:
         moved = f"the configuration stored in {run.label} belongs to another run by now, {now}"
-        return ended("refused", printable(moved))
+        return make_outcome("refused", printable(moved))
     return train_planned(planned)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import compose, plan
 from unipeft_run.config.messages import Illegal
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.reader import read_run
-from unipeft_run.sweeps.grid import grid
+from unipeft_run.sweeps.grid import expand_grid
 
 
 def plan_experiment(name: str, words: Sequence[str]) -> Table:
     """Tabulate the cells of experiment `name` under the overrides `words`. Raises `UserError`."""
-    _, settings, cells = grid("train", [f"experiment={name}", *words])
+    _, settings, cells = expand_grid("train", [f"experiment={name}", *words])
     owners: dict[str, str] = {}
     rows = [_make_row(row, [*settings, *cell], owners) for row, cell in cells]
     done = sum(row["state"] == "done" for row in rows)
@@ -28,7 +28,7 @@ def _make_row(row: str, words: Sequence[str], owners: dict[str, str]) -> Row:
     """`owners`: the row that each run folder belongs to; extended here."""
     state, command = "", ""
     try:
-        folder = run_folder(resolve(compose(words)))
+        folder = plan(compose(words)).folder
         owner = owners.setdefault(str(folder), row)
         state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
         if state != "done":

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unipeft_run.config import compose, resolve, run_id
+from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment
+from unipeft_run.config.identity import digest_of
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.stored import upgrade
 from unipeft_run.report.differences import find_differences
 from unipeft_run.report.tables import SPREAD, Row, Spread, Table, group_by_cell, measure_spread
 from unipeft_run.runs.reader import RunRecord
@@ -51,14 +53,14 @@ def _method_id(config: Mapping[str, Any]) -> str:
     kept = {key: config.get(key) for key in (*SLOTS, "unfreeze")}
     backbone = config["backbone"]
     kept["backbone"] = {key: backbone.get(key) for key in ("name", "weights")}
-    return run_id({**kept, "task": config["task"]["name"], "recipe": {}})
+    return digest_of(upgrade({**kept, "task": config["task"]["name"]}))
 
 
 def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
-    config = resolve(compose([*cell.words[scale], f"scale={scale}"]))
+    config = resolve(compose([*cell.words[scale], f"scale={scale}"])).plain()
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, metrics, group, departures)

@@ -73,9 +73,10 @@ class RunRecord:
 
         Raises KeyError, TypeError or AttributeError if the configuration is incomplete.
         """
-        from unipeft_run.config import run_id
+        from unipeft_run.config.identity import digest_of, science
+        from unipeft_run.config.stored import upgrade
 
-        return run_id({**self.config, "seed": 0})
+        return digest_of(science(upgrade({**self.config, "seed": 0})))
 
     @property
     def reason_left_out(self) -> str:
