@@ -12,9 +12,9 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.base import Backbone
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
-from unipeft_run.backbones.sites import TABLES
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.data.batching import Collator, padding_of, train_loader
 from unipeft_run.data.encoding import lengths
@@ -64,10 +64,10 @@ class Experiment:
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer)
-        table = TABLES[cfg["backbone"]["family"]]
+        table = FAMILIES[cfg["backbone"]["family"]]
         self.model = load_backbone(
             inputs.backbone,
-            family=table.family,
+            family=table.name,
             weights=cfg["backbone"]["weights"],
             num_labels=self.task.num_labels,
             config=cfg["backbone"]["config"],
@@ -82,7 +82,7 @@ class Experiment:
         self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
         self.evaluator = self._evaluator()
 
-    def _decoder_start(self, table: Backbone) -> Any:
+    def _decoder_start(self, table: Family) -> Any:
         config: Any = self.model.config
         fixed = table.decoder_start == "config"
         return config.decoder_start_token_id if fixed else table.decoder_start

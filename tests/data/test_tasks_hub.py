@@ -12,17 +12,18 @@ import pytest
 from datasets import Dataset, DatasetDict
 from tiny_tasks import make
 
+from unipeft_run import hub as reach
 from unipeft_run.data.tasks import hub
 from unipeft_run.errors import UserError
 
 
 @pytest.fixture
 def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "SECONDS", 0.3)
-    hub.reachable.cache_clear()
+    monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(reach, "SECONDS", 0.3)
+    reach.is_reachable.cache_clear()
     yield
-    hub.reachable.cache_clear()
+    reach.is_reachable.cache_clear()
 
 
 @pytest.mark.usefixtures("_asked_anew")
@@ -51,8 +52,8 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(hub, "SECONDS", 3.0)
-        assert hub.reachable()
+        monkeypatch.setattr(reach, "SECONDS", 3.0)
+        assert reach.is_reachable()
 
 
 def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:

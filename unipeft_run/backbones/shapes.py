@@ -14,7 +14,7 @@ Named = Iterator[tuple[str, Shape]]
 
 def shapes_of(config: Any) -> dict[str, Shape]:
     """Parameter name -> shape, tied parameters once."""
-    return dict(FAMILIES[config.model_type](config))
+    return dict(SHAPES[config.model_type](config))
 
 
 def size_of(shapes: Mapping[str, Shape]) -> int:
@@ -77,7 +77,7 @@ def _classifier(config: Any) -> Named:
     yield from _linear("classifier.out_proj", config.num_labels, width)
 
 
-FAMILIES: Mapping[str, Callable[[Any], Named]] = {
+SHAPES: Mapping[str, Callable[[Any], Named]] = {
     "bart": partial(_seq2seq, norms=("layernorm_embedding",)),
     "mbart": partial(_seq2seq, norms=("layernorm_embedding", "layer_norm")),
     "roberta": _classifier,

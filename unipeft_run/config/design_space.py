@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.legality import SITES, check_slot, is_ours, objections
 from unipeft_run.config.messages import Illegal, conf_dir, options
 from unipeft_run.config.rules import check_values
@@ -132,7 +132,7 @@ def function(content: Mapping[str, Any], family: str) -> str:
 
     Points of one function hold the same numbers and compute the same from them.
     """
-    table = TABLES[family]
+    table = FAMILIES[family]
     form, composition = bare(content["form"]), bare(content["composition"])
     if is_ours(form):
         form = {key: value for key, value in form.items() if key not in IN_TRAINING}
@@ -162,7 +162,7 @@ def _tap(table: Any, site: str, insertion: str) -> str:
 def twins(content: Mapping[str, Any], slot: str) -> dict[Point, list[str]]:
     """The points with the function of `content`, each with the families where they have it."""
     found: dict[Point, list[str]] = {}
-    for family in TABLES:
+    for family in FAMILIES:
         mine = function(content, family)
         for point, theirs in _functions(slot, family):
             if theirs == mine:

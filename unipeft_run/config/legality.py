@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.errors import UserError
 
@@ -110,7 +110,7 @@ def _check_apart(slot: str, sites: list[str]) -> None:
     """A module holds one delta of a slot, whichever side of it the delta writes at."""
     if twice := next((site for site in sites if sites.count(site) > 1), None):
         raise UserError(f"{slot}.representation.sites names {twice} twice")
-    for table in TABLES.values():
+    for table in FAMILIES.values():
         taken: dict[str, str] = {}
         for site in sites:
             taps = {**table.attention, **table.ffn}.get(site, "")

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
-from unipeft_run.backbones.sites import table_of
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.legality import ATTENTIONS, STACKS
 from unipeft_run.deltas.attach import PREFIX, Slot
@@ -93,7 +93,7 @@ def _config(file: Path) -> Any:
 def _overrides(settings: Any, words: Sequence[str]) -> list[str]:
     """`words`, with the task that the model is for, and no method, where they give none."""
     given = {word.partition("=")[0] for word in words}
-    labels = settings.num_labels if table_of(settings).head else 0
+    labels = settings.num_labels if family_of(settings).head else 0
     task = TASKS.get((settings.model_type, labels))
     defaults = [f"task={task}"] if task and "task" not in given else []
     return [*defaults, *(["method=none"] if "method" not in given else []), *words]
@@ -108,7 +108,7 @@ def _described(
     which no seed of ours draws again, so it is stored.
     """
     slots = {name: described(slot) for name, slot in slots_of(options).items()}
-    head = table_of(model.config).head
+    head = family_of(model.config).head
     for name, parameter in model.named_parameters():
         if any(fnmatchcase(name, pattern) for pattern in head):
             parameter.requires_grad_(True)
@@ -151,7 +151,7 @@ def _check_backbone(model: Any, backbone: Mapping[str, Any]) -> None:
     if backbone["hub"] is not None and backbone["path"] is None:
         return
     source = locate(**{key: backbone[key] for key in ("name", "hub", "path")})
-    labels = model.config.num_labels if table_of(model.config).head else None
+    labels = model.config.num_labels if family_of(model.config).head else None
     ours = load_backbone(source, family=backbone["family"], num_labels=labels)
     theirs = dict(model.named_parameters())
     for name, parameter in ours.named_parameters():
@@ -166,7 +166,7 @@ def _check_backbone(model: Any, backbone: Mapping[str, Any]) -> None:
 def _write(out: Path, cfg: dict[str, Any], model: nn.Module, table: Mapping[str, Any]) -> None:
     folder = RunFolder(out)
     folder.clear()
-    head = table_of(model.config).head
+    head = family_of(model.config).head
     recipe = {
         "backbone": cfg["backbone"],
         "unfreeze": [*cfg["unfreeze"], *head],

@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import nn
 
-from unipeft_run.backbones.sites import table_of
+from unipeft_run.backbones.families import family_of
 from unipeft_run.deltas.attach import Slot, attach, deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
@@ -62,7 +62,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     """
     slots = slots_of(options)
     config = deepcopy(config)  # attaching names our attention in it
-    model = getattr(transformers, table_of(config).model)(config)
+    model = getattr(transformers, family_of(config).model)(config)
     kinds = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     model.to(next(kinds, torch.float32))
     left = Left({name.removeprefix(WRAPPER): tensor for name, tensor in state.items()})

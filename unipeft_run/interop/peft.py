@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unipeft_run.backbones.sites import resolve, table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attach import PREFIX, deltas, freeze, place
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -81,7 +82,7 @@ def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None
     for _, delta in placed:
         if reason := objection(delta):
             raise UserError(f"cannot export {delta.site.representation}: {reason}")
-    heads = [pattern.removesuffix(".*") for pattern in table_of(model.config).head]
+    heads = [pattern.removesuffix(".*") for pattern in family_of(model.config).head]
     tensors = dict(_lora_tensors(placed)) | dict(_head_tensors(model, heads))
     folder.mkdir(parents=True, exist_ok=True)
     save_file({f"{ROOT}{name}": t.detach().cpu().contiguous() for name, t in tensors.items()},
@@ -155,7 +156,7 @@ def import_peft(model: nn.Module, folder: Path) -> None:
     config, tensors = _read(folder)
     _check(config, folder)
     freeze(model, ())
-    sites = {site.write.path: site for site in resolve(model, model.config, sites=LINEAR)}
+    sites = {site.write.path: site for site in find_sites(model, model.config, sites=LINEAR)}
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if match := re.fullmatch(r"(.*)\.lora_(A|B)\.weight", name):

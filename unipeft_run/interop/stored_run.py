@@ -8,9 +8,9 @@ from torch import nn
 from transformers import set_seed
 
 from unipeft_run import config as configuration
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
-from unipeft_run.backbones.sites import table_of
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.counts import labels_of
 from unipeft_run.deltas.delta_file import load_delta
@@ -37,7 +37,7 @@ def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
         num_labels=labels_of(cfg["task"]),
         config=backbone["config"],
     )
-    head = table_of(model.config).head if cfg["head"] == "trained" else ()
+    head = family_of(model.config).head if cfg["head"] == "trained" else ()
     slots = {name: built(slot) for name, slot in folded(cfg).items()}
     attach(model, slots, [*cfg["unfreeze"], *head])
     load_delta(model, folder)

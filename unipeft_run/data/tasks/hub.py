@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import datasets
 from huggingface_hub import constants
 
 from unipeft_run.errors import UserError
+from unipeft_run.hub import is_reachable
 
 CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets that still are scripts
-SECONDS = 3.0
-
-
-@cache
-def reachable() -> bool:
-    """Whether the hub answers, asked once per process and for at most SECONDS + 1.
-
-    The clients' own retries take half a minute; a name server that is silent blocks for as long,
-    timeout or not, hence the thread.
-    """
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
-    thread.start()
-    thread.join(SECONDS + 1)
-    return bool(answers and answers[0])
-
-
-def _answers() -> bool:
-    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
-    request = urllib.request.Request(endpoint, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, ValueError):
-        return False
 
 
 @contextmanager
@@ -67,7 +34,7 @@ def load_hub(
     Raises `UserError` where the hub is out of reach and the cache does not hold the data set,
     and where the hub does not know it.
     """
-    online = reachable()
+    online = is_reachable()
     try:
         with _offline(not online):
             try:

@@ -12,8 +12,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unipeft_run.backbones.architectures import architecture
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
-from unipeft_run.backbones.sites import resolve, table_of
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot, built, unfrozen
@@ -26,7 +27,7 @@ def counts(cfg: Mapping[str, Any]) -> dict[str, Any]:
     or a representation that matches nothing.
     """
     config = architecture(cfg["backbone"], labels_of(cfg["task"]))
-    head = table_of(config).head if cfg["head"] == "trained" else ()
+    head = family_of(config).head if cfg["head"] == "trained" else ()
     slots = {slot: built(cfg[slot]) for slot in SLOTS}
     return count(config, slots, [*cfg["unfreeze"], *head])
 
@@ -101,7 +102,7 @@ def _deltas(
     model: Any = _Layers(shapes)
     for slot, parts in slots.items():
         if parts is not None:
-            for site in resolve(model, config, **dict(parts.representation)):
+            for site in find_sites(model, config, **dict(parts.representation)):
                 yield slot, parts.build(site).eval()
 
 
