@@ -85,8 +85,8 @@ def _fields_of(content: Mapping[str, Any], family: Family, where: str) -> dict[s
             raise UserError(
                 f"{where}: {key}={shown(content[key])} is not supported: must be {value}"
             )
-    named = {family.aliases.get(key, key): key for key in reversed(content)}
-    named |= {key: key for key in content}  # a field's own name overrides its alias
+    named = {family.aliases.get(key, key): key for key in content}
+    named |= {key: key for key in content}  # a field's own name takes precedence over its alias
     fields = {}
     for name in family.fields:
         if name in named:

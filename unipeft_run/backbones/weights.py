@@ -53,11 +53,8 @@ def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
     names = set(files.values()) if isinstance(files, Mapping) else {None}
     tensors: dict[str, torch.Tensor] = {}
     for name in sorted(names, key=str):
-        plain = isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-        if not plain:
-            raise UserError(
-                f"{index} is damaged: {shown(name)} is not a safetensors file beside it"
-            )
+        if not (isinstance(name, str) and SHARD.fullmatch(name)):
+            raise UserError(f"{index} is damaged: {shown(name)} is no name of a safetensors file")
         file = find_file(source, name)
         if file is None:
             raise UserError(f"{source} holds no {shown(name)}, which {index.name} names")
