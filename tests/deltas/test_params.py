@@ -23,8 +23,8 @@ from unipeft_run.deltas.counting.counts import count, counts
 from unipeft_run.deltas.counting.paper_shares import printed
 from unipeft_run.deltas.delta_file import parameter_table
 from unipeft_run.deltas.slots import built
-from unipeft_run.interop.official import slots_of
-from unipeft_run.interop.options import completed
+from unipeft_run.interop.official import build_slots
+from unipeft_run.interop.options import complete_options
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "param_counts.json").read_text())
 BACKBONES = {
@@ -58,10 +58,10 @@ def unused(name: str, tune: dict[str, Any], trained: int) -> int:
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_every_recorded_count(name: str, case: str) -> None:
     recorded = RECORDED[name][case]
-    tune = completed(recorded["options"])
+    tune = complete_options(recorded["options"])
     whole = tune["ffn_mode"] == "none" and tune["attn_mode"] in FREED
     freed = FREED[tune["attn_mode"]] if whole else []
-    table = count(full_size(name), slots_of(tune), freed)
+    table = count(full_size(name), build_slots(tune), freed)
     assert table["backbone"] == recorded["backbone_params"]
     assert table["trained"] == table["receiving_gradient"] == recorded["trainable_used"]
     assert table["stored"] == recorded["trainable_paper_convention"]

@@ -135,8 +135,8 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
         (("lora_attn", "attn.form.bias=true"), "no bias"),
         (("lora_attn", "attn.form.norm=in"), "no LayerNorm"),
         (("lora_attn", "attn.composition.norm=true"), "no LayerNorm"),
-        (("lora_attn", "representation@attn=context"), "beside one weight"),
-        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single weight of a backbone"),
+        (("lora_attn", "representation@attn=context"), "parallel to one weight"),
+        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single backbone weights"),
     ],
 )
 def test_what_peft_cannot_express_is_refused(

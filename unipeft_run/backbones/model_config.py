@@ -5,13 +5,14 @@ Only the fields in the family's table are used. transformers' own loader is not:
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import find_file, read_object, reporting
 from unipeft_run.backbones.shapes import shapes_of, size_of
-from unipeft_run.config.messages import shown, unknown_key
+from unipeft_run.config.messages import shown, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 CONFIG = "config.json"
@@ -32,28 +33,52 @@ def read_config(
     `num_labels` sizes the classifier; by default config.json does. Raises UserError if config.json
     is missing, damaged or of another family, and for a field or value that is not allowed.
     """
-    content, where = read_model_json(source)
-    table = FAMILIES[family]
-    found = content.get("model_type")
-    if found != family:
-        raise UserError(f"{where}: model_type={shown(found)}, but the backbone's is {family}")
-    fields = _fields_of(content, table, where)
-    changed = check_fields(changes, table)
-    labels = num_labels or _num_labels(content, where)
-    return build_config(table, {**fields, **changed}, source, labels)
+    return read_config_file(find_config(source), family, changes, num_labels)
 
 
-def read_model_json(source: str) -> tuple[dict[str, Any], str]:
-    """Return the content of config.json and its path. Raises UserError."""
+def find_config(source: str) -> Path:
+    """Return the path of config.json in `source`, a folder or hub id. Raises UserError."""
     with reporting(source):
         file = find_file(source, CONFIG)
     if file is None:
         raise UserError(f"{source} holds no {CONFIG}")
+    return file
+
+
+def read_config_file(
+    file: Path,
+    family: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    num_labels: int | None = None,
+) -> Any:
+    """Build the configuration in `file`, by default of the family that it names.
+
+    Raises UserError, as `read_config` does.
+    """
+    content = read_model_json(file)
+    table = family_in(content, file, family)
+    fields = _fields_of(content, table, file)
+    labels = num_labels or _num_labels(content, file)
+    return build_config(table, {**fields, **check_fields(changes or {}, table)}, str(file), labels)
+
+
+def read_model_json(file: Path) -> dict[str, Any]:
+    """Return the content of a config.json. Raises UserError if it asks for code."""
     content = read_object(file)
     for key, reason in REFUSED.items():
         if content.get(key):
             raise UserError(f"{file}: {key} asks for {reason}")
-    return content, str(file)
+    return content
+
+
+def family_in(content: Mapping[str, Any], file: Path, family: str | None = None) -> Family:
+    """Return the family that a config.json names. Raises UserError if it is not `family`."""
+    found = content.get("model_type")
+    if not isinstance(found, str) or found not in FAMILIES:
+        raise UserError(unknown_choice(f"{file}: model_type", found, FAMILIES))
+    if family not in (None, found):
+        raise UserError(f"{file}: model_type={found}, but the backbone's family is {family}")
+    return FAMILIES[found]
 
 
 def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -78,12 +103,12 @@ def _check_value(where: str, name: str, value: Any, family: Family) -> None:
         raise UserError(f"{where}={shown(value)}: must be {rule.description}")
 
 
-def _fields_of(content: Mapping[str, Any], family: Family, where: str) -> dict[str, Any]:
+def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[str, Any]:
     """The fields of config.json that the family's table lists; the rest is not used."""
     for key, value in family.fixed.items():
         if content.get(key, value) != value:
             raise UserError(
-                f"{where}: {key}={shown(content[key])} is not supported: must be {value}"
+                f"{file}: {key}={shown(content[key])} is not supported: must be {value}"
             )
     named = {family.aliases.get(key, key): key for key in content}
     named |= {key: key for key in content}  # a field's own name takes precedence over its alias
@@ -91,19 +116,19 @@ def _fields_of(content: Mapping[str, Any], family: Family, where: str) -> dict[s
     for name in family.fields:
         if name in named:
             key = named[name]
-            _check_value(f"{where}: {key}", name, content[key], family)
+            _check_value(f"{file}: {key}", name, content[key], family)
             fields[name] = content[key]
     return fields
 
 
-def _num_labels(content: Mapping[str, Any], where: str) -> int | None:
+def _num_labels(content: Mapping[str, Any], file: Path) -> int | None:
     """The size of the classifier by config.json, or None."""
     labels = content.get("id2label")
     number = len(labels) if isinstance(labels, dict) else content.get("num_labels")
     if number is None:
         return None
     if type(number) is not int or not 1 <= number <= MAX_LABELS:
-        raise UserError(f"{where}: num_labels={shown(number)}: must be from 1 to {MAX_LABELS:,}")
+        raise UserError(f"{file}: num_labels={shown(number)}: must be from 1 to {MAX_LABELS:,}")
     return number
 
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import find_file, read_object, reporting
-from unipeft_run.backbones.model_config import read_model_json
-from unipeft_run.config.messages import shown, unknown_choice
+from unipeft_run.backbones.model_config import family_in, find_config, read_model_json
+from unipeft_run.config.messages import shown
 from unipeft_run.errors import UserError
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json alone
@@ -61,11 +60,9 @@ def load_tokenizer(source: str) -> Any:
     """
     import transformers
 
-    content, where = read_model_json(source)
-    if content.get("model_type") not in FAMILIES:
-        kind = content.get("model_type")
-        raise UserError(unknown_choice(f"{where}: model_type", kind, FAMILIES))
-    family = FAMILIES[content["model_type"]]
+    file = find_config(source)
+    content = read_model_json(file)
+    family = family_in(content, file)
     with reporting(source):
         settings, special = _read(source, SETTINGS), _read(source, SPECIAL)
         named = settings.get("tokenizer_class") or content.get("tokenizer_class")

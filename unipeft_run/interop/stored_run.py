@@ -1,4 +1,4 @@
-"""The model of a run folder, from its stored delta, without its data."""
+"""Load the model of a finished run from its stored delta. Its data is not needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from unipeft_run.errors import UserError
 
 
 def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
-    """The backbone of a finished run with its delta, in eval mode.
+    """Return the backbone of a finished run with its delta, in eval mode.
 
-    A frozen classifier is drawn again from the run's seed, as the run drew it. `allow`: prefixes
-    of classes outside this package that the run may name. Raises UserError.
+    A frozen classifier is initialised again from the run's seed. `allow`: prefixes of classes
+    outside this package that the run may name; no other code is executed. Raises UserError.
     """
     cfg = configuration.load(folder, allow)
     if not (folder / "delta.safetensors").is_file():
