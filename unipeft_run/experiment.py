@@ -27,7 +27,7 @@ from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
-from unipeft_run.tracking.build import trackers as build_trackers
+from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import closing, headline, named
 from unipeft_run.training.distributed import processes
@@ -111,7 +111,7 @@ class Experiment:
         loader = self._loader()
         padding = 100 * padding_of(loader)
         self.console.say(headline(cfg, table, padding))
-        trackers = build_trackers(cfg, folder.path, self.console) if folder.writes else []
+        trackers = build_trackers(cfg, folder, self.console) if folder.writes else []
         for tracker in trackers:
             tracker.start(cfg)
         if processes.rank() > 0:
@@ -142,7 +142,7 @@ class Experiment:
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
-            save_delta(self.model, folder.path, self._delta_recipe())
+            save_delta(self.model, folder.path, self._delta_recipe(), folder.check)
         for split, rows in {"test": test.rows, **test.beside}.items():
             folder.write_predictions(split, rows)
         return {

@@ -17,7 +17,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.inputs import Inputs, gather
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
-from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
@@ -53,7 +53,7 @@ def _taken(folder: RunFolder, held: ExitStack) -> Metrics | None:
     """Take the lock, until `held` closes; who has it, where that is another."""
     try:
         folder.guard = held.enter_context(RunLock(folder.path)).check
-    except Elsewhere as owner:
+    except RunningElsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
     return None
 

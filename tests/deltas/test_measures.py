@@ -16,7 +16,7 @@ from tiny_training import make_trainer
 
 from unipeft_run import cli
 from unipeft_run.runs.checkpoint import load_checkpoint, save_checkpoint
-from unipeft_run.runs.folder import RunFolder, attempt
+from unipeft_run.runs.folder import RunFolder, attempt_number
 from unipeft_run.tracking.build import public_name
 from unipeft_run.training.checkpoint_store import LAST
 from unipeft_run.training.progress import peak_memory_mib
@@ -114,11 +114,11 @@ def test_a_run_begun_afresh_has_another_name(train: Train, tmp_path: Path) -> No
     (path,) = (tmp_path / "outputs" / "sst2" / "lora_attn").iterdir()
     assert public_name(path) == f"sst2-lora_attn-{path.name}"
     train()
-    assert attempt(path) == 1, "it was done already"
+    assert attempt_number(path) == 1, "it was done already"
     train("force=true")
     assert public_name(path) == f"sst2-lora_attn-{path.name}-2"
     RunFolder(path, writes=False).clear()
-    assert (attempt(path), (path / "metrics.json").exists()) == (2, True)
+    assert (attempt_number(path), (path / "metrics.json").exists()) == (2, True)
     RunFolder(path).clear()
     RunFolder(path).clear()
-    assert attempt(path) == 3, "there was nothing of the fourth"
+    assert attempt_number(path) == 3, "there was nothing of the fourth"

@@ -128,6 +128,11 @@ def test_tensors_that_do_not_fit_are_named(
     assert sentence in refusal(lora, capsys)
 
 
+def test_escape_sequences_never_reach_the_terminal(lora: Files, capsys: Capture) -> None:
+    lora.write_state({**lora.state, "\x1b]0;evil\x07.ef_lora_A": torch.zeros(4, 4)})
+    assert "\\x1b]0;evil\\x07.ef_lora_A" in refusal(lora, capsys)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff" * 8 + b"{}", b"{}"])
 def test_damaged_safetensors_are_named(lora: Files, content: bytes, capsys: Capture) -> None:
     (lora.checkpoint / "model.safetensors").write_bytes(content)
@@ -236,13 +241,6 @@ def test_the_current_folder_is_no_target(
 def test_a_file_is_no_target(lora: Files, capsys: Capture) -> None:
     lora.run.write_text("mine")
     assert "cannot be used: Not a directory" in refusal(lora, capsys, "--force")
-
-
-def test_a_link_in_place_of_a_status_is_no_mark(lora: Files, capsys: Capture) -> None:
-    assert import_official.main([*lora.arguments(), "method=lora_attn"]) == 0
-    (lora.run / "status.json").rename(lora.folder / "status.json")
-    (lora.run / "status.json").symlink_to(lora.folder / "status.json")
-    assert "neither empty nor a run folder" in refusal(lora, capsys, "--force")
 
 
 def test_force_replaces_a_run_and_keeps_other_files(lora: Files) -> None:

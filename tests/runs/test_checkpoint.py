@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unipeft_run.runs import folder as run_folder
+from unipeft_run.runs import writing
 from unipeft_run.runs.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -87,7 +88,7 @@ def test_no_whole_checkpoint_left(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "last") is None
     save_checkpoint(tmp_path / "last", content(1), keep_previous=True)
     flip(tmp_path / "last" / "tensors.safetensors")
-    with pytest.raises(DamagedCheckpoint, match="no whole checkpoint is left"):
+    with pytest.raises(DamagedCheckpoint, match="no undamaged checkpoint is left"):
         load_newest(tmp_path / "last")
 
 
@@ -200,7 +201,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "sync", full)
+        patch.setattr(writing, "sync", full)
         with pytest.raises(OSError, match="No space left"):
             folder.write_json("metrics.json", {"a": 2})
     assert folder.read_json("metrics.json") == {"a": 1}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from unipeft_run.runs import lock as locks
-from unipeft_run.runs.lock import Elsewhere, LockLost, Owner, RunLock, is_running, owner_of
+from unipeft_run.runs.lock import LockLost, Owner, RunLock, RunningElsewhere, is_running, owner_of
 
 HOLD = """
 import sys, time
@@ -26,7 +26,7 @@ with RunLock(Path(sys.argv[1])):
 RACE = """
 import os, sys, time
 from pathlib import Path
-from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import RunningElsewhere, RunLock
 folder, end = Path(sys.argv[1]), float(sys.argv[2])
 won = 0
 while time.time() < end:
@@ -39,7 +39,7 @@ while time.time() < end:
                 os.unlink(folder / "inside")
                 os.kill(os.getpid(), 9)
             os.unlink(folder / "inside")
-    except Elsewhere:
+    except RunningElsewhere:
         pass
 print(won)
 """
@@ -72,7 +72,7 @@ def test_held_and_given_back(tmp_path: Path) -> None:
     with RunLock(folder) as lock:
         assert is_running(folder)
         lock.check()
-        with pytest.raises(Elsewhere, match=rf"is being run by process {os.getpid()} on "):
+        with pytest.raises(RunningElsewhere, match=rf"is being run by process {os.getpid()} on "):
             RunLock(folder).__enter__()
     assert list(folder.iterdir()) == []
     with RunLock(folder):
@@ -83,7 +83,7 @@ def test_a_live_process_keeps_it_and_a_killed_one_loses_it(tmp_path: Path) -> No
     with start(HOLD, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(Elsewhere, match=f"process {process.pid} "):
+        with pytest.raises(RunningElsewhere, match=f"process {process.pid} "):
             RunLock(tmp_path).__enter__()
         process.kill()
         while is_running(tmp_path):  # also while its parent has not asked how it ended
@@ -102,7 +102,7 @@ def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
 
 def test_an_owner_on_another_host_lives_by_its_heartbeat(tmp_path: Path) -> None:
     owner = leave(tmp_path, place="0" * 8, host="node/7", pid=1)
-    with pytest.raises(Elsewhere, match="process 1 on node/7"):
+    with pytest.raises(RunningElsewhere, match="process 1 on node/7"):
         RunLock(tmp_path).__enter__()
     old = time.time() - 2 * locks.STALE_SECONDS
     os.utime(tmp_path / ".lock" / owner.name, (old, old))

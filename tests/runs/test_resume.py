@@ -128,8 +128,19 @@ def test_killed_before_a_checkpoint_is_in_place(
     writes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    count = iter(range(1, 1000))
+
+    def kill_at_last(rename: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(path: Path, *given: Any) -> Any:
+            if "checkpoints" in path.parts and next(count) == writes:
+                raise Killed
+            return rename(path, *given)
+
+        return wrapped
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", after(writes, Path.rename, kill))
+        patch.setattr(Path, "rename", kill_at_last(Path.rename))
+        patch.setattr(Path, "replace", kill_at_last(Path.replace))
         with pytest.raises(Killed):
             new_process(tmp_path).fit()
     trainer = new_process(tmp_path)

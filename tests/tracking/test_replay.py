@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_registry import make
+from test_reader import make
 from test_tracking import stored_records, track
 
 from unipeft_run.commands.runs import command

@@ -11,6 +11,7 @@ from typing import NoReturn
 from unipeft_run import config as configuration
 from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable_lines
 
 HELP = """\
 Write the LoRA of a run as a folder that peft.PeftModel.from_pretrained(backbone, DIR) loads. Deltas
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         base = backbone["path"] or backbone["hub"]
         export_peft(load_run(args.run), args.out, base, force=args.force)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 2
     print(f"peft.PeftModel.from_pretrained(backbone, {str(args.out)!r})")
     return 0

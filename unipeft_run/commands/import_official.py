@@ -11,6 +11,7 @@ from typing import NoReturn
 from unipeft_run.commands.pipes import outlive_readers
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
+from unipeft_run.runs.printable import printable_lines
 
 HELP = """\
 Convert a checkpoint of the paper's own code (jxhe/unify-parameter-efficient-tuning) to a run folder
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             args.checkpoint, options, args.out, args.overrides, config=args.config, force=args.force
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 2
     print(f"imported {table['stored']:,} parameters ({table['stored_percent']:.2f} %)")
     print(f"unipeft-eval run={args.out}")

@@ -201,5 +201,5 @@ def _write(out: Path, cfg: dict[str, Any], model: nn.Module, table: Mapping[str,
     }
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(cfg)))
     folder.write_json("parameters.json", table)
-    save_delta(model, out, recipe)
+    save_delta(model, out, recipe, folder.check)
     folder.mark("done", step=0)

@@ -31,6 +31,7 @@ from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import alpha_of, check_config
 from unipeft_run.interop.target import check_export_target
+from unipeft_run.runs.writing import replace_file
 
 CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")
@@ -83,8 +84,8 @@ def export_peft(
                    metadata={"format": "pt"})  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / TENSORS).write_bytes(content)
-        (folder / CONFIG).write_text(config, encoding="utf-8")
+        replace_file(folder / TENSORS, content)
+        replace_file(folder / CONFIG, config.encode())
     except OSError as error:
         raise UserError(f"--out={folder} cannot be written: {error.strerror}") from None
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 from unipeft_run.config.messages import shown
 from unipeft_run.errors import UserError
-from unipeft_run.runs.folder import read_status
-
-STATUS_KEYS = {"state", "step", "heartbeat"}
+from unipeft_run.runs.folder import is_run_folder
 
 
 def check_run_target(folder: Path, *, force: bool) -> None:
@@ -31,14 +29,6 @@ def check_export_target(folder: Path, files: tuple[str, ...], *, force: bool) ->
         raise UserError(f"{folder} already holds an adapter; name another --out, or add --force")
     if not is_export:
         raise _not_empty(folder, names, "an exported adapter")
-
-
-def is_run_folder(folder: Path) -> bool:
-    """Whether a run of ours has written its status and configuration there."""
-    files = [folder / name for name in ("status.json", "config.yaml")]
-    if not all(file.is_file() and not file.is_symlink() for file in files):
-        return False
-    return read_status(folder).keys() >= STATUS_KEYS
 
 
 def _names_in(folder: Path) -> set[str]:

@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from unipeft_run.config import run_folder
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.lock import Elsewhere, LockLost, RunLock
+from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.interrupts import SIGNALS, Interrupted
@@ -114,7 +114,7 @@ def _write_down(cfg: DictConfig, error: str) -> None:
     path = run_folder(cfg)
     if not (path / "config.yaml").exists():
         return  # it ended before the run began
-    with suppress(Elsewhere, LockLost, OSError), RunLock(path) as lock:
+    with suppress(RunningElsewhere, LockLost, OSError), RunLock(path) as lock:
         if not (path / "metrics.json").exists():
             RunFolder(path, lock.check).mark("failed", error=error)
 

@@ -1,4 +1,4 @@
-"""The trackers that a configuration asks for."""
+"""Builds the trackers that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.runs.folder import attempt
+from unipeft_run.runs.folder import RunFolder, attempt_number
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.tensorboard import TensorBoard
 from unipeft_run.tracking.wandb import WandB
 
 
-def trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tracker]:
-    """The truth first, then its views."""
-    given, name = cfg["tracking"], public_name(folder)
+def build_trackers(cfg: Mapping[str, Any], folder: RunFolder, console: Tracker) -> list[Tracker]:
+    """Build train.jsonl's tracker first, then the views of it."""
+    options, name = cfg["tracking"], dashboard_name(folder.path)
     views: list[Tracker] = [console]
-    if given.get("wandb"):
-        views.append(WandB(folder, name, **given["wandb"]))
-    if given.get("tensorboard"):
-        views.append(TensorBoard(given["tensorboard"], name))
-    return [Jsonl(folder / "train.jsonl"), *views]
+    if options.get("wandb"):
+        views.append(WandB(folder.path, name, **options["wandb"]))
+    if options.get("tensorboard"):
+        views.append(TensorBoard(options["tensorboard"], name))
+    return [Jsonl(folder.path / "train.jsonl", folder.check), *views]
 
 
-def public_name(folder: Path) -> str:
-    """A name for the run in `folder` outside of it: task-method-run_id.
+def dashboard_name(folder: Path) -> str:
+    """Name the run in `folder` on a dashboard: task-method-run_id, plus the attempt from the second on.
 
-    Two methods with the same science share a run_id, and so do not share this. A run that was
-    begun afresh has its number at the end: what a dashboard has of the one before is not its own.
+    The method is part of it because two methods with the same scientific configuration share a
+    run_id. The attempt keeps a run restarted with force=true apart from the one it replaced.
     """
-    number = attempt(folder)
+    number = attempt_number(folder)
     return "-".join((*folder.absolute().parts[-3:], *([str(number)] if number > 1 else ())))

@@ -46,5 +46,5 @@ class StoredStates:
 
     def _keep(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
         if self.folder.writes:
-            self.folder.guard()
-            save_checkpoint(self.folder.path / name, content, keep_previous=keep_previous)
+            path, check = self.folder.path / name, self.folder.check
+            save_checkpoint(path, content, keep_previous=keep_previous, check=check)

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run import config as configuration
 from unipeft_run.commands.runs import command, main
+from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
-from unipeft_run.runs.registry import find, read, select
+from unipeft_run.runs.reader import find_runs, read_run
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 
@@ -54,7 +55,7 @@ def _there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_states_steps_and_metrics(root: Path) -> None:
-    found = {(run.config["method"], run.config["seed"]): run for run in find(root)}
+    found = {(run.config["method"], run.config["seed"]): run for run in find_runs([root])}
     assert {seed: found["mam", seed].state for seed in range(4)} == {
         0: "done",
         1: "failed",
@@ -70,17 +71,17 @@ def test_states_steps_and_metrics(root: Path) -> None:
 def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
     folder = make(tmp_path, "stale")
     with RunLock(folder):
-        assert read(folder).state == "running"
-    assert read(folder).state == "stale"
+        assert read_run(folder).state == "running"
+    assert read_run(folder).state == "stale"
 
 
 @pytest.mark.parametrize("state", ["stale", "failed"])
 def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state: str) -> None:
     folder = make(tmp_path, state)
     RunFolder(folder).write_json("metrics.json", {"primary": "test/loss", "test/loss": 0.5})
-    assert (read(folder).state, read(folder).metric) == ("done", ("test/loss", 0.5))
+    assert (read_run(folder).state, read_run(folder).metric) == ("done", ("test/loss", 0.5))
     (folder / "metrics.json").write_text("{")
-    assert read(folder).state == state
+    assert read_run(folder).state == state
 
 
 @pytest.mark.parametrize(
@@ -99,15 +100,15 @@ def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state:
     ],
 )
 def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
-    assert sorted(run.config["seed"] for run in select(find(root), filters)) == seeds
+    assert sorted(run.config["seed"] for run in select_runs(find_runs([root]), filters)) == seeds
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         (["sed=1"], "no run has a key sed; did you mean seed?"),
-        (["state=dune"], "state=dune is not known; choose from running, stale"),
-        (["=1"], "is no filter"),
+        (["state=dune"], "state=dune is unknown; choose from running, stale"),
+        (["=1"], "is not a filter"),
         (["nowhere"], "there is no folder nowhere"),
         (["outputs", "other"], "one folder at a time"),
         (["--fast"], "unrecognized arguments: --fast; see unipeft-runs --help"),
@@ -195,13 +196,13 @@ def test_failed_diverged_and_stale_ones_run_again_as_stored(
     assert command(["outputs", "--retry-failed"]) == 0
     assert sorted(cfg.seed for cfg in ran) == [1, 2, 3]
     folders = {configuration.run_folder(cfg) for cfg in ran}
-    assert folders == {run.folder.absolute() for run in find(root) if run.state != "done"}
+    assert folders == {run.folder.absolute() for run in find_runs([root]) if run.state != "done"}
     assert capsys.readouterr().out.count("done") == 3
     ran.clear()
     assert command(["outputs", "--retry-failed", "seed=2"]) == 0
     assert [cfg.seed for cfg in ran] == [2]
     assert command(["outputs", "--retry-failed", "seed=0"]) == 0
-    assert "nothing to run again" in capsys.readouterr().out
+    assert "nothing to rerun" in capsys.readouterr().out
 
 
 def test_a_stored_run_may_not_name_any_class(
@@ -222,7 +223,7 @@ def test_a_folder_whose_content_is_another_run_is_refused(
     folder.rename(folder.with_name("00000000"))
     assert command([str(tmp_path), "--retry-failed"]) == 2
     assert ran == []
-    assert "is another run by now" in capsys.readouterr().err
+    assert "belongs to another run by now" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
