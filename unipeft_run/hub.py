@@ -14,7 +14,7 @@ SECONDS = 3.0
 
 
 @cache
-def is_reachable() -> bool:
+def is_hub_reachable() -> bool:
     """Whether the hub answers; asked once per process, for at most SECONDS + 1.
 
     The hub's own client retries for half a minute. A silent name server blocks for as long whatever

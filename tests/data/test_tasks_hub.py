@@ -21,9 +21,9 @@ from unipeft_run.errors import UserError
 def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(reach, "SECONDS", 0.3)
-    reach.is_reachable.cache_clear()
+    reach.is_hub_reachable.cache_clear()
     yield
-    reach.is_reachable.cache_clear()
+    reach.is_hub_reachable.cache_clear()
 
 
 @pytest.mark.usefixtures("_asked_anew")
@@ -53,7 +53,7 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(reach, "SECONDS", 3.0)
-        assert reach.is_reachable()
+        assert reach.is_hub_reachable()
 
 
 def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:

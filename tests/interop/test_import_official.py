@@ -1,4 +1,4 @@
-"""A checkpoint of the official code becomes a run folder that unipeft-eval evaluates."""
+"""Import checkpoints of the official code as run folders that unipeft-eval evaluates."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def official(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def mam_state() -> dict[str, torch.Tensor]:
-    """As the official code stores it, with all that it builds and never uses."""
+    """Tensors as the official code stores them, including those that it never reads."""
     shapes: dict[str, tuple[int, ...]] = {}
     for wte, mlp in (("wte", "control_trans"), ("wte2", "control_trans2")):
         shapes |= {
@@ -74,7 +74,7 @@ def lora_state() -> dict[str, torch.Tensor]:
 
 
 class Files:
-    """A backbone, data and a checkpoint with a random head of its own, in one folder."""
+    """One folder with a backbone, data, and a checkpoint whose classifier differs."""
 
     def __init__(self, folder: Path, tune: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
         self.folder = folder
@@ -138,7 +138,7 @@ def by_hand(files: Files) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_what_is_imported_is_evaluated(mam: Files) -> None:
+def test_an_imported_checkpoint_can_be_evaluated(mam: Files) -> None:
     done = call("import", *mam.arguments(), folder=mam.folder)
     assert done.returncode == 0, done.stderr
     assert f"unipeft-eval run={mam.run}" in done.stdout
@@ -158,7 +158,9 @@ def test_the_run_holds_the_official_model(mam: Files) -> None:
     torch.testing.assert_close(load_run(mam.run)(ids).logits, mam.model()(ids).logits)
 
 
-def test_a_lora_goes_on_to_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_imported_lora_exports_to_peft(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = Files(tmp_path, LORA, lora_state())
     assert import_official.main([*files.arguments(), "method=lora_attn"]) == 0
     assert export_peft.main([str(files.run), "--out", str(tmp_path / "peft")]) == 0
@@ -168,22 +170,22 @@ def test_a_lora_goes_on_to_peft(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert config["target_modules"] == ["query", "value"]
 
 
-def test_what_peft_cannot_express_is_refused(
-    mam: Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exporting_a_prefix_is_refused(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_official.main(mam.arguments()) == 0
     assert export_peft.main([str(mam.run), "--out", str(mam.folder / "peft")]) == 2
     assert "through the cache" in capsys.readouterr().err
 
 
-def test_a_run_is_not_written_over(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_needs_force(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_official.main(mam.arguments()) == 0
     assert import_official.main(mam.arguments()) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert import_official.main([*mam.arguments(), "--force"]) == 0
 
 
-def test_another_backbone_is_noticed(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_different_local_backbone_is_refused(
+    mam: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = mam.backbone / "model.safetensors"
     tensors = load_file(file)
     tensors["roberta.encoder.layer.1.output.dense.weight"] += 0.01
@@ -240,14 +242,14 @@ def test_wrong_options_are_named(mam: Files, changed: dict[str, Any], sentence: 
         from_official({**MAM, **changed}, config, mam.state)
 
 
-def test_a_checkpoints_config_holds_the_options_too(mam: Files) -> None:
+def test_options_are_read_from_the_checkpoints_config(mam: Files) -> None:
     file = mam.checkpoint / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **MAM}))
     assert read_options(file) == complete_options(MAM)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", "attn_mode"])
-def test_a_file_without_options_is_a_sentence(content: str, tmp_path: Path) -> None:
+def test_a_file_without_options_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "options.json").write_text(content)
     with pytest.raises(UserError, match=r"options\.json"):
         read_options(tmp_path / "options.json")

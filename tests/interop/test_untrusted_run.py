@@ -92,6 +92,12 @@ def nested_target(run: Run) -> None:
     run.change(lambda c: c["attn"]["form"].update(rank=evil))
 
 
+def own_class(run: Run) -> None:
+    """A class of this package that is neither a form nor a composition."""
+    evil = {"_target_": "unipeft_run.runs.folder.RunFolder", "path": str(run.hostile.proof)}
+    run.change(lambda c: c["attn"].update(composition=evil))
+
+
 def task_target(run: Run) -> None:
     run.change(lambda c: c["task"].update(_target_="evil.Task"))
 
@@ -114,6 +120,7 @@ PLANTED: dict[Callable[[Run], None], str] = {
     pickled_delta: "is damaged",
     target: "pathlib.Path.touch",
     nested_target: "pathlib.Path",
+    own_class: "unipeft_run.runs.folder.RunFolder",
     task_target: "evil.Task",
     expression: "expression",
     yaml_tag: "damaged",

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from unipeft_run.errors import UserError
-from unipeft_run.hub import is_reachable
+from unipeft_run.hub import is_hub_reachable
 
 
 def locate(*, name: str, hub: str | None, path: str | None) -> str:
@@ -19,7 +19,7 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
         from unipeft_run.miniatures import sources
 
         return str(sources.fetch_backbone(name))
-    if is_reachable():
+    if is_hub_reachable():
         return hub
     if cached := try_to_load_from_cache(hub, "config.json"):
         return str(Path(str(cached)).parent)

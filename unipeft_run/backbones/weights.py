@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from unipeft_run.backbones.files import find_file, read_object
 from unipeft_run.config.messages import shown
 from unipeft_run.errors import UserError
-from unipeft_run.hub import is_reachable
+from unipeft_run.hub import is_hub_reachable
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
@@ -64,7 +64,7 @@ def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
 
 def _find_converted(source: str) -> Path | None:
     """The hub's own safetensors conversion of a repository that holds a pickle, if there is one."""
-    if Path(source).is_dir() or not is_reachable():
+    if Path(source).is_dir() or not is_hub_reachable():
         return None
     from huggingface_hub import get_repo_discussions
 

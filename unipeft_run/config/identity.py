@@ -35,6 +35,8 @@ CADENCE = ("log_every", "checkpoint_every")  # of the recipe: change what is wri
 # Modules of version 0.1 that classes in stored configurations come from, and their package today.
 MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 PACKAGE = Path(__file__).parent.parent
+# The only modules whose classes a stored configuration may name without `allow`.
+NAMED = ("data.tasks", "deltas.forms", "deltas.compositions")
 
 
 def run_id(cfg: DictConfig | Mapping[str, Any]) -> str:
@@ -126,12 +128,14 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_ours(target: Any) -> bool:
-    """Whether `target` is the dotted name of a class whose definition stands in this package.
+    """Whether `target` is the dotted name of a task, form or composition of this package.
 
     Not just a prefix: `unipeft_run.module.os.system` starts with ours, and is not.
     """
     module, _, name = str(target).rpartition(".")
     package, *parts = module.split(".")
+    if ".".join(parts[:2]) not in NAMED:
+        return False
     file = PACKAGE.joinpath(*parts).with_suffix(".py")
     if package != PACKAGE.name or not all(p.isidentifier() for p in parts) or not file.is_file():
         return False

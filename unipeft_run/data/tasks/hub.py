@@ -9,7 +9,7 @@ import datasets
 from huggingface_hub import constants
 
 from unipeft_run.errors import UserError
-from unipeft_run.hub import is_reachable
+from unipeft_run.hub import is_hub_reachable
 
 CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets that still are scripts
 
@@ -34,7 +34,7 @@ def load_hub(
     Raises `UserError` where the hub is out of reach and the cache does not hold the data set,
     and where the hub does not know it.
     """
-    online = is_reachable()
+    online = is_hub_reachable()
     try:
         with _offline(not online):
             try:
