@@ -62,15 +62,6 @@ Traducerea a fost făcută de cineva anume.
 """
 
 
-def test_cache_root_follows_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "there"))
-    assert sources.cache_root() == tmp_path / "there"
-    monkeypatch.delenv("UNIPEFT_CACHE")
-    assert sources.cache_root() == Path.home() / ".cache" / "unipeft"
-
-
 def test_a_half_built_folder_is_never_taken_for_whole(tmp_path: Path) -> None:
     def fails(folder: Path) -> None:
         (folder / "train.jsonl").write_text("{}\n")

@@ -35,6 +35,7 @@ ACTIVATIONS = {  # of a form, by its class
 }
 SWITCHES = ("*.form.bias", "*.composition.norm")
 ONE_OR_MORE = ("1 or more", lambda n: n >= 1)
+TWO_OR_MORE = ("2 or more", lambda n: n >= 2)
 WHOLE = ("whole, from 1 to a billion", lambda n: isinstance(n, int) and 1 <= n <= 10**9)
 ABOVE_ZERO = ("above 0", lambda n: n > 0)
 NOT_NEGATIVE = ("0 or more", lambda n: n >= 0)
@@ -70,7 +71,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "optim.weight_decay": NOT_NEGATIVE,
     "evaluation.batch_size": ONE_OR_MORE,
     "evaluation.decoding.num_beams": ONE_OR_MORE,
-    "evaluation.decoding.max_length": ONE_OR_MORE,
+    "evaluation.decoding.max_length": TWO_OR_MORE,
     "evaluation.decoding.min_length": NOT_NEGATIVE,
     "evaluation.decoding.no_repeat_ngram_size": NOT_NEGATIVE,
     "task.max_source_length": ONE_OR_MORE,

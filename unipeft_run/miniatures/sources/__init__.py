@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unipeft_run.config.messages import unknown_choice
+from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures.sources import apt, manpages, minilm, news, snippets, snli, synopses
-from unipeft_run.miniatures.sources.cache import RECIPE, build_once, cache_root, one_at_a_time
+from unipeft_run.miniatures.sources.cache import RECIPE, build_once, one_at_a_time
 from unipeft_run.miniatures.sources.progress import console
 
-__all__ = ["cache_root", "fetch", "fetch_backbone"]
+__all__ = ["fetch", "fetch_backbone"]
 
 Build = Callable[[Path], None]
 

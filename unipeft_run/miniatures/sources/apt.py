@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import cache_root
 
 RELEASE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,17 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.data.cache import cache_root
+
 Row = dict[str, Any]
 
 # Part of a built folder's name: raised whenever a split rule or a cleaning rule changes, so that an
 # old cache is left alone instead of being taken for the new data.
 RECIPE = "2"
-
-
-def cache_root() -> Path:
-    """`$UNIPEFT_CACHE`, else `~/.cache/unipeft`."""
-    named = os.environ.get("UNIPEFT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import build_once, cache_root
+from unipeft_run.miniatures.sources.cache import build_once
 
 
 @dataclass(frozen=True)
