@@ -162,16 +162,6 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
         RunFolder(tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34")
 
 
-def test_nothing_is_written_where_another_process_has_the_folder(tmp_path: Path) -> None:
-    def not_ours() -> None:
-        raise LockLost("taken over")
-
-    folder = RunFolder(tmp_path, not_ours)
-    with pytest.raises(LockLost):
-        folder.mark("done", step=1)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_time_left_is_by_the_pace_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
