@@ -12,8 +12,9 @@ _HOMES = {
     "detach": "deltas.attach",
     "fold": "deltas.fold",
     "load_backbone": "backbones.load",
+    "load_run": "deltas.build",
 }
-__all__ = ["attach", "detach", "fold", "load_backbone"]
+__all__ = ["attach", "detach", "fold", "load_backbone", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

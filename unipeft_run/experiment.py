@@ -12,17 +12,15 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.load import check_lengths, load_tokenizer
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
-from unipeft_run.deltas.attach import PREFIX, attach
-from unipeft_run.deltas.counting.counts import num_labels
+from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import parameter_table, save_delta
-from unipeft_run.deltas.slots import build_slots, stored_slots
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
@@ -41,43 +39,6 @@ from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 
 
-def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
-    """Load the backbone from `source` and attach the configured deltas, in eval mode.
-
-    New weights are drawn from the run's seed. `inference`: deltas hold just what is stored, to be
-    filled by `load_delta`. Raises UserError.
-    """
-    set_seed(config.seed)
-    model = load_backbone(
-        source,
-        family=config.backbone.family,
-        weights=config.backbone.weights,
-        num_labels=num_labels(config.task),
-        config=config.backbone.config,
-    )
-    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
-    return model
-
-
-def unfreeze_patterns(config: RunConfig) -> list[str]:
-    """The patterns of backbone parameters that train, a trained classifier's included."""
-    head = TABLES[config.backbone.family].head if config.head == "trained" else ()
-    return [*config.unfreeze, *head]
-
-
-def backbone_size(model: nn.Module) -> int:
-    """Count the backbone's own parameters, tied ones once."""
-    return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
-
-
-def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
-    slots = {name: slot.model_dump(mode="json", by_alias=True)
-             for name, slot in stored_slots(config).items()}  # fmt: skip
-    backbone = config.backbone.model_dump(mode="json")
-    return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
-
-
 class PreparedRun:
     """Task, model and evaluator of one configuration, ready to train or evaluate."""
 
@@ -91,14 +52,14 @@ class PreparedRun:
             self.encoded = self.task.encode(self.splits, self.tokenizer)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
-        family = TABLES[config.backbone.family]
+        family = FAMILIES[config.backbone.family]
         self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(family))
         smoothing = config.recipe.label_smoothing
         seq2seq = self.task.kind == "seq2seq"
         self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
         self.evaluator = self._evaluator()
 
-    def _decoder_start(self, family: Backbone) -> Any:
+    def _decoder_start(self, family: Family) -> Any:
         fixed = family.decoder_start == "config"
         return self.model.config.decoder_start_token_id if fixed else family.decoder_start
 

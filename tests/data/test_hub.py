@@ -12,18 +12,18 @@ import pytest
 from datasets import Dataset, DatasetDict
 from tiny_tasks import make
 
+from unipeft_run import hub as reach
 from unipeft_run.data.tasks import hub
 from unipeft_run.errors import UserError
 
 
 @pytest.fixture
-def _not_cached(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Ask the hub, even if this process did before."""
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "SECONDS", 0.3)
-    hub.is_hub_reachable.cache_clear()
+def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(reach, "SECONDS", 0.3)
+    reach.is_hub_reachable.cache_clear()
     yield
-    hub.is_hub_reachable.cache_clear()
+    reach.is_hub_reachable.cache_clear()
 
 
 @pytest.mark.usefixtures("_not_cached")
@@ -52,8 +52,8 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(hub, "SECONDS", 3.0)
-        assert hub.is_hub_reachable()
+        monkeypatch.setattr(reach, "SECONDS", 3.0)
+        assert reach.is_hub_reachable()
 
 
 def test_splits_have_other_names_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import tiny_text
 from transformers import BartConfig, MBartConfig, RobertaConfig
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 
 BACKBONES = {"sst2": "roberta", "mnli": "roberta", "xsum": "bart", "wmt16_en_ro": "mbart"}
 CONFIGS: dict[str, Any] = {"roberta": RobertaConfig, "bart": BartConfig, "mbart": MBartConfig}
@@ -55,7 +55,7 @@ def write(folder: Path) -> None:
         tokenizer.save_pretrained(folder / family)
         settings = tiny_text.ENCODER if family == "roberta" else tiny_text.SEQ2SEQ
         size: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": LONGEST}
-        config(**{**settings, **size, "architectures": [TABLES[family].model]}).save_pretrained(
+        config(**{**settings, **size, "architectures": [FAMILIES[family].model]}).save_pretrained(
             folder / family
         )
 

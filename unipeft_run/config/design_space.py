@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
 from unipeft_run.config.messages import Illegal, conf_dir, options, unknown_key
@@ -147,7 +147,7 @@ def function(content: SlotConfig, family: str) -> str:
 
     Points with the same description store the same tensors and compute the same from them.
     """
-    table = TABLES[family]
+    table = FAMILIES[family]
     form, composition = _function_of(content.form), _function_of(content.composition)
     if form.get("query") == "reference":
         form["query"] = table.reference_query[form["activation"]]
@@ -188,7 +188,7 @@ def _tap(table: Any, site: str, insertion: str) -> str:
 def twins(content: SlotConfig, slot: str) -> dict[Point, list[str]]:
     """Find the points equal to `content`, each with the families where it is."""
     found: dict[Point, list[str]] = {}
-    for family in TABLES:
+    for family in FAMILIES:
         mine = function(content, family)
         for point, theirs in _functions(slot, family):
             if theirs == mine:

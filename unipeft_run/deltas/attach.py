@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipeft_run.backbones.base import Backbone, Prompt
-from unipeft_run.backbones.sites import resolve, table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attention import NAMES
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot as Slot
@@ -60,11 +61,11 @@ def attach(
     if next(deltas(model), None) is not None:
         raise ValueError("this model has deltas already: detach them first")
     config: Any = model.config
-    table = table_of(config)
+    table = family_of(config)
     freeze(model, unfreeze)
     for slot, parts in slots.items():
         if parts is not None:
-            for site in list(resolve(model, config, **dict(parts.representation))):
+            for site in list(find_sites(model, config, **dict(parts.representation))):
                 _place(model, f"{PREFIX}{slot}", parts.build(site))
     _connect(model, table)
     return list(deltas(model))
@@ -74,7 +75,7 @@ def place(model: Any, placed: Iterable[tuple[str, Delta]]) -> None:
     """Put deltas at their paths, as `deltas` gives them, into a model that has none."""
     for path, delta in placed:
         _place(model, path.rpartition(".")[2], delta)
-    _connect(model, table_of(model.config))
+    _connect(model, family_of(model.config))
 
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
@@ -93,7 +94,7 @@ def deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
 
 def detach(model: nn.Module) -> None:
     """Take every delta and hook of ours out; the backbone is left as it was, frozen still."""
-    table = table_of(model.config)
+    table = family_of(model.config)
     for module in list(model.modules()):
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
@@ -110,7 +111,7 @@ def _is_ours(hook: Callable[..., Any]) -> bool:
     return isinstance(getattr(hook, "__self__", None), Delta | ResidualDropout | Lengthening)
 
 
-def _hosted_dropouts(layer: nn.Module, table: Backbone) -> Iterator[ResidualDropout]:
+def _hosted_dropouts(layer: nn.Module, table: Family) -> Iterator[ResidualDropout]:
     """Those that `_host_dropout` made out of the layer's own; none where `layer` is no layer."""
     for path in table.residual_dropout:
         with suppress(AttributeError):
@@ -127,7 +128,7 @@ def _place(model: nn.Module, name: str, delta: Delta) -> None:
     delta.train(model.training)
 
 
-def _connect(model: nn.Module, table: Backbone) -> None:
+def _connect(model: nn.Module, table: Family) -> None:
     """Hook every delta: changes before the residual dropout, the dropout, changes after it."""
     placed = [delta for _, delta in deltas(model)]
     for delta in placed:
@@ -159,7 +160,7 @@ def _write(model: nn.Module, delta: Delta) -> None:
             assert side == "heads", "the attention function writes there"
 
 
-def _host_dropout(layer: Any, table: Backbone) -> None:
+def _host_dropout(layer: Any, table: Family) -> None:
     """Move the layer's residual dropout into modules; the order of its draws stays the same."""
     for path in table.residual_dropout:
         try:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.sites import table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family
 from unipeft_run.deltas.attach import deltas, detach, place
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -38,7 +38,7 @@ def fold(model: nn.Module) -> nn.Module:
     precision of the weights moves the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
-    table, changes = table_of(folded.config), list(deltas(folded))
+    table, changes = family_of(folded.config), list(deltas(folded))
     _refuse(changes, table)
     with torch.no_grad():
         batch = probe(folded, table)
@@ -69,7 +69,7 @@ class SplitActivation(nn.Module):
         return torch.cat([self.first(first), self.second(second)], dim=-1)
 
 
-def _refuse(changes: Sequence[tuple[str, Delta]], table: Backbone) -> None:
+def _refuse(changes: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
     for path, delta in changes:
         if reason := obstacle(delta, table):
@@ -80,7 +80,7 @@ def _refuse(changes: Sequence[tuple[str, Delta]], table: Backbone) -> None:
         raise UserError("\n".join(lines))
 
 
-def obstacle(delta: Delta, table: Backbone) -> str | None:
+def obstacle(delta: Delta, table: Family) -> str | None:
     """Why this delta cannot be folded; None if it can."""
     form, composition = delta.form, delta.composition
     if isinstance(form, Memory):
@@ -102,7 +102,7 @@ def obstacle(delta: Delta, table: Backbone) -> str | None:
     return None
 
 
-def host(delta: Delta, table: Backbone) -> str:
+def host(delta: Delta, table: Family) -> str:
     """The path of the Linear to which the change can be added; empty if there is none."""
     site, form = delta.site, delta.form
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
@@ -114,7 +114,7 @@ def host(delta: Delta, table: Backbone) -> str:
     return site.write.path if delta.insertion is sequential else ""
 
 
-def _below(site: Site, table: Backbone, name: str, end: int) -> Tap:
+def _below(site: Site, table: Family, name: str, end: int) -> Tap:
     """The tap for x (end 0) or for h (end 1) of the site `name` of the feed-forward at `site`."""
     up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
     layer = site.read.path.removesuffix(up).rstrip(".")
@@ -145,7 +145,7 @@ def _add(linear: Any, delta: Delta) -> None:
         linear.bias = nn.Parameter(moved.to(linear.weight), requires_grad=False)
 
 
-def _widen(model: nn.Module, table: Backbone, delta: Delta) -> None:
+def _widen(model: nn.Module, table: Family, delta: Delta) -> None:
     """Make the adapter r more columns of the feed-forward beside which it stands."""
     form: Any = delta.form
     up, down = (_below(delta.site, table, name, 1).path for name in ("ffn.up", "ffn.down"))
@@ -185,7 +185,7 @@ def _forget_mlp(form: Any) -> None:
     form.values = nn.Parameter(values, requires_grad=False)
 
 
-def probe(model: Any, table: Backbone) -> dict[str, torch.Tensor]:
+def probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     """A random batch of two texts, one of them padded."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
