@@ -27,7 +27,7 @@ Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
 
 WRAPPER = "pretrained_model."
-QUERIES: Mapping[str, str] = {
+QUERIES: Mapping[str, Any] = {
     "concat": "scaled",
     "cross_attn_noln": "scaled",
     "cross_attn": "normed",

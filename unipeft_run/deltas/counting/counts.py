@@ -11,7 +11,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unipeft_run.backbones.architectures import architecture
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot, build_slots, import_class, matching_parameters
