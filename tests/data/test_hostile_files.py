@@ -46,6 +46,8 @@ def content(name: str, folder: Path, rng: random.Random) -> bytes:
 
 def damage(whole: bytes, rng: random.Random) -> bytes:
     """Cut `whole`, flip bits in it, insert bytes, or leave it alone."""
+    if not whole:
+        return whole
     kind, at = rng.randrange(4), rng.randrange(len(whole))
     if kind == 0:
         return whole[:at]
