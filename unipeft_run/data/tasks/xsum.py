@@ -16,13 +16,15 @@ class XSum(SequenceTask):
     """Summarisation in one sentence.
 
     The trivial baseline is the first `lead_words` words of the document, or its first sentence if
-    `lead_words` is None.
+    `lead_words` is None. `rouge_tokenizer` is None for rouge-score's own, or "unicode"
+    (docs/metrics.md).
     """
 
     source_column: str = "document"
     target_column: str = "summary"
     id_column: str = "id"
     lead_words: int | None = None
+    rouge_tokenizer: str | None = None
     selection: str = "rouge2"
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -59,4 +61,4 @@ class XSum(SequenceTask):
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
         """Compute ROUGE-1, -2, -L and -Lsum in percent."""
-        return rouge(predictions, references)
+        return rouge(predictions, references, self.rouge_tokenizer)
