@@ -86,7 +86,7 @@ WRONG = {
 
 NO_FOLDER = {
     f"train {SST2} backbone.path=model task.path=nowhere": "no folder nowhere",
-    f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl, .json, .csv, .tsv or .parquet in empty",
+    f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl, .json, .csv",
     f"train {SST2} task.path=data backbone.path=nowhere": "no config.json in nowhere",
 }
 NO_NETWORK = {

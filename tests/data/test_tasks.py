@@ -66,6 +66,12 @@ def test_an_unknown_selection_is_refused_before_data_is_loaded(
         make(name, selection=selection)
 
 
+def test_the_papers_bleu_selects_for_romanian_only() -> None:
+    assert make("wmt16_en_ro", selection="bleu_paper").selection_rule == ("bleu_paper", "max")
+    with pytest.raises(UserError, match=r"bleu_paper is not known.*choose from loss, bleu, chrf"):
+        make("wmt16_en_ro", selection="bleu_paper", target_language="de")
+
+
 def test_labels_need_a_column_of_their_own() -> None:
     for column in ("sentence", "idx"):
         with pytest.raises(UserError, match=f"task.label_column={column} is also"):
