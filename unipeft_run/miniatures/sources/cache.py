@@ -1,92 +1,82 @@
-"""The cache folder, and building a folder in it as one atomic act."""
+"""The cache folder: its lock, and building a folder in it atomically and with checksums."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from unipeft_run.miniatures.sources.checksums import find_damage, record_checksums
+from unipeft_run.miniatures.sources.progress import notify
 
-# Part of a built folder's name: raised whenever a split rule or a cleaning rule changes, so that an
-# old cache is left alone instead of being taken for the new data.
+# Part of a cached folder's name. Raise it when a rule for splitting or cleaning changes, so that
+# data built by the old rule is not mistaken for the new.
 RECIPE = "2"
+STALE = 24 * 3600  # seconds after which a temporary folder belongs to no living process
 
 
 def cache_root() -> Path:
-    """`$UNIPEFT_CACHE`, else `~/.cache/unipeft`."""
+    """Return `$UNIPEFT_CACHE`, or `~/.cache/unipeft` if it is not set."""
     named = os.environ.get("UNIPEFT_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Inside, no other process fetches into this cache: apt's folder in it is several data sets'.
+def cache_lock() -> Iterator[None]:
+    """Let one process at a time fetch into this cache; several data sets share apt's folder.
 
-    However a process ends, what it held is free.
+    The system releases the lock however the process ends.
     """
     import fcntl
 
     cache_root().mkdir(parents=True, exist_ok=True)
     with (cache_root() / ".lock").open("w") as file:
-        with suppress(OSError):  # a disk that knows no locks
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, made by `build(temporary folder)` and renamed into place when it is whole.
+    """Return `folder`, building it first if it is missing or damaged.
 
-    Two processes may build at once: the first to finish wins, the other uses its result.
+    `build` fills a temporary folder, which gets checksums and is renamed into place when complete.
+    If two processes build at once, the first to finish wins and the other uses its result.
     """
-    if folder.is_dir():
-        return folder
+    replace = folder.is_dir()
+    if replace:
+        if (damage := find_damage(folder)) is None:
+            return folder
+        notify(f"{folder}: {damage}; fetching it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        build(scratch)
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        (built := scratch / "built").mkdir()
+        build(built)
+        record_checksums(built)
+        if replace:
+            folder.rename(scratch / "damaged")
+        _move(built, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _move(built: Path, folder: Path) -> None:
+    try:
+        built.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was faster
+            raise
 
 
-def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def _place(row: Row) -> bytes:
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
-
-
-def write_splits(folder: Path, splits: Mapping[str, list[Row]], source: Mapping[str, Any]) -> None:
-    """`{split}.jsonl` for each split and `source.json`, the account of where it came from.
-
-    Rows stand in the order of their hashes: the sources are sorted by label or name, and the first
-    rows of a split (`limit`, `recipe.eval_limit`) are to be a fair sample of it.
-    """
-    for split, rows in splits.items():
-        write_jsonl(folder / f"{split}.jsonl", sorted(rows, key=_place))
-    counts = {split: len(rows) for split, rows in splits.items()}
-    write_json(folder / "source.json", {**source, "counts": counts})
+def _remove_stale(folder: Path) -> None:
+    """Delete temporary folders that killed processes left behind."""
+    for path in folder.parent.glob(f".{folder.name}-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                shutil.rmtree(path)
