@@ -121,7 +121,7 @@ def test_a_package_that_cannot_be_unpacked_is_a_user_error(
     debian = apt.Apt(tmp_path / "apt", "trixie")
     (debian.root / "debs").mkdir(parents=True)
     unpacker.write_text(script)
-    with pytest.raises(UserError, match="could not unpack tool_1.deb.*unexpected end of file"):
+    with pytest.raises(UserError, match=r"could not unpack tool_1\.deb.*unexpected end of file"):
         debian.unpack("tool")
     unpacker.write_text('#!/bin/sh\ntouch "$3/file"\n')
     assert (debian.unpack("tool") / "file").exists()
