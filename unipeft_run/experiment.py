@@ -19,7 +19,7 @@ from unipeft_run.config.schema import SLOTS
 from unipeft_run.data.batching import Collator, padding_of, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.attach import attach
-from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import built as built
 from unipeft_run.deltas.slots import folded as folded
 from unipeft_run.evaluation.decoding import Decoding
@@ -106,7 +106,7 @@ class Experiment:
     def train(self, folder: RunFolder) -> dict[str, Any]:
         """Train, test and write down; returns what metrics.json holds."""
         cfg, clock = self.cfg, Clock()
-        table = parameter_table(self.model, self.backbone_size)
+        table = tabulate_parameters(self.model, self.backbone_size)
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * padding_of(loader)

@@ -17,7 +17,7 @@ from unipeft_run.config.experiments import Cell, Experiment, read
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach, detach
-from unipeft_run.deltas.delta_file import stored_tensors
+from unipeft_run.deltas.delta_file import inference_tensors
 from unipeft_run.experiment import built
 
 # What the paper's tables and its authors' plot script print, row by row.
@@ -169,7 +169,7 @@ def matrices(*words: str) -> int:
     with torch.device("meta"):
         attach(model, {name: built(plain[name]) for name in SLOTS}, plain["unfreeze"])
     try:
-        return sum(tensor.numel() for _, tensor in stored_tensors(model) if tensor.dim() > 1)
+        return sum(tensor.numel() for _, tensor in inference_tensors(model) if tensor.dim() > 1)
     finally:
         detach(model)
 

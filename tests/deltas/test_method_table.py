@@ -1,4 +1,4 @@
-"""The method table of the README is made from conf/method/."""
+"""The method table of the README is generated from conf/method/."""
 
 from __future__ import annotations
 

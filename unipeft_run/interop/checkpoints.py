@@ -20,7 +20,7 @@ from unipeft_run.backbones.sites import table_of
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.legality import ATTENTIONS, STACKS
 from unipeft_run.deltas.attach import PREFIX, Slot
-from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import folded
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official, slots_of, unfreeze_of
@@ -56,7 +56,7 @@ def import_official(
     except ValueError as problem:
         raise UserError(f"{file}: {problem}") from None
     backbone = sum(p.numel() for n, p in model.named_parameters() if PREFIX not in n)
-    table = parameter_table(model, backbone)
+    table = tabulate_parameters(model, backbone)
     cfg = _described(cfg, options, model, words)
     _check_backbone(model, cfg["backbone"])
     _write(out, cfg, model, table)

@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.sites import table_of
-from unipeft_run.deltas.attach import Slot, attach, deltas
+from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory, Query
@@ -68,7 +68,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     left = Left({name.removeprefix(WRAPPER): tensor for name, tensor in state.items()})
     _load_backbone(model, left)
     attach(model, slots, unfreeze_of(options, model))
-    for path, delta in deltas(model):
+    for path, delta in find_deltas(model):
         for parameter, name, rows in named_parameters(path, delta, left):
             parameter.requires_grad_(_trains(name, options))
             _fill(parameter, name, left[name][rows])
@@ -222,7 +222,9 @@ def _load_backbone(model: nn.Module, left: dict[str, torch.Tensor]) -> None:
 
 def _check_rest(model: nn.Module, left: Tensors, options: Options) -> None:
     """Whatever the official code builds and never reads may be left, and nothing else."""
-    used = {name for path, delta in deltas(model) for _, name, _ in named_parameters(path, delta)}
+    used = {
+        name for path, delta in find_deltas(model) for _, name, _ in named_parameters(path, delta)
+    }
     for name in sorted(set(left) - used):
         if not used_nowhere(name, completed(options)):
             raise ValueError(f"no place for the official tensor {name}")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unipeft_run.backbones.sites import resolve, table_of
-from unipeft_run.deltas.attach import PREFIX, deltas, freeze, place
+from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
@@ -75,7 +75,7 @@ def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None
     `base` is the backbone's id or path, for the reader. A classification head goes along, trained
     or at its random start. Raises UserError for what PEFT cannot express, with the reason.
     """
-    placed = [(path.rpartition(".")[0], delta) for path, delta in deltas(model)]
+    placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
     if not placed:
         raise UserError("there is no LoRA in this model: no slot is filled")
     for _, delta in placed:
@@ -150,7 +150,7 @@ def import_peft(model: nn.Module, folder: Path) -> None:
 
     Raises UserError for anything that is not LoRA beside one of our weights, with the reason.
     """
-    if next(deltas(model), None) is not None:
+    if next(find_deltas(model), None) is not None:
         raise ValueError("this model has deltas already: detach them first")
     config, tensors = _read(folder)
     _check(config, folder)
@@ -162,7 +162,7 @@ def import_peft(model: nn.Module, folder: Path) -> None:
             found.setdefault(match[1], {})[match[2]] = tensor
         else:
             _load_head(model, config, name, tensor)
-    place(model, [_delta(path, pair, sites, config) for path, pair in found.items()])
+    reattach(model, [_delta(path, pair, sites, config) for path, pair in found.items()])
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -11,8 +11,10 @@ def named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(cfg: Mapping[str, Any], table: Mapping[str, Any], padding: float) -> str:
-    """What was composed, in one compact block; `table` from `parameter_table`, `padding` in percent
-    of the positions of an epoch's batches."""
+    """What was composed, in one compact block.
+
+    `table` comes from `tabulate_parameters`; `padding` is in percent of an epoch's positions.
+    """
     lines = [f"{cfg['task']['name']} | {cfg['backbone']['name']} | {cfg['method']}"]
     for row in table["sites"]:
         where = f"{row['slot']:>8}  {row['representation']:<14} {row['sites']:>4} sites"
