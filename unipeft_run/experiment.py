@@ -16,7 +16,7 @@ from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.config.schema import SLOTS
-from unipeft_run.data.batching import Collator, padding_of, train_loader
+from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
@@ -109,7 +109,7 @@ class Experiment:
         table = tabulate_parameters(self.model, self.backbone_size)
         folder.write_json("parameters.json", table)
         loader = self._loader()
-        padding = 100 * padding_of(loader)
+        padding = 100 * measure_padding(loader)
         self.console.say(headline(cfg, table, padding))
         trackers = build_trackers(cfg, folder.path, self.console) if folder.writes else []
         for tracker in trackers:

@@ -16,7 +16,7 @@ HUB = "facebook/bart-large"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "reachable", lambda: False)
+    monkeypatch.setattr(module, "is_hub_reachable", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from unipeft_run.data.fingerprint import CLOCK_TICK_NS
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures import sources
 from unipeft_run.miniatures.sources import checksums, minilm, snippets
-from unipeft_run.miniatures.sources.cache import STALE, build_once
+from unipeft_run.miniatures.sources.cached_folder import STALE, build_once
 from unipeft_run.miniatures.sources.checksums import find_damage
 
 LIGHT = """
 import sys
-from unipeft_run.miniatures.sources import cache_root
+from unipeft_run.miniatures import sources
 heavy = ("apt", "roff", "minilm", "pypi", "package_index")
 assert not [name for name in heavy if f"unipeft_run.miniatures.sources.{name}" in sys.modules]
 assert not {"torch", "requests", "hydra"} & sys.modules.keys()
@@ -51,12 +54,6 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    assert sources.cache_root() == cache
-    monkeypatch.delenv("UNIPEFT_CACHE")
-    assert sources.cache_root() == Path.home() / ".cache" / "unipeft"
-
-
 def test_importing_the_package_loads_no_source() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", LIGHT], env=env, capture_output=True, text=True)
@@ -75,11 +72,13 @@ def test_a_partly_built_folder_never_appears(tmp_path: Path) -> None:
     assert (build_once(tmp_path / "data", fail) / "a").read_text() == "whole"
 
 
-def test_an_intact_folder_is_fetched_once_and_hashed_never(
+def test_an_intact_folder_is_neither_fetched_nor_read_again(
     built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources.fetch("sst2")
-    monkeypatch.setattr(checksums, "hash_file", lambda path: pytest.fail("reads the file"))
+    time.sleep(2 * CLOCK_TICK_NS / 1e9)  # newer hashes are not remembered
+    sources.fetch("sst2")
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("reads the file"))
     sources.fetch("sst2")
     assert len(built) == 1
     assert capsys.readouterr().err == ""
@@ -130,15 +129,22 @@ def test_every_kind_of_damage_is_fetched_again(
     assert len(built) == 2 and not rows.is_symlink()
 
 
-def test_a_copied_cache_is_hashed_once(built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_file_times_alone_are_no_damage(built: list[str]) -> None:
     rows = sources.fetch("sst2") / "train.jsonl"
     os.utime(rows, ns=(1, 1))
-    hashed: list[Path] = []
-    original = checksums.hash_file
-    monkeypatch.setattr(checksums, "hash_file", lambda p: hashed.append(p) or original(p))
     sources.fetch("sst2")
+    assert len(built) == 1
+
+
+def test_a_changed_label_with_the_old_times_is_found(built: list[str]) -> None:
+    rows = sources.fetch("sst2") / "train.jsonl"
+    time.sleep(2 * CLOCK_TICK_NS / 1e9)
     sources.fetch("sst2")
-    assert hashed == [rows] and len(built) == 1
+    times = rows.stat()
+    flip_bit(rows)
+    os.utime(rows, ns=(times.st_atime_ns, times.st_mtime_ns))
+    sources.fetch("sst2")
+    assert len(built) == 2
 
 
 def test_damage_without_a_network_names_the_way_out(

@@ -16,19 +16,19 @@ import torch
 from safetensors.torch import load_file
 from tiny_recipe import write
 
-from unipeft_run.data.batching import shared
+from unipeft_run.data.batching import process_part
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_a_batch_is_shared_out(count: int) -> None:
     batch = list(range(7))
-    parts = [shared(batch, rank, count) for rank in range(count)]
+    parts = [process_part(batch, rank, count) for rank in range(count)]
     assert sorted(chain(*parts)) == batch
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_small_batch_is_everybodys() -> None:
-    assert [shared([4, 5], rank, 3) for rank in range(3)] == [[4, 5]] * 3
+    assert [process_part([4, 5], rank, 3) for rank in range(3)] == [[4, 5]] * 3
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from unipeft_run.data.tasks.hub import reachable
+from unipeft_run.data.tasks.hub import is_hub_reachable
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures import sources
 
@@ -20,7 +20,7 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
         return path
     if hub is None:
         return str(sources.fetch_backbone(name))
-    if reachable():
+    if is_hub_reachable():
         return hub
     if cached := try_to_load_from_cache(hub, "config.json"):
         return str(Path(str(cached)).parent)

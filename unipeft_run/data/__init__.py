@@ -1,1 +1,1 @@
-"""Data: tasks, their encoded splits and batches. Knows no model."""
+"""Data: the tasks, their encoded splits, batches, and the cache folder. Imports no model code."""

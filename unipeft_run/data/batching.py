@@ -1,4 +1,4 @@
-"""Batches: which examples go together, in which order, and how they become tensors.
+"""Batches: which examples form a batch, in which order, and how they become tensors.
 
 Shapes: B examples, S source and T target tokens, both rounded up to a multiple.
 """
@@ -21,18 +21,19 @@ from unipeft_run.data.encoding import lengths
 from unipeft_run.errors import UserError
 from unipeft_run.training.distributed import processes
 
-IGNORED = -100  # label of a padded position
+IGNORED = -100  # the label of padding
 Batches = list[list[int]]
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows to a batch that a model takes by `**`.
+    """Pads rows into a batch of keyword arguments for a model.
 
-    `input_ids`, `attention_mask` [B, S]; for text `labels`, `decoder_input_ids` [B, T], else
-    `labels` [B]. `decoder_start`: the id that starts every target (BART), "rotate": the target's
-    own last token, the language code, does (mBART), None: no decoder. Lengths are multiples of
-    `multiple`: few shapes are faster.
+    The batch holds `input_ids` and `attention_mask` [B, S]; for text also `labels` and
+    `decoder_input_ids` [B, T], for classes `labels` [B]. `decoder_start` is the id that starts
+    every decoder input (BART), "rotate" to start with the target's last token, its language code
+    (mBART), or None without a decoder. Lengths are padded to multiples of `multiple`, because few
+    distinct shapes are faster.
     """
 
     pad_token_id: int
@@ -61,10 +62,10 @@ class Collator:
 
 
 def shift_right(labels: Tensor, start: int | Literal["rotate"], pad_token_id: int) -> Tensor:
-    """Decoder inputs [B, T] of `labels` [B, T]: one to the right, `start` first.
+    """Shift `labels` [B, T] one position to the right, with `start` first: the decoder inputs.
 
-    "rotate" starts a row with its last token that is no padding (mBART: the language code). As
-    in transformers, that token also stays where it was; its label there is ignored.
+    "rotate" starts a row with its last token before the padding (mBART's language code). As in
+    transformers, that token also stays in place; the label of that position is ignored.
     """
     tokens = labels.masked_fill(labels == IGNORED, pad_token_id)
     shifted = tokens.roll(1, dims=1)
@@ -77,27 +78,28 @@ def shift_right(labels: Tensor, start: int | Literal["rotate"], pad_token_id: in
 
 
 def round_up(length: Any, multiple: int) -> Any:
-    """The next multiple of `multiple`, of a number or an array of numbers."""
+    """Round a number, or an array of numbers, up to the next multiple of `multiple`."""
     return -(-length // multiple) * multiple
 
 
-class Plan(ABC):
-    """The batches of an epoch, decided by the seed and the number of the epoch alone."""
+class BatchPlan(ABC):
+    """The batches of every epoch, a function of the seed and the epoch's number alone."""
 
     @abstractmethod
     def __call__(self, epoch: int) -> Batches: ...
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches per epoch."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bucketed(Plan):
-    """`batch_size` examples of like length a batch, every example once an epoch.
+class LengthBuckets(BatchPlan):
+    """Batches of `batch_size` examples of similar length; every example once per epoch.
 
-    Examples are shuffled, sorted inside pools of `pool` batches, and the batches are shuffled:
-    who meets whom changes with the epoch. `by`: lengths [N, K], the last column counts first.
+    Examples are shuffled, sorted by length within pools of `pool` batches, and the batches are
+    shuffled, so batches differ between epochs. `by` holds lengths [N, K]; the last column is the
+    primary sort key.
     """
 
     by: NDArray[np.int64]
@@ -121,17 +123,17 @@ class Bucketed(Plan):
         return -(-len(self.by) // self.batch_size)
 
 
-class TokenBudget(Plan):
-    """Batches of about `max_tokens` padded tokens, counted by the longer side.
+class TokenBudget(BatchPlan):
+    """Batches of about `max_tokens` padded tokens on the longer side.
 
-    The rule of the reference (fairseq's batch_by_size over examples sorted by source length,
-    longest first; sizes above `size_multiple` are multiples of it). As there, what is over such a
-    multiple opens the next batch unchecked: beside a target far longer than its source, that one
-    can be over `max_tokens`. Batches stay the same and change their order every epoch; the very
-    first one is the largest, so that a lack of memory shows at once. `by`: lengths [N, 2] of
-    target and source.
+    Follows the reference, fairseq's `batch_by_size` over examples sorted by source length, longest
+    first: batches larger than `size_multiple` are cut to a multiple of it. As in fairseq, the rest
+    starts the next batch unchecked, which can exceed `max_tokens` if a target is much longer than
+    its source. The batches stay the same; their order changes every epoch. The very first batch is
+    the largest, so that a lack of memory shows at once. `by` holds the lengths [N, 2] of target and
+    source.
 
-    Raises UserError where an example alone is over the budget.
+    Raises `UserError` if a single example exceeds the budget.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class TokenBudget(Plan):
         if longest.max() > max_tokens:
             raise UserError(
                 f"recipe.max_tokens={max_tokens} is less than the longest example, "
-                f"{longest.max()} tokens"
+                f"which has {longest.max()} tokens"
             )
         order = np.argsort(-by[:, -1], kind="stable")
         self.batches = _pack(order.tolist(), longest, max_tokens, size_multiple)
@@ -168,28 +170,28 @@ def _pack(order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: 
         if batch and (len(batch) + 1) * longest > max_tokens:
             full = len(batch) // multiple * multiple or len(batch)
             batches.append(batch[:full])
-            batch = batch[full:]  # what is over a multiple of the size opens the next batch
+            batch = batch[full:]  # the rest starts the next batch
             longest = max(int(size[i]) for i in [*batch, index])
         batch.append(index)
     return [*batches, batch] if batch else batches
 
 
 class BatchSampler(Sampler[list[int]]):
-    """The batches of `plan` from the current position to the end of the current epoch.
+    """Yields the batches of `plan` from the current position to the end of the current epoch.
 
-    Iterating counts the batches handed out and goes on to the next epoch at the end. A loader may
-    fetch ahead of what is trained on, so a trainer that resumes keeps its own count and gives it
-    to `load_state_dict`. There is no `set_epoch`: accelerate would call it with a count that
-    starts at 0 when a run resumes. With several processes each gets its share of every batch.
+    Iterating counts the yielded batches and moves to the next epoch at the end. A loader may
+    prefetch, so a trainer keeps its own count and passes it to `load_state_dict` to resume. There
+    is no `set_epoch`, because accelerate would call it with a count that starts at 0 after a
+    resume. With several processes each yields its part of every batch.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BatchPlan) -> None:
         self.plan, self.epoch, self.position = plan, 0, 0
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.plan(self.epoch)[self.position :]:
             self.position += 1
-            yield shared(batch, processes.rank(), processes.count())
+            yield process_part(batch, processes.rank(), processes.count())
         self.epoch, self.position = self.epoch + 1, 0
 
     def __len__(self) -> int:
@@ -202,10 +204,10 @@ class BatchSampler(Sampler[list[int]]):
         self.epoch, self.position = state["epoch"], state["position"]
 
 
-def shared(batch: list[int], rank: int, count: int) -> list[int]:
-    """The part of `batch` that is process `rank`'s of `count`, like the others' in its lengths.
+def process_part(batch: list[int], rank: int, count: int) -> list[int]:
+    """Return the part of `batch` for process `rank` of `count`; lengths are spread evenly.
 
-    A batch with less than one example for each is everybody's: the mean over them is the same.
+    A batch smaller than the number of processes is replicated; the mean is unchanged.
     """
     return batch[rank::count] if len(batch) >= count else batch
 
@@ -218,20 +220,20 @@ def train_loader(
     batch_size: int | None = None,
     max_tokens: int | None = None,
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of `batch_size` examples or of about `max_tokens` padded tokens.
+    """Return a loader of batches of `batch_size` examples or of about `max_tokens` padded tokens.
 
-    Raises ValueError unless exactly one of the two is given.
+    Raises `ValueError` unless exactly one of the two is given.
     """
     if (batch_size is None) == (max_tokens is None):
-        raise ValueError("one of recipe.batch_size and recipe.max_tokens is needed, and only one")
+        raise ValueError("give exactly one of recipe.batch_size and recipe.max_tokens")
     by = _sides(encoded)
-    plan: Plan
+    plan: BatchPlan
     if max_tokens is not None:
         plan = TokenBudget(by, max_tokens, seed)
     else:
         assert batch_size is not None
-        plan = Bucketed(by, batch_size, seed)
-    # a generator of its own: a new iterator draws from the global one, and would change dropout
+        plan = LengthBuckets(by, batch_size, seed)
+    # its own generator: otherwise each new iterator would draw from the global one, which dropout uses
     return DataLoader(
         encoded,
         batch_sampler=BatchSampler(plan),
@@ -241,21 +243,21 @@ def train_loader(
 
 
 def _sides(encoded: Dataset) -> NDArray[np.int64]:
-    """Lengths [N, 2] of target and source, or [N, 1] where the target is a class."""
+    """Return lengths [N, 2] of target and source, or [N, 1] of the source if targets are classes."""
     text = hasattr(encoded.features["labels"], "feature")
     columns = ["labels", "input_ids"] if text else ["input_ids"]
     return np.stack([lengths(encoded, column) for column in columns], axis=1)
 
 
-def padding_of(loader: DataLoader[Any]) -> float:
-    """The share, 0 to 1, of padding in the first epoch of a `train_loader`."""
+def measure_padding(loader: DataLoader[Any]) -> float:
+    """Return the fraction of padding in the first epoch of a `train_loader`."""
     sampler, collator = loader.batch_sampler, loader.collate_fn
     assert isinstance(sampler, BatchSampler) and isinstance(collator, Collator)
-    return padding_waste(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
+    return padding_fraction(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
 
 
-def padding_waste(encoded: Dataset, batches: Batches, multiple: int) -> float:
-    """The share, 0 to 1, of padding among all positions of `batches`, source and target."""
+def padding_fraction(encoded: Dataset, batches: Batches, multiple: int) -> float:
+    """Return the fraction of padding among all source and target positions of `batches`."""
     by = _sides(encoded)
     width = [len(batch) * round_up(by[batch].max(axis=0), multiple).sum() for batch in batches]
     return 1.0 - float(sum(by[batch].sum() for batch in batches) / sum(width))

@@ -1,63 +1,106 @@
-"""Encoded splits, kept on disk under a name that is a hash of all that decides their content."""
+"""The cache of encoded splits.
+
+An Arrow file is named `{key}-{checksum}.arrow`: a hash of everything that decides its content, and
+the checksum of the content, which is verified before the file is read.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
+from datasets.utils import tqdm
 from numpy.typing import NDArray
 
-from unipeft_run.miniatures.sources import cache_root
+from unipeft_run.data.cache import cache_root, writable_cache
+from unipeft_run.data.fingerprint import fingerprint
+from unipeft_run.errors import UserError
 
-if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before
     from transformers import PreTrainedTokenizerBase
 
-RECIPE = 2  # raise it when the same texts and tokenizer give other ids than before
+RECIPE = 3  # increment when the same texts and tokenizer give other ids than before
 BATCH = 1000
+CHECKSUM = 32  # hex digits in a file's name
 TOKENS = List(Value("int32"))
+Tokenize = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
 
 
 def encode(
     dataset: Dataset,
-    tokenize: Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]],
+    tokenize: Tokenize,
     tokenizer: PreTrainedTokenizerBase,
     *,
     key: Mapping[str, Any],
     description: str,
 ) -> Dataset:
-    """`tokenize` over `dataset` in batches: columns `input_ids` and `labels`.
+    """Apply `tokenize` to `dataset` in batches; return columns `input_ids` and `labels`.
 
-    The result is one Arrow file in the cache, memory-mapped and shared by all runs. `key` holds
-    what `tokenize` depends on beside the tokenizer, lengths for instance. The file is written
-    under another name first, so that a half-written one is never read.
+    The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds what
+    `tokenize` depends on besides the tokenizer, such as lengths. A damaged file is encoded again,
+    with a line on stderr. Raises `UserError` if the cache cannot be written.
     """
     recipe = json.dumps({**key, "recipe": RECIPE}, sort_keys=True)
     name = _digest(content_hash(dataset), tokenizer_hash(tokenizer), recipe)
     folder = cache_root() / "encoded"
-    folder.mkdir(parents=True, exist_ok=True)
-    labels = tokenize(dataset[:1])["labels"][0]
-    return dataset.map(
-        tokenize,
-        batched=True,
-        batch_size=BATCH,
-        remove_columns=dataset.column_names,
-        features=Features(
-            input_ids=TOKENS, labels=TOKENS if isinstance(labels, list) else Value("int64")
-        ),
-        cache_file_name=str(folder / f"{name}.arrow"),
-        load_from_cache_file=True,
-        new_fingerprint=name,
-        desc=description,
-    )
+    for file in sorted(folder.glob(f"{name}-*.arrow")):
+        if (cached := _read(file)) is not None:
+            return cached
+        print(f"{description}: {file} in the cache is damaged; encoding again", file=sys.stderr)
+        with writable_cache():
+            file.unlink(missing_ok=True)
+    return Dataset.from_file(str(_write(dataset, tokenize, folder, name, description)))
+
+
+def _read(file: Path) -> Dataset | None:
+    """Return the data set in `file`; None if its content does not match the checksum."""
+    try:
+        if fingerprint(file)[:CHECKSUM] == file.stem.partition("-")[2]:
+            return Dataset.from_file(str(file))
+    except (UserError, OSError, pa.ArrowException):
+        pass
+    return None
+
+
+def _write(
+    dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, description: str
+) -> Path:
+    """Encode `dataset` into a temporary folder; move the file into `folder` when it is complete."""
+    with writable_cache():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
+            file = Path(scratch, "encoded.arrow")
+            _write_arrow(dataset, tokenize, file, description)
+            return file.rename(folder / f"{name}-{fingerprint(file)[:CHECKSUM]}.arrow")
+
+
+def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, description: str) -> None:
+    first = tokenize(dataset[:1])["labels"][0]
+    labels = TOKENS if isinstance(first, list) else Value("int64")
+    schema = Features(input_ids=TOKENS, labels=labels).arrow_schema
+    with (
+        pa.OSFile(str(file), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+        tqdm(desc=description, total=len(dataset), unit=" examples") as progress,
+    ):
+        for start in range(0, len(dataset), BATCH):
+            columns = tokenize(dataset[start : start + BATCH])
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            progress.update(len(arrays[0]))
 
 
 def content_hash(dataset: Dataset) -> str:
-    """A hash of the examples of `dataset`, wherever they were read from."""
+    """Return a hash of the examples of `dataset`, wherever they were read from."""
     digest = hashlib.sha256(repr(dataset.features).encode())
     for table in dataset.with_format("arrow").iter(batch_size=10 * BATCH):
         compact = table.take(np.arange(len(table)))  # a slice would bring parts of its neighbours
@@ -67,16 +110,16 @@ def content_hash(dataset: Dataset) -> str:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of what `tokenizer` makes of a text; calls with truncation do not change it."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    for of_the_last_call in ("truncation", "padding"):
-        state.pop(of_the_last_call, None)
+    """Return a hash of what `tokenizer` makes of a text; calls with truncation do not change it."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    for transient in ("truncation", "padding"):
+        state.pop(transient, None)
     sides = tokenizer.truncation_side, tokenizer.special_tokens_map
     return _digest(json.dumps(state, sort_keys=True), repr(sides))
 
 
 def lengths(encoded: Dataset, column: str) -> NDArray[np.int64]:
-    """The number of tokens of every example in `column`."""
+    """Return the number of tokens in `column` of every example."""
     values = encoded.with_format("arrow")[:].column(column)
     return np.asarray(pc.list_value_length(values).to_numpy(), dtype=np.int64)
 

@@ -1,1 +1,1 @@
-"""The tasks: data, encoding, metrics and trivial baselines. A task knows no models."""
+"""The tasks: data, encoding, metrics and trivial baselines. Imports no model code."""

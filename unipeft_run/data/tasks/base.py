@@ -1,4 +1,4 @@
-"""What a task is: splits, their encoding, references, scores, and a trivial baseline.
+"""The task interface: splits, their encoding, references, scores, and a trivial baseline.
 
 Examples come from `path` (a folder with the data set's own column names), else from the
 miniature source `mini`, else from the `hub`.
@@ -13,14 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from unipeft_run.config.messages import unknown_choice
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.languages import encode_texts
+from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
+from unipeft_run.data.tasks.source import Source
+from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
 
-if TYPE_CHECKING:  # importing them takes seconds; unipeft-score needs neither
-    from datasets import Dataset, DatasetDict
+if TYPE_CHECKING:  # they take seconds to import; unipeft-score needs neither
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from unipeft_run.data.text_encoder import TextEncoder
 
 Splits = dict[str, "Dataset"]
 SPLITS = ("train", "validation", "test")
@@ -28,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Beside:
-    """Another evaluation that belongs to one: the first `limit` examples of `split`."""
+    """An evaluation that is reported with another one: the first `limit` examples of `split`."""
 
     split: str
     limit: int | None = None
@@ -38,8 +43,10 @@ class Beside:
 class Task(ABC):
     """One task on one data set. Concrete tasks are final; their fields are the YAML keys.
 
-    Lengths are in tokens, special ones included. `limit` maps a split to how many of its first
-    examples count. `selection` names the validation metric by which the best state is chosen.
+    Lengths are in tokens and include special tokens. `limit` maps a split to the number of examples
+    to read. `selection` names the validation metric that selects the best state.
+
+    Raises `UserError` for an unknown `selection` and for columns that exclude each other.
     """
 
     name: str
@@ -51,12 +58,25 @@ class Task(ABC):
     selection: str = ""
 
     kind: ClassVar[Literal["seq2seq", "classification"]]
-    primary: ClassVar[str]  # the metric of the paper's tables
+    metrics: ClassVar[tuple[str, ...]]  # what `score` computes
+    primary: ClassVar[str]  # the metric in the paper's tables
     label_names: ClassVar[tuple[str, ...]] = ()
     optional_splits: ClassVar[tuple[str, ...]] = ()
-    hub_splits: ClassVar[Mapping[str, str]] = {}  # where the hub's name of a split is another
-    # a split's evaluation also gives these, each metric with the name of the addition behind it
+    hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
+    # reported with a split's evaluation: each metric, with the key appended to its name
     beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {}
+
+    def __post_init__(self) -> None:
+        choices = ("loss", *self.metrics)
+        if self.selection not in choices:
+            raise UserError(unknown_choice("task.selection", self.selection, choices))
+        columns = self.columns
+        others = (*columns.text, columns.identifier)
+        if columns.label is not None and columns.label in others:
+            raise UserError(
+                f"task.label_column={columns.label} is also the column of texts or ids: "
+                "labels need a column of their own"
+            )
 
     @property
     @abstractmethod
@@ -68,7 +88,7 @@ class Task(ABC):
 
     @abstractmethod
     def baseline(self, splits: Splits) -> list[Any]:
-        """Predictions for the test split that need no model."""
+        """Predict the test split without a model; classification also needs the train split."""
 
     @abstractmethod
     def references(self, dataset: Dataset) -> list[Any]: ...
@@ -77,13 +97,17 @@ class Task(ABC):
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Scores: ...
 
     @abstractmethod
-    def _key(self, train: bool) -> dict[str, Any]:
-        """All that `_tokenize` depends on beside the tokenizer and the columns."""
+    def _cache_key(self, train: bool) -> dict[str, Any]:
+        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
 
     @abstractmethod
     def _tokenize(
-        self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]: ...
+
+    @abstractmethod
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
 
     @property
     def num_labels(self) -> int | None:
@@ -91,84 +115,93 @@ class Task(ABC):
 
     @property
     def selection_rule(self) -> tuple[str, Literal["max", "min"]]:
-        """The validation metric that decides, and which end of it is better."""
+        """The validation metric that selects the best state, and whether higher is better."""
         return self.selection, "min" if self.selection == "loss" else "max"
 
-    def load(self, only: Collection[str] | None = None) -> Splits:
-        """The splits (or `only` some), in their order. Raises `UserError` for what is missing."""
-        wanted = [name for name in (*SPLITS, *self.optional_splits) if not only or name in only]
-        if self.path is not None:
-            return self._load_folder(Path(self.path), wanted)
-        if self.mini is not None:
-            from unipeft_run.miniatures.sources import fetch
+    def splits_for(self, split: str) -> tuple[str, ...]:
+        """Return what evaluating `split` needs: itself and the splits reported with it."""
+        beside = (also.split for also in self.beside.get(split, {}).values())
+        return tuple(dict.fromkeys((split, *beside)))
 
-            return self._load_folder(fetch(self.mini), wanted)
-        if self.hub is not None:
-            return self._load_hub(wanted)
-        raise UserError(f"task {self.name} has no data: set task.path=DIR, or scale=mini")
+    def load(self, splits: Collection[str] | None = None) -> Splits:
+        """Load `splits`, by default all. Raises `UserError` if one is unknown, missing or wrong.
+
+        An optional split that the data lacks is left out.
+        """
+        return self._source.load(self._split_names(splits), self.columns, self._limits())
+
+    def fingerprints(self, splits: Collection[str] | None = None) -> dict[str, str]:
+        """Return a content hash of the files of each split; {} for data from the hub.
+
+        An unchanged file costs one `stat`. Raises `UserError` for a missing split.
+        """
+        return self._source.fingerprints(self._split_names(splits))
 
     def encode(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Splits:
-        """Token ids and labels of every split, cached by content.
+        """Return token ids and labels of every split, cached by content.
 
         Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
+        Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
         """
         from unipeft_run.data.encoding import encode
+        from unipeft_run.data.text_encoder import TextEncoder
 
+        self._check_tokenizer(tokenizer)
+        encoder = TextEncoder(tokenizer)
         return {
             name: encode(
                 dataset,
-                partial(self._tokenize, tokenizer=tokenizer, train=name == "train"),
+                partial(self._tokenize, encoder=encoder, train=name == "train"),
                 tokenizer,
-                key={**self._key(name == "train"), "columns": self.columns.required},
+                key={**self._cache_key(name == "train"), "columns": self.columns.text},
                 description=f"Encoding {self.name} {name}",
             )
             for name, dataset in splits.items()
         }
 
     def ids(self, dataset: Dataset) -> list[str]:
-        """The examples' own identifiers, or their numbers from 0."""
+        """Return the examples' own ids if they are there and unique, else row numbers from 0."""
         column = self.columns.identifier
-        known = column is not None and column in dataset.column_names
-        return [str(value) for value in (dataset[column] if known else range(len(dataset)))]
+        if column is not None and column in dataset.column_names:
+            own = [str(value) for value in dataset[column]]
+            if len(set(own)) == len(own):
+                return own
+        return [str(number) for number in range(len(dataset))]
 
-    def _limit(self, split: str) -> int | None:
-        return self.limit.get("validation" if split in self.optional_splits else split)
+    @property
+    def _source(self) -> Source:
+        optional, hub_splits = self.optional_splits, self.hub_splits
+        return Source(self.name, self.path, self.mini, self.hub, optional, hub_splits)
 
-    def _load_folder(self, folder: Path, wanted: Sequence[str]) -> Splits:
-        from unipeft_run.data.tasks.loading import read_folder_split, split_file
+    def _split_names(self, splits: Collection[str] | None) -> list[str]:
+        known = (*SPLITS, *self.optional_splits)
+        for name in splits or ():
+            if name not in known:
+                raise UserError(unknown_choice("split", name, known))
+        return [name for name in known if splits is None or name in splits]
 
-        names = [n for n in wanted if n in SPLITS or split_file(folder, n)]
-        return {n: read_folder_split(folder, n, self.columns, self._limit(n)) for n in names}
-
-    def _load_hub(self, wanted: Sequence[str]) -> Splits:
-        from unipeft_run.data.tasks.hub import load_hub
-        from unipeft_run.data.tasks.loading import checked
-
-        assert self.hub is not None
-        given: DatasetDict = load_hub(self.name, **self.hub)  # type: ignore[arg-type]
-        splits = {}
-        for name in wanted:
-            on_hub = self.hub_splits.get(name, name)
-            if on_hub not in given:
-                raise UserError(
-                    f"{self.hub['path']} has no split {on_hub}; it has {', '.join(given)}"
-                )
-            where = f"{self.hub['path']}, split {on_hub}"
-            splits[name] = checked(given[on_hub], self.columns, self._limit(name), where)
-        return splits
+    def _limits(self) -> dict[str, int | None]:
+        """Return the limit of each split; optional splits share that of validation."""
+        names = {split: split for split in SPLITS} | dict.fromkeys(
+            self.optional_splits, "validation"
+        )
+        return {split: self.limit.get(name) for split, name in names.items()}
 
 
 @dataclass(kw_only=True)
 class SequenceTask(Task):
-    """Text to text. Target lengths differ between training and evaluation, as in the paper's code.
+    """Text to text. Targets are truncated differently for training and evaluation, as in the
+    paper's code.
 
-    `language_codes`: mBART's codes of source and target, for tokenizers that have them.
+    `language_codes`: mBART's codes of source and target, for tokenizers that use them.
     """
 
     max_target_length: int
     eval_target_length: int
 
     kind: ClassVar[Literal["seq2seq", "classification"]] = "seq2seq"
+    # the configuration keys of the language codes, for error messages
+    language_keys: ClassVar[tuple[str, str]] = ("task.source_code", "task.target_code")
 
     @property
     @abstractmethod
@@ -183,50 +216,62 @@ class SequenceTask(Task):
     def target(self) -> str: ...
 
     def references(self, dataset: Dataset) -> list[str]:
-        """The raw target texts."""
+        """Return the raw target texts."""
         return list(dataset[self.target])
 
-    def _key(self, train: bool) -> dict[str, Any]:
+    def _cache_key(self, train: bool) -> dict[str, Any]:
         target = self._target_length(train)
         return {"lengths": (self.max_source_length, target), "codes": self.language_codes}
 
     def _target_length(self, train: bool) -> int:
         return self.max_target_length if train else self.eval_target_length
 
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        for key, code in zip(self.language_keys, self.language_codes, strict=True):
+            language_code_id(tokenizer, code, key)
+        shortest = 3 if uses_language_codes(tokenizer) else shortest_length(tokenizer)
+        for key in ("max_source_length", "max_target_length", "eval_target_length"):
+            check_length(f"task.{key}", getattr(self, key), shortest)
+
     def _tokenize(
-        self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]:
         source_code, target_code = self.language_codes
         sources, targets = batch[self.source], batch[self.target]
         length = self._target_length(train)
         return {
-            "input_ids": encode_texts(tokenizer, sources, self.max_source_length, source_code),
-            "labels": encode_texts(tokenizer, targets, length, target_code),
+            "input_ids": encode_texts(encoder, sources, self.max_source_length, source_code),
+            "labels": encode_texts(encoder, targets, length, target_code),
         }
 
 
 @dataclass(kw_only=True)
 class ClassificationTask(Task):
-    """One or two texts to a class. Labels are numbers, `label_names` their meaning."""
+    """One or two texts to a class. Labels are class numbers; `label_names` are their names."""
 
     label_column: str = "label"
 
     kind: ClassVar[Literal["seq2seq", "classification"]] = "classification"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     primary: ClassVar[str] = "accuracy"
 
     def references(self, dataset: Dataset) -> list[int]:
         return list(dataset[self.label_column])
 
     def score(self, predictions: Sequence[int], references: Sequence[int]) -> Scores:
-        """Accuracy in percent."""
+        """Compute accuracy in percent."""
         return accuracy(predictions, references)
 
-    def _key(self, train: bool) -> dict[str, Any]:
+    def _cache_key(self, train: bool) -> dict[str, Any]:
         return {"length": self.max_source_length}
 
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        shortest = shortest_length(tokenizer, pair=len(self.columns.text) == 2)
+        check_length("task.max_source_length", self.max_source_length, shortest)
+
     def _tokenize(
-        self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, train: bool
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]:
         texts = [batch[column] for column in self.columns.text]
-        ids = tokenizer(*texts, truncation=True, max_length=self.max_source_length)["input_ids"]
+        ids = encoder.encode(*texts, max_length=self.max_source_length)
         return {"input_ids": ids, "labels": batch[self.label_column]}

@@ -1,19 +1,32 @@
-"""What a task reads of a data set."""
+"""The columns that a task reads from a data set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns a task reads. `identifier` may be missing; `labels`: names of the classes."""
+    """Column names; a nested column has a dotted name ("translation.en").
+
+    `text` may name a column twice. `labels` are the class names, in order. `identifier` is
+    optional in the data. `other_names` maps a column to a name it may have instead.
+    """
 
     text: tuple[str, ...]
     label: str | None = None
     labels: tuple[str, ...] = ()
     identifier: str | None = None
+    other_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def required(self) -> tuple[str, ...]:
-        return self.text if self.label is None else (*self.text, self.label)
+        """The columns that must be there, each once."""
+        label = () if self.label is None else (self.label,)
+        return tuple(dict.fromkeys((*self.text, *label)))
+
+    def spellings(self, column: str) -> tuple[str, ...]:
+        """The names under which `column` may appear in the data, the preferred one first."""
+        other = self.other_names.get(column)
+        return (column,) if other is None else (column, other)

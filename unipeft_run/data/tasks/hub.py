@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, with a quick answer where the hub is out of reach."""
+"""Loads data sets from the Hugging Face hub; fails quickly if the hub is out of reach."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from huggingface_hub import constants
 
 from unipeft_run.errors import UserError
 
-CONVERTED = "refs/convert/parquet"  # the hub's own conversion of data sets that still are scripts
+CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are still scripts
 SECONDS = 3.0
 
 
 @cache
-def reachable() -> bool:
-    """Whether the hub answers, asked once per process and for at most SECONDS + 1.
+def is_hub_reachable() -> bool:
+    """Whether the hub answers within SECONDS + 1; asked once per process.
 
-    The clients' own retries take half a minute; a name server that is silent blocks for as long,
-    timeout or not, hence the thread.
+    The clients' own retries take half a minute. The thread is needed because a silent name server
+    blocks that long too, whatever the timeout.
     """
     if constants.HF_HUB_OFFLINE:
         return False
@@ -49,7 +49,7 @@ def _answers() -> bool:
 
 @contextmanager
 def _offline(offline: bool) -> Iterator[None]:
-    """Let the clients look only into their cache."""
+    """Restrict the clients to their cache if `offline`."""
     before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     if offline:
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
@@ -62,12 +62,12 @@ def _offline(offline: bool) -> Iterator[None]:
 def load_hub(
     task: str, *, path: str, name: str | None = None, revision: str | None = None
 ) -> datasets.DatasetDict:
-    """All splits of the data set `path` (configuration `name`), from the hub or its cache.
+    """Load all splits of the data set `path` (configuration `name`) from the hub or its cache.
 
-    Raises `UserError` where the hub is out of reach and the cache does not hold the data set,
-    and where the hub does not know it.
+    Raises `UserError` if the hub does not have the data set, or is out of reach and the cache does
+    not hold it.
     """
-    online = reachable()
+    online = is_hub_reachable()
     try:
         with _offline(not online):
             try:
@@ -76,12 +76,12 @@ def load_hub(
                 return datasets.load_dataset(path, name, revision=revision or CONVERTED)
     except (OSError, ValueError, RuntimeError) as error:
         full = path if name is None else f"{path} ({name})"
-        where = f"the hub does not give it ({_first_line(error)})"
+        where = f"the hub does not provide it ({_first_line(error)})"
         if not online:
             where = "it is not in the local cache and the Hugging Face hub cannot be reached"
         raise UserError(
             f"task {task} needs the data set {full}: {where}.\n"
-            "Ways out: scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
+            "Use scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
         ) from error
 
 

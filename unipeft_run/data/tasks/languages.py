@@ -1,40 +1,70 @@
-"""Texts to token ids, with mBART's language codes where the tokenizer has them."""
+"""mBART's language codes: which ones a tokenizer has, and texts that end in one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from unipeft_run.errors import UserError
 
-if TYPE_CHECKING:  # importing transformers takes seconds, and a missing file is found before it
+if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before
     from transformers import PreTrainedTokenizerBase
 
+    from unipeft_run.data.text_encoder import TextEncoder
 
-def language_code_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
-    """The id of mBART's language code; None for a tokenizer that ends texts in none.
+CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # ro_RO, and NLLB's ron_Latn
 
-    A BART tokenizer may know the codes as words without ending its texts in them.
+
+def uses_language_codes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether texts end in `</s> code`. A BART tokenizer may know the codes without using them."""
+    ending = tokenizer("")["input_ids"][-2:]
+    eos = tokenizer.eos_token_id
+    return len(ending) == 2 and ending[0] == eos and ending[1] != eos
+
+
+def language_codes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the language codes of `tokenizer`, in alphabetical order."""
+    known = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    return sorted(token for token in known if CODE.fullmatch(token))
+
+
+def language_code_id(
+    tokenizer: PreTrainedTokenizerBase, code: str, key: str = "language code"
+) -> int | None:
+    """Return the id of `code`, or None if this tokenizer does not end texts in a language code.
+
+    Raises `UserError`, naming `key`, for a code that the tokenizer lacks.
     """
-    if tokenizer("")["input_ids"][-1:] == [tokenizer.eos_token_id]:
+    if not uses_language_codes(tokenizer):
         return None
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    return vocabulary.get(code)
+    codes = language_codes(tokenizer)
+    if code not in codes:
+        near = _nearest(code, codes)
+        hint = f" (did you mean {near}?)" if near else ""
+        known = ", ".join(codes) or "none"
+        raise UserError(f"{key}={code}: the tokenizer has no such code{hint}; it has {known}")
+    return int(tokenizer.convert_tokens_to_ids(code))
+
+
+def _nearest(code: str, codes: Iterable[str]) -> str | None:
+    language = re.split(r"[_-]", str(code).lower())[0]
+    same = [known for known in codes if known.partition("_")[0] == language]
+    return next(iter(same or get_close_matches(str(code), codes, n=1)), None)
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, code: str
+    encoder: TextEncoder, texts: Sequence[str], max_length: int, code: str
 ) -> list[list[int]]:
-    """Token ids of `texts`, cut to `max_length`: `tokens </s> code` where the tokenizer has `code`.
+    """Return the ids of `texts`, at most `max_length`; mBART's end in `</s> code`.
 
-    Written out because a tokenizer's own template speaks one language at a time, and which one
-    is state that a call may leave behind.
+    The code is appended here because a tokenizer's own template holds one language at a time,
+    and which one is state that a call may leave behind.
     """
-    language = language_code_id(tokenizer, code)
+    language = language_code_id(encoder.tokenizer, code)
     if language is None:
-        return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
-    if max_length < 3:
-        raise UserError(
-            f"a length of {max_length} has no room beside </s> and {code}; take 3 or more"
-        )
-    bare = tokenizer(texts, truncation=True, max_length=max_length - 2, add_special_tokens=False)
-    return [[*ids, tokenizer.eos_token_id, language] for ids in bare["input_ids"]]
+        return encoder.encode(texts, max_length=max_length)
+    eos = int(encoder.tokenizer.eos_token_id)
+    bare = encoder.encode(texts, max_length=max_length - 2, special=False)
+    return [[*ids, eos, language] for ids in bare]

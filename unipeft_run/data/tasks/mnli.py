@@ -15,9 +15,9 @@ from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 class MNLI(ClassificationTask):
     """Inference between two sentences.
 
-    GLUE hides its test labels: test is the matched development set there, as in the paper. Beside
-    the accuracy on all of it stand those on its first 1,600 examples (all that the paper's code
-    evaluates) and on the mismatched set. A folder may hold validation_mismatched too.
+    GLUE hides its test labels, so the test split is the matched development set, as in the paper.
+    Its accuracy is reported with those on its first 1,600 examples (all that the paper's code
+    evaluates) and on the mismatched set; validation_mismatched is optional in a folder.
     """
 
     premise_column: str = "premise"

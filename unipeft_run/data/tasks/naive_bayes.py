@@ -1,4 +1,4 @@
-"""Multinomial naive Bayes on words and word pairs: what a classifier without pretraining gets."""
+"""Multinomial naive Bayes on words and word pairs: a baseline without pretraining."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def features(text: str) -> list[str]:
-    """The lower-cased words and punctuation marks of `text`, and each neighbouring pair."""
+    """Return the lower-cased words and punctuation marks of `text`, and each adjacent pair."""
     words = WORD.findall(text.lower())
     return words + [f"{a} {b}" for a, b in pairwise(words)]
 
@@ -33,7 +33,7 @@ class NaiveBayes:
         ]
 
     def predict(self, text: str) -> int:
-        """The most probable class; the lower number at a tie."""
+        """Return the most probable class; ties go to the lower number."""
         known = [feature for feature in features(text) if feature in self.vocabulary]
         scores = [
             prior + sum(math.log(count[f] + 1) for f in known) - len(known) * log_total

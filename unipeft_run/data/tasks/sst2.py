@@ -13,7 +13,10 @@ from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 
 @dataclass(kw_only=True)
 class SST2(ClassificationTask):
-    """Sentiment of a sentence. GLUE hides its test labels: test is the development set there."""
+    """Sentiment of a sentence.
+
+    GLUE hides its test labels, so the test split is the development set.
+    """
 
     text_column: str = "sentence"
     id_column: str = "idx"

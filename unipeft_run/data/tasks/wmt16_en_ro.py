@@ -13,7 +13,10 @@ from unipeft_run.evaluation.metrics import Scores, bleu
 
 @dataclass(kw_only=True)
 class WMT16EnRo(SequenceTask):
-    """Translation. `column` holds one text per language; the codes are mBART's."""
+    """Translation. `column` holds one text per language; codes are mBART's language codes.
+
+    Instead of a nested column the data may have one column per language.
+    """
 
     column: str = "translation"
     source_language: str = "en"
@@ -22,11 +25,13 @@ class WMT16EnRo(SequenceTask):
     target_code: str = "ro_RO"
     selection: str = "loss"
 
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "bleu_paper", "chrf")
     primary: ClassVar[str] = "bleu_paper"
 
     @property
     def columns(self) -> Columns:
-        return Columns((self.source, self.target))
+        plain = {self.source: self.source_language, self.target: self.target_language}
+        return Columns((self.source, self.target), other_names=plain)
 
     @property
     def source(self) -> str:
@@ -48,5 +53,5 @@ class WMT16EnRo(SequenceTask):
         return list(splits["test"][self.source])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """BLEU in sacreBLEU's and in the paper's protocol, and chrF."""
+        """Compute BLEU in sacreBLEU's and in the paper's protocol, and chrF."""
         return bleu(predictions, references)

@@ -1,4 +1,4 @@
-"""XSum: an article to its one-sentence summary (Narayan et al., 2018)."""
+"""XSum: summarise a news article in one sentence (Narayan et al., 2018)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unipeft_run.evaluation.metrics import Scores, rouge, split_sentences
 class XSum(SequenceTask):
     """Summarisation in one sentence.
 
-    `lead_words`: the trivial baseline is the document's first so many words; None: its first
-    sentence.
+    The trivial baseline is the first `lead_words` words of the document, or its first sentence if
+    `lead_words` is None.
     """
 
     source_column: str = "document"
@@ -25,7 +25,9 @@ class XSum(SequenceTask):
     lead_words: int | None = None
     selection: str = "rouge2"
 
+    metrics: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     primary: ClassVar[str] = "rouge2"
+    language_keys: ClassVar[tuple[str, str]] = ("language code of xsum", "language code of xsum")
 
     @property
     def columns(self) -> Columns:
@@ -56,5 +58,5 @@ class XSum(SequenceTask):
         return " ".join(text.split()[: self.lead_words])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """ROUGE-1, -2, -L and -Lsum, in percent."""
+        """Compute ROUGE-1, -2, -L and -Lsum in percent."""
         return rouge(predictions, references)

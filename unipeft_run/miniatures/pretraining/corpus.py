@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root
 from unipeft_run.miniatures.pretraining import catalogs
 from unipeft_run.miniatures.sources import fetch
 from unipeft_run.miniatures.sources.apt import Apt
-from unipeft_run.miniatures.sources.cache import RECIPE, build_once, cache_root
+from unipeft_run.miniatures.sources.cached_folder import RECIPE, build_once
 from unipeft_run.miniatures.sources.rows import read_jsonl
 from unipeft_run.miniatures.sources.split import normalise
 

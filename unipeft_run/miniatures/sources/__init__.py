@@ -9,12 +9,13 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root, writable_cache
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import RECIPE, build_once, cache_lock, cache_root
-from unipeft_run.miniatures.sources.checksums import find_damage
+from unipeft_run.miniatures.sources.cached_folder import RECIPE, build_once, cache_lock
+from unipeft_run.miniatures.sources.checksums import is_intact
 from unipeft_run.miniatures.sources.progress import console
 
-__all__ = ["cache_root", "fetch", "fetch_backbone"]
+__all__ = ["fetch", "fetch_backbone"]
 
 DATA = {"sst2": "snippets", "mnli": "snli", "xsum": "synopses", "wmt16_en_ro": "manpages"}
 WITHOUT_APT = {"synopses": "news"}
@@ -56,16 +57,11 @@ def _source(module: str) -> str:
 
 def _fetch_once(folder: Path, source: str, what: str, alternative: str) -> Path:
     """Return the intact folder, or build it with the source's `build`."""
-    if find_damage(folder) is None:
+    if is_intact(folder):
         return folder
     build: Callable[[Path], None] = import_module(f"{__name__}.{source}").build
     try:
-        with console().status(f"fetching {what} (once)"), cache_lock():
+        with console().status(f"fetching {what} (once)"), writable_cache(), cache_lock():
             return build_once(folder, build)
     except UserError as problem:
         raise UserError(f"cannot fetch {what}: {problem}\nWithout it: {alternative}") from problem
-    except OSError as problem:
-        raise UserError(
-            f"cannot fetch {what}: the cache {cache_root()} (UNIPEFT_CACHE) cannot be written: "
-            f"{problem.strerror or problem}\nWithout it: {alternative}"
-        ) from problem

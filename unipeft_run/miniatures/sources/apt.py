@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import build_once, cache_root
+from unipeft_run.miniatures.sources.cached_folder import build_once
 from unipeft_run.miniatures.sources.checksums import find_damage, record_checksums
 from unipeft_run.miniatures.sources.progress import notify
 

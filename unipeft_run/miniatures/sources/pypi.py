@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unipeft_run.miniatures.sources.cache import cache_root
+from unipeft_run.data.cache import cache_root
 from unipeft_run.miniatures.sources.checksums import hash_file
 from unipeft_run.miniatures.sources.progress import notify
 

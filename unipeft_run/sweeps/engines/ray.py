@@ -86,7 +86,7 @@ class RayLauncher(Launcher):  # type: ignore[misc]
 
 def _environment(cpus: float) -> dict[str, str]:
     """What a worker, on whatever machine, has from here: the cache, and its threads."""
-    from unipeft_run.miniatures.sources import cache_root
+    from unipeft_run.data.cache import cache_root
 
     threads = os.environ.get(THREADS) or str(max(1, int(cpus)))
     return {"UNIPEFT_CACHE": str(cache_root()), THREADS: threads}

@@ -1,8 +1,7 @@
-"""The cache folder: its lock, and building a folder in it atomically and with checksums."""
+"""Build a folder in the cache atomically and with checksums, one process at a time."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from unipeft_run.data.cache import cache_root
 from unipeft_run.miniatures.sources.checksums import find_damage, record_checksums
 from unipeft_run.miniatures.sources.progress import notify
 
@@ -17,12 +17,6 @@ from unipeft_run.miniatures.sources.progress import notify
 # data built by the old rule is not mistaken for the new.
 RECIPE = "2"
 STALE = 24 * 3600  # seconds after which a temporary folder belongs to no living process
-
-
-def cache_root() -> Path:
-    """Return `$UNIPEFT_CACHE`, or `~/.cache/unipeft` if it is not set."""
-    named = os.environ.get("UNIPEFT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
 
 
 @contextmanager

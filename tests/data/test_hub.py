@@ -20,9 +20,9 @@ from unipeft_run.errors import UserError
 def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "SECONDS", 0.3)
-    hub.reachable.cache_clear()
+    hub.is_hub_reachable.cache_clear()
     yield
-    hub.reachable.cache_clear()
+    hub.is_hub_reachable.cache_clear()
 
 
 @pytest.mark.usefixtures("_asked_anew")
@@ -52,7 +52,7 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(hub, "SECONDS", 3.0)
-        assert hub.reachable()
+        assert hub.is_hub_reachable()
 
 
 def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:

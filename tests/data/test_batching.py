@@ -1,14 +1,11 @@
-"""The cache of encoded splits, the batches and their order, and the tensors they become."""
+"""Collation, batch plans, and loaders that resume."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny_text
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -16,99 +13,16 @@ from torch.utils.data import DataLoader
 from transformers.models.bart.modeling_bart import shift_tokens_right as bart_shift
 from transformers.models.mbart.modeling_mbart import shift_tokens_right as mbart_shift
 
-from unipeft_run.data import encoding as data
 from unipeft_run.data.batching import (
     BatchSampler,
-    Bucketed,
     Collator,
+    LengthBuckets,
     TokenBudget,
-    padding_waste,
+    padding_fraction,
     shift_right,
     train_loader,
 )
 from unipeft_run.errors import UserError
-
-# The cache
-
-
-class Counted:
-    """A tokenize function that counts the texts it saw."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.texts = tokenizer, 0
-
-    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        self.texts += len(batch["text"])
-        ids = self.tokenizer(batch["text"], truncation=True, max_length=9)["input_ids"]
-        return {"input_ids": ids, "labels": batch["label"]}
-
-
-def texts(count: int = 5) -> Dataset:
-    rows = [tiny_text.TEXT[i % 3] + f" {i}" for i in range(count)]
-    return Dataset.from_dict({"text": rows, "label": list(range(count))})
-
-
-def encode(dataset: Dataset, tokenizer: Any, **key: Any) -> tuple[Dataset, int]:
-    tokenize = Counted(tokenizer)
-    encoded = data.encode(dataset, tokenize, tokenizer, key=key, description="test")
-    return encoded, tokenize.texts
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path))
-    return tmp_path / "encoded"
-
-
-def test_the_second_run_reads_what_the_first_wrote(cache: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    first, seen = encode(texts(), tokenizer)
-    assert seen == 5 + 1  # one more to see what a label is
-    second, seen = encode(texts(), tiny_text.bart_tokenizer())
-    assert seen == 1
-    assert second[:] == first[:]
-    assert len(list(cache.iterdir())) == 1
-    assert first.features["input_ids"].feature.dtype == "int32"
-
-
-def test_whatever_changes_the_ids_changes_the_file(cache: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    encode(texts(), tokenizer, length=9)
-    encode(texts(), tokenizer, length=8)
-    encode(texts(4), tokenizer, length=9)
-    encode(texts(), tiny_text.bart_tokenizer(tiny_text.CODES), length=9)
-    assert len(list(cache.iterdir())) == 4
-
-
-def test_a_failure_half_way_leaves_nothing_to_be_read(cache: Path) -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-
-    def broken(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        if len(batch["text"]) > 1:
-            raise KeyboardInterrupt
-        return Counted(tokenizer)(batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        data.encode(texts(), broken, tokenizer, key={}, description="test")
-    assert not list(cache.glob("*.arrow"))
-    assert encode(texts(), tokenizer)[0]["labels"][:] == [0, 1, 2, 3, 4]
-
-
-def test_content_counts_not_its_origin() -> None:
-    rows = texts(6)
-    assert data.content_hash(rows.select(range(5))) == data.content_hash(texts(5))
-    assert data.content_hash(rows.select([1, 0, 2, 3, 4])) != data.content_hash(texts(5))
-    assert data.content_hash(texts(5)) != data.content_hash(texts(6))
-
-
-def test_calling_a_tokenizer_does_not_change_its_hash() -> None:
-    tokenizer = tiny_text.bart_tokenizer()
-    before = data.tokenizer_hash(tokenizer)
-    tokenizer(tiny_text.TEXT, truncation=True, max_length=4, padding=True)
-    assert data.tokenizer_hash(tokenizer) == before
-    tokenizer.add_tokens(["weather"])
-    assert data.tokenizer_hash(tokenizer) != before
-
 
 # Tensors
 
@@ -127,14 +41,14 @@ def test_a_batch_is_padded_to_a_multiple() -> None:
     assert batch["decoder_input_ids"].tolist() == [[2, 8, 9, 1], [2, 4, 1, 1]]
 
 
-def test_the_mask_is_of_lengths_not_of_the_pad_id() -> None:
+def test_the_mask_follows_lengths_not_the_pad_id() -> None:
     batch = Collator(pad_token_id=1, multiple=1)(rows(([5, 1, 7], 0), ([5], 2)))
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [0, 2]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
 
 
-def test_decoder_inputs_are_those_of_transformers() -> None:
+def test_decoder_inputs_equal_those_of_transformers() -> None:
     labels = torch.tensor([[5, 6, 2, 90, -100], [7, 2, 90, -100, -100], [5, 6, 7, 2, 90]])
     padded = labels.masked_fill(labels == -100, 1)
     assert torch.equal(shift_right(labels, 2, 1), bart_shift(padded, 1, 2))
@@ -151,11 +65,11 @@ def some_lengths(count: int, sides: int = 2) -> Any:
 
 def plans() -> list[Any]:
     by = some_lengths(203)
-    return [Bucketed(by, 8, seed=5, pool=4), TokenBudget(by, 300, seed=5, size_multiple=4)]
+    return [LengthBuckets(by, 8, seed=5, pool=4), TokenBudget(by, 300, seed=5, size_multiple=4)]
 
 
 @pytest.mark.parametrize("plan", plans(), ids=["bucketed", "tokens"])
-def test_every_example_once_an_epoch_in_an_order_of_its_own(plan: Any) -> None:
+def test_every_epoch_has_every_example_once_in_a_new_order(plan: Any) -> None:
     epochs = [plan(epoch) for epoch in range(3)]
     for batches in epochs:
         assert sorted(index for batch in batches for index in batch) == list(range(203))
@@ -164,13 +78,13 @@ def test_every_example_once_an_epoch_in_an_order_of_its_own(plan: Any) -> None:
     assert plan(1) == epochs[1]
 
 
-def test_the_seed_decides_the_order() -> None:
+def test_the_order_depends_on_the_seed() -> None:
     by = some_lengths(50)
-    assert Bucketed(by, 8, seed=1)(0) != Bucketed(by, 8, seed=2)(0)
-    assert Bucketed(by, 8, seed=1)(0) == Bucketed(by, 8, seed=1)(0)
+    assert LengthBuckets(by, 8, seed=1)(0) != LengthBuckets(by, 8, seed=2)(0)
+    assert LengthBuckets(by, 8, seed=1)(0) == LengthBuckets(by, 8, seed=1)(0)
 
 
-def test_token_batches_keep_to_the_budget_and_start_with_the_largest() -> None:
+def test_token_batches_respect_the_budget_and_start_with_the_largest() -> None:
     by = some_lengths(203)
     plan = TokenBudget(by, 300, seed=5, size_multiple=4)
     sizes = [len(batch) * by[batch].max() for batch in plan(0)]
@@ -183,7 +97,7 @@ def test_token_batches_keep_to_the_budget_and_start_with_the_largest() -> None:
 
 
 def fairseq_batches(order: list[int], sizes: Any, max_tokens: int, multiple: int) -> list[Any]:
-    """fairseq's batch_by_size_fast, restated line by line."""
+    """Reimplement fairseq's batch_by_size_fast line by line."""
     sample_len, sample_lens, batch, batches = 0, [], [], []
     for index in order:
         sample_lens.append(sizes[index])
@@ -200,7 +114,7 @@ def fairseq_batches(order: list[int], sizes: Any, max_tokens: int, multiple: int
 
 @pytest.mark.parametrize("multiple", [1, 2, 4, 64])
 @pytest.mark.parametrize("max_tokens", [60, 200, 300, 2000])
-def test_token_batches_are_those_of_the_reference(max_tokens: int, multiple: int) -> None:
+def test_token_batches_equal_those_of_fairseq(max_tokens: int, multiple: int) -> None:
     by = some_lengths(203)
     order = sorted(range(203), key=lambda index: -by[index, -1])
     expected = fairseq_batches(order, by.max(axis=1).tolist(), max_tokens, multiple)
@@ -214,21 +128,21 @@ def encoded_pairs(count: int = 60) -> Dataset:
     )
 
 
-def test_bucketing_wastes_less_than_chance() -> None:
+def test_length_buckets_pad_less_than_random_batches() -> None:
     encoded = encoded_pairs()
     sampler = train_loader(encoded, Collator(1, 2), seed=1, batch_size=6).batch_sampler
     assert isinstance(sampler, BatchSampler)
     chance = np.random.default_rng(0).permutation(60).reshape(10, 6).tolist()
-    assert padding_waste(encoded, sampler.plan(0), 1) < 0.8 * padding_waste(encoded, chance, 1)
+    assert padding_fraction(encoded, sampler.plan(0), 1) < 0.8 * padding_fraction(encoded, chance, 1)
 
 
-def test_padding_waste_by_hand() -> None:
+def test_padding_fraction_equals_a_count_by_hand() -> None:
     encoded = Dataset.from_dict(
         {"input_ids": [[1] * 3, [1] * 5, [1] * 8], "labels": [[1], [1] * 2, [1] * 4]}
     )
-    # sources 2 x 8 and 1 x 8, targets 2 x 4 and 1 x 4: 36 positions, 23 of them used
-    assert padding_waste(encoded, [[0, 1], [2]], 4) == pytest.approx(1 - 23 / 36)
-    assert padding_waste(Dataset.from_dict({"input_ids": [[1, 1]], "labels": [0]}), [[0]], 4) == 0.5
+    # sources 2 x 8 and 1 x 8, targets 2 x 4 and 1 x 4: 36 positions, of which 23 hold tokens
+    assert padding_fraction(encoded, [[0, 1], [2]], 4) == pytest.approx(1 - 23 / 36)
+    assert padding_fraction(Dataset.from_dict({"input_ids": [[1, 1]], "labels": [0]}), [[0]], 4) == 0.5
 
 
 # Loaders
@@ -249,7 +163,7 @@ def make_loader(**settings: Any) -> DataLoader[Any]:
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 4}, {"max_tokens": 30}])
-def test_a_resumed_loader_goes_on_where_the_other_stopped(settings: dict[str, int]) -> None:
+def test_a_loader_resumes_at_its_position(settings: dict[str, int]) -> None:
     whole = make_loader(**settings)
     first, second = first_sources(whole), first_sources(whole)
     assert first != second
@@ -261,14 +175,14 @@ def test_a_resumed_loader_goes_on_where_the_other_stopped(settings: dict[str, in
     assert first_sources(part) == second
 
 
-def test_the_position_counts_batches_handed_out() -> None:
-    sampler = BatchSampler(Bucketed(some_lengths(40), 4, seed=0))
+def test_the_position_counts_yielded_batches() -> None:
+    sampler = BatchSampler(LengthBuckets(some_lengths(40), 4, seed=0))
     batches = iter(sampler)
     next(batches), next(batches)
     assert sampler.state_dict() == {"epoch": 0, "position": 2}
 
 
-def test_accelerate_leaves_batches_and_their_order_alone() -> None:
+def test_accelerate_changes_neither_batches_nor_order() -> None:
     plain, prepared = make_loader(batch_size=4), make_loader(batch_size=4)
     prepared.batch_sampler.load_state_dict({"epoch": 4, "position": 2})  # type: ignore[union-attr]
     plain.batch_sampler.load_state_dict({"epoch": 4, "position": 2})  # type: ignore[union-attr]
@@ -277,13 +191,13 @@ def test_accelerate_leaves_batches_and_their_order_alone() -> None:
         assert first_sources(loader) == first_sources(plain)
 
 
-def test_iterating_draws_nothing_from_the_global_random_state() -> None:
+def test_iterating_does_not_use_the_global_random_state() -> None:
     before = torch.get_rng_state()
     first_sources(make_loader(batch_size=4))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_one_size_of_a_batch_is_needed() -> None:
+def test_exactly_one_batch_size_is_required() -> None:
     for settings in ({}, {"batch_size": 2, "max_tokens": 100}):
-        with pytest.raises(ValueError, match=r"one of recipe.batch_size and recipe.max_tokens"):
+        with pytest.raises(ValueError, match=r"exactly one of recipe.batch_size and recipe.max_tokens"):
             make_loader(**settings)

@@ -1,0 +1,29 @@
+"""The cache folder, shared by fetched data, encoded splits and file fingerprints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unipeft_run.errors import UserError
+
+
+def cache_root() -> Path:
+    """Return `$UNIPEFT_CACHE`, or `~/.cache/unipeft` by default."""
+    named = os.environ.get("UNIPEFT_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
+
+
+@contextmanager
+def writable_cache() -> Iterator[None]:
+    """Turn an `OSError` raised while writing to the cache into a `UserError` with its reason."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+        raise UserError(
+            f"cannot write to the cache folder {cache_root()}: {reason}\n"
+            "Free some space, make it writable, or set UNIPEFT_CACHE to another folder."
+        ) from error

@@ -1,0 +1,36 @@
+"""Error messages about data that several readers share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+MOST_NAMES = 20
+
+
+def missing_column(where: str, name: str, present: Sequence[str]) -> str:
+    """Say that `where` lacks column `name`, with the nearest of the columns `present`."""
+    near = get_close_matches(name, present, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{where} has no column {name!r}{hint}; its columns are {list_names(present)}"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Join `names`, at most twenty of them, each printable and short."""
+    shown = [json.dumps(name)[1:-1] if not name.isprintable() else name for name in names]
+    more = ["..."] if len(names) > MOST_NAMES else []
+    return ", ".join([*(name[:60] for name in shown[:MOST_NAMES]), *more]) or "none"
+
+
+def describe_value(value: Any) -> str:
+    """Return a short, printable form of a JSON value."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "an integer of more than 64 bits"
+    text = json.dumps(value, default=lambda other: type(other).__name__)
+    return text if len(text) <= 40 else text[:37] + "..."

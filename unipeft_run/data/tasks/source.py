@@ -1,0 +1,88 @@
+"""Where the examples of a task come from: a folder, a miniature source, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.errors import UserError
+
+if TYPE_CHECKING:  # takes seconds to import
+    from datasets import Dataset
+
+Limits = Mapping[str, int | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of `task`: `path` takes precedence over `mini`, and `mini` over `hub`.
+
+    Splits in `optional` may be missing from a folder. `hub_splits` maps a split to its name on the
+    hub, if that differs.
+    """
+
+    task: str
+    path: str | Path | None
+    mini: str | None
+    hub: Mapping[str, str | None] | None
+    optional: tuple[str, ...]
+    hub_splits: Mapping[str, str]
+
+    def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
+        """Load the first rows of `splits`. Raises `UserError`."""
+        if folder := self.folder():
+            from unipeft_run.data.tasks.loading import load_folder
+
+            return load_folder(folder, self._present(folder, splits), columns, limits)
+        if self.hub is None:
+            raise UserError(f"task {self.task} has no data: set task.path=DIR, or scale=mini")
+        from unipeft_run.data.tasks.loading import load_datasets
+
+        return load_datasets(self._hub_datasets(self.hub, splits), columns, limits)
+
+    def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:
+        """Return a content hash of the files of each split; {} for data from the hub."""
+        from unipeft_run.data.fingerprint import fingerprint_files
+        from unipeft_run.data.tasks.split_files import require_split_files
+
+        folder = self.folder()
+        if folder is None:
+            return {}
+        present = self._present(folder, splits)
+        return {name: fingerprint_files(require_split_files(folder, name)) for name in present}
+
+    def folder(self) -> Path | None:
+        """Return the folder of local or miniature data, fetched if need be; None for the hub."""
+        if self.path is not None:
+            return Path(self.path)
+        if self.mini is None:
+            return None
+        from unipeft_run.miniatures.sources import fetch
+
+        return fetch(self.mini)
+
+    def _present(self, folder: Path, splits: Sequence[str]) -> list[str]:
+        """Return `splits` without the optional ones that `folder` lacks."""
+        from unipeft_run.data.tasks.split_files import find_split_files
+
+        return [
+            name for name in splits if name not in self.optional or find_split_files(folder, name)
+        ]
+
+    def _hub_datasets(
+        self, hub: Mapping[str, str | None], splits: Sequence[str]
+    ) -> dict[str, tuple[str, Dataset]]:
+        """Return each split's data set on the hub, with its place for error messages."""
+        from unipeft_run.data.tasks.hub import load_hub
+
+        given = load_hub(self.task, **hub)  # type: ignore[arg-type]
+        found = {}
+        for name in splits:
+            on_hub = self.hub_splits.get(name, name)
+            if on_hub not in given:
+                raise UserError(f"{hub['path']} has no split {on_hub}; it has {', '.join(given)}")
+            found[name] = f"{hub['path']}, split {on_hub}", given[on_hub]
+        return found

@@ -1,0 +1,167 @@
+"""Reads and checks the columns of a task in Arrow tables: Parquet files and hub data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.labels import LabelError, class_names, is_numbering, parse_label
+from unipeft_run.data.tasks.messages import missing_column
+from unipeft_run.errors import UserError
+
+ROWS = 10_000  # read at a time
+
+
+def read_parquet(
+    file: Path, columns: Columns, limit: int | None
+) -> tuple[pa.Table, Sequence[str] | None]:
+    """Return the first `limit` rows of the needed columns of `file`, and its class names if known.
+
+    Other columns may have any type. Raises `UserError`.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+            paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+            needed = _needed_columns(paths, columns, str(file))
+            table = _first_rows(parquet, needed, limit)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is not a readable Parquet file: {reason}") from error
+    return table, class_names(schema, columns.label) if columns.label else None
+
+
+def _needed_columns(paths: Sequence[str], columns: Columns, where: str) -> list[str]:
+    """Return the columns to read of a file with the leaf columns `paths`."""
+    needed = []
+    for column in (*columns.required, columns.identifier):
+        spellings = columns.spellings(column) if column else ()
+        found = [name for name in spellings if any(f"{p}.".startswith(f"{name}.") for p in paths)]
+        if not found and column in columns.required:
+            raise UserError(missing_column(where, column, paths))
+        needed += found
+    return needed
+
+
+def _first_rows(parquet: pq.ParquetFile, needed: list[str], limit: int | None) -> pa.Table:
+    batches, count = [], 0
+    for batch in parquet.iter_batches(batch_size=min(limit or ROWS, ROWS), columns=needed):
+        batches.append(batch)
+        count += len(batch)
+        if limit is not None and count >= limit:
+            break
+    if not batches:
+        return parquet.read_row_groups([], columns=needed)
+    table = pa.Table.from_batches(batches)
+    return table if limit is None else table.slice(0, limit)
+
+
+def _flatten(table: pa.Table) -> pa.Table:
+    """Replace nested columns by their fields, with dotted names."""
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    return table
+
+
+def check_table(
+    table: pa.Table, columns: Columns, names: Sequence[str] | None, where: str
+) -> tuple[pa.Table, bool | None]:
+    """Return the columns of the task, and whether class numbers are in the task's order.
+
+    Texts become strings, labels the task's class numbers. `names`: what the numbers in `table`
+    mean, if it says so; None is returned for the order if it does not. Raises `UserError`.
+    """
+    table, checked = _flatten(table), {}
+    in_order: bool | None = True
+    for name in columns.required:
+        values = _decoded(_column(table, name, columns, where))
+        if values.null_count:
+            row = pc.index(pc.is_null(values), True).as_py() + 1
+            raise UserError(f"{where}: column {name!r} is empty in row {row}")
+        if name == columns.label:
+            checked[name] = _class_numbers(values, columns, names, where)
+            in_order = _is_in_order(values, columns, names)
+        else:
+            checked[name] = _texts(values, name, where)
+    identifier = columns.identifier
+    if identifier in table.column_names and identifier not in checked:
+        checked |= _ids(table, identifier)
+    return pa.table(checked), in_order
+
+
+def _column(table: pa.Table, name: str, columns: Columns, where: str) -> pa.ChunkedArray:
+    for spelling in columns.spellings(name):
+        if spelling in table.column_names:
+            return table.column(table.column_names.index(spelling))
+    raise UserError(missing_column(where, name, table.column_names))
+
+
+def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return `values` without dictionary encoding and string views."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    return values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _texts(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    if not _is_text(values.type):
+        raise UserError(f"{where}: column {name!r} holds {values.type}, not text")
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{where}: column {name!r} is not UTF-8 throughout") from error
+    return values
+
+
+def _class_numbers(
+    values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None, where: str
+) -> pa.Array:
+    if not (pa.types.is_integer(values.type) or _is_text(values.type)):
+        what = f"column {columns.label!r} holds {values.type}"
+        raise UserError(f"{where}: {what}, not class numbers or names")
+    encoded = values.combine_chunks().dictionary_encode()
+    numbers = []
+    for code, value in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            numbers.append(parse_label(_named(value, names), columns.labels))
+        except LabelError as error:
+            row = pc.index(encoded.indices, code).as_py() + 1
+            raise UserError(
+                f"{where}, row {row}: column {columns.label!r} holds {error}"
+            ) from error
+    return pa.array(numbers, pa.int64()).take(encoded.indices)
+
+
+def _named(value: Any, names: Sequence[str] | None) -> Any:
+    """Return the name of class `value` in the data, or `value` itself if it has none."""
+    if names is None or is_numbering(names) or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else value
+
+
+def _is_in_order(
+    values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None
+) -> bool | None:
+    if _is_text(values.type):
+        return True
+    if names is None or is_numbering(names):
+        return None
+    own = [label.casefold() for label in columns.labels]
+    return [name.strip().casefold() for name in names][: len(own)] == own
+
+
+def _ids(table: pa.Table, identifier: str | None) -> dict[str, pa.ChunkedArray]:
+    """Return the column of identifiers as strings; {} if they are neither text nor integers."""
+    values = _decoded(table.column(table.column_names.index(identifier)))
+    usable = _is_text(values.type) or pa.types.is_integer(values.type)
+    return {str(identifier): values.cast(pa.string())} if usable and not values.null_count else {}

@@ -1,0 +1,99 @@
+"""Text to token ids. Text is text: `</s>` or `ro_RO` in it never becomes a control token."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from unipeft_run.errors import UserError
+
+if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextEncoder:
+    """Encodes texts with a copy of `tokenizer` in which no text matches a control token.
+
+    Control tokens are the tokenizer's special tokens and `codes`. Ids of texts without them are
+    those of `tokenizer`, which is left as it is. Raises `UserError` for a slow tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, codes: Iterable[str] = ()) -> None:
+        if not tokenizer.is_fast:
+            name = type(tokenizer).__name__
+            raise UserError(
+                f"the backbone's tokenizer ({name}) has no fast version: tokenizer.json"
+            )
+        self.tokenizer, self.codes = tokenizer, tuple(codes)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        max_length: int,
+        special: bool = True,
+    ) -> list[list[int]]:
+        """Return the ids of each text, or pair of texts, truncated to `max_length` tokens.
+
+        `special`: add the tokenizer's own special tokens. Pairs lose tokens of the longer text.
+        """
+        backend = self._backend
+        side = self.tokenizer.truncation_side
+        backend.enable_truncation(max_length, strategy="longest_first", direction=side)
+        inputs = list(texts) if second is None else list(zip(texts, second, strict=True))
+        return [e.ids for e in backend.encode_batch_fast(inputs, add_special_tokens=special)]
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        original: Any = self.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        state = json.loads(original.to_str())
+        backend: Tokenizer = Tokenizer.from_str(json.dumps(self._without_control_tokens(state)))
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        return backend
+
+    def _without_control_tokens(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tokenizer's `state` with control tokens renamed so that no text matches."""
+        added = state["added_tokens"]
+        control = {*self.tokenizer.all_special_tokens, *self.codes}
+        control |= {token["content"] for token in added if token["special"]}
+        merges = state["model"].get("merges") or []
+        control -= {"".join(m if isinstance(m, list) else m.split(" ")) for m in merges}
+        nonce = secrets.token_hex(8)
+        hidden = {token: f"{nonce} {token}" for token in control}
+        renamed = [
+            {**token, "content": hidden.get(token["content"], token["content"])} for token in added
+        ]
+        return {**state, "added_tokens": renamed, "model": _rename(state["model"], hidden)}
+
+
+def _rename(model: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
+    """Return the vocabulary `model` with the `hidden` names; ids stay the same."""
+    vocab: Any = model["vocab"]
+    if isinstance(vocab, list):  # Unigram: [piece, score] in the order of the ids
+        vocab = [[hidden.get(piece, piece), score] for piece, score in vocab]
+    else:
+        vocab = {hidden.get(piece, piece): number for piece, number in vocab.items()}
+    unknown = {key: hidden.get(model[key], model[key]) for key in ("unk_token",) if key in model}
+    return {**model, **unknown, "vocab": vocab}
+
+
+def shortest_length(tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> int:
+    """Return the least length that leaves room for a token of the text, or of both texts."""
+    return int(tokenizer.num_special_tokens_to_add(pair=pair)) + (2 if pair else 1)
+
+
+def check_length(key: str, length: int, shortest: int) -> None:
+    """Raise `UserError` naming `key` if `length` leaves no room for text."""
+    if length < shortest:
+        raise UserError(
+            f"{key}={length} leaves no room for text beside this tokenizer's special tokens: "
+            f"it must be at least {shortest}"
+        )
