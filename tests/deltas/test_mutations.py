@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from dropout_places import (
-    adapter_drops_behind_its_activation,
-    attention_change_is_before_the_dropout,
-    ffn_change_is_behind_the_dropout,
+from dropout_checks import (
+    adapter_drops_after_its_activation,
+    attention_change_precedes_the_dropout,
+    ffn_change_follows_the_dropout,
     lora_drops_its_input,
 )
 from golden_cases import case_inputs, is_close, load_case
@@ -210,27 +210,27 @@ MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]]
         _ungated,
     ),
     "dropout: it hits BART's FFN change": (
-        ffn_change_is_behind_the_dropout,
+        ffn_change_follows_the_dropout,
         "bart",
         _table("bart", ffn="fc1:in -> fc2:out"),
     ),
     "dropout: it hits mBART's FFN change": (
-        ffn_change_is_behind_the_dropout,
+        ffn_change_follows_the_dropout,
         "mbart",
         _table("mbart", ffn="final_layer_norm:in -> fc2:out"),
     ),
     "dropout: it hits RoBERTa's FFN change": (
-        ffn_change_is_behind_the_dropout,
+        ffn_change_follows_the_dropout,
         "roberta",
         _table("roberta", ffn="intermediate.dense:in -> output.dense:out"),
     ),
     "dropout: RoBERTa's attention change comes after it": (
-        attention_change_is_before_the_dropout,
+        attention_change_precedes_the_dropout,
         "roberta",
         _attention_table("roberta", attn_output="{a}.self:in -> {a}.output.dropout:out"),
     ),
     "dropout: BART's attention change comes after it": (
-        attention_change_is_before_the_dropout,
+        attention_change_precedes_the_dropout,
         "bart",
         _attention_table("bart", attn_output="{a}:in -> {a}.out_proj:dropped"),
     ),
@@ -240,7 +240,7 @@ MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]]
         _method(Bottleneck, "forward", _drops_inside),
     ),
     "dropout: the adapter's comes before W_down": (
-        adapter_drops_behind_its_activation,
+        adapter_drops_after_its_activation,
         "",
         _method(Bottleneck, "forward", _drops_input),
     ),
@@ -257,8 +257,8 @@ def test_the_check_passes_and_the_mutation_breaks_it(mutation: str, monkeypatch:
 
 @pytest.mark.parametrize("family", ["bart", "mbart", "roberta"])
 def test_both_dropout_checks_pass_in_every_family(family: str) -> None:
-    assert ffn_change_is_behind_the_dropout(family)
-    assert attention_change_is_before_the_dropout(family)
+    assert ffn_change_follows_the_dropout(family)
+    assert attention_change_precedes_the_dropout(family)
 
 
 def test_every_kind_of_mutation_is_tested() -> None:

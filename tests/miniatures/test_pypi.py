@@ -147,6 +147,19 @@ def test_pips_options_have_pips_precedence() -> None:
     }
 
 
+def test_a_wrong_pip_configuration_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.conf").write_text("[global\nindex-url")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    with pytest.raises(UserError, match=r"pip's configuration cannot be read .*pip\.conf.*line: 1"):
+        PackageIndexes.configured()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "soon")
+    with pytest.raises(UserError, match="timeout='soon': must be a number of seconds"):
+        PackageIndexes.configured()
+
+
 def test_without_pip_its_variables_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pip_options, "find_spec", lambda name: None)
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")

@@ -46,7 +46,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
             return folder
         notify(f"{folder}: {damage}; fetching it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
+    remove_stale(folder.parent, f".{folder.name}-")
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (built := scratch / "built").mkdir()
@@ -68,9 +68,9 @@ def _move(built: Path, folder: Path) -> None:
             raise
 
 
-def _remove_stale(folder: Path) -> None:
-    """Delete temporary folders that killed processes left behind."""
-    for path in folder.parent.glob(f".{folder.name}-*"):
+def remove_stale(folder: Path, prefix: str) -> None:
+    """Delete the temporary folders with this prefix that killed processes left in `folder`."""
+    for path in folder.glob(f"{prefix}*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE:
                 shutil.rmtree(path)

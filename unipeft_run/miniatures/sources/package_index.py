@@ -48,7 +48,7 @@ class PackageIndexes:
         indexes = (options.get("index-url", PYPI), *options.get("extra-index-url", "").split())
         proxy = options.get("proxy")
         request = {
-            "timeout": float(options.get("default-timeout", options.get("timeout", TIMEOUT))),
+            "timeout": _parse_timeout(options),
             "verify": options.get("cert"),
             "cert": options.get("client-cert"),
             "proxies": {"http": proxy, "https": proxy} if proxy else None,
@@ -124,6 +124,14 @@ class PackageIndexes:
         if urlsplit(address).hostname in {host.partition(":")[0] for host in self.trusted_hosts}:
             request["verify"] = False
         return requests.get(address, headers=headers, stream=True, **request)
+
+
+def _parse_timeout(options: Mapping[str, str]) -> float:
+    text = options.get("default-timeout", options.get("timeout", TIMEOUT))
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"pip's option timeout={text!r}: must be a number of seconds") from None
 
 
 @contextmanager

@@ -9,15 +9,24 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
+from unipeft_run.errors import UserError
+
 SECTIONS = ("global", "download", ":env:")  # later ones take precedence
 
 
 def read_options() -> dict[str, str]:
-    """pip's options by long name, from its configuration files and PIP_* variables."""
+    """pip's options by long name, from its configuration files and PIP_* variables.
+
+    Without pip, only the variables are read. Raises UserError if pip refuses its configuration.
+    """
     if find_spec("pip") is None:
         return _from_environment(os.environ)
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
-    return parse_listing(subprocess.run(command, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = " ".join(done.stderr.split())
+        raise UserError(f"pip's configuration cannot be read (pip config list): {reason}")
+    return parse_listing(done.stdout)
 
 
 def parse_listing(printed: str) -> dict[str, str]:

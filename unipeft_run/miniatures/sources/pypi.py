@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unipeft_run.data.cache import cache_root
+from unipeft_run.miniatures.sources.cached_folder import remove_stale
 from unipeft_run.miniatures.sources.checksums import hash_file
 from unipeft_run.miniatures.sources.progress import notify
+
+PART = ".part-"  # prefix of the temporary folders of downloads
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Release:
                 return path
             notify(f"{path}: the checksum has changed; fetching it again")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as scratch:
+        remove_stale(path.parent, PART)
+        with tempfile.TemporaryDirectory(prefix=PART, dir=path.parent) as scratch:
             self._download_to(Path(scratch) / self.file).replace(path)
         return path
 
