@@ -9,101 +9,152 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
-from unipeft_run.commands.help import EVALUATE_HELP, train_help
-from unipeft_run.commands.pipes import outlive_readers
-from unipeft_run.config import compose, implied, load, resolve, run_folder
+from unipeft_run.commands.help import evaluate_help, train_help
+from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.config import PlannedRun, compose, implied, load, plan
 from unipeft_run.config.hydra_errors import needed
 from unipeft_run.config.messages import conf_dir
+from unipeft_run.config.resolve import absolute
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, attempt, exit_code
+from unipeft_run.runs.outcome import Outcome, attempt, exit_code, refused
 from unipeft_run.sweeps.grid import multirun
 from unipeft_run.training.distributed import processes
 
+Plan = TypeVar("Plan")
+UNSUPPORTED = ("config_name", "config_path", "package")  # flags of Hydra's that would do nothing
+
 
 @dataclass(frozen=True)
-class Command:
-    """A command over configurations: `job` runs one, `check` refuses it before that."""
+class Command(Generic[Plan]):
+    """A command over configurations.
+
+    `plan` checks a configuration, given the overrides it came from, and raises UserError for a
+    wrong one. `run` executes a plan, `job` a configuration that a worker has composed. Plans with
+    equal `identity` are one run.
+    """
 
     config_name: str
+    plan: Callable[[DictConfig, Sequence[str]], Plan]
+    run: Callable[[Plan], Outcome]
     job: Callable[[DictConfig], Outcome]
-    check: Callable[[DictConfig], Hashable]
+    identity: Callable[[Plan], Hashable]
     help: Callable[[], str]
     when_empty: Callable[[], str]
 
 
 def train() -> NoReturn:
-    """unipeft-train: train and test what the overrides describe."""
-    outlive_readers()
-    command = Command("train", train_job, check_train, train_help, lambda: needed([]))
+    """unipeft-train: train and test the configured run."""
+    command = Command(
+        "train", plan, train_planned, train_job, run_folder, train_help, lambda: needed([])
+    )
     sys.exit(main(command, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
     """unipeft-eval: evaluate the delta of a run folder."""
-    outlive_readers()
-    command = Command("eval", evaluate_job, check_evaluate, lambda: EVALUATE_HELP, _which_run)
+    command = Command(
+        "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, run_needed
+    )
     sys.exit(main(command, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
-    """One run. At module level, and plain data back, so that it can be sent to a worker."""
-    outlive_readers()
-    if cfg.processes > processes.count() == 1:
-        from unipeft_run.sweeps.launch import in_several
+    """Run one configuration. Picklable, and returns plain data, so that a worker can call it."""
+    ignore_broken_pipes()
+    try:
+        return train_planned(plan(cfg))
+    except UserError as refusal:
+        return refused(refusal)
 
-        return in_several(cfg, train_job)
+
+def train_planned(planned: PlannedRun) -> Outcome:
+    """Train in this process, or in as many processes as the configuration asks for."""
+    if planned.config.processes > processes.count() == 1:
+        from unipeft_run.sweeps.launch import run_in_processes
+
+        return run_in_processes(planned, train_planned)
 
     def run_it() -> Mapping[str, Any]:
-        check_train(cfg)
         from unipeft_run.run import run
 
-        return run(cfg)
+        return run(planned)
 
     return attempt(run_it)
 
 
-def check_train(cfg: DictConfig) -> Hashable:
-    """The folder of the run. Raises `UserError`."""
-    resolve(cfg)
-    return run_folder(cfg)
+def run_folder(planned: PlannedRun) -> Hashable:
+    """The identity of a planned run: its folder."""
+    return planned.folder
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """A run folder to evaluate; `task_path` and `backbone_path` as in `run.evaluate`."""
+
+    folder: Path
+    split: str
+    allow: tuple[str, ...]
+    task_path: str | None
+    backbone_path: str | None
+
+
+def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
+    """Check that there is a run folder to evaluate. Raises UserError."""
+    del overrides
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError(run_needed())
+    allow = tuple(map(str, [cfg.allow] if isinstance(cfg.allow, str) else cfg.allow or ()))
+    folder = Path(str(cfg.run)).expanduser()
+    load(folder, allow)
+    paths = [absolute(path) if path else None for path in (cfg.task.path, cfg.backbone.path)]
+    return PlannedEvaluation(folder, str(cfg.split), allow, *paths)
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
-    """One evaluation of a run folder; prints the metrics."""
+    """Evaluate what one configuration names. Picklable, like `train_job`."""
+    try:
+        return evaluate_planned(plan_evaluation(cfg))
+    except UserError as refusal:
+        return refused(refusal)
+
+
+def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
+    """Evaluate a run folder and print the metrics."""
 
     def run_it() -> Mapping[str, Any]:
-        check_evaluate(cfg)
         from unipeft_run.run import evaluate as evaluate_run
 
-        metrics = evaluate_run(Path(cfg.run), cfg.split, cfg.allow)
+        metrics = evaluate_run(
+            planned.folder,
+            planned.split,
+            allow=planned.allow,
+            task_path=planned.task_path,
+            backbone_path=planned.backbone_path,
+        )
         for name, value in metrics.items():
-            print(f"{cfg.split}/{name} {value}")
+            print(f"{planned.split}/{name} {value}")
         return metrics
 
     return attempt(run_it)
 
 
-def check_evaluate(cfg: DictConfig) -> Hashable:
-    """What is to be evaluated. Raises `UserError` if it is no run folder."""
-    if OmegaConf.is_missing(cfg, "run"):
-        raise UserError(_which_run())
-    load(Path(cfg.run), cfg.allow)
-    return str(cfg)
+def run_needed() -> str:
+    """Say that a run folder is needed."""
+    return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
 
 
-def _which_run() -> str:
-    return "what to evaluate? give run=DIR, a run folder as in outputs/sst2/mam/ab12cd34"
+def main(command: Command[Plan], argv: Sequence[str]) -> int:
+    """Run a command; return the exit code.
 
-
-def main(command: Command, argv: Sequence[str]) -> int:
-    """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong,
-    128 + its number after a signal, as a shell has it."""
+    0: done; 1: a run failed; 2: the configuration is wrong; 128 + n after signal n.
+    """
+    ignore_broken_pipes()
     try:
         with processes.only_the_lead_prints():
             return _main(command, argv)
@@ -116,7 +167,7 @@ def main(command: Command, argv: Sequence[str]) -> int:
         return 128 + getattr(stop, "signum", signal.SIGINT)
 
 
-def _main(command: Command, argv: Sequence[str]) -> int:
+def _main(command: Command[Plan], argv: Sequence[str]) -> int:
     if not argv:
         raise UserError(command.when_empty())
     if "--version" in argv:  # before Hydra prints its own
@@ -127,38 +178,43 @@ def _main(command: Command, argv: Sequence[str]) -> int:
         print(command.help())
         return 0
     if args.multirun and args.cfg:
-        raise UserError("--cfg shows one configuration; leave out -m and the lists")
+        raise UserError("--cfg shows one configuration; leave out -m and the lists of values")
     if args.multirun:
-        return multirun(command.config_name, args.overrides, command.job, command.check)
-    if not (args.shell_completion or args.hydra_help):
-        command.check(compose(args.overrides, command.config_name))
-    return _hand_over(command, argv, [*args.overrides, *implied(args.overrides)])
+
+        def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
+            return command.identity(command.plan(cfg, overrides))
+
+        return multirun(command.config_name, args.overrides, command.job, identify)
+    if args.shell_completion or args.hydra_help:
+        return _ask_hydra(command.config_name, argv, args.overrides)
+    cfg = compose(args.overrides, command.config_name)
+    planned = command.plan(cfg, args.overrides)
+    if args.cfg or args.info:
+        return _ask_hydra(command.config_name, argv, args.overrides)
+    outcome = command.run(planned)
+    if outcome["error"]:
+        print(outcome["error"], file=sys.stderr)
+    return exit_code([outcome])
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Hydra's own flags, among the overrides in any order."""
+    """Parse Hydra's flags among the overrides, in any order."""
     parser = get_args_parser()
     parser.usage = "unipeft-train key=value ... (see --help)"
     args, unknown = parser.parse_known_intermixed_args(list(argv))
-    if unknown:
-        raise UserError(f"there is no option {unknown[0]}; see --help")
-    if args.config_dir:  # the same thing, in words that `compose` takes
+    unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
+    for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
+        raise UserError(f"there is no option {flag}; see --help")
+    if args.config_dir:  # the same as an override, which `compose` takes
         args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
     return args
 
 
-def _hand_over(command: Command, argv: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra do it: one run, or --cfg, --info, shell completion."""
+def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:
+    """Let Hydra answer --cfg, --info, --hydra-help and shell completion."""
     flags = [word for word in argv if word not in overrides]
-    sys.argv = [sys.argv[0], *flags, *overrides]
-    outcomes: list[Outcome] = []
-
-    def job(cfg: DictConfig) -> None:
-        outcomes.append(command.job(cfg))
-
-    name = command.config_name
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
-    for outcome in outcomes:
-        if outcome["error"]:
-            print(outcome["error"], file=sys.stderr)
-    return exit_code(outcomes)
+    sys.argv = [sys.argv[0], *flags, *overrides, *implied(overrides)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
+        lambda cfg: None
+    )()
+    return 0

@@ -1,4 +1,4 @@
-"""Task, backbone, deltas, loop and evaluator of one resolved configuration."""
+"""Everything a run is made of: task, model, trainer and evaluator of one configuration."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader
 from unipeft_run.backbones.base import Backbone
 from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config import PlannedRun
+from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
-from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.attach import PREFIX, attach
+from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
-from unipeft_run.deltas.slots import built as built
-from unipeft_run.deltas.slots import folded as folded
+from unipeft_run.deltas.slots import build_slots, stored_slots
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
@@ -38,57 +39,71 @@ from unipeft_run.training.precision import autocast_type
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 
-FIT = (
-    "max_steps",
-    "epochs",
-    "accumulation",
-    "max_grad_norm",
-    "eval_every",
-    "eval_limit",
-    "log_every",
-    "checkpoint_every",
-    "early_stopping",
-)  # of the recipe: what the trainer takes
+
+def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
+    """Load the backbone from `source` and attach the configured deltas, in eval mode.
+
+    New weights are drawn from the run's seed. `inference`: deltas hold just what is stored, to be
+    filled by `load_delta`. Raises UserError.
+    """
+    set_seed(config.seed)
+    model = load_backbone(
+        source,
+        family=config.backbone.family,
+        weights=config.backbone.weights,
+        num_labels=num_labels(config.task),
+        config=config.backbone.config,
+    )
+    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
+    return model
 
 
-class Experiment:
-    """What a configuration says, put together; `train` runs it."""
+def unfreeze_patterns(config: RunConfig) -> list[str]:
+    """The patterns of backbone parameters that train, a trained classifier's included."""
+    head = TABLES[config.backbone.family].head if config.head == "trained" else ()
+    return [*config.unfreeze, *head]
 
-    def __init__(self, cfg: Mapping[str, Any], inputs: Inputs) -> None:
+
+def backbone_size(model: nn.Module) -> int:
+    """Count the backbone's own parameters, tied ones once."""
+    return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
+
+
+def delta_recipe(config: RunConfig) -> dict[str, Any]:
+    """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
+    slots = {name: slot.model_dump(mode="json", by_alias=True)
+             for name, slot in stored_slots(config).items()}  # fmt: skip
+    backbone = config.backbone.model_dump(mode="json")
+    return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
+
+
+class PreparedRun:
+    """Task, model and evaluator of one configuration, ready to train or evaluate."""
+
+    def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
-        self.cfg = cfg
+        self.config, self.task, self.splits = config, inputs.task, inputs.splits
         shown = None if processes.leads() else rich.console.Console(quiet=True)
-        self.console = Console(**cfg["tracking"]["console"], console=shown)
-        self.task, self.splits = inputs.task, inputs.splits
-        set_seed(cfg["seed"])
+        self.console = Console(every=config.tracking.console.every, console=shown)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer)
-        table = TABLES[cfg["backbone"]["family"]]
-        self.model = load_backbone(
-            inputs.backbone,
-            family=table.family,
-            weights=cfg["backbone"]["weights"],
-            num_labels=self.task.num_labels,
-            config=cfg["backbone"]["config"],
-        )
+        self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
-        self.backbone_size = sum(p.numel() for p in self.model.parameters())
-        self.unfreeze = [*cfg["unfreeze"], *(table.head if cfg["head"] == "trained" else ())]
-        attach(self.model, {name: built(cfg[name]) for name in SLOTS}, self.unfreeze)
-        self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(table))
-        smoothing = cfg["recipe"]["label_smoothing"]
+        family = TABLES[config.backbone.family]
+        self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(family))
+        smoothing = config.recipe.label_smoothing
         seq2seq = self.task.kind == "seq2seq"
         self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
         self.evaluator = self._evaluator()
 
-    def _decoder_start(self, table: Backbone) -> Any:
-        config: Any = self.model.config
-        fixed = table.decoder_start == "config"
-        return config.decoder_start_token_id if fixed else table.decoder_start
+    def _decoder_start(self, family: Backbone) -> Any:
+        fixed = family.decoder_start == "config"
+        return self.model.config.decoder_start_token_id if fixed else family.decoder_start
 
     def _evaluator(self) -> Evaluator:
-        evaluation = self.cfg["evaluation"]
+        evaluation = self.config.evaluation
+        decoding = evaluation.decoding
         return Evaluator(
             self.task,
             self.splits,
@@ -96,32 +111,32 @@ class Experiment:
             self.tokenizer,
             collator=self.collator,
             loss_fn=self.loss_fn,
-            batch_size=evaluation["batch_size"],
-            decoding=Decoding(**evaluation["decoding"]) if evaluation["decoding"] else None,
-            references=evaluation["references"],
-            autocast=autocast_type(self.cfg["precision"]),
+            batch_size=evaluation.batch_size,
+            decoding=Decoding(**decoding.model_dump()) if decoding else None,
+            references=evaluation.references,
+            autocast=autocast_type(self.config.precision),
             progress=self.console.progress,
         )
 
-    def train(self, folder: RunFolder) -> dict[str, Any]:
-        """Train, test and write down; returns what metrics.json holds."""
-        cfg, clock = self.cfg, Clock()
-        table = tabulate_parameters(self.model, self.backbone_size)
+    def train(self, planned: PlannedRun, folder: RunFolder) -> dict[str, Any]:
+        """Train, test and write the results; return the content of metrics.json."""
+        config, clock = self.config, Clock()
+        table = tabulate_parameters(self.model, backbone_size(self.model))
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * measure_padding(loader)
-        self.console.say(headline(cfg, table, padding))
-        trackers = build_trackers(cfg, folder.path, self.console) if folder.writes else []
+        self.console.say(headline(config, table, padding))
+        trackers = self._trackers(folder)
         for tracker in trackers:
-            tracker.start(cfg)
+            tracker.start(config.plain())
         if processes.rank() > 0:
-            set_seed(cfg["seed"] + processes.rank())  # another dropout in each process
+            set_seed(config.seed + processes.rank())  # another dropout in each process
         summary: dict[str, Any] = {}
         state = "failed"
         try:
             fitted = self._trainer(loader, folder, trackers, clock).fit()
             fitted.metrics["train/padding_percent"] = padding
-            summary = self._test(folder, fitted, table)
+            summary = self._test(planned, folder, fitted, table)
             summary["wall_seconds"] = clock.seconds()
             folder.write_json("metrics.json", summary)
             folder.mark("done", step=fitted.step)
@@ -133,23 +148,30 @@ class Experiment:
             print(closing(summary, folder.path))
         return summary
 
+    def _trackers(self, folder: RunFolder) -> list[Tracker]:
+        if not folder.writes:
+            return []
+        return build_trackers(self.config.tracking, folder.path, self.console)
+
     def _test(
-        self, folder: RunFolder, fitted: FitResult, table: Mapping[str, Any]
+        self, planned: PlannedRun, folder: RunFolder, fitted: FitResult, table: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Evaluate on the test split, and store the delta and its predictions."""
-        cfg, task = self.cfg, self.task
+        """Evaluate on the test split; store the delta and the predictions."""
+        config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
-            save_delta(self.model, folder.path, self._delta_recipe())
+            save_delta(self.model, folder.path, delta_recipe(config))
         for split, rows in {"test": test.rows, **test.beside}.items():
             folder.write_predictions(split, rows)
         return {
-            **{key: cfg[key] for key in ("method", "seed", "scale")},
+            "method": config.method,
+            "seed": config.seed,
+            "scale": config.scale,
             "task": task.name,
-            "backbone": cfg["backbone"]["name"],
-            "run_id": folder.path.name,
+            "backbone": config.backbone.name,
+            "run_id": planned.run_id,
             "primary": f"test/{task.primary}",
             **named("test", test.metrics),
             **named("validation", fitted.best),
@@ -162,20 +184,19 @@ class Experiment:
             "transformers": transformers.__version__,
         }
 
-    def _delta_recipe(self) -> dict[str, Any]:
-        """What `delta.json` says: the backbone, what was unfrozen, and the folded slots."""
-        backbone = self.cfg["backbone"]
-        return {"backbone": backbone, "unfreeze": self.unfreeze, "slots": folded(self.cfg)}
-
     def _loader(self) -> DataLoader[dict[str, Tensor]]:
-        batch = {key: self.cfg["recipe"][key] for key in ("batch_size", "max_tokens")}
-        return train_loader(self.encoded["train"], self.collator, seed=self.cfg["seed"], **batch)
+        return train_loader(
+            self.encoded["train"],
+            self.collator,
+            seed=self.config.seed,
+            batch_size=self.config.recipe.batch_size,
+            max_tokens=self.config.recipe.max_tokens,
+        )
 
     def _trainer(
         self, loader: DataLoader[Any], folder: RunFolder, trackers: list[Tracker], clock: Clock
     ) -> Trainer:
-        recipe, name = self.cfg["recipe"], self.task.selection_rule[0]
-        warmup = {key: recipe[key] for key in ("warmup_steps", "warmup_ratio")}
+        recipe, name = self.config.recipe, self.task.selection_rule[0]
 
         def validate(model: nn.Module, limit: int | None) -> Mapping[str, float]:
             generate = name != "loss"
@@ -185,23 +206,36 @@ class Experiment:
             self.model,
             loader,
             self.loss_fn,
-            optim=partial(build, **self.cfg["optim"], **warmup),
+            optim=partial(
+                build,
+                **self.config.optim.model_dump(),
+                warmup_steps=recipe.warmup_steps,
+                warmup_ratio=recipe.warmup_ratio,
+            ),
             folder=folder,
             trackers=trackers,
             evaluate=validate,
             selection=self.task.selection_rule,
-            precision=self.cfg["precision"],
-            parallel=self.cfg["parallel"],
+            precision=self.config.precision,
+            parallel=self.config.parallel,
             clock=clock,
-            **{key: recipe[key] for key in FIT},
+            max_steps=recipe.max_steps,
+            epochs=recipe.epochs,
+            accumulation=recipe.accumulation,
+            max_grad_norm=recipe.max_grad_norm,
+            eval_every=recipe.eval_every,
+            eval_limit=recipe.eval_limit,
+            log_every=recipe.log_every,
+            checkpoint_every=recipe.checkpoint_every,
+            early_stopping=recipe.early_stopping,
         )
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
-        """The most tokens that a key of the configuration lets in, or out."""
+        """The longest input or output that each length key of the configuration admits."""
         for name, split in self.encoded.items():
             yield "task.max_source_length", int(lengths(split, "input_ids").max())
             if self.task.kind == "seq2seq":
                 cut = "max" if name == "train" else "eval"
                 yield f"task.{cut}_target_length", int(lengths(split, "labels").max())
-        if decoding := self.cfg["evaluation"]["decoding"]:
-            yield "evaluation.decoding.max_length", decoding["max_length"]
+        if decoding := self.config.evaluation.decoding:
+            yield "evaluation.decoding.max_length", decoding.max_length

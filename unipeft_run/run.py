@@ -1,4 +1,4 @@
-"""The straight path: a configuration becomes a trained, evaluated, written-down model.
+"""The straight path of a run: from a planned configuration to a trained and evaluated model.
 
 Nothing heavy is imported until the data and the backbone are known to be there.
 """
@@ -10,37 +10,37 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import yaml
 
-from unipeft_run import config as configuration
-from unipeft_run.errors import UserError
-from unipeft_run.inputs import Inputs, gather
+from unipeft_run.config import PlannedRun, RunConfig, load
+from unipeft_run.config.contents import check_unchanged, contents_of
+from unipeft_run.inputs import Inputs, load_inputs
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import Elsewhere, RunLock
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
+CONTENTS = "contents.json"  # content hashes of the data, weights and classes a run was made of
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """Train, select, test and write down one configuration; a finished one is only read.
+def run(planned: PlannedRun) -> Metrics:
+    """Train, select, test and record one configuration; return a finished run's metrics at once.
 
-    Returns the run's metrics with `state`: `done`, `skipped` where it was there already,
-    `diverged` or `running elsewhere` with the `error`. Raises UserError for what the user can mend.
+    Returns the metrics with `state`: `done`, `skipped` for a run that was finished already,
+    `diverged` or `running elsewhere` with the `error`. Raises UserError for what the user can fix.
     """
-    plain, path = configuration.resolve(cfg), configuration.run_folder(cfg)
-    if skipped := _agreed(lambda: _done(plain, path)):
-        return skipped
-    inputs = gather(plain)
-    folder = RunFolder(path, writes=processes.leads())
-    with ExitStack() as held:
-        taken = _agreed(lambda: _taken(folder, held) or _done(plain, path))
-        return taken or _train(plain, inputs, folder)
+    if finished := _agree(lambda: _finished(planned)):
+        return finished
+    inputs = load_inputs(planned.config)
+    folder = RunFolder(planned.folder, writes=processes.leads())
+    with ExitStack() as stack:
+        other = _agree(lambda: _acquire(folder, stack) or _finished(planned))
+        return other or _train(planned, inputs, folder)
 
 
-def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
-    """What the leading process sees, in all processes of the run."""
+def _agree(look: Callable[[], Metrics | None]) -> Metrics | None:
+    """Call `look` on rank 0 and broadcast the result."""
     seen = look() if processes.leads() else None
     if processes.count() == 1:
         return seen
@@ -49,34 +49,35 @@ def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
     return from_lead(seen)
 
 
-def _taken(folder: RunFolder, held: ExitStack) -> Metrics | None:
-    """Take the lock, until `held` closes; who has it, where that is another."""
+def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
+    """Acquire the run's lock until `stack` closes; say so if another process holds it."""
     try:
-        folder.guard = held.enter_context(RunLock(folder.path)).check
+        folder.guard = stack.enter_context(RunLock(folder.path)).check
     except Elsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
     return None
 
 
-def _done(cfg: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    """The metrics that are there already; None without them, and where they are not wanted."""
-    metrics = {} if cfg["force"] else read_object(path / "metrics.json")
+def _finished(planned: PlannedRun) -> Metrics | None:
+    """Metrics of a finished run; None if there are none or force=true."""
+    metrics = {} if planned.config.force else read_object(planned.folder / "metrics.json")
     if not metrics:
         return None
-    print(f"done already: {path} (force=true starts afresh)")
+    print(f"already done: {planned.folder} (force=true starts afresh)")
     return {**metrics, "state": "skipped"}
 
 
-def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[str, Any]:
-    from unipeft_run.experiment import Experiment
+def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
+    from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.trainer import Diverged
 
-    if cfg["force"]:
+    if planned.config.force:
         folder.clear()
-    # at once: a run that ends before it begins to train can be listed, and tried again
-    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(cfg))))
+    # first of all, so that a run that fails before training is listed and can be retried
+    folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
+    folder.write_json(CONTENTS, dict(planned.contents))
     try:
-        return {**Experiment(cfg, inputs).train(folder), "state": "done"}
+        return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
     except Diverged as problem:
         return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
     except Exception as problem:
@@ -84,24 +85,48 @@ def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[st
         raise
 
 
-def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> dict[str, float]:
-    """The metrics of a finished run on `split`, from its stored delta alone.
+def evaluate(
+    folder: Path,
+    split: str = "test",
+    *,
+    allow: Sequence[str] = (),
+    task_path: str | None = None,
+    backbone_path: str | None = None,
+) -> dict[str, float]:
+    """Evaluate a finished run on `split`, from its stored delta alone.
 
-    `allow`: prefixes of classes outside this package that the run's configuration may name.
-    Raises UserError for a folder that holds no finished run, and for an unknown split.
+    `allow`: prefixes of classes outside this package that the run's configuration may name;
+    `task_path`, `backbone_path`: where its data and backbone are now. Raises UserError for a folder
+    without a finished run, an unknown split, and data or weights that changed since the run.
     """
-    cfg = configuration.load(folder, allow)
-    inputs = gather(cfg)
-    if split not in inputs.splits:
-        raise UserError(f"no split {split!r}: have {', '.join(inputs.splits)}")
+    config = _moved(load(folder, allow), task_path, backbone_path)
+    known = read_object(folder / CONTENTS)
+    check_unchanged(folder, _expected(known, task_path), contents_of(config))
+    inputs = load_inputs(config, split)
     from accelerate import PartialState
 
     from unipeft_run.deltas.delta_file import load_delta
-    from unipeft_run.experiment import Experiment, folded
+    from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.precision import evaluable
 
-    precision = evaluable(cfg["precision"])
-    stored = Experiment({**cfg, **folded(cfg), "precision": precision}, inputs)
-    load_delta(stored.model, folder)
-    stored.model.to(PartialState().device)
-    return stored.evaluator(stored.model, split).metrics
+    config = config.model_copy(update={"precision": evaluable(config.precision)})
+    prepared = PreparedRun(config, inputs, inference=True)
+    load_delta(prepared.model, folder)
+    prepared.model.to(PartialState().device)
+    return prepared.evaluator(prepared.model, split).metrics
+
+
+def _moved(config: RunConfig, task_path: str | None, backbone_path: str | None) -> RunConfig:
+    """The configuration with other places for its data and backbone."""
+    changes: dict[str, Any] = {}
+    if task_path is not None:
+        changes["task"] = config.task.model_copy(update={"path": task_path})
+    if backbone_path is not None:
+        changes["backbone"] = config.backbone.model_copy(update={"path": backbone_path})
+    return config.model_copy(update=changes)
+
+
+def _expected(known: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
+    """The recorded hashes to compare with: data given on the command line may differ."""
+    other_data = ("task.path",) if task_path is not None else ()
+    return {key: str(digest) for key, digest in known.items() if key not in other_data}

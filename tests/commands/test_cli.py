@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import compose, plan, resolve, run_folder
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -218,7 +218,7 @@ def test_ranges_and_globs_are_grids_too(train: Train, runs: list[Any]) -> None:
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolve(compose(SST2))))
+    (folder / "config.yaml").write_text(yaml.safe_dump(plan(compose(SST2)).config.plain()))
     return folder
 
 

@@ -203,8 +203,8 @@ def test_a_line_is_in_the_log_as_soon_as_it_is_printed(tmp_path: Path) -> None:
     """`os._exit` writes nothing that is still held back."""
     script = """
 import os
-from unipeft_run.commands.pipes import outlive_readers
-outlive_readers()
+from unipeft_run.commands.pipes import ignore_broken_pipes
+ignore_broken_pipes()
 print("test accuracy 84.51")
 os._exit(0)
 """

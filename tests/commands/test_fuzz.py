@@ -21,7 +21,8 @@ from tiny_files import write_roberta, write_sentiment
 from tiny_fuzz import copied, damaged, snapshot, wrong_words
 
 from unipeft_run import cli
-from unipeft_run.config import complaints, compose
+from unipeft_run.config import compose
+from unipeft_run.config import hydra_errors as complaints
 
 pytestmark = pytest.mark.slow
 SEED = 20220429

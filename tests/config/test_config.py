@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from tiny_config import MAM, resolved
+from tiny_config import MAM, configured, resolved
 
 from unipeft_run.backbones.sites import TABLES
 from unipeft_run.config import compose
@@ -101,8 +101,9 @@ def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
 def test_a_point_is_what_its_words_compose(point: Point) -> None:
     sizes = [f"{point.slot}.{key}={number}" for key, number in SIZES.items()]
     words = [word for word in sizes if point.slot == "ffn" or "scale" not in word]
-    slot = resolved("task=xsum", "method=none", *point.words, *words)[point.slot]
-    assert {key: slot[key] for key in AXES} == {key: point.content()[key] for key in AXES}
+    slot = configured("task=xsum", "method=none", *point.words, *words).slots()[point.slot]
+    content = point.content()
+    assert all(getattr(slot, axis) == getattr(content, axis) for axis in AXES)
 
 
 def test_sites_are_those_of_the_backbone_tables() -> None:
@@ -111,12 +112,12 @@ def test_sites_are_those_of_the_backbone_tables() -> None:
         assert ours == {*table.ffn, *table.attention, "attn.heads"} - {"embedding"}
 
 
-def test_max_steps_stands_over_epochs() -> None:
+def test_max_steps_overrides_epochs() -> None:
     recipe = resolved("task=mnli", "method=mam", "recipe.max_steps=5")["recipe"]
     assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
 
 
-def test_epochs_on_the_command_line_stand_over_the_recipe_s_steps() -> None:
+def test_epochs_on_the_command_line_override_the_recipe_s_steps() -> None:
     words = ("task=sst2", "method=mam", "scale=mini", "recipe.epochs=3")
     recipe = resolved(*words)["recipe"]
     assert (recipe["max_steps"], recipe["epochs"]) == (None, 3)
@@ -142,5 +143,5 @@ def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None
         "rank": 512,
         "activation": "silu",
     }
-    with pytest.raises(UserError, match=r"form@ffn=double is not known \(did you mean doubled\?\)"):
+    with pytest.raises(UserError, match=r"form@ffn=double is unknown \(did you mean doubled\?\)"):
         compose([*MAM, there, "form@ffn=double"])

@@ -12,7 +12,7 @@ from tiny_config import MAM, compose_once, resolved
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.hydra_errors import WORDS
 from unipeft_run.config.messages import Illegal, groups
-from unipeft_run.config.sections import TRACKING
+from unipeft_run.config.schema import ConsoleConfig, WandbConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.wandb import WandB
@@ -22,18 +22,18 @@ ILLEGAL = {
     "composition@ffn=gated": "attention logits",
     "composition@ffn=prepend": "need each other",
     "form@attn=bottleneck": "representation@attn=context",
-    "insertion@attn=sequential": "queries, not from what the heads put out",
+    "insertion@attn=sequential": "computed from the queries",
     "insertion@ffn=post_norm": "representation@ffn=ffn_block",
     "representation@ffn=ffn_block": "insertion@ffn=post_norm",
     "representation@ffn=ffn_up_down insertion@ffn=sequential": "weight matrix",
     "representation@attn=ffn": "belongs to slot ffn",
     "representation@ffn=embedding": "belongs to slot input",
-    "ffn.representation.sites=[ffn,ffn.down]": "ffn and ffn.down write at one place",
+    "ffn.representation.sites=[ffn,ffn.down]": "ffn and ffn.down write to the same place",
     "form@input=vectors input.bottleneck=3": "slot input has no insertion",
     "attn=null ffn=null": "nothing trains",
     "ffn=null ffn.bottleneck=3": "slot ffn is empty",
     "backbone=roberta_base": "generates text",
-    "task=sst2 backbone=bart_large": "chooses a class",
+    "task=sst2 backbone=bart_large": "predicts a class",
 }
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("model=bart", "backbone"),
         ("learning_rate=1", r"optim\.lr"),
         ("steps=100", r"recipe\.max_steps"),
-        ("variant=null", "choose from"),
+        ("preset=null", "did you mean"),
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )
@@ -115,10 +115,10 @@ def test_a_wrong_word_is_answered_with_the_nearest(word: str, nearest: str) -> N
 
 
 def test_the_words_for_dashboards_are_what_their_classes_take() -> None:
-    for name, tracker in (("tracking.wandb", WandB), ("tracking.console", Console)):
+    for section, tracker in ((WandbConfig, WandB), (ConsoleConfig, Console)):
         options = inspect.signature(tracker).parameters.values()
         given = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
-        assert set(TRACKING[name]) == given
+        assert set(section.model_fields) == given
     assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
 
 
@@ -136,7 +136,7 @@ def test_what_is_missing_is_named() -> None:
         compose([])
     with pytest.raises(UserError, match=r"give method= one of"):
         compose(["task=xsum"])
-    with pytest.raises(UserError, match=r"ffn\.scale has no number"):
+    with pytest.raises(UserError, match=r"ffn\.scale has no value"):
         resolved("task=xsum", "method=parallel_ffn", "composition@ffn=scaled")
-    with pytest.raises(UserError, match=r"composition@ffn=scaled is what takes a scale"):
+    with pytest.raises(UserError, match=r"only composition@ffn=scaled takes a scale"):
         compose(["task=xsum", "method=parallel_ffn", "ffn.scale=2"])

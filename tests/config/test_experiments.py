@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_config import configured
 
-from unipeft_run.config import compose, resolve, run_id
-from unipeft_run.config.experiments import Cell, Experiment, read
+from unipeft_run.config import RunConfig, run_id
+from unipeft_run.config.experiments import Cell, Experiment, names, read
 from unipeft_run.config.messages import options
-from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach, detach
 from unipeft_run.deltas.delta_file import inference_tensors
-from unipeft_run.experiment import built
+from unipeft_run.deltas.slots import build_slots
 
 # What the paper's tables and its authors' plot script print, row by row.
 FIGURES = json.loads((Path(__file__).parents[1] / "support" / "paper_figures.json").read_text())
@@ -76,13 +76,8 @@ def experiment(name: str) -> Experiment:
     return found
 
 
-@cache
-def resolved(*words: str) -> dict[str, Any]:
-    return resolve(compose(words))
-
-
-def config(cell: Cell, scale: str = "paper") -> dict[str, Any]:
-    return resolved(*cell.words[scale], f"scale={scale}")
+def config(cell: Cell, scale: str = "paper") -> RunConfig:
+    return configured(*cell.words[scale], f"scale={scale}")
 
 
 CELLS = [(name, cell) for name in FIGURES for cell in experiment(name).cells]
@@ -91,7 +86,8 @@ IDS = [f"{name} {cell.row} {cell.task}" for name, cell in CELLS]
 
 def test_every_published_table_and_series_is_there() -> None:
     parts = {f"{name}_{task}" for name in FIGURES for task in experiment(name).metrics}
-    assert set(options("experiment")) == {*FIGURES, *parts}
+    assert set(names()) == {*FIGURES, *parts}
+    assert set(options("experiment")) == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -109,7 +105,7 @@ def test_every_figure_is_the_paper_s(name: str) -> None:
             assert len(cell.printed) == len(experiment(name).metrics[task])
 
 
-@pytest.mark.parametrize("name", [n for n in options("experiment") if n not in FIGURES])
+@pytest.mark.parametrize("name", [n for n in names() if n not in FIGURES])
 def test_a_part_is_the_cells_of_one_task(name: str) -> None:
     whole, _, task = name.partition("_")
     assert experiment(name).cells == tuple(c for c in experiment(whole).cells if c.task == task)
@@ -118,18 +114,18 @@ def test_a_part_is_the_cells_of_one_task(name: str) -> None:
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
 @pytest.mark.parametrize("scale", ["paper", pytest.param("mini", marks=pytest.mark.slow)])
 def test_every_cell_composes_at_both_scales(name: str, cell: Cell, scale: str) -> None:
-    plain = config(cell, scale)
-    assert (plain["task"]["name"], plain["scale"]) == (cell.task, scale)
+    composed = config(cell, scale)
+    assert (composed.task.name, composed.scale) == (cell.task, scale)
 
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
 def test_a_row_s_name_says_its_sizes(name: str, cell: Cell) -> None:
     """Sizes that a method has for its task by itself are not repeated in the cells."""
-    slots = [part for slot in SLOTS if (part := config(cell)[slot]) is not None]
+    slots = config(cell).slots().values()
     said = [int(number) for number in re.findall(r"[lr]=(\d+)", cell.row)]
-    assert said in ([], [slot["bottleneck"] for slot in slots])
+    assert said in ([], [slot.bottleneck for slot in slots])
     if found := re.search(r"s=(\d)", cell.row):
-        assert [slot["scale"] for slot in slots] == [int(found[1])]
+        assert [slot.scale for slot in slots] == [int(found[1])]
 
 
 @pytest.mark.slow
@@ -164,10 +160,10 @@ def backbone(family: str) -> Any:
 @cache
 def matrices(*words: str) -> int:
     """The numbers in the stored weight matrices of a cell: what appendix B counts."""
-    plain = resolved(*words)
-    model = backbone(plain["backbone"]["family"])
+    composed = configured(*words)
+    model = backbone(composed.backbone.family)
     with torch.device("meta"):
-        attach(model, {name: built(plain[name]) for name in SLOTS}, plain["unfreeze"])
+        attach(model, build_slots(composed), composed.unfreeze)
     try:
         return sum(tensor.numel() for _, tensor in inference_tensors(model) if tensor.dim() > 1)
     finally:
@@ -176,17 +172,17 @@ def matrices(*words: str) -> int:
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
 def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: Cell) -> None:
-    plain = config(cell)
-    sizes = [plain[slot]["bottleneck"] for slot in SLOTS if plain[slot] is not None]
-    if plain["method"] == "full":
+    composed = config(cell)
+    sizes = [slot.bottleneck for slot in composed.slots().values()]
+    if composed.method == "full":
         count, share = BACKBONES["bart"], 100.0
-    elif plain["method"] == "bitfit":
+    elif composed.method == "bitfit":
         assert cell.share in (0.1, 0.08)
         return
     else:
-        count = COUNTS[(plain["method"], *sizes)]  # type: ignore[index]
+        count = COUNTS[(composed.method, *sizes)]  # type: ignore[index]
         assert matrices(*cell.words["paper"], "scale=paper") == count
-        family = "roberta" if plain["backbone"]["family"] == "roberta" else "bart"
+        family = "roberta" if composed.backbone.family == "roberta" else "bart"
         share = 100 * count / BACKBONES[family]  # the paper divides by BART-large for mBART too
     assert cell.share is not None
     fits = abs(share - cell.share) <= 0.03 * cell.share + 0.05

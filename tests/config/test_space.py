@@ -16,7 +16,7 @@ from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
-from unipeft_run.deltas.slots import built, folded
+from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
 POINTS = [point for slot in SLOTS for point in legal(slot)]
 TURNS = [(list(FAMILIES)[i % 3], point) for i, point in enumerate(POINTS)]
@@ -33,11 +33,10 @@ def named(pair: tuple[Any, ...]) -> str:
 
 
 def model_at(family: str, point: Point, fold: bool = False) -> Any:
-    content: dict[str, Any] = dict.fromkeys(SLOTS) | {point.slot: point.content()}
-    content |= folded(content) if fold else {}
+    content = point.content()
     model = backbone(family)
     torch.manual_seed(1)
-    attach(model, {slot: built(content[slot]) for slot in SLOTS})
+    attach(model, {point.slot: build_slot(point.slot, stored_form(content) if fold else content)})
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -130,22 +129,22 @@ WRONG = {
     "": "usage",
     "lis": "choose from list, count, explain, solve",
     "list ffm": "choose from attn, ffn, input",
-    "count x": "takes no words",
+    "count x": "takes no arguments",
     "explain": "give axes",
     "explain form@fn=x": "did you mean form@ffn",
     "explain form@ffn=botleneck": "did you mean bottleneck",
-    "solve task=xsum method=mam": "give budget=",
-    "solve task=xsum method=mam budget=much": "neither a percentage",
-    "solve task=xsum method=mam budget=-1%": "neither a percentage",
-    "solve task=xsum method=mam budget=10": "the least that mam stores is 147,480",
-    "solve task=xsum method=bitfit budget=1%": "no size to solve for",
-    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn",
+    "solve task=xsum method=mam": "budget= is missing",
+    "solve task=xsum method=mam budget=much": "must be a share, as in 1%",
+    "solve task=xsum method=mam budget=-1%": "must be a share, as in 1%",
+    "solve task=xsum method=mam budget=10": "mam stores at least 147,480",
+    "solve task=xsum method=bitfit budget=1%": "no bottleneck to solve for",
+    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn.bottleneck",
     "solve task=xsum method=mam form@input=vectors insertion@input=parallel input.bottleneck=3 "
     "representation@input=embedding composition@input=prepend budget=5%": "one slot or two",
     f"explain {BOTTLENECK} ffn.form.actvation=gelu": "did you mean ffn.form.activation",
     f"explain {BOTTLENECK} ffn.form.activation=foo": "choose from relu",
-    f"explain {BOTTLENECK} ffn.bottleneck=x": "could not be converted",
-    f"explain {BOTTLENECK} ffn.representation=5": "is not a subclass of Representation",
+    f"explain {BOTTLENECK} ffn.bottleneck=x": "must be a whole number",
+    f"explain {BOTTLENECK} ffn.representation=5": "must be a section of keys",
     "solve task=xsum method=man budget=1%": "did you mean mam",
 }
 
@@ -192,13 +191,12 @@ def test_the_line_is_what_real_models_store(
     backbone(family).config.save_pretrained(tmp_path)
     words = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
     words.append(f"backbone.path={tmp_path}")
-    cfg = resolve(compose(words))
-    slots = tuple(slot for slot in SLOTS if cfg[slot] is not None)
+    slots = tuple(resolve(compose(words)).slots())
     line = measure(words, slots)
     for sizes in ([3] * len(slots), [9, 5][: len(slots)]):
         given = [f"{slot}.bottleneck={n}" for slot, n in zip(slots, sizes, strict=True)]
-        cfg, model = resolve(compose([*words, *given])), backbone(family)
-        attach(model, {slot: built(cfg[slot]) for slot in SLOTS}, cfg["unfreeze"])
+        config, model = resolve(compose([*words, *given])), backbone(family)
+        attach(model, build_slots(config), config.unfreeze)
         stored = tabulate_parameters(model, 1)["stored"]
         assert line.stored(sizes) == stored == count_at(words, slots, sizes)
 

@@ -133,7 +133,9 @@ def test_length_buckets_pad_less_than_random_batches() -> None:
     sampler = train_loader(encoded, Collator(1, 2), seed=1, batch_size=6).batch_sampler
     assert isinstance(sampler, BatchSampler)
     chance = np.random.default_rng(0).permutation(60).reshape(10, 6).tolist()
-    assert padding_fraction(encoded, sampler.plan(0), 1) < 0.8 * padding_fraction(encoded, chance, 1)
+    assert padding_fraction(encoded, sampler.plan(0), 1) < 0.8 * padding_fraction(
+        encoded, chance, 1
+    )
 
 
 def test_padding_fraction_equals_a_count_by_hand() -> None:
@@ -142,7 +144,9 @@ def test_padding_fraction_equals_a_count_by_hand() -> None:
     )
     # sources 2 x 8 and 1 x 8, targets 2 x 4 and 1 x 4: 36 positions, of which 23 hold tokens
     assert padding_fraction(encoded, [[0, 1], [2]], 4) == pytest.approx(1 - 23 / 36)
-    assert padding_fraction(Dataset.from_dict({"input_ids": [[1, 1]], "labels": [0]}), [[0]], 4) == 0.5
+    assert (
+        padding_fraction(Dataset.from_dict({"input_ids": [[1, 1]], "labels": [0]}), [[0]], 4) == 0.5
+    )
 
 
 # Loaders
@@ -199,5 +203,7 @@ def test_iterating_does_not_use_the_global_random_state() -> None:
 
 def test_exactly_one_batch_size_is_required() -> None:
     for settings in ({}, {"batch_size": 2, "max_tokens": 100}):
-        with pytest.raises(ValueError, match=r"exactly one of recipe.batch_size and recipe.max_tokens"):
+        with pytest.raises(
+            ValueError, match=r"exactly one of recipe.batch_size and recipe.max_tokens"
+        ):
             make_loader(**settings)

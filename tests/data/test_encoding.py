@@ -1,4 +1,4 @@
-"""The cache of encoded splits: keys, checksums, damaged files, and folders that cannot be written."""
+"""The cache of encoded splits: keys, checksums, damaged files, unwritable folders."""
 
 from __future__ import annotations
 
@@ -182,7 +182,9 @@ def test_a_cache_that_cannot_be_made_is_one_message_with_its_cause(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"file/cache: Not a directory(?s:.*)UNIPEFT_CACHE") as caught:
+    with pytest.raises(
+        UserError, match=r"file/cache: Not a directory(?s:.*)UNIPEFT_CACHE"
+    ) as caught:
         encode(texts(), tiny_text.bart_tokenizer())
     assert isinstance(caught.value.__cause__, NotADirectoryError)
 

@@ -1,150 +1,14 @@
-"""Tasks: where examples come from, what is said when they do not, and what they are worth."""
+"""The task interface: checks at construction, ids, baselines, references, scores, selection."""
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
 from tiny_tasks import ROWS, make, write
 
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures import sources
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_a_folder_of_json_lines_gives_three_splits(name: str, tmp_path: Path) -> None:
-    task = make(name, path=str(write(tmp_path, name)))
-    splits = task.load()
-    assert list(splits) == ["train", "validation", "test"]
-    flat = Dataset.from_list(ROWS[name]).flatten()
-    for column in task.columns.required:
-        assert splits["test"][column][:] == flat[column][:]
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_parquet_gives_the_same_as_json_lines(name: str, tmp_path: Path) -> None:
-    lines = make(name, path=write(tmp_path / "lines", name)).load()["train"]
-    folder = tmp_path / "parquet"
-    folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(ROWS[name]), folder / "train.parquet")
-    task = make(name, path=folder)
-    parquet = task.load(only=["train"])["train"]
-    for column in task.columns.required:
-        assert parquet[column][:] == lines[column][:]
-    assert task.ids(parquet) == task.ids(lines)
-
-
-def test_ids_are_the_examples_own_or_their_numbers(tmp_path: Path) -> None:
-    xsum = make("xsum", path=write(tmp_path / "x", "xsum"))
-    assert xsum.ids(xsum.load()["test"]) == ["x1", "x2"]
-    wmt = make("wmt16_en_ro", path=write(tmp_path / "w", "wmt16_en_ro"))
-    assert wmt.ids(wmt.load()["test"]) == ["0", "1"]
-
-
-def test_limit_and_only(tmp_path: Path) -> None:
-    task = make("sst2", path=write(tmp_path, "sst2"), limit={"train": 1, "test": None})
-    assert {name: len(split) for name, split in task.load().items()} == {
-        "train": 1,
-        "validation": 2,
-        "test": 2,
-    }
-    assert list(task.load(only=["test"])) == ["test"]
-    with (tmp_path / "train.jsonl").open("a") as file:
-        file.write("not read, for the limit comes first")
-    assert len(task.load()["train"]) == 1
-
-
-def test_mnli_reads_the_mismatched_split_where_it_is(tmp_path: Path) -> None:
-    folder = write(tmp_path, "mnli")
-    (folder / "test.jsonl").rename(folder / "validation_mismatched.jsonl")
-    write(tmp_path, "mnli")
-    assert "validation_mismatched" in make("mnli", path=folder).load()
-
-
-def test_the_path_wins_over_the_miniature_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    source = write(tmp_path / "source", "sst2", ROWS["sst2"][:1])
-    monkeypatch.setattr(sources, "fetch", lambda name: asked.append(name) or source)
-    own = write(tmp_path / "own", "sst2")
-    assert len(make("sst2", path=own, mini="sst2").load()["train"]) == 2
-    assert asked == []
-    assert len(make("sst2", mini="sst2", hub={"path": "nyu-mll/glue"}).load()["train"]) == 1
-    assert asked == ["sst2"]
-
-
-BROKEN = {
-    "missing column": (
-        b'{"text": "x", "label": 1}',
-        r"line 1 has no column 'sentence'.*text, label",
-    ),
-    "not UTF-8": (b'{"sentence": "ok", "label": 1}\n{"sentence": "\xff"}', "line 2 is not UTF-8"),
-    "half a line": (
-        b'{"sentence": "ok", "label": 1}\n{"sente',
-        "line 2 is not a whole JSON object",
-    ),
-    "no object": (b"[1, 2]", "line 1 is not a JSON object"),
-    "no text": (
-        b'{"sentence": null, "label": 1}',
-        "line 1: column 'sentence' holds null, not text",
-    ),
-    "no number": (
-        b'{"sentence": "x", "label": "1"}',
-        """line 1: column 'label' holds "1", not a""",
-    ),
-    "label range": (b'{"sentence": "x", "label": 2}', "label 2 in row 1 .*0 negative, 1 positive"),
-    "negative label": (b'{"sentence": "x", "label": -1}', "label -1 in row 1 is out of range"),
-    "empty": (b"\n", "test.jsonl has no examples"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_one_sentence_with_its_place(case: str, tmp_path: Path) -> None:
-    content, sentence = BROKEN[case]
-    folder = write(tmp_path, "sst2")
-    (folder / "test.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match=sentence) as error:
-        make("sst2", path=folder).load()
-    assert str(folder / "test.jsonl") in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_broken_parquet_file_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "test.parquet").write_bytes(b"PAR1 but not really")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
-        make("sst2", path=tmp_path).load(only=["test"])
-    table = pa.table({"sentence": ["x", None], "label": [1, 0]})
-    pq.write_table(table, tmp_path / "test.parquet")
-    with pytest.raises(UserError, match="column 'sentence' is empty in row 2"):
-        make("sst2", path=tmp_path).load(only=["test"])
-    pq.write_table(pa.table({"sentence": [1], "label": [1]}), tmp_path / "test.parquet")
-    with pytest.raises(UserError, match="'sentence' holds int64, not text"):
-        make("sst2", path=tmp_path).load(only=["test"])
-
-
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=re.escape(f"no folder {tmp_path / 'gone'}")):
-        make("xsum", path=tmp_path / "gone").load()
-    folder = write(tmp_path, "xsum")
-    (folder / "validation.jsonl").unlink()
-    with pytest.raises(UserError, match=r"no validation.jsonl.*there is test.jsonl, train.jsonl"):
-        make("xsum", path=folder).load()
-    with pytest.raises(UserError, match=r"task.path=DIR, or scale=mini"):
-        make("xsum").load()
-
-
-def test_a_missing_language_is_a_missing_column(tmp_path: Path) -> None:
-    folder = write(tmp_path, "wmt16_en_ro", [{"translation": {"en": "a", "de": "b"}}])
-    with pytest.raises(UserError, match=r"'translation.ro'.*translation.en, translation.de"):
-        make("wmt16_en_ro", path=folder).load()
-
-
-# Baselines, references, scores
 
 
 def test_baselines_need_no_model(tmp_path: Path) -> None:
@@ -164,17 +28,133 @@ def test_baselines_need_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_references_as_predictions_score_best(name: str, tmp_path: Path) -> None:
+def test_references_score_best_and_give_the_declared_metrics(name: str, tmp_path: Path) -> None:
     task = make(name, path=write(tmp_path, name))
     references = task.references(task.load()["test"])
     scores = task.score(references, references)
     assert scores.metrics["rouge1" if name == "xsum" else task.primary] == pytest.approx(100.0)
     assert len(scores.per_example) == 2
     assert set(scores.metrics) < set(scores.signatures)
+    assert set(scores.metrics) == set(task.metrics)
 
 
-def test_selection_by_loss_is_downwards() -> None:
+def test_selection_minimises_the_loss_and_maximises_metrics() -> None:
     assert make("wmt16_en_ro").selection_rule == ("loss", "min")
     assert make("xsum").selection_rule == ("rouge2", "max")
     assert make("xsum", selection="loss").selection_rule == ("loss", "min")
     assert (make("mnli").num_labels, make("xsum").num_labels) == (3, None)
+
+
+# Construction
+
+
+@pytest.mark.parametrize(
+    ("name", "selection", "sentence"),
+    [
+        ("xsum", "f1", r"task.selection=f1 is not known.*loss, rouge1, rouge2, rougeL, rougeLsum"),
+        ("xsum", "rouge3", r"did you mean rouge"),
+        ("wmt16_en_ro", "rouge2", r"choose from loss, bleu, bleu_paper, chrf"),
+        ("sst2", "acuracy", r"did you mean accuracy\?.*choose from loss, accuracy"),
+    ],
+)
+def test_an_unknown_selection_is_refused_before_data_is_loaded(
+    name: str, selection: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make(name, selection=selection)
+
+
+def test_labels_need_a_column_of_their_own() -> None:
+    for column in ("sentence", "idx"):
+        with pytest.raises(UserError, match=f"task.label_column={column} is also"):
+            make("sst2", label_column=column)
+    with pytest.raises(UserError, match=r"task.label_column=hypothesis is also"):
+        make("mnli", label_column="hypothesis")
+
+
+# One column in two places
+
+
+def test_a_copy_task_keeps_its_rows_and_ids(tmp_path: Path) -> None:
+    task = make("xsum", target_column="document", path=write(tmp_path, "xsum"))
+    test = task.load()["test"]
+    assert len(test) == 2
+    assert task.ids(test) == ["x1", "x2"]
+    assert task.references(test) == [row["document"] for row in ROWS["xsum"]]
+
+
+def test_a_translation_into_the_same_language_keeps_its_rows(tmp_path: Path) -> None:
+    task = make("wmt16_en_ro", target_language="en", path=write(tmp_path, "wmt16_en_ro"))
+    test = task.load()["test"]
+    assert (
+        task.references(test)
+        == task.baseline({"test": test})
+        == [
+            "the cat",
+            "the open file is ready",
+        ]
+    )
+
+
+def test_a_pair_of_one_text_with_itself_keeps_its_rows(tmp_path: Path) -> None:
+    task = make("mnli", hypothesis_column="premise", path=write(tmp_path, "mnli"))
+    splits = task.load()
+    assert splits["test"]["premise"][:] == ["a man sleeps", "a man sleeps"]
+    assert len(task.baseline(splits)) == 2
+
+
+def test_ids_may_be_the_texts_themselves(tmp_path: Path) -> None:
+    task = make("sst2", id_column="sentence", path=write(tmp_path, "sst2"))
+    assert task.ids(task.load()["test"]) == ["a fine film", "a dull film"]
+
+
+# Ids and splits
+
+
+def test_ids_are_the_examples_own_or_row_numbers(tmp_path: Path) -> None:
+    xsum = make("xsum", path=write(tmp_path / "x", "xsum"))
+    assert xsum.ids(xsum.load()["test"]) == ["x1", "x2"]
+    wmt = make("wmt16_en_ro", path=write(tmp_path / "w", "wmt16_en_ro"))
+    assert wmt.ids(wmt.load()["test"]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("ids", [["a", "a"], ["a", None], [[1], [2]], [True, False]])
+def test_ids_that_identify_nothing_give_row_numbers(ids: list[object], tmp_path: Path) -> None:
+    rows = [{**row, "id": name} for row, name in zip(ROWS["xsum"], ids, strict=True)]
+    task = make("xsum", path=write(tmp_path, "xsum", rows))
+    assert task.ids(task.load()["test"]) == ["0", "1"]
+
+
+def test_the_splits_that_an_evaluation_needs() -> None:
+    assert make("xsum").splits_for("test") == ("test",)
+    assert make("mnli").splits_for("test") == ("test", "validation_mismatched")
+    assert make("mnli").splits_for("validation") == ("validation",)
+
+
+def test_an_evaluation_reads_only_its_splits(tmp_path: Path) -> None:
+    folder = write(tmp_path, "mnli")
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("damaged")
+    task = make("mnli", path=folder)
+    assert list(task.load(task.splits_for("test"))) == ["test"]
+    (folder / "test.jsonl").rename(folder / "validation_mismatched.jsonl")
+    write(tmp_path, "mnli")
+    assert list(task.load(task.splits_for("test"))) == ["test", "validation_mismatched"]
+    with pytest.raises(UserError, match=r"split=tset is not known \(did you mean test\?\)"):
+        task.load(["tset"])
+
+
+def test_fingerprints_change_with_the_rows_of_a_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "data", "sst2")
+    task = make("sst2", path=folder)
+    before = task.fingerprints()
+    assert list(before) == ["train", "validation", "test"]
+    rows = [{**row, "label": 1 - row["label"]} for row in ROWS["sst2"]]
+    (folder / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    after = task.fingerprints()
+    assert {split for split in before if before[split] != after[split]} == {"train"}
+    assert task.fingerprints(["test"]) == {"test": after["test"]}
+    assert make("sst2", hub={"path": "nyu-mll/glue"}).fingerprints() == {}

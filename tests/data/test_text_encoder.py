@@ -1,4 +1,4 @@
-"""Text to token ids: control tokens in texts are text, everything else is as the tokenizer has it."""
+"""Text to token ids: control tokens in texts are text; the rest equals the tokenizer's own ids."""
 
 from __future__ import annotations
 
@@ -151,5 +151,5 @@ def test_the_shortest_length_leaves_a_token_for_each_text() -> None:
     for number, length in enumerate(encoder.encode(["cat sat"], ["dog sat"], max_length=6)[0]):
         assert (length in specials(tokenizer)) == (number not in (1, 4))
     check_length("task.max_source_length", 3, 3)
-    with pytest.raises(UserError, match="task.max_source_length=2 .* at least 3"):
+    with pytest.raises(UserError, match=r"task.max_source_length=2 .* at least 3"):
         check_length("task.max_source_length", 2, 3)

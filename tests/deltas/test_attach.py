@@ -8,11 +8,10 @@ import torch
 from attached_models import TASKS, attach_method
 from tiny import backbone, batch
 
-from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach, detach, find_deltas
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
-from unipeft_run.experiment import built, folded
 
 CONF = Path(__file__).parents[2] / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
@@ -90,15 +89,14 @@ def test_a_copy_has_its_own_deltas(method: str, family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", DELTAS)
 def test_the_delta_file_restores_the_model(method: str, family: str, tmp_path: Path) -> None:
-    model, cfg = attach_method(method, family)
+    model, config = attach_method(method, family)
     with torch.no_grad():
         for _, delta in find_deltas(model):
             for parameter in delta.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     save_delta(model, tmp_path, {})
-    cfg |= folded(cfg)
     fresh = backbone(family)
-    attach(fresh, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
+    attach(fresh, build_slots(config, inference=True), config.unfreeze)
     load_delta(fresh, tmp_path)
     torch.testing.assert_close(fresh(**batch(family)).logits, model(**batch(family)).logits)
 
@@ -120,9 +118,9 @@ def test_gradient_checkpointing_changes_no_gradient(method: str, family: str) ->
 
 
 def test_the_stored_count_of_a_prefix_excludes_its_mlp() -> None:
-    model, cfg = attach_method("prefix", "bart")
+    model, config = attach_method("prefix", "bart")
     table = tabulate_parameters(model, 1)
-    assert table["stored"] == 6 * 2 * cfg["attn"]["bottleneck"] * 32
+    assert table["stored"] == 6 * 2 * config.slots()["attn"].bottleneck * 32
     assert table["trained"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -132,6 +130,6 @@ def test_a_pattern_that_matches_nothing_is_an_error() -> None:
 
 
 def test_attaching_twice_is_an_error() -> None:
-    model, cfg = attach_method("mam", "roberta")
+    model, config = attach_method("mam", "roberta")
     with pytest.raises(ValueError, match="detach"):
-        attach(model, {"ffn": built(cfg["ffn"])})
+        attach(model, build_slots(config))

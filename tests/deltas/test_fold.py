@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from attached_models import TASKS
 from tiny import backbone, batch
-from tiny_config import resolved
+from tiny_config import configured
 
 import unipeft_run
 from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.fold import SplitActivation, fold
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 EVERYWHERE = ("lora_attn", "lora_ffn", "bitfit", "full")
 BESIDE = ("parallel_ffn", "scaled_parallel_ffn")
 KEPT = ("prefix", "prefix_nomlp", "mh_parallel")
@@ -25,10 +25,10 @@ REFUSED += [(m, "mbart") for m in (*BESIDE, "mam")]
 
 def trained(method: str, family: str, *words: str) -> Any:
     """A float64 model whose trainable parameters are all away from their initialisation."""
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
     model = backbone(family).double()
     torch.manual_seed(0)
-    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -11,7 +11,7 @@ import tiny
 import torch
 import transformers
 from tiny_cli import call
-from tiny_config import resolved
+from tiny_config import configured
 
 from unipeft_run.backbones.architectures import ARCHITECTURES
 from unipeft_run.backbones.shapes import shapes_of
@@ -20,9 +20,9 @@ from unipeft_run.commands import params
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.counts import count, counts
-from unipeft_run.deltas.counting.paper_shares import printed
+from unipeft_run.deltas.counting.paper_shares import paper_shares
 from unipeft_run.deltas.delta_file import tabulate_parameters
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.interop.official import slots_of
 from unipeft_run.interop.options import completed
 
@@ -89,12 +89,12 @@ def test_the_shapes_equal_transformers(hub: str) -> None:
 @pytest.mark.parametrize("family", TASKS)
 @pytest.mark.parametrize("method", [m for m in options("method") if m not in ("none", "full")])
 def test_the_counts_equal_those_of_a_model(method: str, family: str) -> None:
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
-    slots = {name: built(cfg[name]) for name in ("attn", "ffn", "input")}
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    slots = build_slots(config)
     model = tiny.backbone(family)
     size = sum(p.numel() for p in model.parameters())
-    expected = count(model.config, slots, cfg["unfreeze"])
-    attach(model, slots, cfg["unfreeze"])
+    expected = count(model.config, slots, config.unfreeze)
+    attach(model, slots, config.unfreeze)
     table = tabulate_parameters(model, size)
     assert {key: expected[key] for key in ("trained", "stored", "backbone")} == {
         key: table[key] for key in ("trained", "stored", "backbone")
@@ -105,8 +105,8 @@ def test_the_counts_equal_those_of_a_model(method: str, family: str) -> None:
 
 
 def notes(*words: str) -> list[tuple[str, float, str]]:
-    cfg = resolved(*words)
-    return [(r["where"], r["percent"], r["note"]) for r in printed(cfg, counts(cfg))]
+    config = configured(*words)
+    return [(r["where"], r["percent"], r["note"]) for r in paper_shares(config, counts(config))]
 
 
 def test_the_papers_share_and_where_it_departs_from_its_formula() -> None:

@@ -156,6 +156,9 @@ def test_a_wrong_pip_configuration_is_a_user_error(
         PackageIndexes.configured()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "soon")
+    with pytest.raises(UserError, match=r"default-timeout: invalid .* 'soon'"):
+        PackageIndexes.configured()
+    monkeypatch.setattr(pip_options, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="timeout='soon': must be a number of seconds"):
         PackageIndexes.configured()
 

@@ -4,36 +4,30 @@ from typing import Any
 
 import torch
 from tiny import backbone
-from tiny_config import resolved
+from tiny_config import configured
 
-from unipeft_run import config as configuration
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config import RunConfig
 from unipeft_run.deltas.attach import attach, find_deltas
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 
 
-def compose_mini(method: str, family: str) -> dict[str, Any]:
-    """The resolved configuration of a method in miniature, not cached: callers may change it."""
-    words = [f"task={TASKS[family]}", f"method={method}", "scale=mini"]
-    return configuration.resolve(configuration.compose(words))
-
-
-def attach_method(method: str, family: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
+def attach_method(method: str, family: str, *words: str, seed: int = 0) -> tuple[Any, RunConfig]:
     """A tiny backbone with the method attached, and its configuration."""
-    cfg, model = compose_mini(method, family), backbone(family)
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    model = backbone(family)
     torch.manual_seed(seed)
-    attach(model, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
-    return model, cfg
+    attach(model, build_slots(config), config.unfreeze)
+    return model, config
 
 
 def perturbed_model(family: str, method: str, core: str = "sdpa") -> Any:
     """A tiny model in eval mode whose deltas are far from their initialisation."""
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
     model = backbone(family)
     model.set_attn_implementation(core)
-    attach(model, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
+    attach(model, build_slots(config), config.unfreeze)
     torch.manual_seed(4)
     with torch.no_grad():
         for _, delta in find_deltas(model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import RunConfig, compose, resolve
 
 MAM = ("task=xsum", "method=mam")
 
@@ -13,5 +13,12 @@ compose_once = cache(lambda *words: compose(words))
 
 
 @cache
-def resolved(*overrides: str) -> dict[str, Any]:
+def configured(*overrides: str) -> RunConfig:
+    """The typed configuration of a command line."""
     return resolve(compose(overrides))
+
+
+@cache
+def resolved(*overrides: str) -> dict[str, Any]:
+    """The same as plain data."""
+    return configured(*overrides).plain()

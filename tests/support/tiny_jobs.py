@@ -24,7 +24,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
 from unipeft_run.runs.outcome import Outcome, attempt, exit_code
 from unipeft_run.sweeps.launch import in_several
-from unipeft_run.training import stored
+from unipeft_run.training import checkpoint_store as stored
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import from_lead, totals
 

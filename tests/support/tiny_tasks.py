@@ -1,10 +1,12 @@
-"""Tasks of two examples each, in folders."""
+"""Tasks on folders with two examples per split."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
 
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.mnli import MNLI
@@ -45,3 +47,16 @@ def write(folder: Path, name: str, rows: list[dict[str, Any]] | None = None) -> 
         lines = [json.dumps(row, ensure_ascii=False) for row in rows or ROWS[name]]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def put(folder: Path, name: str, content: bytes) -> Path:
+    """Write `content` to the file `name` in `folder`, with the folders that it needs."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def load_test(folder: Path, name: str = "sst2", **settings: Any) -> Dataset:
+    """Load the test split of a task on the data in `folder`."""
+    return make(name, path=folder, **settings).load(["test"])["test"]

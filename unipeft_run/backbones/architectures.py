@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from unipeft_run.config.messages import shown, unknown_key
+from unipeft_run.config.schema import BackboneConfig
 from unipeft_run.errors import UserError
 
 _LARGE: Mapping[str, Any] = {
@@ -41,25 +42,25 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def architecture(backbone: Mapping[str, Any], num_labels: int | None) -> Any:
+def architecture(backbone: BackboneConfig, num_labels: int | None) -> Any:
     """The configuration of a backbone: from the data above, else from its config.json.
 
     `backbone` is that section of a resolved configuration; `num_labels` sizes a classifier.
     Raises UserError where there is none, or one of another family, or one without such a field.
     """
     labels = {"num_labels": num_labels} if num_labels else {}
-    known = ARCHITECTURES.get(backbone["hub"]) if backbone["path"] is None else None
-    if known and not backbone["config"]:
+    known = ARCHITECTURES.get(backbone.hub) if backbone.path is None else None
+    if known and not backbone.config:
         return SimpleNamespace(**known, **labels)
     from transformers import AutoConfig  # slower, and knows every default and every name
 
     from unipeft_run.backbones.locate import locate
 
-    changes, family = {**backbone["config"], **labels}, backbone["family"]
+    changes, family = {**backbone.config, **labels}, backbone.family
     if not known:
-        source = locate(**{key: backbone[key] for key in ("name", "hub", "path")})
+        source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
         return read_config(source, family, changes)
-    with in_a_sentence(backbone["hub"]):
+    with in_a_sentence(backbone.hub):
         config = AutoConfig.for_model(family)
         _refuse_unknown([key for key in changes if not hasattr(config, key)], config)
         for key, value in {**known, **changes}.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from unipeft_run import config as configuration
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 
 HELP = """\
@@ -19,7 +19,7 @@ cannot express is refused, with the reason."""
 
 def command() -> NoReturn:
     """unipeft-export-peft."""
-    outlive_readers()
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 

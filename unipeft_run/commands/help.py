@@ -1,9 +1,10 @@
-"""What --help prints. Short: Hydra's own is a page that hides the words a user needs."""
+"""The help texts of unipeft-train and unipeft-eval, shorter than Hydra's own page."""
 
 from __future__ import annotations
 
 import textwrap
 
+from unipeft_run.config import experiments
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import AXES, SLOTS
 
@@ -14,32 +15,40 @@ EXAMPLES = """\
   unipeft-train -m task=sst2 method=mam,lora_attn,bitfit seed=1,2 scale=mini
   unipeft-train task=mnli method=mam --cfg job                      print the configuration"""
 
-EVALUATE_HELP = """\
+EVALUATION_HELP = """\
 usage: unipeft-eval run=DIR [split=test] [key=value ...]
   Evaluate the stored delta of a run folder.
 
   run=outputs/sst2/mam/ab12cd34   the run folder
   split=test                      or validation
-  allow=[prefix]                  trust classes from elsewhere that the run names
+  task.path=DIR                   evaluate on this data instead
+  backbone.path=DIR               where the backbone is now, for a run copied from elsewhere
+  allow=[prefix]                  trust classes outside unipeft that the run names
 
-  unipeft-eval -m run=DIR,DIR     several, with a table"""
+  unipeft-eval -m run=DIR,DIR     several runs, with a table"""
+
+
+def evaluate_help() -> str:
+    """The help of unipeft-eval."""
+    return EVALUATION_HELP
 
 
 def train_help() -> str:
-    """Usage, the groups with their options, examples."""
+    """The help of unipeft-train: usage, the groups with their options, examples."""
     words = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
     words += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
     words += [(f"{axis}@SLOT=", axis) for axis in AXES]
-    words += [("-m experiment=", "experiment")]
     lines = [_entry(word, options(group)) for word, group in words]
+    lines.append(_entry("-m experiment=", experiments.names()))
     return "\n".join(
         [
             "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
-            "  Train one point of the design space  h <- composition(h, form(insertion(x, h)))",
-            "  and test it. Every key of --cfg job can be set; -m runs the grid of comma lists.",
+            "  Train and test a point of the design space,",
+            "      h <- composition(h, form(insertion(x, h))).",
+            "  Every key of --cfg job can be set; -m runs the grid of comma-separated values.",
             "",
             *lines,
-            f"  SLOT: {', '.join(SLOTS)}; its numbers: ffn.bottleneck=, ffn.scale=, ...",
+            f"  SLOT: {', '.join(SLOTS)}; their sizes: ffn.bottleneck=, ffn.scale=, ...",
             "",
             "often set: seed= limit.train= recipe.max_steps= optim.lr= precision= task.path=",
             "           backbone.path= output= force=true tracking.wandb.mode=offline",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
 
@@ -26,7 +26,7 @@ model, as for unipeft-train."""
 
 def command() -> NoReturn:
     """unipeft-import-official."""
-    outlive_readers()
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -1,4 +1,4 @@
-"""A reader that has seen enough: `| head`, a pager that was left, a terminal that was closed."""
+"""Broken pipes: `| head`, a pager that was left, a terminal that was closed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 
-def outlive_readers() -> None:
-    """From now on, what nobody reads any more is dropped; a training behind it goes on.
+def ignore_broken_pipes() -> None:
+    """Ignore broken pipes, so that training survives `| head` or a closed terminal.
 
-    Lines are written as they are printed: in a log, results stand in order with the progress.
+    Lines are flushed as they are printed, so that results and progress keep their order in a log.
     """
     if sys.stdout is sys.__stdout__:
         sys.stdout = _forgiving(sys.stdout)
@@ -31,7 +31,7 @@ class _Forgiving(io.FileIO):
 
 
 def _forgiving(stream: Any) -> Any:
-    if stream is None:  # closed before we were started
+    if stream is None:  # closed before this process started
         return None
     stream.flush()
     return io.TextIOWrapper(

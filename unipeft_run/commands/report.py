@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PLAN_HELP = "The cells of a published table: their states, and the command of ea
 
 def report() -> NoReturn:
     """unipeft-report."""
-    outlive_readers()
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 from unipeft_run.runs.registry import Run, find, select
 
@@ -27,7 +27,7 @@ SINKS = ("wandb", "tensorboard")
 
 def main() -> NoReturn:
     """The console command; exits with 0, with 1 if a run failed, or 2 for a wrong word."""
-    outlive_readers()
+    ignore_broken_pipes()
     try:
         sys.exit(command(sys.argv[1:]))
     except UserError as error:
@@ -130,19 +130,17 @@ def retry(runs: Sequence[Run], allow: Sequence[str] = ()) -> int:
 
 
 def _again(run: Run, allow: Sequence[str]) -> Any:
-    from omegaconf import OmegaConf
-
     from unipeft_run import config as configuration
-    from unipeft_run.cli import train_job
+    from unipeft_run.cli import train_planned
     from unipeft_run.runs.outcome import ended
 
     try:
         stored = configuration.load(run.folder, allow)
         place = {"output": str(run.folder.absolute().parents[2]), "force": False}
-        cfg = OmegaConf.create({**stored, **place})
-        now = configuration.run_folder(cfg)
+        planned = configuration.plan_config(stored.model_copy(update=place))
+        now = planned.folder
     except UserError as refusal:
         return ended("refused", str(refusal))
     if now != run.folder.absolute():
         return ended("refused", f"what {run.label} has stored is another run by now, {now}")
-    return train_job(cfg)
+    return train_planned(planned)

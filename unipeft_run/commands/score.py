@@ -1,4 +1,4 @@
-"""The console command unipeft-score: a task's metrics of plain text files, one example a line.
+"""The console command unipeft-score: a task's metrics on plain text files, one example per line.
 
 Imports nothing heavy: no torch, no datasets.
 """
@@ -9,93 +9,130 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config.messages import conf_dir, options, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
-from unipeft_run.evaluation.metrics import Scores
+
+if TYPE_CHECKING:
+    from unipeft_run.data.tasks.base import Task
 
 USAGE = """\
-unipeft-score task=NAME predictions=FILE references=FILE [format=text|json]
+unipeft-score task=NAME predictions=FILE references=FILE [format=text|json] [task.KEY=VALUE]
 
-Scores FILE against FILE, line by line, as the task's evaluation does. Texts are taken as they are;
-classes are names or numbers. Prints each metric with how it was computed."""
+Scores the lines of one file against those of the other, as the task's evaluation does.
+Classes are names or numbers. Each metric is printed with its signature.
+
+task=xsum:         task.rouge_tokenizer=unicode for text in other scripts than Latin
+task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)"""
 KEYS = ("task", "predictions", "references", "format")
+TASK_KEYS = {"xsum": ("rouge_tokenizer",), "wmt16_en_ro": ("target_language",)}
+TOKENIZERS = ("unicode", "null")
 
 
 def score() -> NoReturn:
-    """unipeft-score: score text files."""
-    outlive_readers()
+    """Run unipeft-score and exit."""
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: 0 done, 2 the words are wrong or a file is not there."""
+    """Run unipeft-score; return the exit code: 0 for success, 2 for a user error."""
     if {"-h", "--help"} & set(argv):
         print(USAGE)
         return 0
     try:
-        words = parsed(argv)
-        task = make_task(words["task"])
-        pairs = {key: read(task, Path(words[key])) for key in ("predictions", "references")}
-        print(shown(words, task, **pairs))
+        arguments = parse_arguments(argv)
+        task = make_task(arguments)
+        files = [Path(arguments[key]) for key in ("predictions", "references")]
+        sides = [read_examples(task, file) for file in files]
+        check_lengths(files, sides)
+        print(format_scores(task, *sides, as_json=arguments["format"] == "json"))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def parsed(argv: Sequence[str]) -> dict[str, str]:
-    """The words `key=value` by key. Raises `UserError` for one that is unknown or missing."""
-    words = {"format": "text"}
+def parse_arguments(argv: Sequence[str]) -> dict[str, str]:
+    """Parse `key=value` words. Raises `UserError` for an unknown or missing key."""
+    arguments = {"format": "text"}
     for word in argv:
         key, equals, value = word.partition("=")
-        if key not in KEYS:
+        if key not in KEYS and not key.startswith("task."):
             raise UserError(unknown_key(key, KEYS))
         if not equals or not value:
-            raise UserError(f"{word} has no value: say {key}=...")
-        words[key] = value
-    if missing := [key for key in KEYS if key not in words]:
-        raise UserError(f"{', '.join(missing)}: missing; say {USAGE.splitlines()[0]}")
-    if words["format"] not in ("text", "json"):
-        raise UserError(unknown_choice("format", words["format"], ("text", "json")))
-    return words
+            raise UserError(f"{word}: no value given; write {key}=...")
+        arguments[key] = value
+    if missing := [key for key in KEYS if key not in arguments]:
+        raise UserError(f"missing: {', '.join(missing)}. Usage: {USAGE.splitlines()[0]}")
+    if arguments["format"] not in ("text", "json"):
+        raise UserError(unknown_choice("format", arguments["format"], ("text", "json")))
+    return arguments
 
 
-def make_task(name: str) -> Any:
-    """The task of conf/task/NAME.yaml. Raises `UserError` if there is none."""
+def make_task(arguments: Mapping[str, str]) -> Task:
+    """Build the task of conf/task/NAME.yaml with its overrides. Raises `UserError`."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    name = arguments["task"]
     if name not in options("task"):
         raise UserError(unknown_choice("task", name, options("task")))
-    return instantiate(OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task)
+    overrides = parse_overrides(name, arguments)
+    config = OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task
+    task: Task = instantiate(OmegaConf.merge(config, overrides))
+    return task
 
 
-def read(task: Any, file: Path) -> list[Any]:
-    """What `file` holds, one example a line: a text, or a class by name or number.
+def parse_overrides(name: str, arguments: Mapping[str, str]) -> dict[str, str | None]:
+    """Collect the task.KEY=VALUE arguments that the metrics of task `name` depend on."""
+    known = [f"task.{key}" for key in TASK_KEYS.get(name, ())]
+    overrides: dict[str, str | None] = {}
+    for key in arguments.keys() - set(KEYS):
+        if key not in known:
+            raise UserError(unknown_key(key, known or KEYS))
+        value = arguments[key]
+        if key == "task.rouge_tokenizer" and value not in TOKENIZERS:
+            raise UserError(unknown_choice(key, value, TOKENIZERS))
+        overrides[key.removeprefix("task.")] = None if value == "null" else value
+    return overrides
 
-    Only a line feed ends a line. Raises `UserError` where that cannot be read.
+
+def read_examples(task: Task, file: Path) -> list[Any]:
+    """Read one example per line: a text, or a class by name or number.
+
+    Only a line feed, or a carriage return before it, ends a line; a byte-order mark is skipped.
+    Raises `UserError` if the file cannot be read.
     """
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start + 1})") from error
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    if lines == [""]:
-        raise UserError(f"{file} is empty")
+    lines = _read_lines(file)
     if task.kind != "classification":
         return lines
     return [
-        _class(line.strip(), task.label_names, f"{file}, line {number}")
+        _parse_class(line.strip(), task.label_names, f"{file}, line {number}")
         for number, line in enumerate(lines, start=1)
     ]
 
 
-def _class(word: str, names: Sequence[str], where: str) -> int:
+def _read_lines(file: Path) -> list[str]:
+    try:
+        content = file.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise UserError(
+            f"{file}, line {number}: byte 0x{byte:02x} is not UTF-8; convert the file to UTF-8."
+        ) from error
+    if not text:
+        raise UserError(f"{file}: the file is empty.")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _parse_class(word: str, names: Sequence[str], where: str) -> int:
     numbers = {str(number): number for number in range(len(names))}
     known: Mapping[str, int] = numbers | {name: number for number, name in enumerate(names)}
     if word not in known:
@@ -103,17 +140,21 @@ def _class(word: str, names: Sequence[str], where: str) -> int:
     return known[word]
 
 
-def shown(
-    words: Mapping[str, str], task: Any, predictions: list[Any], references: list[Any]
-) -> str:
-    """The scores, for people or as JSON. Raises `UserError` if the files differ in length."""
-    if len(predictions) != len(references):
-        raise UserError(
-            f"{words['predictions']} has {len(predictions)} lines, "
-            f"{words['references']} has {len(references)}: they must be the same examples"
+def check_lengths(files: Sequence[Path], sides: Sequence[Sequence[Any]]) -> None:
+    """Raise `UserError` unless both files hold the same number of examples."""
+    if len(sides[0]) != len(sides[1]):
+        counts = " and ".join(
+            f"{file} has {len(lines)}" for file, lines in zip(files, sides, strict=True)
         )
-    scores: Scores = task.score(predictions, references)
-    if words["format"] == "json":
+        raise UserError(f"Both files must have the same number of lines: {counts}.")
+
+
+def format_scores(
+    task: Task, predictions: Sequence[Any], references: Sequence[Any], *, as_json: bool
+) -> str:
+    """Score the predictions; return a table of the metrics, or JSON."""
+    scores = task.score(predictions, references)
+    if as_json:
         content = {"task": task.name, "examples": len(references), "metrics": scores.metrics}
         return json.dumps({**content, "signatures": scores.signatures}, indent=2)
     rows = [f"{task.name}, {len(references)} examples"]

@@ -1,30 +1,30 @@
-"""The console command unipeft-space: which points of the design space there are.
+"""unipeft-space: list, count, explain and size the points of the design space.
 
-Imports nothing heavy; `solve` alone needs torch, to count.
+Imports nothing heavy; only `solve` needs torch, to count parameters.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from unipeft_run.commands.pipes import outlive_readers
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.design_space import (
-    IN_TRAINING,
     Point,
-    bare,
     combinations,
     configurations,
     distinct,
     headline,
     legal,
     reasons,
+    training_only,
     twins,
+    unsized,
 )
 from unipeft_run.config.messages import Illegal, options, unknown_choice, unknown_key
-from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
 
 FAMILIES = ("bart", "mbart", "roberta")
@@ -33,26 +33,26 @@ usage: unipeft-space list [attn|ffn|input] | count | explain WORD ... | solve WO
   The design space  h <- composition(h, form(insertion(x, h)))
 
   list      the legal points of each slot, and which of them are equal
-  count     how many combinations there are, how many are legal, how many are distinct
-  explain   legal; legal but equal to another point, which; or illegal, with the reason
-  solve     sizes whose stored share of the backbone comes nearest below a budget
+  count     numbers of combinations, of legal points and of distinct functions
+  explain   whether a point is legal, equal to another one, or illegal and why
+  solve     bottlenecks whose stored share of the backbone comes closest below a budget
 
   unipeft-space explain form@ffn=bottleneck insertion@ffn=sequential
   unipeft-space explain method=mam composition@ffn=gated
   unipeft-space solve task=xsum method=mam budget=1%
   unipeft-space solve task=sst2 method=lora_attn budget=300000
 
-  Two points are equal if they store the same numbers and compute the same from them."""
+  Two points are equal if they store the same tensors and compute the same function of them."""
 
 
 def space() -> NoReturn:
     """unipeft-space."""
-    outlive_readers()
+    ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: 0, or 2 where the words are wrong."""
+    """Run the command; return 0, or 2 for a wrong argument."""
     if not argv or set(argv) & {"-h", "--help"}:
         print(HELP)
         return 0 if argv else 2
@@ -84,20 +84,20 @@ def _list(words: Sequence[str]) -> Iterator[str]:
             yield f"{line}   = {_departure(point, first)}" if first else line
 
 
-def _first_twin(point: Point, content: Mapping[str, Any]) -> Point | None:
-    """The point before this one, in the order of the list, with its function in every family."""
+def _first_twin(point: Point, content: SlotConfig) -> Point | None:
+    """Find the first point of the list that equals this one in every family."""
     same = [p for p, where in twins(content, point.slot).items() if len(where) == len(FAMILIES)]
     return same[0] if same and same[0] != point else None
 
 
 def _departure(point: Point, other: Point) -> str:
-    """The words of `other` that `point` has otherwise."""
+    """The overrides of `other` that `point` does not share."""
     return " ".join(word for word in other.words if word not in point.words)
 
 
 def _count(words: Sequence[str]) -> Iterator[str]:
     if words:
-        raise UserError(f"unipeft-space count takes no words, but {words[0]}")
+        raise UserError(f"unipeft-space count takes no arguments, but got {words[0]}")
     heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
     yield "  ".join(heads)
     numbers = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
@@ -108,12 +108,14 @@ def _count(words: Sequence[str]) -> Iterator[str]:
     for name, row in rows.items():
         cells = (f"{n:>{len(head)}}" for n, head in zip(row, heads[1:], strict=True))
         yield "  ".join([f"{name:<5}"[: max(5, len(heads[0]))], *cells])
-    yield "all: the ways to fill the three slots, each with a point or nothing; sizes not counted"
+    yield "all: ways to fill the three slots, each with a point or left empty; sizes not counted"
 
 
 def _explain(words: Sequence[str]) -> Iterator[str]:
     if not words:
-        raise UserError("explain what? give axes, as in form@ffn=bottleneck insertion@ffn=parallel")
+        raise UserError(
+            "nothing to explain; give axes, as in form@ffn=bottleneck insertion@ffn=parallel"
+        )
     if any(word.partition("=")[0] in ("method", "task") for word in words):
         yield from _explain_configuration(words)
         return
@@ -122,23 +124,22 @@ def _explain(words: Sequence[str]) -> Iterator[str]:
 
 
 def _explain_configuration(words: Sequence[str]) -> Iterator[str]:
-    """What `unipeft-train` would say of these words, and of the slots that they fill."""
+    """Explain a whole configuration as unipeft-train would judge it."""
     keys = {word.partition("=")[0] for word in words}
     filled = [f"{key}={word}" for key, word in (("task", "xsum"), ("method", "none"))]
     try:
-        cfg = resolve(compose([*(w for w in filled if w.partition("=")[0] not in keys), *words]))
+        config = resolve(compose([*(w for w in filled if w.partition("=")[0] not in keys), *words]))
     except Illegal as sentence:
         yield f"illegal: {sentence}"
         return
-    slots = [slot for slot in SLOTS if cfg[slot] is not None]
-    for slot in slots:
-        yield from _verdict(slot, cfg[slot])
-    if not slots:
-        yield f"legal: no slot is filled; {', '.join(cfg['unfreeze']) or 'nothing'} trains"
+    for name, slot in config.slots().items():
+        yield from _verdict(name, slot)
+    if not config.slots():
+        yield f"legal: no slot is filled; {', '.join(config.unfreeze) or 'nothing'} trains"
 
 
 def _by_slot(words: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]]:
-    """Slot -> its axes, and the changes of what the files say."""
+    """Sort the arguments: slot -> its axes, and its overrides of single keys."""
     slots: dict[str, tuple[dict[str, str], list[str]]] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -165,7 +166,7 @@ def _explain_slot(slot: str, axes: Mapping[str, str], changes: Sequence[str]) ->
             why[point] = reasons(point, changes)
         except Illegal as problem:
             why[point] = [str(problem)]
-        except UserError as problem:  # the changes may be another form's
+        except UserError as problem:  # the overrides may belong to another form
             if len(points) == 1:
                 raise
             why[point] = [str(problem)]
@@ -182,7 +183,7 @@ def _explain_slot(slot: str, axes: Mapping[str, str], changes: Sequence[str]) ->
             yield "  " + " ".join(word for word in point.words if word not in given)
 
 
-def _verdict(slot: str, content: Mapping[str, Any]) -> Iterator[str]:
+def _verdict(slot: str, content: SlotConfig) -> Iterator[str]:
     same = twins(content, slot)
     name = next((point for point in same if _is(point, content)), None)
     others = {point: where for point, where in same.items() if point != name}
@@ -198,21 +199,22 @@ def _verdict(slot: str, content: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {axis:<15}{word:<17}{headline(axis, word)}"
 
 
-def _is(point: Point, content: Mapping[str, Any]) -> bool:
+def _is(point: Point, content: SlotConfig) -> bool:
     return not _departure_of(content, point)
 
 
-def _departure_of(content: Mapping[str, Any], point: Point) -> list[str]:
-    """The axes that the two have otherwise, sizes apart."""
+def _departure_of(content: SlotConfig, point: Point) -> list[str]:
+    """The axes in which the two differ, apart from sizes."""
     own = point.content()
-    return [axis for axis in AXES if bare(own[axis]) != bare(content[axis])]
+    return [a for a in AXES if unsized(getattr(own, a)) != unsized(getattr(content, a))]
 
 
-def _why(content: Mapping[str, Any], other: Point) -> str:
-    """What the two differ in, where that is known not to matter."""
-    theirs, mine = other.content()["form"], content["form"]
-    keys = [key for key in IN_TRAINING if theirs.get(key) != mine.get(key)]
-    return "".join(f"; form.{key} differs: {IN_TRAINING[key]}" for key in keys)
+def _why(content: SlotConfig, other: Point) -> str:
+    """The keywords in which the two forms differ, and why that does not matter."""
+    theirs, mine = other.content().form.keywords, content.form.keywords
+    harmless = training_only(content.form)
+    keys = [key for key in harmless if theirs.get(key) != mine.get(key)]
+    return "".join(f"; form.{key} differs: {harmless[key]}" for key in keys)
 
 
 def _solve(words: Sequence[str]) -> Iterator[str]:

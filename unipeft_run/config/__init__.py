@@ -1,8 +1,15 @@
-"""Configuration: composed from conf/, checked, named. Imports nothing heavy."""
+"""Configuration: composed from conf/, checked, identified. Imports nothing heavy.
+
+`compose` makes a Hydra configuration of a command line, `resolve` a typed `RunConfig` of that,
+`plan` adds the identity of the run. Everything below the command line takes the typed sections.
+"""
 
 from unipeft_run.config.compose import compose as compose
 from unipeft_run.config.compose import implied as implied
-from unipeft_run.config.identity import load as load
-from unipeft_run.config.identity import run_folder as run_folder
+from unipeft_run.config.identity import PlannedRun as PlannedRun
+from unipeft_run.config.identity import plan as plan
+from unipeft_run.config.identity import plan_config as plan_config
 from unipeft_run.config.identity import run_id as run_id
 from unipeft_run.config.resolve import resolve as resolve
+from unipeft_run.config.schema import RunConfig as RunConfig
+from unipeft_run.config.stored import load as load

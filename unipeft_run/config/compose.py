@@ -1,4 +1,4 @@
-"""Composition from the YAML groups."""
+"""Compose the YAML groups of conf/ with Hydra."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from unipeft_run.config.experiments import refuse
+from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import UNREADABLE, complaint
 from unipeft_run.config.messages import conf_dir
+from unipeft_run.config.presets import register_presets
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """The configuration that the command line `overrides` gives. Raises `UserError`."""
-    refuse(overrides)
+    """Compose the configuration of a command line. Raises UserError."""
+    refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)
     except UNREADABLE as error:
@@ -22,15 +23,13 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    register_presets()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose(config_name, [*overrides, *implied(overrides)])
 
 
 def implied(overrides: Sequence[str]) -> list[str]:
-    """What the words of a command line mean beside what they say.
-
-    A number of epochs stands over the recipe's number of updates.
-    """
+    """The overrides that a command line implies: recipe.epochs overrides recipe.max_steps."""
     given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
     by_epochs = given.get("recipe.epochs", "null") != "null"
     return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in given else []

@@ -12,22 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.backbones.sites import TABLES
-from unipeft_run.config.legality import SITES, check_slot, is_ours, objections
-from unipeft_run.config.messages import Illegal, conf_dir, options
-from unipeft_run.config.rules import check_values
-from unipeft_run.config.schema import AXES, SLOTS, Slot
-from unipeft_run.config.sections import check_slots
+from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.legality import SITES, check_slot, objections
+from unipeft_run.config.messages import Illegal, conf_dir, options, unknown_key
+from unipeft_run.config.schema import AXES, SLOTS, PartConfig, SlotConfig
+from unipeft_run.config.validation import check, check_part
 from unipeft_run.errors import UserError
 
-SIZES = {"bottleneck": 8, "scale": 4.0}  # whatever they are, a point is legal or not
-SIZED = ("rank", "length", "scale")  # the arguments that take them
-# arguments of our forms that leave the function of the stored numbers as it is, and why
-IN_TRAINING = {
-    "init": "it is where training starts",
-    "dropout": "dropout acts in training alone",
-    "input_dropout": "dropout acts in training alone",
-    "mlp_width": "the MLP makes P_k and P_v in training and is not stored",
-}
+SIZES = {"bottleneck": 8, "scale": 4.0}  # legality does not depend on them
+SIZED = ("rank", "length", "scale")  # the keywords that hold them
 
 
 @dataclass(frozen=True)
@@ -42,26 +35,33 @@ class Point:
 
     @property
     def words(self) -> list[str]:
+        """The overrides that choose the point."""
         return [f"{axis}@{self.slot}={getattr(self, axis)}" for axis in AXES]
 
-    def content(self, changes: Sequence[str] = ()) -> dict[str, Any]:
-        """The slot as the configuration has it; `changes` are key=value below the slot.
+    def content(self, changes: Sequence[str] = ()) -> SlotConfig:
+        """Compose the slot's configuration; `changes` are key=value below the slot.
 
-        Raises `UserError` for a change that is no such key, or no value that it can have.
+        Raises UserError for an unknown key and for a value out of bounds.
         """
-        names = {axis: getattr(self, axis) for axis in AXES}
-        if not changes:  # axis by axis: what one of them says does not depend on the others
-            return {k: v for axis in AXES for k, v in _plain(axis, names[axis]).items()}
-        files = (axis_file(axis, name) for axis, name in names.items())
+        if changes:
+            plain = self._changed(changes)
+        else:  # axis by axis, from the cache: one axis file does not refer to another
+            plain = {k: v for axis in AXES for k, v in _plain(axis, getattr(self, axis)).items()}
+        content = check(SlotConfig, plain, self.slot)
+        check_part(self.slot, "form", content.form)
+        check_part(self.slot, "composition", content.composition)
+        return content
+
+    def _changed(self, changes: Sequence[str]) -> dict[str, Any]:
+        files = [axis_file(axis, getattr(self, axis)) for axis in AXES]
+        merged = OmegaConf.merge({"scale": None, "mlp_width": None}, *files)
+        assert isinstance(merged, DictConfig)
+        for change in changes:
+            _apply(merged, change, self.slot)
         try:
-            changed = OmegaConf.merge(Slot, *files, OmegaConf.from_dotlist(list(changes)))
-            content = _resolved(changed)
+            return _resolved(merged)
         except OmegaConfBaseException as error:
             raise UserError(f"slot {self.slot}: {str(error).splitlines()[0]}") from None
-        whole = dict.fromkeys(SLOTS) | {self.slot: content}
-        check_slots(whole)
-        check_values(whole)
-        return content
 
 
 @cache
@@ -70,15 +70,30 @@ def _plain(axis: str, name: str) -> dict[str, Any]:
 
 
 def _resolved(node: Any) -> dict[str, Any]:
-    for key, number in SIZES.items():
-        if OmegaConf.is_missing(node, key) or node.get(key, number) is None:
-            node[key] = number
+    for number, example in SIZES.items():
+        if OmegaConf.is_missing(node, number) or node.get(number, example) is None:
+            node[number] = example
     return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _apply(slot: DictConfig, change: str, name: str) -> None:
+    key, _, value = change.partition("=")
+    if OmegaConf.select(slot, key, throw_on_missing=False, default=slot) is slot:
+        known = [f"{name}.{path}" for path in _paths(OmegaConf.to_container(slot))]
+        raise UserError(unknown_key(f"{name}.{key}", known))
+    OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+
+
+def _paths(node: Any, path: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{path}{key}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{path}{key}.")
 
 
 @cache
 def axis_file(axis: str, name: str) -> DictConfig:
-    """A file of conf/, on top of those that its defaults name."""
+    """Load a file of conf/ on top of the files that its defaults name."""
     own = OmegaConf.load(conf_dir() / axis / f"{name}.yaml")
     assert isinstance(own, DictConfig)
     below = [axis_file(axis, base) for base in own.pop("defaults", [])]
@@ -89,13 +104,13 @@ def axis_file(axis: str, name: str) -> DictConfig:
 
 @cache
 def headline(axis: str, name: str) -> str:
-    """The file's first line, a comment that says what it is."""
+    """Read the description of an axis value: the comment on its file's first line."""
     text = (conf_dir() / axis / f"{name}.yaml").read_text(encoding="utf-8")
     return text.partition("\n")[0].removeprefix("#").strip()
 
 
 def combinations(slot: str, given: Mapping[str, str] | None = None) -> Iterator[Point]:
-    """Every point of the slot's own representations, legal or not; axes in `given` are fixed."""
+    """Yield every point of the slot, legal or not; the axes in `given` are fixed."""
     choices = {axis: options(axis) for axis in AXES}
     choices["representation"] = [r for r in choices["representation"] if _belongs(r, slot)]
     choices |= {axis: [name] for axis, name in (given or {}).items()}
@@ -109,12 +124,12 @@ def _belongs(representation: str, slot: str) -> bool:
 
 
 def reasons(point: Point, changes: Sequence[str] = ()) -> list[str]:
-    """Why the point is illegal; nothing if it is legal."""
+    """List the reasons why the point is illegal; none if it is legal."""
     content = point.content(changes)
     try:
         check_slot(point.slot, content)
     except Illegal as first:
-        sites = content["representation"]["sites"]
+        sites = content.representation.sites
         if not set(sites) <= set(SITES[point.slot]):
             return [str(first)]
         return [sentence for site in sites for sentence in objections(site, content)]
@@ -123,44 +138,55 @@ def reasons(point: Point, changes: Sequence[str] = ()) -> list[str]:
 
 @cache
 def legal(slot: str) -> tuple[Point, ...]:
-    """The legal points of the slot."""
+    """List the legal points of the slot."""
     return tuple(point for point in combinations(slot) if not reasons(point))
 
 
-def function(content: Mapping[str, Any], family: str) -> str:
-    """What decides the function of the stored numbers on backbones of `family`.
+def function(content: SlotConfig, family: str) -> str:
+    """Describe the function of the stored tensors on backbones of `family`.
 
-    Points of one function hold the same numbers and compute the same from them.
+    Points with the same description store the same tensors and compute the same from them.
     """
     table = TABLES[family]
-    form, composition = bare(content["form"]), bare(content["composition"])
-    if is_ours(form):
-        form = {key: value for key, value in form.items() if key not in IN_TRAINING}
+    form, composition = _function_of(content.form), _function_of(content.composition)
     if form.get("query") == "reference":
         form["query"] = table.reference_query[form["activation"]]
-    if is_ours(composition) and content["composition"].get("scale") == 1:
+    if content.composition.name == "Scaled" and content.composition.keywords.get("scale") == 1:
         composition["_target_"] = composition["_target_"].replace("Scaled", "Add")
-    place = {k: v for k, v in content["representation"].items() if k != "sites"}
-    taps = [_tap(table, site, content["insertion"]) for site in content["representation"]["sites"]]
-    parts = (form, composition, content["insertion"], place, taps)
+    place = content.representation.model_dump(exclude={"sites"})
+    taps = [_tap(table, site, content.insertion) for site in content.representation.sites]
+    parts = (form, composition, content.insertion, place, taps)
     return repr([sorted(part.items()) if isinstance(part, dict) else part for part in parts])
 
 
-def bare(node: Any) -> Any:
-    """An axis without its sizes."""
-    if isinstance(node, dict):
-        return {key: value for key, value in node.items() if key not in SIZED}
-    return node
+def _function_of(part: PartConfig) -> dict[str, Any]:
+    """A form or composition without sizes and without what acts only in training."""
+    return {k: v for k, v in unsized(part).items() if k not in training_only(part)}
+
+
+def training_only(part: PartConfig) -> Mapping[str, str]:
+    """The keywords that leave the function of the stored tensors unchanged, with the reasons."""
+    declared = declaration_of(part.target)
+    return declared.attributes.get("training_only", {}) if declared else {}
+
+
+def unsized(value: Any) -> Any:
+    """An axis of a slot without its sizes."""
+    if isinstance(value, PartConfig):
+        return {"_target_": value.target} | {
+            key: kept for key, kept in value.keywords.items() if key not in SIZED
+        }
+    return value
 
 
 def _tap(table: Any, site: str, insertion: str) -> str:
-    """Where x is read, unless nothing reads it, and where h is written."""
+    """Where x is read, if it is read, and where h is written."""
     taps = {**table.attention, **table.ffn}.get(site, site)
-    return taps.rpartition(" -> ")[2] if insertion == "sequential" else taps
+    return str(taps.rpartition(" -> ")[2] if insertion == "sequential" else taps)
 
 
-def twins(content: Mapping[str, Any], slot: str) -> dict[Point, list[str]]:
-    """The points with the function of `content`, each with the families where they have it."""
+def twins(content: SlotConfig, slot: str) -> dict[Point, list[str]]:
+    """Find the points equal to `content`, each with the families where it is."""
     found: dict[Point, list[str]] = {}
     for family in TABLES:
         mine = function(content, family)
@@ -176,12 +202,12 @@ def _functions(slot: str, family: str) -> tuple[tuple[Point, str], ...]:
 
 
 def distinct(slot: str, family: str) -> int:
-    """How many different functions the legal points of the slot are."""
+    """Count the different functions among the legal points of the slot."""
     return len({theirs for _, theirs in _functions(slot, family)})
 
 
 def configurations(count: Mapping[str, int]) -> int:
-    """How many ways there are to fill the slots, each from its points or left empty."""
+    """Count the ways to fill the slots, each with one of its points or left empty."""
     product = 1
     for slot in SLOTS:
         product *= count[slot] + 1

@@ -1,8 +1,8 @@
 """The paper's tables and figures as lists of runs: the files of conf/experiment/.
 
-A file lists `cells`, or says which `task` it takes `of` another file. A cell is a row of data:
-`run`, the words of its command line; `paper` and `mini`, further words at that scale; and what
-the paper prints for it: `share`, and by task `printed` (ordered as the file's `metrics`) and `std`.
+A file lists `cells`. A cell has the overrides of its run (`run`, and `paper` or `mini` for that
+scale), and the paper's figures: `share`, and by task `printed` (ordered as the file's `metrics`)
+and `std`. `table6_xsum` names the cells of table6 on one task.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ import yaml
 from unipeft_run.config.messages import conf_dir, options, unknown_choice
 from unipeft_run.errors import UserError
 
-FILTERS = ("task", "method")  # given beside an experiment, these choose among its cells
+FILTERS = ("task", "method")  # beside experiment=, these select among its cells
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`printed` and `std` in percent, `share` in percent of the backbone's parameters."""
+    """One run of an experiment.
+
+    `words`: its overrides, by scale. `printed` and `std` are in percent, `share` in percent of the
+    backbone's parameters.
+    """
 
     row: str
-    words: Mapping[str, tuple[str, ...]]  # by scale
+    words: Mapping[str, tuple[str, ...]]
     task: str | None = None
     share: float | None = None
     printed: tuple[float, ...] = ()
@@ -34,14 +38,14 @@ class Cell:
     note: str = ""
 
     def fits(self, given: Mapping[str, str]) -> bool:
-        """Whether the cell is of the task and the method in `given`, where both have one."""
+        """Tell whether the cell has the task and the method in `given`, where both name one."""
         own = _given([word for words in self.words.values() for word in words])
         return all(given[key] == own[key] for key in FILTERS if key in given and key in own)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`metrics`: by task, what the paper prints of it."""
+    """A published table. `metrics`: by task, the metrics that the paper prints."""
 
     name: str
     title: str
@@ -51,32 +55,30 @@ class Experiment:
 
 
 def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
-    """The experiment `name` of conf/experiment/, or of `folders` (each like conf/) before it.
+    """Read experiment `name` from conf/experiment/, or from `folders` (each like conf/) first.
 
-    None for a file that lists no cells: that one is Hydra's. Raises `UserError`.
+    None for a file without cells, which is an ordinary Hydra file. Raises UserError.
     """
-    data, of = _data(name, folders), None
-    if "of" in data:
-        data, of = _data(str(data["of"]), folders), data.get("task")
+    file, task = _locate(name, folders)
+    data = _load(file)
     if "cells" not in data:
         return None
     try:
         rows = [cell for row in data["cells"] for cell in _cells(row)]
-        cells = tuple(cell for cell in rows if of in (None, cell.task))
+        cells = tuple(cell for cell in rows if task in (None, cell.task))
         metrics = {task: tuple(names) for task, names in data.get("metrics", {}).items()}
         notes = tuple(map(str, data.get("notes", ())))
         return Experiment(name, str(data.get("title", name)), cells, metrics, notes)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"experiment {name}: each of its cells needs run: [key=value, ...]; see conf/experiment"
+            f"experiment {name}: every cell needs run: [key=value, ...]; see conf/experiment"
         ) from None
 
 
 def expand(words: Sequence[str], settings: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
-    """The command line `words`, once for each cell of the experiment that they name, if any.
+    """Expand `experiment=` in `words` to one command line per cell, each with its row's name.
 
-    With each the name of its row. `settings`: Hydra's own words, where its search path stands.
-    Raises `UserError`.
+    `settings`: Hydra's own overrides, which hold its search path. Raises UserError.
     """
     experiment = named(words, settings)
     if experiment is None:
@@ -92,15 +94,15 @@ def expand(words: Sequence[str], settings: Sequence[str] = ()) -> list[tuple[str
 
 
 def named(words: Sequence[str], settings: Sequence[str] = ()) -> Experiment | None:
-    """The experiment that `words` name, if it lists cells. Raises `UserError`."""
+    """Read the experiment that `words` name, if it lists cells. Raises UserError."""
     name = _given(words).get("experiment", "null")
-    if name == "null" or not re.fullmatch(r"[\w/-]+", name):  # several values, or Hydra's to judge
+    if name == "null" or not re.fullmatch(r"[\w/-]+", name):  # several values: Hydra judges
         return None
     return read(name, _search_path([*settings, *words]))
 
 
-def refuse(words: Sequence[str]) -> None:
-    """Raises `UserError` where `words` name many runs, and one is asked for."""
+def refuse_experiment(words: Sequence[str]) -> None:
+    """Raise UserError if `words` name an experiment of many runs where one run is expected."""
     if experiment := named(words):
         raise UserError(
             f"experiment={experiment.name} is {len(experiment.cells)} runs; "
@@ -109,7 +111,7 @@ def refuse(words: Sequence[str]) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
-    """One cell for each task of a row; one for a row of which nothing is printed."""
+    """Yield one cell per task of a row; one for a row without printed figures."""
     printed = row.get("printed") or {}
     for task in printed or [None]:
         run = [str(word) for word in ([f"task={task}"] * bool(task) + row["run"])]
@@ -124,13 +126,27 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
         )
 
 
-def _data(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+def names() -> list[str]:
+    """List the experiments: the files of conf/experiment/, and each of their tasks."""
+    found = []
+    for name in options("experiment"):
+        tasks = _load(conf_dir() / "experiment" / f"{name}.yaml").get("metrics", {})
+        found += [name, *(f"{name}_{task}" for task in tasks)]
+    return sorted(found)
+
+
+def _locate(name: str, folders: Sequence[Path]) -> tuple[Path, str | None]:
+    """Find the file of an experiment, and the task that the name narrows it to."""
     for folder in (*folders, conf_dir()):
-        file = folder / "experiment" / f"{name}.yaml"
-        if file.is_file():
-            break
-    else:
-        raise UserError(unknown_choice("experiment", name, options("experiment")))
+        for task in (None, *options("task")):
+            base = name if task is None else name.removesuffix(f"_{task}")
+            file = folder / "experiment" / f"{base}.yaml"
+            if file.is_file() and (task is None or task in _load(file).get("metrics", {})):
+                return file, task
+    raise UserError(unknown_choice("experiment", name, names()))
+
+
+def _load(file: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -150,6 +166,6 @@ def _scale(given: Mapping[str, str]) -> str:
 
 
 def _search_path(words: Sequence[str]) -> list[Path]:
-    """The folders of hydra.searchpath=[file://DIR,...] in `words`."""
+    """List the folders of hydra.searchpath=[file://DIR,...] in `words`."""
     path = [word for word in words if word.startswith("hydra.searchpath=")]
     return [Path(folder) for word in path for folder in re.findall(r"file://([^,\]]+)", word)]

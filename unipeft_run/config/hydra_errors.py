@@ -1,4 +1,4 @@
-"""Hydra's complaints about the command line, each turned into one sentence."""
+"""Turn Hydra's errors about a command line into one clear sentence each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
-# Hydra's errors; of the others, TypeError is what it makes of a group that is a list of numbers
+# what composing may raise; TypeError comes from a group given a list of numbers
 UNREADABLE = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 NEEDED = ("task", "method")
-WORDS = {  # of other tools, and ours for them
+WORDS = {  # keys of other tools -> ours
     "model": "backbone",
     "model_name_or_path": "backbone.path",
     "dataset": "task",
@@ -52,7 +52,7 @@ PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}
 def complaint(
     error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
 ) -> UserError:
-    """What is wrong with `overrides`, given the error that `compose` made of them."""
+    """Explain what is wrong with `overrides`, given the error that `compose` raised."""
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found and found[1].partition(".")[0] in SLOTS:
         rest = [o for o in overrides if _key(o) != found[1]]
@@ -81,15 +81,15 @@ def _explain(error: Exception, overrides: Sequence[str], config_name: str, compo
     if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
         return f"{shown(found[1])} names several values; add -m to run each of them"
     if found := re.search(r"An item is already at '([^']+)'", message):
-        return f"{found[1]} is there already; leave out the + before it"
+        return f"{found[1]} exists already; leave out the + before it"
     return shown(message.replace("\n", "; "), 160)
 
 
 def needed(overrides: Sequence[str]) -> str:
-    """Which of task= and method= are still to be given."""
+    """Say which of task= and method= are missing."""
     keys = {_key(override) for override in overrides}
     missing = [name for name in NEEDED if name not in keys]
-    return "what to run? give " + " and ".join(
+    return "nothing to run yet: give " + " and ".join(
         f"{name}= one of {', '.join(options(name))}" for name in missing
     )
 
@@ -109,7 +109,7 @@ def _unreadable(override: str) -> str | None:
 
 
 def _unknown_front(override: str, known: list[str]) -> str | None:
-    """A sentence if the word before the first dot or @ is neither a key nor a group."""
+    """Explain a word before the first dot or @ that is neither a key nor a group."""
     key = _key(override)
     front = re.split(r"[.@]", key)[0]
     fronts = {name.partition(".")[0] for name in known} | set(groups())
@@ -123,7 +123,7 @@ def _unknown_front(override: str, known: list[str]) -> str | None:
 
 
 def _no_option(override: str) -> str | None:
-    """A sentence if a group is to be empty, or several files at once, and cannot be."""
+    """Explain a group that is set to null or to several files and cannot be."""
     key, _, value = override.partition("=")
     others = (*NEEDED, "experiment", *AXES)
     if key not in groups() or key in others or not re.fullmatch(r"null|\[.*", value):
@@ -159,18 +159,18 @@ def _no_such_key(key: str, known: list[str]) -> str:
 
 
 def _no_use(key: str, known: list[str]) -> str | None:
-    """Why a key of a slot, right elsewhere, means nothing in the configuration with these keys."""
+    """Explain why a slot's key has no effect in a configuration with the keys `known`."""
     slot, _, number = key.partition(".")
     if known and not any(name.startswith(f"{slot}.") for name in known):
         axes = " ".join(f"{axis}@{slot}=..." for axis in AXES)
-        return f"slot {slot} is empty here, so {key} means nothing; fill it with {axes}"
+        return f"slot {slot} is empty here, so {key} has no effect; fill it with {axes}"
     if known and number == "scale":
-        return f"{key} means nothing here; composition@{slot}=scaled is what takes a scale"
+        return f"{key} has no effect here: only composition@{slot}=scaled takes a scale"
     return None
 
 
 def _known(compose: Compose, overrides: Sequence[str], config_name: str) -> list[str]:
-    """The dotted keys of the configuration that `overrides` compose to; [] if they do not."""
+    """List the dotted keys of the configuration that `overrides` compose to; [] on an error."""
     try:
         cfg = compose(overrides, config_name)
     except UNREADABLE:

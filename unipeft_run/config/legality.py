@@ -1,15 +1,20 @@
-"""The design space: which values of the four axes make sense together, and why others do not."""
+"""Which values of the four axes go together, and why others do not.
+
+Forms and compositions declare what they need (`config.declarations`); here are the sites of each
+slot and the insertions that make sense there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from unipeft_run.backbones.sites import TABLES
+from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.messages import Illegal, unknown_choice
+from unipeft_run.config.schema import PartConfig, RepresentationConfig, SlotConfig
 from unipeft_run.errors import UserError
 
-SITES = {
+SITES: Mapping[str, tuple[str, ...]] = {
     "attn": (
         "attn.heads",
         "attn.context",
@@ -21,95 +26,97 @@ SITES = {
     "ffn": ("ffn", "ffn.normed", "ffn.up", "ffn.down", "ffn.block"),
     "input": ("embedding",),
 }
-ONLY_PARALLEL = {
-    "attn.heads": "the change is computed from the queries, not from what the heads put out",
-    "attn.context": "a sequential adapter reads what attention writes: attn_output",
-    "attn.query": "the change belongs to a weight matrix, which reads its own input",
-    "attn.key": "the change belongs to a weight matrix, which reads its own input",
-    "attn.value": "the change belongs to a weight matrix, which reads its own input",
-    "ffn.up": "the change belongs to a weight matrix, which reads its own input",
-    "ffn.down": "the change belongs to a weight matrix, which reads its own input",
+_MATRIX = "the change belongs to a weight matrix, which reads its own input"
+# site -> why a sequential insertion is illegal there
+NOT_SEQUENTIAL: Mapping[str, str] = {
+    "attn.heads": "the change is computed from the queries, not from the heads' output",
+    "attn.context": "a sequential adapter reads the output of attention: attn_output",
+    "attn.query": _MATRIX,
+    "attn.key": _MATRIX,
+    "attn.value": _MATRIX,
+    "ffn.up": _MATRIX,
+    "ffn.down": _MATRIX,
     "embedding": "learned vectors read nothing",
 }
-
 STACKS, ATTENTIONS = ("encoder", "decoder"), ("self", "cross")
 
 
-def check_slot(slot: str, content: dict[str, Any]) -> None:
-    """Raises `Illegal` with the reason if the four axes of the slot do not go together."""
-    where = content["representation"]
-    for key, allowed in (("sites", SITES[slot]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
-        _check_names(f"{slot}.representation.{key}", where[key], allowed, slot)
-    _check_layers(slot, where["layers"])
-    _check_apart(slot, where["sites"])
-    for site in where["sites"]:
-        for sentence in objections(site, content):
-            raise Illegal(f"slot {slot}: {sentence}")
+def check_slot(name: str, slot: SlotConfig) -> None:
+    """Raise `Illegal`, with the reason, if the four axes of slot `name` do not go together."""
+    where = slot.representation
+    for key, allowed in (("sites", SITES[name]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
+        _check_names(f"{name}.representation.{key}", getattr(where, key), allowed, name)
+    _check_layers(name, where)
+    _check_places(name, where.sites)
+    for site in where.sites:
+        for reason in objections(site, slot):
+            raise Illegal(f"slot {name}: {reason}")
 
 
-def objections(site: str, content: dict[str, Any]) -> Iterator[str]:
-    """The reasons why form, insertion and composition of `content` cannot stand at `site`.
+def objections(site: str, slot: SlotConfig) -> Iterator[str]:
+    """Yield the reasons why form, insertion and composition are illegal at `site`.
 
-    A form or composition of somebody else's may stand wherever its insertion may.
+    A form or composition from outside this package declares nothing: it is legal wherever its
+    insertion is.
     """
-    form, composition = class_of(content["form"]), class_of(content["composition"])
-    yield from _insertion_objections(site, content["insertion"])
-    if form == "Memory" and site != "attn.heads":
-        yield f"form memory needs the queries of each head; it stands at heads only, not at {site}"
-    if form == "Bottleneck" and site == "attn.heads":
-        yield "a bottleneck reads a whole hidden state, not a head; representation@attn=context"
-    if form == "Bottleneck" and site == "embedding":
-        yield "a bottleneck adds to hidden states; at the embedding only form vectors can stand"
-    if (form == "Vectors") != (composition == "Prepend"):
-        yield "form vectors and composition prepend need each other: vectors go before the input"
-    if form == "Vectors" and site != "embedding":
-        yield f"form vectors lengthens the input; it cannot stand at {site}, only at the embedding"
-    if site == "attn.heads" and content["composition"].get("norm"):
-        yield "composition.norm normalises a whole hidden state, not a head; leave it false"
-    if composition == "Gated" and form != "Memory":
-        yield (
-            "composition gated needs the attention logits of form memory at the heads, "
-            "there are none here; take composition add, scaled or learned_scale"
-        )
+    yield from _insertion_objections(site, slot.insertion)
+    yield from _form_objections(site, slot.form)
+    yield from _composition_objections(site, slot)
 
 
 def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
     if insertion == "post_norm" and site != "ffn.block":
         yield (
-            f"insertion post_norm reads a block's normalised sum; {site} has none, "
-            "take representation@ffn=ffn_block"
+            f"insertion post_norm reads a block's normalised sum, which {site} does not have; "
+            "use representation@ffn=ffn_block"
         )
     elif site == "ffn.block" and insertion != "post_norm":
-        yield "at ffn_block the normalised sum is what is read; take insertion@ffn=post_norm"
-    elif insertion == "sequential" and site in ONLY_PARALLEL:
-        yield f"insertion sequential cannot stand at {site} ({ONLY_PARALLEL[site]}); take parallel"
+        yield "representation ffn_block is read after its LayerNorm; use insertion@ffn=post_norm"
+    elif insertion == "sequential" and site in NOT_SEQUENTIAL:
+        yield (
+            f"insertion sequential is illegal at {site} ({NOT_SEQUENTIAL[site]}); "
+            "use insertion parallel"
+        )
 
 
-def is_ours(node: dict[str, Any]) -> bool:
-    """Whether `node` builds a class of this package."""
-    return str(node.get("_target_", "")).startswith("unipeft_run.")
+def _form_objections(site: str, form: PartConfig) -> Iterator[str]:
+    if declared := declaration_of(form.target):
+        legal = declared.attributes["sites"]
+        if legal and site not in legal:
+            yield f"{declared.attributes['elsewhere']} (this is {site})"
+        if reason := declared.attributes["illegal_at"].get(site):
+            yield reason
 
 
-def class_of(node: dict[str, Any]) -> str:
-    """The name of a class of ours, else nothing."""
-    return str(node["_target_"]).rpartition(".")[2] if is_ours(node) else ""
+def _composition_objections(site: str, slot: SlotConfig) -> Iterator[str]:
+    composition, form = (declaration_of(p.target) for p in (slot.composition, slot.form))
+    if site == "attn.heads" and slot.composition.keywords.get("norm"):
+        yield "composition.norm normalises a whole hidden state, not a head; leave it false"
+    if composition and form and composition.attributes["takes"] not in form.attributes["gives"]:
+        yield _reason_of(composition.attributes, form.attributes)
 
 
-def _check_names(path: str, names: list[str], allowed: tuple[str, ...], slot: str) -> None:
+def _reason_of(composition: Mapping[str, str], form: Mapping[str, str]) -> str:
+    """The side with the narrower demand says what it needs."""
+    plain = composition["takes"] == "change"
+    return form["needs"] if plain else composition["needs"]
+
+
+def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot: str) -> None:
     if not names:
         raise UserError(f"{path} is empty; choose from {', '.join(allowed)}")
     for name in names:
         other = next((s for s, sites in SITES.items() if name in sites and s != slot), None)
         if other is not None and path.endswith("sites"):
-            raise Illegal(f"slot {slot} cannot hold {name}; that site belongs to slot {other}")
+            raise Illegal(f"slot {slot} cannot hold {name}: that site belongs to slot {other}")
         if name not in allowed:
             raise UserError(unknown_choice(path, name, allowed))
+        if names.count(name) > 1:
+            raise UserError(f"{path} names {name} twice")
 
 
-def _check_apart(slot: str, sites: list[str]) -> None:
-    """A module holds one delta of a slot, whichever side of it the delta writes at."""
-    if twice := next((site for site in sites if sites.count(site) > 1), None):
-        raise UserError(f"{slot}.representation.sites names {twice} twice")
+def _check_places(slot: str, sites: Sequence[str]) -> None:
+    """A module holds one delta of a slot, whichever side of it the delta writes to."""
     for table in TABLES.values():
         taken: dict[str, str] = {}
         for site in sites:
@@ -117,15 +124,13 @@ def _check_apart(slot: str, sites: list[str]) -> None:
             place = taps.rpartition(" -> ")[2].partition(":")[0]
             if taps and (other := taken.setdefault(place, site)) != site:
                 raise Illegal(
-                    f"slot {slot}: {other} and {site} write at one place; name one of them"
+                    f"slot {slot}: {other} and {site} write to the same place; name one of them"
                 )
 
 
-def _check_layers(slot: str, layers: Any) -> None:
-    numbers = isinstance(layers, list) and layers and all(type(n) is int and n >= 0 for n in layers)
-    if layers != "all" and not numbers:
-        raise UserError(
-            f"{slot}.representation.layers={layers} is neither all nor a list of numbers from 0"
-        )
-    if numbers and len(set(layers)) < len(layers):
-        raise UserError(f"{slot}.representation.layers={layers} names a layer twice")
+def _check_layers(slot: str, where: RepresentationConfig) -> None:
+    path, layers = f"{slot}.representation.layers", where.layers
+    if not layers:
+        raise UserError(f"{path} is empty; give all, or layer numbers from 0")
+    if layers != "all" and len(set(layers)) < len(layers):
+        raise UserError(f"{path}={list(layers)} names a layer twice")

@@ -1,4 +1,4 @@
-"""Sentences about words: what is unknown, what is near it, what there is to choose from."""
+"""Messages about unknown keys and values, and the groups of conf/ they are chosen from."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from unipeft_run.errors import UserError
 
 
 class Illegal(UserError):
-    """Known words that mean nothing together: a sweep skips such a cell, with the reason."""
+    """A combination outside the design space: a sweep skips such a cell, with the reason."""
 
 
 def conf_dir() -> Path:
-    """The folder of the YAML files: beside the package's modules in a wheel, else at the top."""
+    """Find the YAML files: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent.parent
     return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
 
 
 def options(group: str) -> list[str]:
-    """The names that `group` offers on the command line; [] if there is no such group."""
+    """List the files of a group of conf/; [] if there is no such group."""
     folder = conf_dir() / group
     return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
 
 
 def groups() -> list[str]:
-    """The words that choose a file when they stand before = on the command line."""
+    """List the groups of conf/: the keys that choose a file."""
     return sorted(d.name for d in conf_dir().iterdir() if d.is_dir())
 
 
 def shown(value: Any, length: int = 60) -> str:
-    """`value` on one line, cut."""
+    """Show `value` on one line of at most `length` characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """What of `known` `word` was probably meant to be; a dotted name may lack its front."""
+    """Find the name that `word` was probably meant to be; a dotted name may lack its front."""
     names = list(dict.fromkeys(known))
     if longer := [name for name in names if name.endswith(f".{word}")]:
         return " or ".join(longer[:3])
@@ -48,7 +48,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """One sentence: there is no `key`; the nearest there is, those beside it first."""
+    """Say that `key` is unknown, and name the nearest one, first among its siblings."""
     names = list(known)
     parent = key.rpartition(".")[0]
     beside = [name for name in names if parent and name.rpartition(".")[0] == parent]
@@ -59,9 +59,9 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def unknown_choice(key: str, word: Any, allowed: Iterable[str]) -> str:
-    """One sentence: `key` has no value `word`; what it may be, and the nearest of those."""
+    """Say that `word` is no value of `key`, with the allowed ones and the nearest of them."""
     names = list(allowed)
     near = get_close_matches(str(word), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    choice = ", ".join(names) or "nothing yet"
-    return f"{key}={shown(word)} is not known{hint}; choose from {choice}"
+    choice = ", ".join(names) or "nothing"
+    return f"{key}={shown(word)} is unknown{hint}; choose from {choice}"

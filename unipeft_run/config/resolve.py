@@ -1,26 +1,66 @@
-"""From a composed configuration to plain data that is known to be right."""
+"""From a composed configuration to a typed one that is known to be right."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.legality import check_slot
-from unipeft_run.config.rules import check
-from unipeft_run.config.schema import SLOTS, typed
+from unipeft_run.config.rules import check_combinations
+from unipeft_run.config.schema import RunConfig
+from unipeft_run.config.validation import missing, missing_error, validate
+from unipeft_run.errors import UserError
+
+PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
 
 
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` as plain data: complete, every value of its type, every combination legal.
+def resolve(cfg: DictConfig) -> RunConfig:
+    """Check a composed configuration: complete, well typed, every combination legal.
 
-    Raises `UserError`, a sentence that names the key.
+    Relative paths become absolute, so that the configuration means the same in another folder.
+    Raises UserError, one sentence that names the key.
     """
-    config = typed(cfg)
-    if config["recipe"]["max_steps"] is not None:
-        config["recipe"]["epochs"] = None  # max_steps stands over it
-    check(config)
-    for slot in SLOTS:
-        if config[slot] is not None:
-            check_slot(slot, config[slot])
+    for path in missing(OmegaConf.to_container(cfg)):
+        raise missing_error(path)
+    try:
+        data = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(data, dict)
+    data.pop("hydra", None)
+    return resolve_data(data)
+
+
+def resolve_data(data: dict[Any, Any]) -> RunConfig:
+    """Check plain data as `resolve` checks a composed configuration."""
+    recipe = data.get("recipe")
+    if isinstance(recipe, dict) and recipe.get("max_steps") is not None:
+        data = {**data, "recipe": {**recipe, "epochs": None}}  # max_steps takes precedence
+    config = validate(_with_absolute_paths(data))
+    check_combinations(config)
+    for name, slot in config.slots().items():
+        check_slot(name, slot)
     return config
+
+
+def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
+    data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for section, key in PATHS:
+        place = data if section is None else data.get(section)
+        if not isinstance(place, dict) or not isinstance(path := place.get(key), str):
+            continue
+        name = ".".join(part for part in (section, key) if part)
+        if not path.strip():
+            raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
+        if key != "output":  # the output folder may move: a run's place is not part of the run
+            place[key] = absolute(path)
+    return data
+
+
+def absolute(path: str) -> str:
+    """Make a path absolute; ~ is the home folder."""
+    return os.path.abspath(Path(path).expanduser())

@@ -1,181 +1,218 @@
-"""What a configuration holds, and of which type. Sections that a class takes by name stay open."""
+"""The configuration of a run: every key with its type, bounds, choices and help.
+
+The YAML groups of conf/ compose to this; `resolve` checks them against it. Everything below the
+command line takes these sections instead of dictionaries.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from unipeft_run.config.messages import Illegal, options, shown, unknown_key
-from unipeft_run.errors import UserError
+from unipeft_run.config.types import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Name,
+    Names,
+    NotNegative,
+    Positive,
+    Section,
+    Words,
+)
 
-
-@dataclass
-class Representation:
-    sites: list[str] = MISSING
-    stacks: list[str] = MISSING
-    attentions: list[str] = MISSING
-    layers: Any = MISSING  # "all", or a list of numbers from 0
-
-
-@dataclass
-class Slot:
-    """h <- composition(h, form(insertion(x, h))), and its numbers."""
-
-    form: dict[str, Any] = MISSING
-    insertion: str = MISSING
-    representation: Representation = MISSING
-    composition: dict[str, Any] = MISSING
-    bottleneck: int | None = None
-    scale: float | None = None
-    mlp_width: int | None = None
-
-
-@dataclass
-class Backbone:
-    name: str = MISSING
-    family: str = MISSING
-    hub: str | None = None
-    path: str | None = None
-    weights: str = MISSING
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Recipe:
-    max_steps: int | None = None
-    epochs: float | None = None
-    batch_size: int | None = None
-    max_tokens: int | None = None
-    accumulation: int = MISSING
-    max_grad_norm: float | None = None
-    label_smoothing: float = MISSING
-    warmup_steps: int = MISSING
-    warmup_ratio: float = MISSING
-    eval_every: int | None = None
-    eval_limit: int | None = None
-    log_every: int = MISSING
-    checkpoint_every: int | None = None
-    early_stopping: int | None = None
-
-
-@dataclass
-class Optim:
-    name: str = MISSING
-    lr: float = MISSING
-    betas: list[float] = MISSING
-    eps: float = MISSING
-    weight_decay: float = MISSING
-    schedule: str = MISSING
-    lr_end: float = MISSING
-
-
-@dataclass
-class Decoding:
-    num_beams: int = MISSING
-    max_length: int = MISSING
-    min_length: int = MISSING
-    no_repeat_ngram_size: int = MISSING
-    length_penalty: float = MISSING
-    early_stopping: bool = MISSING
-    forced_bos: bool = MISSING
-    forced_eos: bool = MISSING
-
-
-@dataclass
-class Evaluation:
-    batch_size: int = MISSING
-    references: str = MISSING
-    decoding: Decoding | None = None
-
-
-@dataclass
-class Limit:
-    train: int | None = None
-    validation: int | None = None
-    test: int | None = None
-
-
-@dataclass
-class Config:
-    task: dict[str, Any] = MISSING
-    method: str = MISSING
-    scale: str = MISSING
-    backbone: Backbone = MISSING
-    recipe: Recipe = MISSING
-    optim: Optim = MISSING
-    evaluation: Evaluation = MISSING
-    tracking: dict[str, Any] = field(default_factory=dict)
-    attn: Slot | None = None
-    ffn: Slot | None = None
-    input: Slot | None = None
-    unfreeze: list[str] = field(default_factory=list)
-    head: str = MISSING
-    limit: Limit = field(default_factory=Limit)
-    seed: int = MISSING
-    precision: str = MISSING
-    parallel: str = MISSING
-    processes: int = MISSING
-    output: str = MISSING
-    force: bool = MISSING
-
-
-KINDS = {
-    "converted to Integer": "a whole number",
-    "converted to Float": "a number",
-    "converted to Boolean": "true or false",
-    "ListConfig": "a list, as in [a,b]",
-    "subclass": "a section of keys",
-}
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
 
-def typed(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` resolved, every value there and of its type. Raises `UserError`."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), cfg)
-        for given in (cfg, merged):  # a number may be ??? in the one, a whole axis in the other
-            for path in _missing(OmegaConf.to_container(given)):
-                raise _missing_error(path)
-        return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
-    except OmegaConfBaseException as error:
-        raise UserError(_sentence(error, cfg)) from None
+def key(description: str, default: Any = ..., **bounds: Any) -> Any:
+    """A key with its help text; required unless it has a default."""
+    return Field(default, description=description, **bounds)
 
 
-def _missing(node: Any, path: str = "") -> Iterator[str]:
-    """The paths of what is still to be given."""
-    if node == "???":
-        yield path
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _missing(value, f"{path}.{key}" if path else str(key))
+class PartConfig(Section):
+    """A form or composition: a class, and the keywords of its constructor."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = key("the class, as a dotted name", alias="_target_")
+    partial: bool = key("true: the class takes its site later", True, alias="_partial_")
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The constructor's keyword arguments."""
+        return dict(self.model_extra or {})
+
+    @property
+    def name(self) -> str:
+        """The class's own name, without its module."""
+        return self.target.rpartition(".")[2]
 
 
-def _missing_error(path: str) -> UserError:
-    slot, _, key = path.partition(".")
-    if slot not in SLOTS:
-        return UserError(f"{path} has no value; give one, as in {path}=...")
-    if key in AXES:
-        names = ", ".join(options(key))
-        return Illegal(f"slot {slot} has no {key}; give {key}@{slot}= one of {names}")
-    example = 4 if key == "scale" else 8
-    return Illegal(f"{path} has no number; give one, as in {path}={example}")
+class RepresentationConfig(Section):
+    sites: Names = key("the modified representations, as in [attn.heads]")
+    stacks: Names = key("which stacks: encoder, decoder")
+    attentions: Names = key("which attentions: self, cross")
+    layers: Literal["all"] | Annotated[tuple[CountOrZero, ...], Field(strict=False)] = key(
+        "all, or a list of layer numbers from 0"
+    )
 
 
-def _sentence(error: OmegaConfBaseException, cfg: DictConfig) -> str:
-    path, message = error.full_key or "", str(error).partition("\n")[0]
-    if isinstance(error, ConfigKeyError):
-        siblings = error.parent_node.keys() if isinstance(error.parent_node, DictConfig) else ()
-        parent = path.rpartition(".")[0]
-        return unknown_key(path, [f"{parent}.{key!s}".lstrip(".") for key in siblings])
-    if not isinstance(error, ValidationError):
-        return f"{path}: {message}"
-    value = OmegaConf.select(cfg, path)
-    if value is None:
-        return f"{path} cannot be null"
-    kind = next((words for name, words in KINDS.items() if name in message), None)
-    return f"{path}={shown(value)} is not {kind}" if kind else f"{path}={shown(value)}: {message}"
+class SlotConfig(Section):
+    """h <- composition(h, form(insertion(x, h))) at every site of the representation."""
+
+    form: PartConfig = key("f, the functional form")
+    insertion: Name = key("which tensor f reads: parallel x, sequential h")
+    representation: RepresentationConfig = key("h, where the change is made")
+    composition: PartConfig = key("how the change is merged into h")
+    bottleneck: Count | None = key("r of an adapter or LoRA, l of a prefix or prompt", None)
+    scale: Positive | None = key("s of a scaled composition", None)
+    mlp_width: Count | None = key("width of the prefix MLP; null: none", None)
+
+
+class HubConfig(Section):
+    path: str = key("the data set's id on the hub")
+    name: str | None = key("its configuration", None)
+    revision: str | None = key("its revision", None)
+
+
+class TaskConfig(Section):
+    """A task: the keys every task has, and those of its own class."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = key("the class, as a dotted name", alias="_target_")
+    name: Name = key("the task's name in folders and tables")
+    path: str | None = key("a folder of local data: {train,validation,test}.jsonl", None)
+    hub: HubConfig | None = key("where the hub has the data", None)
+    mini: str | None = key("the miniature data that stands in for it", None)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The arguments of the task's class."""
+        hub = self.hub.model_dump() if self.hub else None
+        common = {"name": self.name, "path": self.path, "hub": hub, "mini": self.mini}
+        return {**common, **(self.model_extra or {})}
+
+
+class BackboneConfig(Section):
+    name: Name = key("its name in tables")
+    family: Literal["bart", "mbart", "roberta"] = key("the table of sites that describes it")
+    hub: str | None = key("its id on the model hub", None)
+    path: str | None = key("a local Hugging Face model folder", None)
+    weights: Literal["pretrained", "random"] = key("random: built from config.json alone")
+    config: Mapping[str, Any] = key("fields of the transformers config to change", {})
+
+
+class RecipeConfig(Section):
+    max_steps: Count | None = key("updates to train for", None)
+    epochs: Annotated[float, Field(gt=0, le=10**6)] | None = key(
+        "passes over the training data, where max_steps is null", None
+    )
+    batch_size: Count | None = key("examples in a micro-batch", None)
+    max_tokens: Count | None = key("padded tokens in a micro-batch, instead of batch_size", None)
+    accumulation: Count = key("micro-batches in an update")
+    accumulation_weighting: Literal["equal", "targets"] = key(
+        "weight micro-batches equally, as the official code does, or by their targets", "equal"
+    )
+    max_grad_norm: Positive | None = key("gradients are clipped to this norm; null: not", None)
+    label_smoothing: Fraction = key("smoothing of the training loss")
+    warmup_steps: CountOrZero = key("updates of linear warm-up")
+    warmup_ratio: Fraction = key("the same as a fraction of all updates")
+    eval_every: Count | None = key("updates between evaluations; null: an epoch", None)
+    eval_limit: Count | None = key("validation examples to evaluate while training", None)
+    log_every: Count = key("updates between two records of train.jsonl")
+    checkpoint_every: Count | None = key("updates between checkpoints; null: evaluations", None)
+    early_stopping: Count | None = key("evaluations without a new best before stopping", None)
+
+
+class OptimConfig(Section):
+    name: Literal["adamw", "adamw_official"] = key("the optimiser")
+    lr: Positive = key("the peak learning rate")
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
+    eps: Positive = key("Adam's epsilon")
+    weight_decay: NotNegative = key("decay of everything but biases and LayerNorms")
+    schedule: Literal["polynomial", "linear", "cosine", "constant"] = key("after the warm-up")
+    lr_end: NotNegative = key("where the polynomial schedule ends")
+
+
+class DecodingConfig(Section):
+    num_beams: Count = key("beams; 1 is greedy search")
+    max_length: Annotated[int, Field(ge=2, le=10**6)] = key("tokens, the start token included")
+    min_length: CountOrZero = key("tokens before the end token is allowed")
+    no_repeat_ngram_size: CountOrZero = key("n-grams of this size occur once; 0: any number")
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key("exponent of the length")
+    early_stopping: bool = key("stop once num_beams hypotheses are finished")
+    forced_bos: bool = key("force <s> as the first token")
+    forced_eos: bool = key("force </s> as the last token at max_length")
+    rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
+
+
+class EvaluationConfig(Section):
+    batch_size: Count = key("examples in a batch")
+    references: Literal["raw", "reference_code"] = key("score against raw or truncated texts")
+    decoding: DecodingConfig | None = key("how text is generated; null: a class is predicted", None)
+
+
+class ConsoleConfig(Section):
+    every: Count = key("seconds between two progress lines where stderr is no terminal", 10)
+
+
+class WandbConfig(Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = key("auto: online with a key", "auto")
+    project: str = key("the W&B project", "unipeft")
+    entity: str | None = key("the W&B entity", None)
+    group: str | None = key("null: the task and its scale", None)
+    job_type: str | None = key("null: the method", None)
+    tags: Words = key("tags beside those of the four axes", ())
+    name: str | None = key("the run's name on W&B; null: task-method-run_id", None)
+
+
+class TrackingConfig(Section):
+    console: ConsoleConfig = ConsoleConfig()
+    wandb: WandbConfig | None = key("null: no W&B", WandbConfig())
+    tensorboard: str | None = key("a folder for TensorBoard", None)
+
+
+class LimitConfig(Section):
+    train: Count | None = key("use only the first examples of the training split", None)
+    validation: Count | None = key("the same for validation", None)
+    test: Count | None = key("the same for test", None)
+
+
+class RunConfig(Section):
+    """One run: a point of the design space, what it is trained on and how."""
+
+    task: TaskConfig
+    method: Name = key("the method's name in folders and tables")
+    scale: Literal["paper", "mini"] = key("the paper's setting, or a miniature")
+    backbone: BackboneConfig
+    recipe: RecipeConfig
+    optim: OptimConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig = TrackingConfig()
+    attn: SlotConfig | None = key("changes in attention", None)
+    ffn: SlotConfig | None = key("changes in the feed-forward sub-layers", None)
+    input: SlotConfig | None = key("changes of the embedded input", None)
+    unfreeze: Names = key("patterns of backbone parameters that train too", ())
+    head: Literal["frozen", "trained"] = key("a classifier's parameters")
+    limit: LimitConfig = LimitConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = key("seeds data order, dropout and new weights")
+    precision: Precision = key("auto: fp32 on a CPU, bf16 or fp16 on a GPU")
+    parallel: Literal["ddp", "fsdp"] = key("how several processes hold the model")
+    processes: Annotated[int, Field(ge=1, le=4096)] = key("processes that share every batch")
+    output: Annotated[str, Field(pattern=r"\S")] = key("folder of the run folders")
+    force: bool = key("start afresh even if the run exists")
+
+    def slots(self) -> dict[str, SlotConfig]:
+        """The slots that are filled, by name."""
+        found = {name: getattr(self, name) for name in SLOTS}
+        return {name: slot for name, slot in found.items() if slot is not None}
+
+    def plain(self) -> dict[str, Any]:
+        """Dictionaries, lists and numbers, as config.yaml holds them."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -233,7 +233,7 @@ def train_loader(
     else:
         assert batch_size is not None
         plan = LengthBuckets(by, batch_size, seed)
-    # its own generator: otherwise each new iterator would draw from the global one, which dropout uses
+    # without its own generator each iterator draws from the global one, which dropout uses
     return DataLoader(
         encoded,
         batch_sampler=BatchSampler(plan),
@@ -243,7 +243,7 @@ def train_loader(
 
 
 def _sides(encoded: Dataset) -> NDArray[np.int64]:
-    """Return lengths [N, 2] of target and source, or [N, 1] of the source if targets are classes."""
+    """Return lengths [N, 2] of target and source, or [N, 1] without target texts."""
     text = hasattr(encoded.features["labels"], "feature")
     columns = ["labels", "input_ids"] if text else ["input_ids"]
     return np.stack([lengths(encoded, column) for column in columns], axis=1)

@@ -71,9 +71,7 @@ def _read(file: Path) -> Dataset | None:
     return None
 
 
-def _write(
-    dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, description: str
-) -> Path:
+def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, description: str) -> Path:
     """Encode `dataset` into a temporary folder; move the file into `folder` when it is complete."""
     with writable_cache():
         folder.mkdir(parents=True, exist_ok=True)

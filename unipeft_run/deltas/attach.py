@@ -13,7 +13,7 @@ from unipeft_run.backbones.sites import resolve, table_of
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot as Slot
-from unipeft_run.deltas.slots import unfrozen
+from unipeft_run.deltas.slots import matching_parameters
 
 PREFIX = "delta_"
 
@@ -79,7 +79,7 @@ def reattach(model: Any, placed: Iterable[tuple[str, Delta]]) -> None:
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
     """Freeze every parameter whose name matches none of the patterns."""
-    free = unfrozen((name for name, _ in model.named_parameters()), unfreeze)
+    free = matching_parameters((name for name, _ in model.named_parameters()), unfreeze)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in free)
 

@@ -1,13 +1,23 @@
 """Composition functions: how the change is merged, h <- compose(h, dh). Table 1 of the paper."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
+from unipeft_run.config.types import Positive
 from unipeft_run.deltas.site import Site
 
 
 class Composition(nn.Module):
-    """compose(h, dh) -> h. A composition's constructor takes the site first."""
+    """compose(h, dh) -> h. The constructor takes the site first; its keywords are the YAML.
+
+    Class attributes declare which forms fit. They are literals, read from the source by
+    `config.declarations` before torch is imported.
+    """
+
+    takes: ClassVar[str] = "change"  # one of the things that the form gives
+    needs: ClassVar[str] = ""  # the reason why a form that lacks it is illegal
 
 
 class Scaled(Composition):
@@ -16,7 +26,7 @@ class Scaled(Composition):
     LoRA's alpha / r and the scaled parallel adapter's s.
     """
 
-    def __init__(self, site: Site, *, scale: float, norm: bool = False) -> None:
+    def __init__(self, site: Site, *, scale: Positive, norm: bool = False) -> None:
         super().__init__()
         self.scale = scale
         self.norm = nn.LayerNorm(site.width_out) if norm else nn.Identity()
@@ -26,7 +36,7 @@ class Scaled(Composition):
 
 
 class Add(Composition):
-    """h <- h + dh, or h + LN(dh) with `norm`: adapters."""
+    """h <- h + dh, or h + LN(dh) with `norm`. Adapters."""
 
     def __init__(self, site: Site, *, norm: bool = False) -> None:
         super().__init__()
@@ -37,7 +47,7 @@ class Add(Composition):
 
 
 class LearnedScale(Composition):
-    """h <- h + s dh with s trained, from 1 (Table 5, "trainable s")."""
+    """h <- h + s dh with a trained s that starts at 1 (Table 5, "trainable s")."""
 
     def __init__(self, site: Site, *, norm: bool = False) -> None:
         super().__init__()
@@ -49,21 +59,32 @@ class LearnedScale(Composition):
 
 
 class Gated(Composition):
-    """h <- (1 - lambda) h + lambda dh, lambda [B, H, T, 1] the softmax mass on the prefix (7)-(9).
+    """h <- (1 - lambda) h + lambda dh, where lambda [B, H, T, 1] is the softmax mass on the prefix.
 
-    Exists at attention heads alone: elsewhere there is no partition function to gate with.
+    Eqs. 7 to 9. Defined at attention heads only: elsewhere there is no softmax to gate with.
     """
+
+    takes: ClassVar[str] = "gate"
+    needs: ClassVar[str] = (
+        "composition gated needs the attention logits of form memory at the heads; "
+        "use composition add, scaled or learned_scale"
+    )
 
     def __init__(self, site: Site) -> None:
         super().__init__()
-        assert site.representation == "attn.heads", "the configuration rules let no other gate pass"
+        assert site.representation == "attn.heads", "the design space has no other gate"
 
     def forward(self, h: torch.Tensor, dh: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         return (1 - gate) * h + gate * dh
 
 
 class Prepend(Composition):
-    """h <- [dh; h] along the tokens: prompt tuning. h is [B, T, D], dh [B, L, D]."""
+    """h <- [dh; h] along the tokens. Prompt tuning: h is [B, T, D], dh [B, L, D]."""
+
+    takes: ClassVar[str] = "vectors"
+    needs: ClassVar[str] = (
+        "form vectors and composition prepend need each other: vectors go before the input"
+    )
 
     def __init__(self, site: Site) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ TENSORS, RECIPE = "delta.safetensors", "delta.json"
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the name and tensor of everything that inference needs beside the frozen backbone."""
     for path, delta in find_deltas(model):
-        for name, tensor in delta.form.stored():
+        for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor
         for name, tensor in delta.composition.named_parameters():
             yield f"{path}.composition.{name}", tensor

@@ -1,25 +1,25 @@
-"""Insertion forms: what the function reads, u = insert(x, h). He et al. 2022, section 3.2.
+"""Insertion forms: which tensor the form reads, u = insert(x, h). He et al. 2022, section 3.2.
 
-x is the input of the frozen sub-module, h the hidden representation that it produces.
+x is the input of the frozen sub-module, h the hidden representation it produces.
 """
 
 import torch
 
 
 def parallel(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = x: beside the sub-module (prefix tuning, LoRA, parallel adapters)."""
+    """u = x: in parallel to the sub-module (prefix tuning, LoRA, parallel adapters)."""
     return x
 
 
 def sequential(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = h: behind the sub-module (Houlsby's adapters)."""
+    """u = h: after the sub-module (Houlsby's adapters)."""
     return h
 
 
 def post_norm(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = the block's output: behind residual and LayerNorm (Pfeiffer's adapter).
+    """u = the block's output, after residual and LayerNorm (Pfeiffer's adapter).
 
-    At the site `ffn.block` the tap for x gives that output: LN(h) in the post-norm families, where
-    h is the sum that the LayerNorm is about to take; h itself in mBART, whose blocks end there.
+    At the site `ffn.block` the tap for x yields that output: LN(h) in the post-norm families, where
+    h is the input of the block's last LayerNorm; h itself in mBART, whose blocks end with the sum.
     """
     return x

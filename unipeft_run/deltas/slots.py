@@ -1,13 +1,13 @@
-"""A slot: one kind of change, at all sites of a representation. Imports torch, not transformers."""
+"""Slots: one kind of change at all sites of a representation. Imports torch, not transformers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
+from importlib import import_module
 from typing import Any
 
-import hydra.utils
-
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.schema import PartConfig, RunConfig, SlotConfig
 from unipeft_run.deltas import insertions
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.delta import Delta
@@ -32,36 +32,62 @@ class Slot:
     composition: Callable[[Site], Composition]
 
     def build(self, site: Site) -> Delta:
+        """Build the delta of one site."""
         insertion = getattr(insertions, self.insertion)
         return Delta(site, self.form(site), insertion, self.composition(site))
 
 
-def built(slot: Mapping[str, Any] | None) -> Slot | None:
-    """A slot of the configuration as one of `attach`."""
-    if slot is None or slot.get("form") is None:
-        return None
-    form, composition = (hydra.utils.instantiate(slot[key]) for key in ("form", "composition"))
+def build_slots(config: RunConfig, *, inference: bool = False) -> dict[str, Slot]:
+    """Build the filled slots of a configuration; `inference`: with just the stored parameters."""
+    slots = stored_slots(config) if inference else config.slots()
+    return {name: build_slot(name, slot) for name, slot in slots.items()}
+
+
+def build_slot(name: str, slot: SlotConfig) -> Slot:
+    """Build one slot. Raises UserError for a class that cannot be imported."""
     return Slot(
-        form=form,
-        composition=composition,
-        insertion=slot["insertion"],
-        representation=slot["representation"],
+        form=_constructor(f"{name}.form", slot.form),
+        composition=_constructor(f"{name}.composition", slot.composition),
+        insertion=slot.insertion,
+        representation=slot.representation.model_dump(),
     )
 
 
-def folded(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The slots under which the deltas hold just what is stored."""
-    slots = {}
-    for name in SLOTS:
-        if cfg[name] is not None:
-            form = cfg[name]["form"]
-            changes = hydra.utils.get_class(form["_target_"]).folded
-            slots[name] = {**cfg[name], "form": {**form, **changes}}
-    return slots
+def stored_slots(config: RunConfig) -> dict[str, SlotConfig]:
+    """The filled slots as they are stored: with just the parameters that inference needs."""
+    return {name: stored_form(slot) for name, slot in config.slots().items()}
 
 
-def unfrozen(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """The names that match one of the patterns.
+def stored_form(slot: SlotConfig) -> SlotConfig:
+    """The slot with the keywords under which its form has just what inference needs."""
+    changes = import_class("form", slot.form.target).inference_keywords
+    return slot.model_copy(update={"form": slot.form.model_copy(update=dict(changes))})
+
+
+def import_class(key: str, target: str) -> Any:
+    """Import the class that `key` names. Raises UserError."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as problem:  # importing runs code of the user's own
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        raise UserError(f"{key}._target_={target} cannot be imported: {reason}") from problem
+
+
+def _constructor(key: str, part: PartConfig) -> Callable[[Site], Any]:
+    build = partial(import_class(key, part.target), **part.keywords)
+
+    def construct(site: Site) -> Any:
+        try:
+            return build(site)
+        except TypeError as problem:
+            raise UserError(f"{key}: {part.target} cannot be built: {problem}") from problem
+
+    return construct
+
+
+def matching_parameters(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Select the names that match one of the patterns.
 
     Raises UserError for a pattern that matches nothing.
     """

@@ -16,7 +16,7 @@ from unipeft_run.backbones.sites import table_of
 from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
-from unipeft_run.deltas.forms.memory import Memory, Query
+from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.interop.official_names import PROMPT, named_parameters, used_nowhere
 from unipeft_run.interop.options import completed
@@ -25,7 +25,7 @@ Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
 
 WRAPPER = "pretrained_model."
-QUERIES: Mapping[str, Query] = {
+QUERIES: Mapping[str, Any] = {
     "concat": "scaled",
     "cross_attn_noln": "scaled",
     "cross_attn": "normed",

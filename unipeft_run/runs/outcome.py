@@ -37,12 +37,17 @@ def attempt(run: Callable[[], Mapping[str, Any]]) -> Outcome:
         metrics = dict(run())
         state, error = str(metrics.get("state", "done")), str(metrics.get("error", ""))
     except UserError as refusal:
-        state, error = "illegal" if isinstance(refusal, Illegal) else "refused", str(refusal)
+        return refused(refusal)
     except Exception as failure:
         if sentence(failure) is None:
             traceback.print_exc(file=sys.stderr)
         state, error = "failed", described(failure)
     return Outcome(state=state, error=error, seconds=time.monotonic() - start, metrics=metrics)
+
+
+def refused(refusal: UserError) -> Outcome:
+    """The outcome of a configuration that is wrong or illegal."""
+    return ended("illegal" if isinstance(refusal, Illegal) else "refused", str(refusal))
 
 
 def ended(state: str, error: str = "") -> Outcome:

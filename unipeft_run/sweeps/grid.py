@@ -25,7 +25,7 @@ from unipeft_run.runs.outcome import Outcome, ended, exit_code
 from unipeft_run.sweeps.engines import Engine, in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 
-Check = Callable[[DictConfig], Hashable]  # what the run is, so that none is run twice; UserError
+Check = Callable[[DictConfig, Sequence[str]], Hashable]  # identifies the run, or UserError
 Cell = list[str]
 WIDEST = 10_000  # characters of a line: a table is as wide as it is, no cell of it wrapped
 
@@ -89,7 +89,7 @@ def _judge(
     verdicts: list[Outcome | None] = []
     for number, cell in enumerate(cells):
         try:
-            identity = check(compose([*settings, *cell], config_name))
+            identity = check(compose([*settings, *cell], config_name), cell)
         except Illegal as reason:
             verdicts.append(ended("illegal", str(reason)))
             continue

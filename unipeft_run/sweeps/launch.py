@@ -14,12 +14,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.queues import SimpleQueue
 from typing import cast
 
-from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from unipeft_run.config import run_folder
+from unipeft_run.config import PlannedRun
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import Elsewhere, LockLost, RunLock
@@ -33,24 +32,24 @@ QUIET = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
 LONGEST = 2000  # of an error: what is put into a pipe must fit, as nobody reads meanwhile
 TAKEN = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # by torch's launcher
 
-Job = Callable[[DictConfig], Outcome]
+Job = Callable[[PlannedRun], Outcome]
 Notes = SimpleQueue[tuple[int, Outcome]]  # of those that failed, the first one first
 
 
-def in_several(cfg: DictConfig, job: Job) -> Outcome:
-    """Run `cfg` in `cfg.processes` processes; what the leading one found.
+def run_in_processes(planned: PlannedRun, job: Job) -> Outcome:
+    """Run in as many processes as the configuration asks for; return the outcome of rank 0.
 
     Where one fails the others are ended, and its outcome is the run's; "lost" where one is
     killed. Raises `Interrupted` after a signal to this process or to any of them. `job`: what each
     does, at module level.
     """
-    threads = max(1, (os.cpu_count() or 1) // cfg.processes)
+    threads = max(1, (os.cpu_count() or 1) // planned.config.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     settings = LaunchConfig(
         run_id="unipeft",
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=cfg.processes,
+        nproc_per_node=planned.config.processes,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
@@ -60,22 +59,22 @@ def in_several(cfg: DictConfig, job: Job) -> Outcome:
     began, notes = time.monotonic(), multiprocessing.get_context("spawn").SimpleQueue()
     try:
         with _handlers_given_back(), _only_our_words():
-            outcomes = elastic_launch(settings, one_of_them)(cfg, job, notes)
+            outcomes = elastic_launch(settings, one_of_them)(planned, job, notes)
     except SignalException as stop:  # the processes have got it too
         raise Interrupted(stop.sigval) from None
     except ChildFailedError as end:
-        outcome = _how(end, cfg.processes, notes)
+        outcome = _how(end, planned.config.processes, notes)
         outcome["seconds"] = time.monotonic() - began
         if outcome["state"] in ("failed", "lost"):
-            _write_down(cfg, outcome["error"])
+            _write_down(planned, outcome["error"])
         return outcome
     return cast("Outcome", outcomes[0])
 
 
-def one_of_them(cfg: DictConfig, job: Job, notes: Notes) -> Outcome:
+def one_of_them(planned: PlannedRun, job: Job, notes: Notes) -> Outcome:
     """What each process does. One that returns waits for all others; one that exits ends them."""
     try:
-        outcome = job(cfg)
+        outcome = job(planned)
     except KeyboardInterrupt as stop:
         # torch would take it for an end like any other, and wait for a value for ever
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
@@ -109,9 +108,9 @@ def _all_of(notes: Notes) -> Iterator[tuple[int, Outcome]]:
         yield notes.get()
 
 
-def _write_down(cfg: DictConfig, error: str) -> None:
+def _write_down(planned: PlannedRun, error: str) -> None:
     """Put the reason into the run folder: the leading process did not live to, or knew another."""
-    path = run_folder(cfg)
+    path = planned.folder
     if not (path / "config.yaml").exists():
         return  # it ended before the run began
     with suppress(Elsewhere, LockLost, OSError), RunLock(path) as lock:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from unipeft_run.config.schema import TrackingConfig
 from unipeft_run.runs.folder import attempt
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
@@ -13,14 +12,14 @@ from unipeft_run.tracking.tensorboard import TensorBoard
 from unipeft_run.tracking.wandb import WandB
 
 
-def trackers(cfg: Mapping[str, Any], folder: Path, console: Tracker) -> list[Tracker]:
+def trackers(given: TrackingConfig, folder: Path, console: Tracker) -> list[Tracker]:
     """The truth first, then its views."""
-    given, name = cfg["tracking"], public_name(folder)
+    name = public_name(folder)
     views: list[Tracker] = [console]
-    if given.get("wandb"):
-        views.append(WandB(folder, name, **given["wandb"]))
-    if given.get("tensorboard"):
-        views.append(TensorBoard(given["tensorboard"], name))
+    if given.wandb is not None:
+        views.append(WandB(folder, name, **given.wandb.model_dump(exclude={"name"})))
+    if given.tensorboard is not None:
+        views.append(TensorBoard(given.tensorboard, name))
     return [Jsonl(folder / "train.jsonl"), *views]
 
 

@@ -4,31 +4,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.config.schema import RecipeConfig, RunConfig
+
 
 def named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` as metrics of `prefix`: loss becomes test/loss."""
     return {f"{prefix}/{key}": value for key, value in values.items()}
 
 
-def headline(cfg: Mapping[str, Any], table: Mapping[str, Any], padding: float) -> str:
+def headline(config: RunConfig, table: Mapping[str, Any], padding: float) -> str:
     """What was composed, in one compact block.
 
     `table` comes from `tabulate_parameters`; `padding` is in percent of an epoch's positions.
     """
-    lines = [f"{cfg['task']['name']} | {cfg['backbone']['name']} | {cfg['method']}"]
+    lines = [f"{config.task.name} | {config.backbone.name} | {config.method}"]
     for row in table["sites"]:
         where = f"{row['slot']:>8}  {row['representation']:<14} {row['sites']:>4} sites"
         lines.append(f"{where}  trained {row['trained']:>11,}  stored {row['stored']:>11,}")
     share = f"{table['stored_percent']:.2f} % of {table['backbone']:,}"
     lines.append(f"   total  trained {table['trained']:,}  stored {table['stored']:,} ({share})")
-    lines.append(f" batches  {_batches(cfg['recipe'])}, {padding:.1f} % padding")
+    lines.append(f" batches  {_batches(config.recipe)}, {padding:.1f} % padding")
     return "\n".join(lines)
 
 
-def _batches(recipe: Mapping[str, Any]) -> str:
-    size = f"{recipe['batch_size']} examples" if recipe["batch_size"] else ""
-    size = size or f"{recipe['max_tokens']:,} tokens of the longer side"
-    times = f"{recipe['accumulation']} x " if recipe["accumulation"] > 1 else ""
+def _batches(recipe: RecipeConfig) -> str:
+    size = f"{recipe.batch_size} examples" if recipe.batch_size else ""
+    size = size or f"{recipe.max_tokens:,} tokens of the longer side"
+    times = f"{recipe.accumulation} x " if recipe.accumulation > 1 else ""
     return f"{times}{size} an update"
 
 

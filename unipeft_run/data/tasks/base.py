@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unipeft_run.config.messages import unknown_choice
+from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
 from unipeft_run.data.tasks.source import Source
@@ -54,7 +55,7 @@ class Task(ABC):
     mini: str | None = None
     hub: Mapping[str, str | None] | None = None
     limit: Mapping[str, int | None] = field(default_factory=dict)
-    max_source_length: int
+    max_source_length: Count
     selection: str = ""
 
     kind: ClassVar[Literal["seq2seq", "classification"]]
@@ -196,8 +197,8 @@ class SequenceTask(Task):
     `language_codes`: mBART's codes of source and target, for tokenizers that use them.
     """
 
-    max_target_length: int
-    eval_target_length: int
+    max_target_length: Count
+    eval_target_length: Count
 
     kind: ClassVar[Literal["seq2seq", "classification"]] = "seq2seq"
     # the configuration keys of the language codes, for error messages

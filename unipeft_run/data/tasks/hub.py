@@ -13,6 +13,7 @@ from functools import cache
 import datasets
 from huggingface_hub import constants
 
+from unipeft_run.data.tasks.messages import printable
 from unipeft_run.errors import UserError
 
 CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are still scripts
@@ -86,4 +87,4 @@ def load_hub(
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
+    return printable((str(error) or type(error).__name__).splitlines()[0], 160)

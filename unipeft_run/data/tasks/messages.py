@@ -18,10 +18,15 @@ def missing_column(where: str, name: str, present: Sequence[str]) -> str:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join `names`, at most twenty of them, each printable and short."""
-    shown = [json.dumps(name)[1:-1] if not name.isprintable() else name for name in names]
+    """Join `names`, at most twenty of them."""
     more = ["..."] if len(names) > MOST_NAMES else []
-    return ", ".join([*(name[:60] for name in shown[:MOST_NAMES]), *more]) or "none"
+    return ", ".join([*(printable(name) for name in names[:MOST_NAMES]), *more]) or "none"
+
+
+def printable(text: str, length: int = 60) -> str:
+    """Return `text` on one line, shortened, with control characters escaped."""
+    escaped = text if text.isprintable() else json.dumps(text)[1:-1]
+    return escaped if len(escaped) <= length else escaped[: length - 3] + "..."
 
 
 def describe_value(value: Any) -> str:
@@ -32,5 +37,4 @@ def describe_value(value: Any) -> str:
         return "a list"
     if isinstance(value, int) and value.bit_length() > 64:
         return "an integer of more than 64 bits"
-    text = json.dumps(value, default=lambda other: type(other).__name__)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return printable(json.dumps(value, default=lambda other: type(other).__name__), 40)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import LabelError, class_names, is_numbering, parse_label
-from unipeft_run.data.tasks.messages import missing_column
+from unipeft_run.data.tasks.messages import missing_column, printable
 from unipeft_run.errors import UserError
 
 ROWS = 10_000  # read at a time
@@ -32,7 +32,7 @@ def read_parquet(
             needed = _needed_columns(paths, columns, str(file))
             table = _first_rows(parquet, needed, limit)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = printable((str(error) or type(error).__name__).splitlines()[0], 160)
         raise UserError(f"{file} is not a readable Parquet file: {reason}") from error
     return table, class_names(schema, columns.label) if columns.label else None
 
@@ -115,7 +115,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _texts(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     if not _is_text(values.type):
-        raise UserError(f"{where}: column {name!r} holds {values.type}, not text")
+        raise UserError(f"{where}: column {name!r} holds {printable(str(values.type))}, not text")
     try:
         values.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -127,7 +127,7 @@ def _class_numbers(
     values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None, where: str
 ) -> pa.Array:
     if not (pa.types.is_integer(values.type) or _is_text(values.type)):
-        what = f"column {columns.label!r} holds {values.type}"
+        what = f"column {columns.label!r} holds {printable(str(values.type))}"
         raise UserError(f"{where}: {what}, not class numbers or names")
     encoded = values.combine_chunks().dictionary_encode()
     numbers = []

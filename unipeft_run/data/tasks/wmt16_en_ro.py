@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unipeft_run.data.tasks.base import SequenceTask, Splits
 from unipeft_run.data.tasks.columns import Columns
@@ -25,8 +24,20 @@ class WMT16EnRo(SequenceTask):
     target_code: str = "ro_RO"
     selection: str = "loss"
 
-    metrics: ClassVar[tuple[str, ...]] = ("bleu", "bleu_paper", "chrf")
-    primary: ClassVar[str] = "bleu_paper"
+    @property
+    def metrics(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What `score` computes; `bleu_paper` only for Romanian targets."""
+        return ("bleu", "bleu_paper", "chrf") if self._language == "ro" else ("bleu", "chrf")
+
+    @property
+    def primary(self) -> str:  # type: ignore[override]
+        """`bleu_paper` for Romanian targets; its normalisation fits no other language."""
+        return "bleu_paper" if self._language == "ro" else "bleu"
+
+    @property
+    def _language(self) -> str:
+        """Target language; "ro" only if both its name and its code are Romanian."""
+        return self.target_code[:2] if self.target_language == "ro" else self.target_language
 
     @property
     def columns(self) -> Columns:
@@ -53,5 +64,5 @@ class WMT16EnRo(SequenceTask):
         return list(splits["test"][self.source])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """Compute BLEU in sacreBLEU's and in the paper's protocol, and chrF."""
-        return bleu(predictions, references)
+        """Compute BLEU (for Romanian in the paper's protocol too) and chrF."""
+        return bleu(predictions, references, self._language)

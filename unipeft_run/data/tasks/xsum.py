@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.base import SequenceTask, Splits
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.evaluation.metrics import Scores, rouge, split_sentences
@@ -17,12 +18,14 @@ class XSum(SequenceTask):
 
     The trivial baseline is the first `lead_words` words of the document, or its first sentence if
     `lead_words` is None.
+    `rouge_tokenizer`: None for rouge-score's own, or "unicode" (docs/metrics.md).
     """
 
     source_column: str = "document"
     target_column: str = "summary"
     id_column: str = "id"
-    lead_words: int | None = None
+    lead_words: Count | None = None
+    rouge_tokenizer: Literal["unicode"] | None = None
     selection: str = "rouge2"
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -58,5 +61,5 @@ class XSum(SequenceTask):
         return " ".join(text.split()[: self.lead_words])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """Compute ROUGE-1, -2, -L and -Lsum in percent."""
-        return rouge(predictions, references)
+        """Compute ROUGE-1, -2, -L and -Lsum, in percent."""
+        return rouge(predictions, references, self.rouge_tokenizer)

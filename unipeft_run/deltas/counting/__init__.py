@@ -1,1 +1,1 @@
-"""How many numbers a configuration trains and stores, before it runs."""
+"""Parameter counts of a configuration, computed without weights."""

@@ -1,7 +1,7 @@
-"""Sizes for a budget of stored numbers.
+"""Find bottleneck sizes that fit a budget of stored parameters.
 
-What a method stores is linear in each of its sizes, whatever its forms: the counts at a few sizes
-give the line, and the count at the solution is checked against it.
+The stored count is linear in each bottleneck, whatever the form: counts at a few sizes give the
+line, and the count at the solution is checked against it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.errors import UserError
 
@@ -30,33 +29,33 @@ class Line:
 
 
 def solve(words: Sequence[str]) -> Iterator[str]:
-    """The lines that `unipeft-space solve` prints. Raises `UserError`."""
+    """Yield the lines that `unipeft-space solve` prints. Raises UserError."""
     overrides = [word for word in words if not word.startswith("budget=")]
     asked = [word.removeprefix("budget=") for word in words if word.startswith("budget=")]
     if not asked:
-        raise UserError("how much may be stored? give budget=, as in budget=1% or budget=500000")
-    cfg = resolve(compose(overrides))
-    slots = tuple(slot for slot in SLOTS if cfg[slot] is not None)
+        raise UserError("budget= is missing; give one, as in budget=1% or budget=500000")
+    config = resolve(compose(overrides))
+    slots = tuple(config.slots())
     if not slots:
-        raise UserError(f"method {cfg['method']} has no size to solve for")
+        raise UserError(f"method {config.method} has no bottleneck to solve for")
     if len(slots) > 2:
-        raise UserError(f"{', '.join(slots)} are filled; sizes are solved for one slot or two")
-    backbone = counts(cfg)["backbone"]
+        raise UserError(f"{', '.join(slots)} are filled; solving works for one slot or two")
+    backbone = counts(config)["backbone"]
     budget = _budget(asked[-1], backbone)
     line = measure(overrides, slots)
     for slot, step in zip(slots, line.per_unit, strict=True):
         if step == 0:
-            raise UserError(f"what slot {slot} stores does not depend on {slot}.bottleneck")
+            raise UserError(f"the stored count of slot {slot} does not depend on {slot}.bottleneck")
     smallest = line.stored([1] * len(slots))
     if budget < smallest:
         raise UserError(
-            f"the least that {cfg['method']} stores is {smallest:,}, "
-            f"{100 * smallest / backbone:.4f} % of the backbone: above the budget of {budget:,}"
+            f"{config.method} stores at least {smallest:,} parameters, "
+            f"{100 * smallest / backbone:.4f} % of the backbone: over the budget of {budget:,}"
         )
-    own = [cfg[slot]["bottleneck"] for slot in slots]
+    own = [slot.bottleneck or 1 for slot in config.slots().values()]
     found = candidates(line, budget, own)
-    assert count_at(overrides, slots, found[0]) == line.stored(found[0]), "a line after all"
-    yield f"{cfg['task']['name']} | {cfg['backbone']['name']} | {cfg['method']}"
+    assert count_at(overrides, slots, found[0]) == line.stored(found[0]), "not linear after all"
+    yield f"{config.task.name} | {config.backbone.name} | {config.method}"
     yield f"budget {budget:,} of {backbone:,}: {100 * budget / backbone:.4f} %"
     yield from _table(line, found, backbone)
 
@@ -67,12 +66,12 @@ def _budget(text: str, backbone: int) -> int:
     except ValueError:
         number = -1.0
     if not 0 < number < float("inf"):
-        raise UserError(f"budget={text} is neither a percentage, as in 1%, nor a number of numbers")
+        raise UserError(f"budget={text}: must be a share, as in 1%, or a count of parameters")
     return int(backbone * number / 100 if text.endswith("%") else number)
 
 
 def measure(overrides: Sequence[str], slots: tuple[str, ...]) -> Line:
-    """What is stored as a function of the slots' sizes."""
+    """Measure the stored count as a function of the slots' bottlenecks."""
 
     def stored(sizes: Sequence[int]) -> int:
         return count_at(overrides, slots, sizes)
@@ -86,16 +85,16 @@ def measure(overrides: Sequence[str], slots: tuple[str, ...]) -> Line:
 
 
 def count_at(overrides: Sequence[str], slots: Sequence[str], sizes: Sequence[int]) -> int:
-    """What is stored at these sizes."""
+    """Count the stored parameters at these bottlenecks."""
     given = [f"{slot}.bottleneck={size}" for slot, size in zip(slots, sizes, strict=True)]
     return int(counts(resolve(compose([*overrides, *given])))["stored"])
 
 
 def candidates(line: Line, budget: int, own: Sequence[int]) -> list[tuple[int, ...]]:
-    """The sizes nearest below the budget, for several splits; the nearest of all is the first.
+    """Find the bottlenecks just below the budget for several splits; the closest comes first.
 
-    `own` are the method's sizes, of which one split has the proportion. Of sizes that store the
-    same, those nearest to that proportion are taken.
+    `own` are the method's bottlenecks; one split has their proportion. Among bottlenecks that store
+    the same, those closest to that proportion win.
     """
     room = budget - line.fixed
     if len(line.slots) == 1:
@@ -110,7 +109,7 @@ def candidates(line: Line, budget: int, own: Sequence[int]) -> list[tuple[int, .
 
 
 def _at(line: Line, room: int, share: float) -> tuple[int, int]:
-    """The sizes nearest below `room`, the first with about this share of it."""
+    """Find the bottlenecks just below `room` whose first takes about this share of it."""
     first, second = line.per_unit
     most = (room - second) // first
     size = min(max(1, round(share * room / first)), most)

@@ -1,9 +1,8 @@
-"""How many numbers train, and how many are stored: of a model, or of a configuration alone.
+"""Count trained and stored parameters, of a model or of a configuration alone.
 
 Imports torch, not transformers: a count takes a second or two.
 """
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -14,43 +13,41 @@ from torch.overrides import TorchFunctionMode
 from unipeft_run.backbones.architectures import architecture
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
 from unipeft_run.backbones.sites import resolve, table_of
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.deltas.delta import Delta
-from unipeft_run.deltas.slots import Slot, built, unfrozen
+from unipeft_run.deltas.slots import Slot, build_slots, import_class, matching_parameters
 
 
-def counts(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts of a resolved configuration, by `count`. No weights, no hub.
+def counts(config: RunConfig) -> dict[str, Any]:
+    """Count the parameters of a configuration, without weights or hub (see `count`).
 
-    Raises UserError for a backbone of which nothing is known here, and for an `unfreeze` pattern
-    or a representation that matches nothing.
+    Raises UserError for an unknown backbone, and for an `unfreeze` pattern or a representation
+    that matches nothing.
     """
-    config = architecture(cfg["backbone"], labels_of(cfg["task"]))
-    head = table_of(config).head if cfg["head"] == "trained" else ()
-    slots = {slot: built(cfg[slot]) for slot in SLOTS}
-    return count(config, slots, [*cfg["unfreeze"], *head])
+    shape = architecture(config.backbone, num_labels(config.task))
+    head = table_of(shape).head if config.head == "trained" else ()
+    return count(shape, build_slots(config), [*config.unfreeze, *head])
 
 
-def labels_of(task: Mapping[str, Any]) -> int | None:
-    """How many classes the task of a configuration has; None where it has text."""
-    module, _, name = task["_target_"].rpartition(".")
-    return len(getattr(importlib.import_module(module), name).label_names) or None
+def num_labels(task: TaskConfig) -> int | None:
+    """Count the classes of a task; None for a task that generates text."""
+    return len(import_class("task", task.target).label_names) or None
 
 
 def count(
     config: Any, slots: Mapping[str, Slot | None], unfreeze: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """`tabulate` for a transformers config, with `receiving_gradient` and `formula`.
+    """Count for a transformers config: `tabulate`, with `receiving_gradient` and `formula`.
 
-    Nothing is built that no forward pass reads, so all that trains receives a gradient.
+    Every parameter we build is read by some forward pass, so all trained ones get a gradient.
     `formula` counts weight matrices only, as Appendix B of the paper does.
     """
     shapes = shapes_of(config)
     with torch.device("meta"), _ShapesOnly(), torch.no_grad():
         placed = list(_deltas(shapes, config, slots))
-        free = [prod(shapes[name]) for name in sorted(unfrozen(shapes, unfreeze))]
+        free = [prod(shapes[name]) for name in sorted(matching_parameters(shapes, unfreeze))]
         table = tabulate(placed, free, size_of(shapes))
-        matrices = [t for _, d in placed for _, t in d.form.stored() if t.ndim > 1]
+        matrices = [t for _, d in placed for _, t in d.form.inference_tensors() if t.ndim > 1]
     for row in (table, *table["sites"]):
         row["receiving_gradient"] = row["trained"]
     table["formula"] = sum(matrix.numel() for matrix in matrices) + sum(free)
@@ -58,7 +55,7 @@ def count(
     return table
 
 
-KEEP_SHAPE = (  # what counting meets whose result is as large as its first argument
+KEEP_SHAPE = (  # functions whose result has the shape of their first argument
     torch.tanh,
     torch.Tensor.normal_,
     torch.Tensor.uniform_,
@@ -68,9 +65,9 @@ KEEP_SHAPE = (  # what counting meets whose result is as large as its first argu
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Leaves out draws and products, whose results have no numbers on the meta device.
+    """Skip random draws and products on the meta device: only their shapes are needed.
 
-    Otherwise torch would import its compiler for them: seconds.
+    Otherwise torch imports its compiler for them, which takes seconds.
     """
 
     def __torch_function__(
@@ -85,7 +82,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 class _Layers:
-    """Stands for the backbone where only the number of its layers is asked for."""
+    """A stand-in for the backbone that only knows how many layers it has."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self.names = list(shapes)
@@ -108,11 +105,10 @@ def _deltas(
 def tabulate(
     placed: Iterable[tuple[str, Delta]], free: Sequence[int], backbone: int
 ) -> dict[str, Any]:
-    """Trained and stored numbers by slot and kind of site, and their shares of the backbone.
+    """Tabulate trained and stored parameters by slot and representation, with shares in percent.
 
-    `placed` holds slot and delta of each site, `free` the sizes of the backbone's parameters that
-    train, `backbone` the size of the whole. A shared trunk counts once, at the first site that
-    holds it.
+    `placed` holds slot and delta of each site, `free` the sizes of the backbone parameters that
+    train, `backbone` the size of the backbone. A shared trunk counts once, at its first site.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     counted: set[int] = set()
@@ -123,7 +119,7 @@ def tabulate(
         counted |= {id(p) for p in fresh}
         row["sites"] += 1
         row["trained"] += sum(p.numel() for p in fresh if p.requires_grad)
-        row["stored"] += sum(t.numel() for _, t in delta.form.stored())
+        row["stored"] += sum(t.numel() for _, t in delta.form.inference_tensors())
         row["stored"] += sum(p.numel() for p in delta.composition.parameters())
     if free:
         total = sum(free)

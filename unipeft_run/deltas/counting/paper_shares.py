@@ -1,7 +1,7 @@
-"""The shares that the paper prints, and whether its own formula gives them. Imports nothing heavy.
+"""Parameter shares as the paper prints them, compared with its own formula. Imports nothing heavy.
 
-He et al. 2022: tables 2 to 6 and 12; the formula is Appendix B's, weight matrices only. All ratios
-of the generation tasks are ratios to BART-large, those of the mBART runs too.
+He et al. 2022: Tables 2 to 6 and 12. The formula of Appendix B counts weight matrices only. All
+shares of the generation tasks are shares of BART-large, those of the mBART runs too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from math import floor
 from typing import Any
 
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.schema import RunConfig
 
 BART_LARGE = 406_291_456
 BACKBONES = {
@@ -74,15 +74,15 @@ ROWS: tuple[tuple[tuple[str, ...], str, str, float, str], ...] = (
 )
 
 
-def printed(cfg: Mapping[str, Any], counted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each share that the paper prints for the resolved `cfg`: `where`, `percent`, `note`.
+def paper_shares(config: RunConfig, counted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the shares that the paper prints for a configuration: `where`, `percent`, `note`.
 
-    `counted` is what `counts` gives. None of it where the backbone is not the paper's.
+    `counted` is the result of `counts`. Empty if the backbone is not the paper's.
     """
-    task = cfg["task"]["name"]
-    if BACKBONES.get(task) != cfg["backbone"]["name"]:
+    task = config.task.name
+    if BACKBONES.get(task) != config.backbone.name:
         return []
-    key = " + ".join(_parts(cfg))
+    key = " + ".join(_parts(config))
     rows = [row for row in ROWS if task in row[0] and row[1] == key]
     return [
         {"where": where, "percent": share, "note": "; ".join(_notes(task, share, counted, remark))}
@@ -90,24 +90,23 @@ def printed(cfg: Mapping[str, Any], counted: Mapping[str, Any]) -> list[dict[str
     ]
 
 
-def _parts(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """The parts of a configuration, each with its size, as the rows above name them."""
-    freed = {("*",): "full", ("*bias",): "BitFit"}
-    if cfg["unfreeze"] or cfg["head"] == "trained":
-        yield freed.get(tuple(cfg["unfreeze"]), "more of the backbone")
-    for slot in SLOTS:
-        if (parts := cfg[slot]) is not None:
-            where = parts["representation"]
-            whole = where["layers"] == "all" and len(where["stacks"]) == len(where["attentions"])
-            axes = (" ".join(where["sites"]), parts["form"].get("activation"), parts["insertion"])
-            yield f"{PARTS.get(axes) if whole else None} {parts['bottleneck']}"
+def _parts(config: RunConfig) -> Iterator[str]:
+    """Name the parts of a configuration and their sizes as the rows above do."""
+    freed = {"*": "full", "*bias": "BitFit"}
+    if config.unfreeze or config.head == "trained":
+        yield freed.get(" ".join(config.unfreeze), "more of the backbone")
+    for slot in config.slots().values():
+        where = slot.representation
+        whole = where.layers == "all" and len(where.stacks) == len(where.attentions)
+        axes = (" ".join(where.sites), slot.form.keywords.get("activation"), slot.insertion)
+        yield f"{PARTS.get(axes) if whole else None} {slot.bottleneck}"
 
 
 def _notes(task: str, share: float, counted: Mapping[str, Any], remark: str) -> Iterator[str]:
     base = BART_LARGE if task in TEXT else counted["backbone"]
     full = counted["formula"] == counted["backbone"]
     percent = 100.0 if full else 100 * counted["formula"] / base
-    cut = floor(10 * percent) / 10  # most of the paper's shares are cut, some are rounded
+    cut = floor(10 * percent) / 10  # most of the paper's shares are truncated, some rounded
     if share not in (cut, round(percent, 1)):
         yield f"its own formula gives {percent:.2f} %" + (" of BART-large" if task in TEXT else "")
     if remark:

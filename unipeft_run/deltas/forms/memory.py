@@ -3,23 +3,22 @@
 Shape legend: B batch, H heads, T queries, L prefix length, D width, C = D / H.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import Form
 from unipeft_run.deltas.site import Site
 
-Query = Literal["reference", "scaled", "unscaled", "normed", "normed_unscaled"]
-
 
 class Trunk(nn.Module):
-    """tanh(E W + b): what all layers of one attention type share of the prefix MLP, [L, M].
+    """tanh(E W + b), [L, M]: the part of the prefix MLP that the layers of one attention share.
 
-    Defaults of PyTorch's initialisers, as in the official prefix generator (reference 5.1).
+    Initialised by PyTorch's defaults, as in the official prefix generator (reference 5.1).
     """
 
     def __init__(self, length: int, width: int, mlp_width: int) -> None:
@@ -37,27 +36,39 @@ class Memory(Form):
     He et al. 2022, Eqs. 7-10: `softmax` is the prefix, `relu` the multi-head parallel adapter.
 
     Args:
-        site: gives D, H, the attention dropout and what all layers share.
-        length: L, the paper's l; it plays the part of the bottleneck r.
+        site: gives D, H, the attention dropout and the modules that all layers share.
+        length: L, the paper's l, the counterpart of the bottleneck r.
         activation: over the L slots: `softmax` or `relu`.
-        query: what q is. `scaled`: the head's query times C^-0.5; `normed`: the query of LN(x),
-            LN trained, W_q frozen; `unscaled` and `normed_unscaled` leave the factor out;
-            `reference`: what the official code does in this family and with this activation.
+        query: the definition of q. `scaled`: the head's query times C^-0.5; `normed`: the query of
+            LN(x), LN trained, W_q frozen; `unscaled` and `normed_unscaled` omit the factor;
+            `reference`: as the official code has it in this family for this activation.
         mlp_width: width M of the reparametrising MLP of prefix tuning; None trains P directly.
         dropout: rate on the MLP's output (official `prefix_dropout`).
     """
 
-    folded: ClassVar[Mapping[str, Any]] = {"mlp_width": None}
+    sites: ClassVar[tuple[str, ...]] = ("attn.heads",)
+    elsewhere: ClassVar[str] = (
+        "form memory needs the queries of each head; use representation@attn=heads"
+    )
+    gives: ClassVar[tuple[str, ...]] = ("change", "gate")
+    acts_with: ClassVar[dict[str, str]] = {"dropout": "mlp_width"}
+    training_only: ClassVar[dict[str, str]] = {
+        "dropout": "dropout acts only in training",
+        "mlp_width": "the MLP generates P_k and P_v in training and is not stored",
+    }
+    inference_keywords: ClassVar[dict[str, Any]] = {"mlp_width": None}
 
     def __init__(
         self,
         site: Site,
         *,
-        length: int,
+        length: Count,
         activation: Literal["softmax", "relu"] = "softmax",
-        query: Query = "reference",
-        mlp_width: int | None = 800,
-        dropout: float = 0.0,
+        query: Literal[
+            "reference", "scaled", "unscaled", "normed", "normed_unscaled"
+        ] = "reference",
+        mlp_width: Count | None = 800,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         self.query = site.reference_query[activation] if query == "reference" else query
@@ -76,28 +87,28 @@ class Memory(Form):
 
     @property
     def is_attention(self) -> bool:
-        """Whether the prefix weighs its slots just as the head weighs its keys.
+        """Tell whether the prefix weighs its slots exactly as the head weighs its keys.
 
-        Then the gate of Eq. 7 is the joint softmax over [P_k; K], and nothing but a concatenation.
+        If so, the gate of Eq. 7 is the joint softmax over [P_k; K]: a plain concatenation.
         """
         return self.activation == "softmax" and self.query == "scaled"
 
     def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """P_k and P_v, each [L, D]."""
+        """Return P_k and P_v, each [L, D]."""
         if "keys" in self._parameters:
             return self.keys, self.values
         keys, values = self.dropout(self.head(self.trunk())).chunk(2, dim=-1)
         return keys, values
 
     def heads(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """P_k and P_v by head, each [H, L, C]; head h takes columns hC..(h+1)C."""
+        """Split P_k and P_v by head, each [H, L, C]; head h has columns hC..(h+1)C."""
         keys, values = (
             p.view(p.size(0), self.num_heads, -1).transpose(0, 1) for p in self.memory()
         )
         return keys, values
 
     def logits(self, q: torch.Tensor) -> torch.Tensor:
-        """q P_k^T: [B, H, T, L]."""
+        """Compute q P_k^T, [B, H, T, L]."""
         return q @ self.heads()[0].transpose(-1, -2)
 
     def forward(self, q: torch.Tensor) -> torch.Tensor:
@@ -106,7 +117,7 @@ class Memory(Form):
         weights = F.softmax(logits, dim=-1) if self.activation == "softmax" else F.relu(logits)
         return self.attention_dropout(weights) @ values
 
-    def stored(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def inference_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from zip(("keys", "values"), self.memory(), strict=True)
         if self.norm is not None:
             yield from self.norm.named_parameters(prefix="norm")

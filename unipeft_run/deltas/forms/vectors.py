@@ -1,20 +1,32 @@
-"""Vectors of their own: prompt tuning."""
+"""Free vectors: prompt tuning."""
+
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from unipeft_run.config.types import Count
 from unipeft_run.deltas.forms.base import Form
 from unipeft_run.deltas.site import Site
 
 
 class Vectors(Form):
-    """dh = P, whatever u is: L trained vectors, [B, L, D].
+    """dh = P: L trained vectors that ignore u, [B, L, D].
 
-    Prompt tuning (Lester et al. 2021) as the official code has it: P ~ N(0, 0.02), no position
+    Prompt tuning (Lester et al. 2021) as in the official code: P ~ N(0, 0.02), no position
     embedding, no embedding scale.
     """
 
-    def __init__(self, site: Site, *, length: int) -> None:
+    sites: ClassVar[tuple[str, ...]] = ("embedding",)
+    elsewhere: ClassVar[str] = (
+        "form vectors lengthens the input; it is legal only at the embedding (slot input)"
+    )
+    gives: ClassVar[tuple[str, ...]] = ("vectors",)
+    needs: ClassVar[str] = (
+        "form vectors and composition prepend need each other: vectors go before the input"
+    )
+
+    def __init__(self, site: Site, *, length: Count) -> None:
         super().__init__()
         self.vectors = nn.Parameter(torch.empty(length, site.width_out))
         nn.init.normal_(self.vectors, std=0.02)

@@ -1,7 +1,7 @@
-"""Scores of predictions, in percent, each metric with a signature that says how it was computed.
+"""Metrics, in percent. Each score carries a signature that says how it was computed.
 
-Nothing here needs a network: no nltk data, no `evaluate.load`. The scorers are imported where they
-are used: they take seconds, and a task is made and its data checked without them.
+Everything works offline: no nltk data, no `evaluate.load` from the hub. Scorers are imported inside
+the functions because importing them takes seconds, and tasks need this package to check their data.
 """
 
 from unipeft_run.evaluation.metrics.classification import accuracy

@@ -1,24 +1,26 @@
-r"""The scripts of Moses that prepare text for BLEU, one line at a time.
+r"""The Moses scripts that prepare Romanian text for BLEU, one line at a time.
 
-Each function does what the script of its name does (mosesdecoder, scripts/tokenizer), down to the
-places where a port usually departs:
+Each function is a port of the mosesdecoder script of the same name (scripts/tokenizer), as it is
+since November 2019. Ports usually get these points wrong:
 
-* normalize-punctuation.perl reads bytes and keeps the end of the line, so that \d is 0 to 9,
-  letters are A to Z, and the full stop before a closing quote moves out even at the very end;
-* remove-non-printing-char.perl puts a space where the character was;
-* tokenizer.perl separates the full stop of the last word, whatever the word is.
+* normalize-punctuation.perl reads bytes and keeps the newline. So \d is 0 to 9, letters are A to Z,
+  and a full stop before a closing quote is moved out even at the end of the line.
+* normalize-punctuation.perl turns U+2018 and U+201A into an apostrophe, U+2019 into a double quote.
+* remove-non-printing-char.perl replaces a character with a space; it does not delete it.
+* tokenizer.perl splits the full stop off the last word, abbreviation or not.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 
-import regex  # for Unicode properties, as Perl's
+import regex  # Unicode properties, as in Perl
 
 NBSP = "\u00a0"
 
-# replace-unicode-punctuation.perl: ideographic and full-width signs, digits, curly quotes
+# replace-unicode-punctuation.perl: ideographic and full-width punctuation, digits, curly quotes
 SIGNS = {
     ",": "\uff0c\u3001",
     '"': "\u201d\u201c\u300a\u300b\u300d\u300c",
@@ -42,7 +44,7 @@ SIGNS = {
 ASCII = str.maketrans({sign: plain for plain, signs in SIGNS.items() for sign in signs})
 WIDE_STOP = re.compile("[\u3002\uff0e] *")
 
-# normalize-punctuation.perl, in the script's order
+# normalize-punctuation.perl: the rules in the script's order
 SPACING = (
     (r"\r", ""),
     (r"\(", " ("),
@@ -65,7 +67,8 @@ QUOTES_AND_DASHES = (
     ("\u00b4", "'"),
     ("([A-Za-z])\u2018([A-Za-z])", r"\1'\2"),
     ("([A-Za-z])\u2019([A-Za-z])", r"\1'\2"),
-    ("[\u2018\u201a\u2019]", '"'),
+    ("[\u2018\u201a]", "'"),
+    ("\u2019", '"'),
     ("''", '"'),
     ("\u2026", "..."),
 )
@@ -87,86 +90,88 @@ PSEUDO_SPACES = (
     (f",{NBSP}", ", "),
     (" +", " "),
 )
-CONTINENTAL = (  # the rules for languages other than English and Czech
+ROMANIAN = (  # the branches that -l ro takes
     (',"', '",'),
-    (r'(\.+)"((?a:\s)*[^<])', r'"\1\2'),
+    # (\.+)"(\s*[^<]), written so that a long run of full stops is scanned once
+    (r'(\.++)(?:(")((?a:\s)*[^<]))?', r"\2\1\3"),
     (f"([0-9]){NBSP}([0-9])", r"\1.\2"),
 )
 RULES = [
-    (re.compile(pattern), plain)
-    for pattern, plain in SPACING + QUOTES_AND_DASHES + GUILLEMETS + PSEUDO_SPACES + CONTINENTAL
+    (re.compile(pattern), replacement)
+    for group in (SPACING, QUOTES_AND_DASHES, GUILLEMETS, PSEUDO_SPACES, ROMANIAN)
+    for pattern, replacement in group
 ]
 
-OTHER = regex.compile(r"\p{C}")  # control, format, private and unassigned characters
 WHITE = regex.compile(r"\s+")
-# marks that Unicode counts among the letters since version 16: Perl's of the time did not
-LATER = "\u0363-\u036f\u0c04\u0f82\u0f83\u1dd3-\u1de6\U00011080\U00011081"
-SPECIAL = regex.compile(rf"([^\p{{Alphabetic}}\p{{Nd}}\s.'`,\-]|[{LATER}])")
+# Perl 5.36 knows Unicode 14. These became letters, or changed case, in later versions.
+NEW_LETTERS = "\u0363-\u036f\u0c04\u0f82\u0f83\u1dd3-\u1de6\U00011080\U00011081"
+NEW_LOWERCASE = "\u10fc\ua7f2-\ua7f4\uab69"
+SPECIAL = regex.compile(rf"([^\p{{Alphabetic}}\p{{Nd}}\s.'`,\-]|[{NEW_LETTERS}])")
 DOTS = re.compile(r"\.{2,}")
 COMMAS = [
-    (regex.compile(pattern), plain)
-    for pattern, plain in (
+    (regex.compile(pattern), replacement)
+    for pattern, replacement in (
         (r"(\P{N}),", r"\1 , "),
         (r",(\P{N})", r" , \1"),
-        (r"(\p{N}),$", r"\1 ,"),  # elsewhere a comma between digits stays
+        (r"(\p{N}),$", r"\1 ,"),  # any other comma between digits stays
     )
 ]
-LETTER = regex.compile(rf"(?![{LATER}])\p{{Alphabetic}}")
-LOWER = regex.compile(r"\p{Lowercase}")
+LETTER = regex.compile(rf"(?![{NEW_LETTERS}])\p{{Alphabetic}}")
+LOWERCASE = regex.compile(rf"(?![{NEW_LOWERCASE}])\p{{Lowercase}}|\u0295")
 
 
 def replace_unicode_punctuation(line: str) -> str:
-    """Full-width and ideographic signs, and curly double quotes, as ASCII."""
+    """Replace full-width and ideographic punctuation and curly quotes with ASCII."""
     return WIDE_STOP.sub(". ", line.translate(ASCII))
 
 
 def normalize_punctuation(line: str) -> str:
-    """Spacing, quotes, dashes and no-break spaces, for a language with continental quotation."""
-    return substituted(f"{line}\n", RULES).removesuffix("\n")
+    """Normalise spacing, quotes, dashes and no-break spaces, as `-l ro` does."""
+    return apply_rules(f"{line}\n", RULES).removesuffix("\n")
 
 
 def remove_non_printing_char(line: str) -> str:
-    """A space for each control, format, private and unassigned character."""
-    return OTHER.sub(" ", line)
+    """Replace control, format, private and unassigned characters (category C) with spaces."""
+    return "".join(" " if unicodedata.category(c).startswith("C") else c for c in line)
 
 
 def tokenize(line: str, nonbreaking_prefixes: Collection[str]) -> list[str]:
-    """The tokens of `line`, nothing escaped, for a language that separates every apostrophe.
+    """Split `line` into tokens, as `-no-escape -l ro` does: every apostrophe is a token.
 
-    `nonbreaking_prefixes`: words that keep a full stop where they are not the last word.
+    `nonbreaking_prefixes`: abbreviations that keep their full stop unless they end the line.
     """
     line = SPECIAL.sub(r" \1 ", WHITE.sub(" ", line).strip(" "))
     line = DOTS.sub(r" \g<0> ", line)
-    line = substituted(line, COMMAS).replace("'", " ' ")
+    line = apply_rules(line, COMMAS).replace("'", " ' ")
     words = line.rstrip(" ").split(" ")
     following = [*words[1:], None]
     return [
         token
-        for word, after in zip(words, following, strict=True)
-        for token in split_full_stop(word, after, nonbreaking_prefixes)
+        for word, next_word in zip(words, following, strict=True)
+        for token in split_full_stop(word, next_word, nonbreaking_prefixes)
         if token
     ]
 
 
 def split_full_stop(
-    word: str, after: str | None, nonbreaking_prefixes: Collection[str]
+    word: str, next_word: str | None, nonbreaking_prefixes: Collection[str]
 ) -> list[str]:
-    """`word` and its full stop, or both as one: in abbreviations, and where a sentence goes on.
+    """Split the full stop off `word`, except in abbreviations and before a lower-case word.
 
-    `after` is the next word, None at the end of the line.
+    `next_word` is None at the end of the line, where the full stop is always split off.
     """
     stem = word.removesuffix(".")
     if stem == word or not stem.strip("."):
         return [word]
-    if after is not None:
-        abbreviated = "." in stem and LETTER.search(stem)
-        if abbreviated or stem in nonbreaking_prefixes or LOWER.match(after):
+    if next_word is not None:
+        is_abbreviation = "." in stem and LETTER.search(stem)
+        if is_abbreviation or stem in nonbreaking_prefixes or LOWERCASE.match(next_word):
             return [word]
     return [stem, "."]
 
 
-def substituted(line: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
-    """`line` after each rule in turn."""
-    for pattern, plain in rules:
-        line = pattern.sub(plain, line)
+def apply_rules(line: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    """Apply each substitution to `line` in turn."""
+    for pattern, replacement in rules:
+        line = pattern.sub(replacement, line)
     return line

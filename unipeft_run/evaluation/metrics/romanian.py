@@ -1,4 +1,4 @@
-"""The Romanian post-processing of the paper's code, exps/romanian_postprocess.sh."""
+"""Romanian post-processing, a port of the paper's exps/romanian_postprocess.sh."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from functools import cache
 
 from unipeft_run.evaluation.metrics import moses
 
-# normalise-romanian.py and remove-diacritics.py of wmt16-scripts: cedilla to comma below, then
-# to the plain letter
+# normalise-romanian.py and remove-diacritics.py of wmt16-scripts: s and t with cedilla or comma
+# below, a with breve or circumflex and i with circumflex lose their marks
 DIACRITICS = str.maketrans(
     "\u015e\u015f\u0162\u0163\u0218\u0219\u021a\u021b\u0102\u0103\u00c2\u00e2\u00ce\u00ee",
     "SsTtSsTtAaAaIi",
 )
 
 
-def moses_romanian(text: str) -> str:
-    """`text`, one line of a file, as the script leaves it: normalised, plain letters, tokens.
+def tokenize_romanian(text: str) -> str:
+    """Normalise `text`, strip its diacritics, and return its tokens joined by spaces.
 
     A line break within `text` counts as a space.
     """
@@ -26,7 +26,7 @@ def moses_romanian(text: str) -> str:
 
 @cache
 def nonbreaking_prefixes() -> frozenset[str]:
-    """The Romanian abbreviations of Moses (nonbreaking_prefix.ro; none of them is numeric)."""
+    """Load the Romanian abbreviations of Moses (nonbreaking_prefix.ro; none is numeric-only)."""
     from sacremoses.corpus import NonbreakingPrefixes
 
     return frozenset(word.strip() for word in NonbreakingPrefixes().words("ro"))

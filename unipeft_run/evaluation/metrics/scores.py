@@ -1,4 +1,4 @@
-"""What every metric gives."""
+"""The result type that all metrics share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scores:
-    """`metrics` of the corpus, one number in `per_example` for each prediction, `signatures` by
-    metric (and "per_example")."""
+    """Scores of one set of predictions, in percent.
+
+    `metrics`: corpus scores by metric. `per_example`: one score per prediction, in order.
+    `signatures`: how each metric, and "per_example", was computed.
+    """
 
     metrics: dict[str, float]
     per_example: list[float]
@@ -17,7 +20,7 @@ class Scores:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean; ValueError for none at all."""
+    """Return the arithmetic mean. Raises `ValueError` if there are no values."""
     if not values:
         raise ValueError("no predictions to score")
     return sum(values) / len(values)

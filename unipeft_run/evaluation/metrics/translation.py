@@ -1,42 +1,56 @@
-"""BLEU in two protocols, and chrF."""
+"""BLEU and chrF: sacreBLEU's own, and the paper's Romanian protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from unipeft_run.evaluation.metrics.scores import Scores, mean
 
-PROTOCOL = "moses-ro,no-diacritics,no-escape"  # what `romanian.moses_romanian` does
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
+
+PROTOCOL = "moses-ro-2019-11,no-diacritics,no-escape"  # what `tokenize_romanian` does
+# sacreBLEU's tokenisers for mBART's languages that put no spaces between words; others take 13a
+TOKENIZERS = {"zh": "zh", "ja": "char", "my": "char"}
 
 
-def bleu(predictions: Sequence[str], references: Sequence[str]) -> Scores:
-    """BLEU twice and chrF; chrF per example.
+def bleu(
+    predictions: Sequence[str], references: Sequence[str], target_language: str = "ro"
+) -> Scores:
+    """Compute BLEU and chrF of translations into `target_language`; chrF per example.
 
-    `bleu` is sacreBLEU's default, on the texts as they are. `bleu_paper` is the protocol of the
-    paper's Romanian tables: both sides through `moses_romanian`, then BLEU of the tokens. On the
-    same output it is about ten points higher.
+    `bleu` is sacreBLEU's on the raw texts. `bleu_paper`, for Romanian only, is the protocol of the
+    paper's tables: both sides through `tokenize_romanian`, then BLEU of the tokens. It is about ten
+    points higher on the same output.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    from unipeft_run.evaluation.metrics.romanian import moses_romanian
-
-    default, chrf = BLEU(), CHRF()
-    paper = BLEU(tokenize="none", smooth_method="none", force=True)
+    raw, chrf = BLEU(tokenize=TOKENIZERS.get(target_language)), CHRF()
     per_example = [
         chrf.sentence_score(prediction, [reference]).score
         for prediction, reference in zip(predictions, references, strict=True)
     ]
-    mean(per_example)  # nothing to score is an error
-    tokens = [[moses_romanian(text) for text in texts] for texts in (predictions, references)]
-    scores = {
-        "bleu": default.corpus_score(predictions, [references]).score,
-        "bleu_paper": paper.corpus_score(tokens[0], [tokens[1]]).score,
-        "chrf": chrf.corpus_score(predictions, [references]).score,
-    }
-    signatures = {
-        "bleu": str(default.get_signature()),
-        "bleu_paper": f"{paper.get_signature()}|norm:{PROTOCOL}",
-        "chrf": str(chrf.get_signature()),
-    }
+    mean(per_example)  # raises if there is nothing to score
+    scores = {"bleu": _corpus_score(raw, predictions, references)}
+    signatures = {"bleu": str(raw.get_signature())}
+    if target_language == "ro":
+        paper = BLEU(tokenize="none", smooth_method="none", force=True)
+        scores["bleu_paper"] = _corpus_score(paper, *_romanian_tokens(predictions, references))
+        signatures["bleu_paper"] = f"{paper.get_signature()}|norm:{PROTOCOL}"
+    else:
+        signatures["bleu"] += f"|norm:none|target:{target_language}"
+    scores["chrf"] = chrf.corpus_score(predictions, [references]).score
+    signatures["chrf"] = str(chrf.get_signature())
     return Scores(scores, per_example, {**signatures, "per_example": f"chrf: {signatures['chrf']}"})
+
+
+def _corpus_score(metric: BLEU, predictions: Sequence[str], references: Sequence[str]) -> float:
+    return float(metric.corpus_score(predictions, [references]).score)
+
+
+def _romanian_tokens(*sides: Sequence[str]) -> list[list[str]]:
+    from unipeft_run.evaluation.metrics.romanian import tokenize_romanian
+
+    return [[tokenize_romanian(text) for text in texts] for texts in sides]

@@ -24,7 +24,7 @@ def read_options() -> dict[str, str]:
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        reason = " ".join(done.stderr.split())
+        reason = " ".join((done.stderr or done.stdout).split())
         raise UserError(f"pip's configuration cannot be read (pip config list): {reason}")
     return parse_listing(done.stdout)
 

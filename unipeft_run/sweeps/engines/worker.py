@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from unipeft_run.config import run_folder
+from unipeft_run.config import plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome
 
@@ -113,7 +113,7 @@ class Worker:
         The mark is older than the configuration that a run writes when it is cleared, and by the
         same clock.
         """
-        folder = RunFolder(run_folder(cfg))
+        folder = RunFolder(plan(cfg).folder)
         mark, config = folder.path / FORCED, folder.path / "config.yaml"
         if not (mark.exists() and mark.read_text() == self.submission):
             folder.write_text(FORCED, self.submission)

@@ -1,4 +1,7 @@
-"""Accuracy in percent, as an `evaluate` module: evaluate.load(path of this folder)."""
+"""Accuracy (%), as an `evaluate` module.
+
+`evaluate.load` takes the path of this folder.
+"""
 
 from typing import Any
 
@@ -9,14 +12,14 @@ from unipeft_run.evaluation.metrics import accuracy
 
 
 class Accuracy(evaluate.Metric):  # type: ignore[misc]
-    """One prediction and one reference an example."""
+    """Scores classes against one reference each."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = {name: datasets.Value("int64") for name in ("predictions", "references")}
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Wang et al. (2019), GLUE",
-            inputs_description="One prediction and one reference an example.",
+            inputs_description="One prediction and one reference per example.",
             features=datasets.Features(features),
         )
 

@@ -1,4 +1,7 @@
-"""BLEU by sacreBLEU and in the paper's Romanian protocol, and chrF, as an `evaluate` module."""
+"""BLEU by sacreBLEU and in the paper's Romanian protocol, and chrF, as an `evaluate` module.
+
+`evaluate.load` takes the path of this folder.
+"""
 
 from typing import Any
 
@@ -9,14 +12,14 @@ from unipeft_run.evaluation.metrics import bleu
 
 
 class RomanianBleu(evaluate.Metric):  # type: ignore[misc]
-    """One prediction and one reference an example."""
+    """Scores translations against one reference each."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = {name: datasets.Value("string") for name in ("predictions", "references")}
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Papineni et al. (2002), BLEU; Post (2018), sacreBLEU",
-            inputs_description="One prediction and one reference an example.",
+            inputs_description="One prediction and one reference per example.",
             features=datasets.Features(features),
         )
 

@@ -1,4 +1,7 @@
-"""ROUGE-1, -2, -L and -Lsum in percent, as an `evaluate` module."""
+"""ROUGE-1, -2, -L and -Lsum (%), as an `evaluate` module.
+
+`evaluate.load` takes the path of this folder.
+"""
 
 from typing import Any
 
@@ -9,14 +12,14 @@ from unipeft_run.evaluation.metrics import rouge
 
 
 class Rouge(evaluate.Metric):  # type: ignore[misc]
-    """One prediction and one reference an example."""
+    """Scores summaries against one reference each."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = {name: datasets.Value("string") for name in ("predictions", "references")}
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Lin (2004), ROUGE",
-            inputs_description="One prediction and one reference an example.",
+            inputs_description="One prediction and one reference per example.",
             features=datasets.Features(features),
         )
 

@@ -1,0 +1,102 @@
+"""Keys that have no effect in a configuration.
+
+They are left out of a run's identity, and setting one on the command line is refused: a key that
+nothing reads must not look as if it changed the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from unipeft_run.backbones.sites import TABLES
+from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.messages import Illegal
+from unipeft_run.config.schema import RunConfig, SlotConfig
+
+Inert = tuple[str, str]  # dotted key, reason
+
+
+def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
+    """Raise `Illegal` for an override of a key that has no effect in `config`."""
+    reasons = dict(inert_keys(config))
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        for inert, reason in reasons.items():
+            if key == inert or key.startswith(f"{inert}."):
+                raise Illegal(f"{override}: {key} has no effect here: {reason}")
+
+
+def inert_keys(config: RunConfig) -> Iterator[Inert]:
+    """Yield every key that has no effect in `config`, with the reason."""
+    yield from _evaluation(config)
+    yield from _training(config)
+    yield from _sources(config)
+    for name, slot in config.slots().items():
+        yield from ((f"{name}.{key}", reason) for key, reason in _slot(slot, config))
+
+
+def _evaluation(config: RunConfig) -> Iterator[Inert]:
+    decoding = config.evaluation.decoding
+    if decoding is None:
+        yield "evaluation.references", f"task {config.task.name} predicts a class, not a text"
+    elif decoding.num_beams == 1:
+        for key in ("length_penalty", "early_stopping", "rules"):
+            yield f"evaluation.decoding.{key}", "num_beams=1 is greedy search, without beams"
+
+
+def _training(config: RunConfig) -> Iterator[Inert]:
+    if config.recipe.accumulation == 1:
+        yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch an update"
+    if config.optim.schedule != "polynomial":
+        yield "optim.lr_end", "only the polynomial schedule ends at it"
+
+
+def _sources(config: RunConfig) -> Iterator[Inert]:
+    task, backbone = config.task, config.backbone
+    if task.path is not None:
+        yield "task.mini", "task.path takes precedence"
+    if task.path is not None or task.mini is not None:
+        yield "task.hub", "task.path and the miniature data take precedence"
+    if backbone.path is not None:
+        yield "backbone.hub", "backbone.path takes precedence"
+    if backbone.family != "mbart":
+        for key in ("source_code", "target_code"):
+            if key in task.keywords:
+                yield f"task.{key}", f"the tokenizer of {backbone.family} has no language codes"
+
+
+def _slot(slot: SlotConfig, config: RunConfig) -> Iterator[Inert]:
+    yield from _narrowing(slot)
+    form, composition = slot.form, slot.composition
+    declared = declaration_of(form.target), declaration_of(composition.target)
+    if declared[0]:
+        for key, needed in declared[0].attributes["acts_with"].items():
+            if form.keywords.get(needed) is None:
+                yield f"form.{key}", f"form.{needed} is null"
+    if all(declared):  # another's class may take these numbers under any name
+        numbers = {"bottleneck": ("rank", "length"), "mlp_width": ("mlp_width",)}
+        for number, keywords in numbers.items():
+            if not any(keyword in form.keywords for keyword in keywords):
+                yield number, f"form {form.name} does not take it"
+        if "scale" not in composition.keywords:
+            yield "scale", f"composition {composition.name} does not take it"
+
+
+def _narrowing(slot: SlotConfig) -> Iterator[Inert]:
+    sites = slot.representation.sites
+    if all(site.startswith("ffn") or site == "embedding" for site in sites):
+        yield "representation.attentions", "the representation is not in attention"
+    if "embedding" in sites:
+        for key in ("stacks", "layers"):
+            yield f"representation.{key}", "the embedding is before all layers"
+
+
+def existing_parts(config: RunConfig, slot: SlotConfig) -> dict[str, list[str]]:
+    """The stacks and attentions of the slot that the backbone's family has."""
+    stacks = TABLES[config.backbone.family].stacks
+    attentions = {kind for _, modules in stacks.values() for kind in modules}
+    where = slot.representation
+    return {
+        "stacks": [name for name in where.stacks if name in stacks],
+        "attentions": [name for name in where.attentions if name in attentions],
+    }

@@ -1,0 +1,85 @@
+"""The configuration of a run folder, read as data: nothing of it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unipeft_run.config.declarations import PACKAGE, is_ours
+from unipeft_run.config.resolve import resolve_data
+from unipeft_run.config.schema import RunConfig
+from unipeft_run.errors import UserError
+
+# Modules of version 0.1 that stored configurations take classes from -> their package today.
+MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
+
+
+def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
+    """Read and check the configuration of a run folder.
+
+    Every `_target_` must name a class of this package or start with a prefix in `allow`.
+    Raises UserError.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder} is not a run folder: it has no config.yaml")
+    data = _read(file)
+    for key, value in _leaves(data):
+        trusted = is_ours(str(value)) or str(value).startswith(tuple(allow))
+        if key == "_target_" and not trusted:
+            raise UserError(f"{file} names the class {value}; if you trust it, allow=[{value}]")
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{file} holds an expression, {value}; a run's values are plain")
+    try:
+        return resolve_data(data)
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} is not a complete configuration: {reason}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} is damaged: it does not hold a configuration")
+    return _upgraded(data)
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of an older version as today's: what it did stays what it says."""
+    data = _with_current_targets(data)
+    evaluation = data.get("evaluation")
+    decoding = evaluation.get("decoding") if isinstance(evaluation, dict) else None
+    if isinstance(decoding, dict):
+        decoding.setdefault("rules", "transformers")  # version 0.1 had no search of its own
+    return data
+
+
+def _with_current_targets(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_current_targets(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    upgraded = {key: _with_current_targets(value) for key, value in node.items()}
+    if "_target_" in upgraded:
+        upgraded["_target_"] = _current_target(upgraded["_target_"])
+    return upgraded
+
+
+def _current_target(target: Any) -> Any:
+    package, _, rest = str(target).partition(".")
+    moved = MOVED.get(rest.partition(".")[0]) if package == PACKAGE.name else None
+    return f"{package}.{moved}.{rest}" if moved else target
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, str(name))
+    else:
+        yield key, node

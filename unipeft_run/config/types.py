@@ -1,0 +1,28 @@
+"""Types of configuration values: what a key accepts, declared beside the key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists; ours cannot change
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_one_or_many)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and every key known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)

@@ -1,0 +1,237 @@
+"""From plain data to the typed configuration, with one clear sentence for what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from unipeft_run.config.declarations import declaration_of, is_ours
+from unipeft_run.config.messages import Illegal, options, shown, unknown_choice, unknown_key
+from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
+from unipeft_run.config.types import Section
+from unipeft_run.errors import UserError
+
+SectionT = TypeVar("SectionT", bound=Section)
+KINDS = {  # pydantic's error types -> what the value must be
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list, as in [a,b]",
+    "dict_type": "a section of keys",
+    "mapping_type": "a section of keys",
+    "model_type": "a section of keys",
+    "model_attributes_type": "a section of keys",
+    "finite_number": "a finite number",
+    "too_short": "a list of {min_length} values",
+    "too_long": "a list of {max_length} values",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "list_type": "a list, as in [a,b]",
+}
+MARKS = {"form": "gives", "composition": "takes"}  # what a class of that axis declares
+EXAMPLES = {"bottleneck": 8, "scale": 4}
+
+
+def validate(data: Mapping[str, Any]) -> RunConfig:
+    """Check `data` against the schema, its forms and compositions against their declarations.
+
+    Raises UserError with the key, its value and what would be right.
+    """
+    for path in missing(data):
+        raise missing_error(path)
+    config = check(RunConfig, data)
+    check_task(config.task)
+    for name, slot in config.slots().items():
+        check_part(name, "form", slot.form)
+        check_part(name, "composition", slot.composition)
+        if slot.insertion not in (names := options("insertion")):
+            raise UserError(unknown_choice(f"{name}.insertion", slot.insertion, names))
+    return config
+
+
+def check_part(slot: str, axis: str, part: PartConfig) -> None:
+    """Check that a class of ours is a form or composition and takes its keywords."""
+    declared, path = declaration_of(part.target), f"{slot}.{axis}"
+    if declared is None:  # from elsewhere: its constructor judges
+        return
+    if MARKS[axis] not in declared.attributes:
+        names = ", ".join(options(axis))
+        raise UserError(
+            f"{path}: {part.target} is not a {axis}; give {axis}@{slot}= one of {names}"
+        )
+    if not part.partial:
+        raise UserError(f"{path}._partial_=false: must be true, as in its YAML file")
+    check(declared.keywords, part.keywords, path)
+
+
+def check(schema: type[SectionT], data: Any, path: str = "") -> SectionT:
+    """Validate a section whose dotted key is `path`. Raises UserError."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as problem:
+        errors = problem.errors(include_url=False)
+    raise _explain(errors, schema, data, path)
+
+
+def missing(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys whose value is still to be given (???)."""
+    if node == "???":
+        yield path
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from missing(value, f"{path}.{key}" if path else str(key))
+
+
+def missing_error(path: str) -> UserError:
+    """Say what to give for a key that has no value."""
+    slot, _, key = path.partition(".")
+    if slot not in SLOTS:
+        return UserError(f"{path} has no value; give one, as in {path}=...")
+    if key in AXES:
+        names = ", ".join(options(key))
+        return Illegal(f"slot {slot} has no {key}; give {key}@{slot}= one of {names}")
+    if key.partition(".")[0] in AXES:
+        return UserError(f"{path} has no value; give one, as in {path}=...")
+    return Illegal(f"{path} has no value; give one, as in {path}={EXAMPLES.get(key, 8)}")
+
+
+def _explain(
+    errors: Sequence[ErrorDetails], schema: type[Section], data: Any, prefix: str
+) -> UserError:
+    """Describe the first key that is wrong; a union has an error for each of its members."""
+    error = errors[0]
+    keys = _known_keys(error["loc"], data)
+    path = ".".join([*([prefix] if prefix else []), *map(str, keys)])
+    value, kind = _at(data, keys), error["type"]
+    if kind == "missing":
+        return missing_error(".".join([path, *map(str, error["loc"][len(keys) :])]).lstrip("."))
+    if kind == "extra_forbidden":
+        beside = [f"{prefix}.{name}".lstrip(".") for name in _siblings(schema, keys)]
+        return UserError(unknown_key(path, beside))
+    if value is None:
+        return UserError(f"{path}: must not be null")
+    if choices := _choices(schema, keys):
+        return UserError(unknown_choice(path, value, choices))
+    if kind == "string_pattern_mismatch":
+        return UserError(_malformed(path, value))
+    here = [other for other in errors if _known_keys(other["loc"], data) == keys]
+    if len(here) > 1:
+        right = " or ".join(dict.fromkeys(map(_alternative, here)))
+        return UserError(f"{path}={shown(_number(value))}: must be {right}")
+    words = KINDS.get(kind)
+    if words is None:
+        return UserError(f"{path}={shown(value)}: {error['msg'].removeprefix('Value error, ')}")
+    return UserError(
+        f"{path}={shown(_number(value))}: must be {words.format(**error.get('ctx', {}))}"
+    )
+
+
+def _malformed(path: str, value: Any) -> str:
+    if not str(value).strip():
+        return f"{path} is empty; give a value, as in {path}=NAME, or leave it out"
+    return f"{path}={shown(value)}: must be letters, digits, _, - and ."
+
+
+def _alternative(error: ErrorDetails) -> str:
+    """What one member of a union accepts."""
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        return str(context["expected"]).replace("'", "").replace(" or ", ", ")
+    return KINDS.get(error["type"], "another value").format(**context)
+
+
+def _number(value: Any) -> Any:
+    """A value as YAML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _known_keys(location: Sequence[int | str], data: Any) -> list[int | str]:
+    """The part of pydantic's location that is in the data; the rest names members of a union."""
+    keys: list[int | str] = []
+    for key in location:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            break
+        keys.append(key)
+    return keys
+
+
+def _at(data: Any, keys: Sequence[int | str]) -> Any:
+    for key in keys:
+        data = data[key]
+    return data
+
+
+def _siblings(schema: type[Section], keys: Sequence[int | str]) -> list[str]:
+    """The dotted names of the keys beside the one at `keys`."""
+    section, parents = schema, [str(key) for key in keys[:-1]]
+    for key in parents:
+        section = _section(section, key) or section
+    names = [field.alias or name for name, field in section.model_fields.items()]
+    return [".".join([*parents, name]) for name in names]
+
+
+def _section(schema: type[Section], key: str) -> type[Section] | None:
+    field = schema.model_fields.get(key)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+
+
+def _choices(schema: type[Section], keys: Sequence[int | str]) -> tuple[Any, ...]:
+    """The literal values that the field at `keys` may have; none where it may have others."""
+    section = schema
+    for key in keys[:-1]:
+        section = _section(section, str(key)) or section
+    field = section.model_fields.get(str(keys[-1])) if keys else None
+    return literals(field.annotation) if field else ()
+
+
+def literals(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal type, within Annotated too; none for a type with other values."""
+    args = get_args(annotation)
+    if getattr(annotation, "__metadata__", None):
+        return literals(args[0])
+    return args if args and all(isinstance(value, str) for value in args) else ()
+
+
+def check_task(task: TaskConfig) -> None:
+    """Check the keys of a task against the fields of its class. Raises UserError."""
+    if not is_ours(task.target):  # from elsewhere: its constructor judges
+        return
+    from unipeft_run.data.tasks.base import Task
+
+    module, _, name = task.target.rpartition(".")
+    cls = getattr(import_module(module), name)
+    if not issubclass(cls, Task):
+        raise UserError(f"task._target_: {task.target} is not a task")
+    check(_schema_of(cls), task.keywords, "task")
+
+
+@cache
+def _schema_of(cls: Any) -> type[Section]:
+    """The fields of a task's dataclass as a schema; `limit` is a section of its own."""
+    hints = get_type_hints(cls, include_extras=True)
+    fields = [field for field in dataclasses.fields(cls) if field.name != "limit"]
+    schema: type[Section] = create_model(
+        cls.__name__,
+        __base__=Section,
+        **{f.name: (hints[f.name], ... if _required(f) else None) for f in fields},  # type: ignore[call-overload]
+    )
+    return schema
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
