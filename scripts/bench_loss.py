@@ -1,9 +1,9 @@
-"""Peak memory and time of the loss in chunks, beside the loss over all logits.
+"""Compare peak memory and time of the chunked loss with the loss over all logits.
 
     python scripts/bench_loss.py [--positions 4096] [--width 64] [--train-head]
 
-One forward and backward pass of a small mBART, each loss in a process of its own. On a CPU the
-memory is the process's peak, less its peak before the pass; on a GPU it is the allocator's.
+Each loss runs one forward and backward pass of a small mBART in its own process. Memory is the
+growth of the process's peak on a CPU, and of the allocator's peak on a GPU.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ def dense(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch
     return cross_entropy(logits, batch["labels"], SMOOTHING), batch["labels"].numel()
 
 
-LOSSES: dict[str, Loss] = {"in chunks": SequenceLoss(SMOOTHING), "all logits": dense}  # type: ignore[dict-item]
+LOSSES: dict[str, Loss] = {"chunked": SequenceLoss(SMOOTHING), "all logits": dense}  # type: ignore[dict-item]
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """MiB, seconds and loss of one pass."""
+    """Run one pass and return its MiB, seconds and loss."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, batch = setting(options, device)
-    before = peak(device)
+    model, batch = build_setting(options, device)
+    before = peak_mib(device)
     began = time.perf_counter()
     loss, _ = LOSSES[name](model, batch)
     loss.backward()
     value = loss.item()
     seconds = time.perf_counter() - began
-    return {"mib": peak(device) - before, "seconds": seconds, "loss": value}
+    return {"mib": peak_mib(device) - before, "seconds": seconds, "loss": value}
 
 
-def setting(
+def build_setting(
     options: argparse.Namespace, device: str
 ) -> tuple[MBartForConditionalGeneration, dict[str, torch.Tensor]]:
-    """A decoder layer under a head of the vocabulary; only the layer trains, or the head too."""
+    """Build a one-layer model and a batch; the output head trains only with --train-head."""
     torch.manual_seed(0)
     width = options.width
     config = MBartConfig(
@@ -70,15 +70,15 @@ def setting(
     return model, {"input_ids": ids[:, :8], "decoder_input_ids": ids, "labels": ids}
 
 
-def peak(device: str) -> float:
-    """The most memory so far, MiB."""
+def peak_mib(device: str) -> float:
+    """Peak memory so far, in MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> None:
-    """Print both, side by side."""
+    """Print a row for each loss."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--positions", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=250_027)

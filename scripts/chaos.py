@@ -1,10 +1,10 @@
-"""Kill real runs at random moments, resume them with the same command, compare every bit.
+"""Kill real runs at random moments, resume them with the same command, and compare every bit.
 
     python scripts/chaos.py 30 [--seed 0] [--folder DIR] [--fork]
 
-Every second run is killed in the middle of a checkpoint's writing, the others anywhere between
-the start of the process and its end. A run may be killed several times. Exits with 1 if one of
-them ends with another weight, metric, record or prediction than the run nobody disturbed.
+Every second run is killed while it writes a checkpoint, the others at any moment of the process.
+A run may be killed several times. Exits with 1 if any weight, metric, record or prediction differs
+from those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TRAIN = "import sys; from unipeft_run.cli import train; train()"
 
 
 class Process(Protocol):
-    """What is used of `subprocess.Popen`."""
+    """The methods of `subprocess.Popen` used here."""
 
     def poll(self) -> int | None: ...
     def wait(self, timeout: float | None = None) -> int: ...
@@ -52,7 +52,7 @@ class Process(Protocol):
 
 
 class Forked:
-    """The same command in a copy of this process, which has imported already what it needs."""
+    """The same command in a fork of this process, which has already imported everything."""
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], printed: Path) -> None:
         import unipeft_run.experiment  # noqa: F401
@@ -69,7 +69,7 @@ class Forked:
         sys.argv = ["unipeft-train", *words]
         with printed.open("w", buffering=1) as file:
             os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-            sys.stdout = sys.stderr = file  # a test runner has its own here
+            sys.stdout = sys.stderr = file  # a test runner replaces these
             train()
 
     def poll(self) -> int | None:
@@ -77,7 +77,7 @@ class Forked:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, once there is one. Raises subprocess.TimeoutExpired."""
+        """Wait for the exit code. Raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("unipeft-train", timeout or 0)
@@ -92,10 +92,10 @@ Wait = Callable[[Path, Process], None]
 
 
 @dataclass
-class Ground:
-    """A tiny backbone, tiny data and a folder for the runs on them.
+class Sandbox:
+    """A folder with a tiny backbone, tiny data and the runs on them.
 
-    `fork`: spare the imports, which are most of the time of a run so small.
+    With `fork` a run does not repeat the imports, which take most of the time of so small a run.
     """
 
     folder: Path
@@ -105,7 +105,7 @@ class Ground:
     def prepare(self) -> None:
         """Write the backbone and the data."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+        sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
         import tiny_text
 
         tokenizer = tiny_text.bart_tokenizer()
@@ -122,7 +122,7 @@ class Ground:
             (self.folder / "data" / f"{split}.jsonl").write_text(text)
 
     def start(self, *words: str, output: str) -> Process:
-        """The command of a run, in a process of its own; what it prints goes to a file."""
+        """Start the command in a new process that prints to OUTPUT.log."""
         places = (
             f"task.path={self.folder / 'data'}",
             f"backbone.path={self.folder / 'backbone'}",
@@ -140,7 +140,7 @@ class Ground:
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def finish(self, *words: str, output: str) -> str:
-        """Run the command to its end; its output. Raises RuntimeError if it fails."""
+        """Run the command and return what it printed. Raises RuntimeError if it fails."""
         code = self.start(*words, output=output).wait()
         text = (self.folder / f"{output}.log").read_text()
         if code:
@@ -148,25 +148,25 @@ class Ground:
         return text
 
     def disturb(self, wait: Wait, *words: str, output: str) -> bool:
-        """Start the run, kill it after `wait`; whether it had not ended before."""
+        """Start the run and kill it after `wait`; False if it ended earlier."""
         began = time.time()
         process = self.start(*words, output=output)
         wait(self.folder / output, process)
         process.kill()
         killed = process.wait() < 0
         if killed:
-            self.kills[phase(self.folder / output, began)] += 1
+            self.kills[find_phase(self.folder / output, began)] += 1
         return killed
 
 
-def run_folders(output: Path) -> list[Path]:
-    """The run folders under `output`."""
+def find_run_folders(output: Path) -> list[Path]:
+    """List the run folders under `output`."""
     return sorted(path.parent for path in output.glob("*/*/*/config.yaml"))
 
 
-def phase(output: Path, began: float) -> str:
-    """What the killed process, started at `began`, was at, from what it left."""
-    folders = run_folders(output)
+def find_phase(output: Path, began: float) -> str:
+    """Infer from its files what a process started at `began` was doing when it was killed."""
+    folders = find_run_folders(output)
     if not folders or (folders[0] / "config.yaml").stat().st_mtime < began:
         return "loading"
     folder = folders[0]
@@ -179,13 +179,13 @@ def phase(output: Path, began: float) -> str:
     return "testing" if f"recipe.max_steps={step}" in SETTINGS else "training"
 
 
-def content(output: Path) -> dict[str, Any]:
-    """All that the one run under `output` left, but for times."""
-    (folder,) = run_folders(output)
+def read_results(output: Path) -> dict[str, Any]:
+    """Everything that the only run under `output` wrote, without times."""
+    (folder,) = find_run_folders(output)
     lines = (folder / "train.jsonl").read_text().splitlines()
     return {
-        "metrics": _timeless(json.loads((folder / "metrics.json").read_text())),
-        "records": [_timeless(json.loads(line)) for line in lines],
+        "metrics": drop_times(json.loads((folder / "metrics.json").read_text())),
+        "records": [drop_times(json.loads(line)) for line in lines],
         **{
             name: (folder / name).read_bytes()
             for name in ("delta.safetensors", "delta.json", "predictions/test.jsonl")
@@ -193,12 +193,13 @@ def content(output: Path) -> dict[str, Any]:
     }
 
 
-def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+def drop_times(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove the entries that differ from run to run: times, speeds, memory."""
     return {key: value for key, value in record.items() if not key.endswith(TIMED)}
 
 
-def after(seconds: float) -> Wait:
-    """Wait so long, or until the process ends."""
+def wait_seconds(seconds: float) -> Wait:
+    """Wait for a time, or until the process ends."""
 
     def wait(_: Path, process: Process) -> None:
         try:
@@ -209,8 +210,8 @@ def after(seconds: float) -> Wait:
     return wait
 
 
-def in_write(number: int, delay: float) -> Wait:
-    """Wait until the process writes its checkpoint `number`, and then `delay` seconds."""
+def wait_for_checkpoint(number: int, delay: float) -> Wait:
+    """Wait until the process starts to write its checkpoint `number`, then `delay` seconds."""
 
     def wait(output: Path, process: Process) -> None:
         seen, there = 0, False
@@ -225,41 +226,41 @@ def in_write(number: int, delay: float) -> Wait:
     return wait
 
 
-def chaos(ground: Ground, runs: int, seed: int = 0) -> list[str]:
-    """Disturb `runs` runs, each until it ends; what differed in which."""
+def disturb_runs(sandbox: Sandbox, runs: int, seed: int = 0) -> list[str]:
+    """Kill and resume `runs` runs until they finish; return what differed, a line per run."""
     draw, wrong = random.Random(seed), []
     began = time.monotonic()
-    ground.finish(output="undisturbed")
+    sandbox.finish(output="undisturbed")
     length = time.monotonic() - began
-    expected = content(ground.folder / "undisturbed")
+    expected = read_results(sandbox.folder / "undisturbed")
     for number in range(runs):
         output = f"run{number}"
         while True:
-            aimed = in_write(draw.randrange(1, 8), draw.random() * 0.02)
-            wait = aimed if number % 2 else after(draw.uniform(0, 1.1 * length))
-            if not ground.disturb(wait, output=output) or draw.random() < 0.6:
+            aimed = wait_for_checkpoint(draw.randrange(1, 8), draw.random() * 0.02)
+            wait = aimed if number % 2 else wait_seconds(draw.uniform(0, 1.1 * length))
+            if not sandbox.disturb(wait, output=output) or draw.random() < 0.6:
                 break
-        ground.finish(output=output)
-        found = content(ground.folder / output)
+        sandbox.finish(output=output)
+        found = read_results(sandbox.folder / output)
         differ = [name for name in expected if found[name] != expected[name]]
         wrong += [f"{output}: {', '.join(differ)}"] if differ else []
-        print(f"{output}: {', '.join(differ) or 'the same'}", flush=True)
+        print(f"{output}: {', '.join(differ) or 'identical'}", flush=True)
     return wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was seen; 0 if all runs are bit-identical."""
+    """Run the experiment; 0 if all runs are bit-identical."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", type=int)
+    parser.add_argument("runs", type=int, help="number of runs to kill and resume")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="keep everything there")
-    parser.add_argument("--fork", action="store_true", help="spare each process its imports")
+    parser.add_argument("--folder", type=Path, help="work here and keep everything")
+    parser.add_argument("--fork", action="store_true", help="fork processes, to save their imports")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="chaos"))
-    ground = Ground(folder, args.fork)
-    ground.prepare()
-    wrong = chaos(ground, args.runs, args.seed)
-    phases = ", ".join(f"{count} {name}" for name, count in ground.kills.most_common())
+    sandbox = Sandbox(folder, args.fork)
+    sandbox.prepare()
+    wrong = disturb_runs(sandbox, args.runs, args.seed)
+    phases = ", ".join(f"{count} {name}" for name, count in sandbox.kills.most_common())
     print(f"{args.runs - len(wrong)} of {args.runs} bit-identical; kills: {phases}")
     if not args.folder:
         shutil.rmtree(folder)

@@ -1,9 +1,9 @@
-"""Run a grid on an engine, kill one of its workers, and compare every bit with a grid run plainly.
+"""Run a grid on an engine, kill a worker, and compare every bit with the grid run in one process.
 
     python scripts/engines.py joblib|ray|slurm [--grid method=mam,lora_ffn seed=1,2] [--folder DIR]
 
-The worker that writes the first checkpoint gets SIGKILL. The one command that was typed has to end
-with every cell done, and typed again has to skip them all. Slurm: scripts/slurm_ci.sh makes one.
+The worker that writes the first checkpoint gets SIGKILL. The command must still finish every cell,
+and must skip them all when it is repeated. scripts/slurm_ci.sh sets up Slurm for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chaos import Ground, Process, run_folders
+from chaos import Process, Sandbox, drop_times, find_run_folders
 
 from unipeft_run.runs.lock import owner_of
 
@@ -36,79 +36,80 @@ ENGINES = {
 FILES = ("delta.safetensors", "delta.json", "predictions/test.jsonl")
 
 
-class Grid(Ground):
-    """The same tiny ground, for many runs of one command."""
+class GridSandbox(Sandbox):
+    """A sandbox for grids: many runs by one command."""
 
-    def command(self, words: Sequence[str], output: str) -> Process:
-        """Start the grid; what it prints goes to OUTPUT.log."""
+    def start_grid(self, words: Sequence[str], output: str) -> Process:
+        """Start the grid; it prints to OUTPUT.log."""
         return self.start("-m", *words, output=output)
 
-    def printed(self, output: str) -> str:
-        """What the grid has printed, without progress."""
+    def read_log(self, output: str) -> str:
+        """What the grid printed, without progress lines."""
         text = (self.folder / f"{output}.log").read_text()
         noise = ("it/s", "elapsed", "  loss ", "INFO", "WARNING")
         return "\n".join(line for line in text.splitlines() if not any(n in line for n in noise))
 
 
 def kill_a_worker(output: Path, grid: Process) -> str:
-    """SIGKILL for the process that writes the first checkpoint; which cell it had."""
+    """Send SIGKILL to the process that writes the first checkpoint; say which cell it ran."""
     while grid.poll() is None:
-        for folder in run_folders(output):
+        for folder in find_run_folders(output):
             owner = owner_of(folder)
             if owner and (folder / "checkpoints" / "last").exists():
                 os.kill(owner.pid, signal.SIGKILL)
-                return f"SIGKILL for process {owner.pid}, in the middle of {folder.name}"
+                return f"sent SIGKILL to process {owner.pid}, which was running {folder.name}"
         time.sleep(0.05)
-    raise RuntimeError("the grid has ended, and no worker was killed")
+    raise RuntimeError("the grid ended before a worker could be killed")
 
 
-def results(output: Path) -> dict[str, Any]:
-    """What each run left, but for times."""
+def read_grid(output: Path) -> dict[str, Any]:
+    """The results of each run, without times."""
     found = {}
-    for folder in run_folders(output):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        timed = ("seconds", "per_second", "peak_memory_mib")
-        plain = {key: value for key, value in metrics.items() if not key.endswith(timed)}
-        found[folder.name] = (plain, *((folder / name).read_bytes() for name in FILES))
+    for folder in find_run_folders(output):
+        metrics = drop_times(json.loads((folder / "metrics.json").read_text()))
+        found[folder.name] = (metrics, *((folder / name).read_bytes() for name in FILES))
     return found
 
 
-def states(table: str, state: str) -> int:
-    """How many cells of the printed table are in `state`."""
+def count_cells(table: str, state: str) -> int:
+    """Count the cells of the printed table that are in `state`."""
     lines = (line for line in table.splitlines() if line.startswith(" method="))
     return sum(f" {state} " in line for line in lines)
 
 
 def main() -> int:
-    """The exit code: 1 if a cell is not done, differs, or is run twice."""
+    """Return 1 if a cell is not done, differs, or is run twice."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--grid", nargs="+", default=["method=mam,lora_ffn", "seed=1,2"])
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="work here and keep everything")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as kept:
-        ground = Grid((given.folder or Path(kept)).absolute())
-        if not (ground.folder / "data").exists():
-            ground.prepare()
-        return compare(ground, given.grid, ENGINES[given.engine])
+        sandbox = GridSandbox((given.folder or Path(kept)).absolute())
+        if not (sandbox.folder / "data").exists():
+            sandbox.prepare()
+        return compare(sandbox, given.grid, ENGINES[given.engine])
 
 
-def compare(ground: Grid, grid: Sequence[str], engine: Sequence[str]) -> int:
-    """Plainly, on the engine with a worker killed, and once more."""
-    if ground.command(grid, "plain").wait():
-        raise RuntimeError(ground.printed("plain"))
-    expected = results(ground.folder / "plain")
+def compare(sandbox: GridSandbox, grid: Sequence[str], engine: Sequence[str]) -> int:
+    """Run the grid without an engine, on it with a worker killed, and on it again."""
+    if sandbox.start_grid(grid, "plain").wait():
+        raise RuntimeError(sandbox.read_log("plain"))
+    expected = read_grid(sandbox.folder / "plain")
     print(f"$ unipeft-train -m {' '.join((*grid, *engine))}", flush=True)
-    process = ground.command([*grid, *engine], "engine")
-    print(kill_a_worker(ground.folder / "engine", process), flush=True)
+    process = sandbox.start_grid([*grid, *engine], "engine")
+    print(kill_a_worker(sandbox.folder / "engine", process), flush=True)
     code = process.wait()
-    print(ground.printed("engine"), f"exit code {code}", sep="\n")
-    found, done = results(ground.folder / "engine"), states(ground.printed("engine"), "done")
-    again = ground.command([*grid, *engine], "engine").wait()
-    print(ground.printed("engine"), f"exit code {again}", sep="\n")
-    skipped = states(ground.printed("engine"), "skipped")
+    print(sandbox.read_log("engine"), f"exit code {code}", sep="\n")
+    found, done = (
+        read_grid(sandbox.folder / "engine"),
+        count_cells(sandbox.read_log("engine"), "done"),
+    )
+    again = sandbox.start_grid([*grid, *engine], "engine").wait()
+    print(sandbox.read_log("engine"), f"exit code {again}", sep="\n")
+    skipped = count_cells(sandbox.read_log("engine"), "skipped")
     same = sum(found.get(name) == result for name, result in expected.items())
-    print(f"{done} done, {skipped} skipped the second time, {same} of {len(expected)} equal")
+    print(f"{done} done, {skipped} skipped when repeated, {same} of {len(expected)} identical")
     return int(code or again or not done == skipped == same == len(expected))
 
 

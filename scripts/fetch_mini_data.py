@@ -1,4 +1,4 @@
-"""Fetch the miniature profile's data and encoder now, for use offline later."""
+"""Fetch all data and weights of scale=mini now, to use them offline later."""
 
 from __future__ import annotations
 

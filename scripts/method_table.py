@@ -1,4 +1,4 @@
-"""Write the method table of README.md from conf/method/, or check that it is up to date.
+"""Generate the method table of README.md from conf/method/, or check that it is up to date.
 
 python scripts/method_table.py [--check]
 """
@@ -21,8 +21,8 @@ BEGIN, END = "<!-- methods: scripts/method_table.py writes this -->", "<!-- end 
 HEAD = ("method", "slot", *AXES, "number", "equation", "in the paper")
 
 
-def table() -> str:
-    """Markdown: a row for each slot that a method fills, the simplest methods first."""
+def render_table() -> str:
+    """Markdown with a row for each slot that a method fills, the simplest methods first."""
     found = {name: _rows(name) for name in options("method")}
     order = sorted(found, key=lambda name: [row[1] for row in found[name]])
     rows = [HEAD, ("---",) * len(HEAD), *(row for name in order for row in found[name])]
@@ -30,8 +30,8 @@ def table() -> str:
 
 
 def _rows(method: str) -> list[tuple[str, ...]]:
-    """The rows of one method; what belongs to all of its slots stands in the first."""
-    cfg = _composed(method)
+    """The rows of one method; its name and tables in the paper are in the first row only."""
+    cfg = _compose(method)
     text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
     head = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
     paper = "<br>".join(line for line in head if re.match(r"Tables? \d|No row", line))
@@ -42,15 +42,15 @@ def _rows(method: str) -> list[tuple[str, ...]]:
     return [(f"`{method}`", *rows[0][1:-1], paper), *rows[1:]]
 
 
-def _composed(method: str) -> Any:
-    """The configuration of `method` with Hydra's record of which file was chosen for what."""
+def _compose(method: str) -> Any:
+    """Compose the configuration of `method`, with Hydra's record of the chosen files."""
     words = ["task=xsum", f"method={method}"]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose("train", words, return_hydra_config=True)
 
 
 def _slots(cfg: Any) -> Iterator[tuple[str, ...]]:
-    """The name, the four axes and the numbers of every slot that is filled."""
+    """Yield the name, the four axes and the numbers of every slot that is filled."""
     choices = cfg.hydra.runtime.choices
     for slot in SLOTS:
         if cfg[slot] is not None:
@@ -60,28 +60,28 @@ def _slots(cfg: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _unfrozen(cfg: Any) -> str:
-    """What of the backbone trains where nothing is inserted."""
+    """The trainable backbone parameters of a method without slots."""
     return f"`unfreeze={list(cfg.unfreeze)}`".replace("'", '"')
 
 
 def _equation(line: str) -> str:
-    """`formula` and where it stands, which three spaces part."""
+    """Format a line `formula   where it appears`, separated by three spaces."""
     formula, _, where = line.partition("   ")
     return f"`{formula}` {where.strip()}"
 
 
-def updated(readme: str) -> str:
-    """`readme` with the table between its two marks."""
+def replace_table(readme: str) -> str:
+    """Replace the table between the two marks in `readme`."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
-    assert begin and end, "README.md has lost the marks of its method table"
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    assert begin and end, "README.md has no marks for the method table"
+    return f"{before}{BEGIN}\n{render_table()}\n{END}{after}"
 
 
 def main() -> int:
-    """The exit code: 1 where --check finds a table that is out of date."""
+    """Return 1 if --check finds an outdated table."""
     old = README.read_text(encoding="utf-8")
-    new = updated(old)
+    new = replace_table(old)
     if "--check" in sys.argv[1:]:
         if new != old:
             print("the method table of README.md is out of date: python scripts/method_table.py")

@@ -1,7 +1,7 @@
 """Pretrain a miniature backbone: `pretrain_mini.py bart_mini` (or mbart_mini).
 
-About 16 million tokens: one and a half hours or more on one CPU core without bf16 (2,700 tokens/s
-at best). On two cores run both miniatures side by side with OMP_NUM_THREADS=1.
+It reads about 16 million tokens, which takes at least an hour and a half on one CPU core without
+bf16 (at most 2,700 tokens/s). On two cores, train both miniatures at once with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from unipeft_run.miniatures.sources import PACKAGED
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("name", choices=MINIATURES)
-parser.add_argument("--folder", type=Path, help="default: the packaged folder")
+parser.add_argument("--folder", type=Path, help="output folder; default: the packaged one")
 parser.add_argument("--steps", type=int, default=Schedule.steps)
 parser.add_argument("--seed", type=int, default=Schedule.seed)
-parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
+parser.add_argument("--start", type=Path, help="continue from the weights in this folder")
 arguments = parser.parse_args()
 folder = arguments.folder or PACKAGED / arguments.name
 schedule = Schedule(steps=arguments.steps, seed=arguments.seed)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# A grid on a real Slurm, one of its jobs killed: see scripts/engines.py. As root, on Debian:
+# Run scripts/engines.py on a real Slurm: a grid, one of whose jobs is killed. As root, on Debian:
 #     sh scripts/slurm_ci.sh [python]
-# The python has to have unipeft with its extra: pip install 'unipeft[slurm]'
+# This Python must have the slurm extra: pip install 'unipeft[slurm]'
 set -e
 cd "$(dirname "$0")/.."
 apt-get update -q

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Slurm of one node on this machine, for trying hydra/launcher=submitit_slurm. As root, on Debian:
+# Start a one-node Slurm on this machine, to try hydra/launcher=submitit_slurm. As root, on Debian:
 #     apt-get install slurmctld slurmd slurm-client munge
 #     sh scripts/slurm_node.sh
 #     sh scripts/slurm_node.sh stop

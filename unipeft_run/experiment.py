@@ -20,7 +20,7 @@ from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
-from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
@@ -83,7 +83,7 @@ class PreparedRun:
     def train(self, planned: PlannedRun, folder: RunFolder) -> dict[str, Any]:
         """Train, test and write the results; return the content of metrics.json."""
         config, clock = self.config, Clock()
-        table = parameter_table(self.model, backbone_size(self.model))
+        table = tabulate_parameters(self.model, backbone_size(self.model))
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * measure_padding(loader)

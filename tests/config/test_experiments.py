@@ -17,7 +17,7 @@ from unipeft_run.config import RunConfig, run_id
 from unipeft_run.config.experiments import Cell, Experiment, names, read
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach, detach
-from unipeft_run.deltas.delta_file import stored_tensors
+from unipeft_run.deltas.delta_file import inference_tensors
 from unipeft_run.deltas.slots import build_slots
 
 # What the paper's tables and its authors' plot script print, row by row.
@@ -165,7 +165,7 @@ def matrices(*words: str) -> int:
     with torch.device("meta"):
         attach(model, build_slots(composed), composed.unfreeze)
     try:
-        return sum(tensor.numel() for _, tensor in stored_tensors(model) if tensor.dim() > 1)
+        return sum(tensor.numel() for _, tensor in inference_tensors(model) if tensor.dim() > 1)
     finally:
         detach(model)
 

@@ -15,7 +15,7 @@ from unipeft_run.config.design_space import Point, combinations, legal, reasons,
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
-from unipeft_run.deltas.delta_file import load_delta, parameter_table, save_delta
+from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
 POINTS = [point for slot in SLOTS for point in legal(slot)]
@@ -197,7 +197,7 @@ def test_the_line_is_what_real_models_store(
         given = [f"{slot}.bottleneck={n}" for slot, n in zip(slots, sizes, strict=True)]
         config, model = resolve(compose([*words, *given])), backbone(family)
         attach(model, build_slots(config), config.unfreeze)
-        stored = parameter_table(model, 1)["stored"]
+        stored = tabulate_parameters(model, 1)["stored"]
         assert line.stored(sizes) == stored == count_at(words, slots, sizes)
 
 

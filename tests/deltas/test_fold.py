@@ -1,19 +1,19 @@
-"""Folding changes no logit; what cannot be folded is refused with the reason."""
+"""Folding leaves the logits unchanged; a delta that cannot be folded is refused with a reason."""
 
 from typing import Any
 
 import pytest
 import torch
+from attached_models import TASKS
 from tiny import backbone, batch
-from tiny_config import resolved
+from tiny_config import configured
 
 import unipeft_run
-from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.fold import SplitActivation, fold
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 EVERYWHERE = ("lora_attn", "lora_ffn", "bitfit", "full")
 BESIDE = ("parallel_ffn", "scaled_parallel_ffn")
 KEPT = ("prefix", "prefix_nomlp", "mh_parallel")
@@ -24,11 +24,11 @@ REFUSED += [(m, "mbart") for m in (*BESIDE, "mam")]
 
 
 def trained(method: str, family: str, *words: str) -> Any:
-    """A float64 model whose every trained number is away from its start."""
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    """A float64 model whose trainable parameters are all away from their initialisation."""
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
     model = backbone(family).double()
     torch.manual_seed(0)
-    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -42,7 +42,7 @@ def error(model: Any, folded: Any, family: str) -> float:
 
 
 @pytest.mark.parametrize(("method", "family"), FOLDED)
-def test_the_logits_stay(method: str, family: str) -> None:
+def test_folding_keeps_the_logits(method: str, family: str) -> None:
     model = trained(method, family).train()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     folded = fold(model)
@@ -50,7 +50,7 @@ def test_the_logits_stay(method: str, family: str) -> None:
     assert not folded.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert error(model.eval(), folded, family) <= 1e-12
-    left = list(deltas(folded))
+    left = list(find_deltas(folded))
     assert {delta.site.representation for _, delta in left} <= {"attn.heads"}
     assert bool(left) == any(word in method for word in ("prefix", "mh_", "mam"))
     assert not any(name in path for path in folded.state_dict() for name in ("trunk", "delta_ffn"))
@@ -58,22 +58,22 @@ def test_the_logits_stay(method: str, family: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "family"), REFUSED)
-def test_what_cannot_fold_says_why(method: str, family: str) -> None:
+def test_a_refusal_states_the_reason(method: str, family: str) -> None:
     with pytest.raises(UserError, match=r"cannot fold delta_\w+ at [\w.]+: .*\(\d+ sites\)"):
         fold(trained(method, family))
 
 
-def test_mbart_reads_in_front_of_the_norm() -> None:
-    with pytest.raises(UserError, match=r"delta_ffn at ffn: .*in front of a LayerNorm"):
+def test_mbarts_adapter_before_the_norm_is_refused() -> None:
+    with pytest.raises(UserError, match=r"delta_ffn at ffn: .*before a LayerNorm"):
         fold(trained("mam", "mbart"))
 
 
 @pytest.mark.parametrize("family", TASKS)
-def test_what_reads_behind_the_norm_folds_in_every_family(family: str) -> None:
+def test_an_adapter_after_the_norm_folds_in_every_family(family: str) -> None:
     model = trained("mam", family, "representation@ffn=ffn_normed")
     folded = fold(model)
     assert error(model, folded, family) <= 1e-12
-    assert {delta.site.representation for _, delta in deltas(folded)} == {"attn.heads"}
+    assert {delta.site.representation for _, delta in find_deltas(folded)} == {"attn.heads"}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_reads_behind_the_norm_folds_in_every_family(family: str) -> None:
     ],
 )
 @pytest.mark.parametrize("family", ["bart", "roberta"])
-def test_other_points_fold_too(family: str, words: tuple[str, ...]) -> None:
+def test_variants_of_the_parallel_adapter_fold(family: str, words: tuple[str, ...]) -> None:
     model = trained("parallel_ffn", family, *words)
     assert error(model, fold(model), family) <= 1e-12
 
@@ -104,11 +104,11 @@ def test_every_linear_change_of_a_weight_folds(words: tuple[str, ...], family: s
     model = trained(words[0], family, *words[1:])
     folded = fold(model)
     assert error(model, folded, family) <= 1e-12
-    assert not list(deltas(folded))
+    assert not list(find_deltas(folded))
 
 
 @pytest.mark.parametrize("family", ["bart", "mbart"])
-def test_a_folded_model_generates_the_same(family: str) -> None:
+def test_a_folded_model_generates_the_same_ids(family: str) -> None:
     model = trained("prefix_lora_ffn", family)
     given = {key: batch(family)[key] for key in ("input_ids", "attention_mask")}
     words: dict[str, Any] = {"num_beams": 3, "max_length": 12, "decoder_start_token_id": 2}
@@ -125,7 +125,7 @@ def test_lower_precisions_are_verified_too(dtype: torch.dtype) -> None:
 def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     split = SplitActivation.forward
     monkeypatch.setattr(SplitActivation, "forward", lambda self, x: 1.001 * split(self, x))
-    with pytest.raises(UserError, match="moves the logits"):
+    with pytest.raises(UserError, match="changes the logits"):
         fold(trained("parallel_ffn", "bart"))
 
 

@@ -1,7 +1,7 @@
-"""Method x backbone x attention core x cache x gradient checkpointing, on tiny models.
+"""Every method x backbone x attention core x cache x gradient checkpointing, on tiny models.
 
-In every cell greedy generation gives the same ids (which teacher forcing gives too), and the
-gradients are those without checkpointing; both cores give the same logits.
+In every cell, greedy generation and teacher forcing give the same ids, gradients do not depend on
+checkpointing, and both cores give the same logits.
 """
 
 import itertools
@@ -10,41 +10,24 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import backbone, batch
-from tiny_config import resolved
+from attached_models import TASKS, perturbed_model
+from tiny import batch
 from torch.nn.parallel import DistributedDataParallel
 
 from unipeft_run.config.messages import options
-from unipeft_run.config.schema import SLOTS
-from unipeft_run.deltas.attach import attach, deltas
-from unipeft_run.deltas.slots import built
 
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 METHODS = [method for method in options("method") if method != "none"]
 CORES, SWITCH = ("sdpa", "eager"), (False, True)
 ROWS = list(itertools.product(TASKS, METHODS))
 
 
 def cells(family: str) -> list[tuple[str, bool, bool | None]]:
-    """(core, checkpointing, cache): a classifier has no cache."""
+    """Combinations of (core, checkpointing, cache); a classifier has no cache."""
     return list(itertools.product(CORES, SWITCH, (None,) if family == "roberta" else SWITCH))
 
 
-def model_of(family: str, method: str, core: str = "sdpa") -> Any:
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
-    model = backbone(family)
-    model.set_attn_implementation(core)
-    attach(model, {name: built(cfg[name]) for name in SLOTS}, cfg["unfreeze"])
-    torch.manual_seed(4)
-    with torch.no_grad():  # far from the initialisation, where some changes are zero
-        for _, delta in deltas(model):
-            for parameter in delta.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
-
-
 def gradients(model: Any, inner: Any = None) -> list[torch.Tensor]:
-    """Of a training step with its dropouts, seeded."""
+    """Gradients of a seeded training step, with dropout."""
     model.train()
     torch.manual_seed(5)
     model(**batch((inner or model).config.model_type)).loss.backward()
@@ -79,7 +62,7 @@ def test_every_cell_agrees(family: str, method: str) -> None:
     for core in CORES:
         plain: list[torch.Tensor] = []
         for checkpointing in SWITCH:
-            model = model_of(family, method, core)
+            model = perturbed_model(family, method, core)
             if checkpointing:
                 model.activation_checkpointing_enable({"use_reentrant": False})
             found = gradients(model)
@@ -110,10 +93,10 @@ def test_the_size_of_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("family", "method"), [("bart", "mam"), ("roberta", "houlsby")])
 def test_data_parallel_training_has_the_same_gradients(family: str, method: str) -> None:
-    expected = gradients(model_of(family, method))
+    expected = gradients(perturbed_model(family, method))
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        inner = model_of(family, method)
+        inner = perturbed_model(family, method)
         found = gradients(DistributedDataParallel(inner), inner)
     finally:
         dist.destroy_process_group()
@@ -125,7 +108,7 @@ def test_data_parallel_training_has_the_same_gradients(family: str, method: str)
 @pytest.mark.filterwarnings("ignore")  # of the compiler itself
 @pytest.mark.parametrize(("family", "method"), [("bart", "mam"), ("roberta", "houlsby")])
 def test_a_compiled_model_has_the_same_loss_and_gradients(family: str, method: str) -> None:
-    plain, inner = model_of(family, method), model_of(family, method)
+    plain, inner = perturbed_model(family, method), perturbed_model(family, method)
     compiled = torch.compile(inner, backend="aot_eager")
     losses = [model(**batch(family)).loss for model in (plain, compiled)]
     torch.testing.assert_close(losses[1], losses[0])

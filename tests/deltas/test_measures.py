@@ -1,4 +1,4 @@
-"""What a run is said to have taken: memory of its own, and the time of all its parts."""
+"""Reported peak memory and wall time: the run's own memory, the time of all its processes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Train = Callable[..., dict[str, Any]]
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Raised in place of a kill signal."""
 
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """A small run by the command, the metrics it wrote; the same folder every time."""
+    """Train a small run by the command, always in the same folder, and return its metrics."""
     write(tmp_path)
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
 
@@ -48,7 +48,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
 
 
 def resets() -> bool:
-    """Whether the system forgets the peak of this process when it is asked to."""
+    """Whether the system can reset this process's peak memory."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -59,7 +59,7 @@ def resets() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures the process's memory")
 @pytest.mark.skipif(not resets(), reason="the system keeps the peak")
-def test_peak_memory_is_not_that_of_an_earlier_run(train: Train) -> None:
+def test_peak_memory_excludes_earlier_runs(train: Train) -> None:
     train()  # and with it everything is imported
     large = torch.ones(512 * MIB)
     small = [torch.ones(4096) for _ in range(16384)]  # 256 MiB in pieces, which malloc keeps
@@ -70,14 +70,14 @@ def test_peak_memory_is_not_that_of_an_earlier_run(train: Train) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_peak_memory_of_a_gpu_is_not_that_of_an_earlier_run(train: Train) -> None:
+def test_peak_memory_of_a_gpu_excludes_earlier_runs(train: Train) -> None:
     torch.ones(512 * MIB, device="cuda")
     assert train()["peak_memory_mib"] < 512
 
 
 @pytest.mark.slow
-def test_wall_seconds_are_of_all_parts(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand seconds in the first update; killed in the third, after a checkpoint."""
+def test_wall_seconds_add_up_over_restarts(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first update takes a thousand seconds; the third is killed, after a checkpoint."""
     late, updates, now, update = 0.0, 0, time.monotonic, Trainer._update
 
     def slow_update(trainer: Trainer) -> tuple[float, float]:
@@ -97,7 +97,7 @@ def test_wall_seconds_are_of_all_parts(train: Train, monkeypatch: pytest.MonkeyP
     assert 1000 < train()["wall_seconds"] < 1100 + now() - began
 
 
-def test_a_checkpoint_without_wall_seconds_is_taken_up(tmp_path: Path) -> None:
+def test_a_checkpoint_without_wall_seconds_is_resumed(tmp_path: Path) -> None:
     make_trainer(tmp_path, max_steps=6).fit()
     last = load_checkpoint(tmp_path / LAST)
     state = json.loads(json.dumps(last.state))
@@ -109,7 +109,7 @@ def test_a_checkpoint_without_wall_seconds_is_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_begun_afresh_has_another_name(train: Train, tmp_path: Path) -> None:
+def test_a_restarted_run_gets_another_name(train: Train, tmp_path: Path) -> None:
     train()
     (path,) = (tmp_path / "outputs" / "sst2" / "lora_attn").iterdir()
     assert dashboard_name(path) == f"sst2-lora_attn-{path.name}"

@@ -1,4 +1,4 @@
-"""The method table of the README is made from conf/method/."""
+"""The method table of the README is generated from conf/method/."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unipeft_run.config.messages import options
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import method_table
 
-TABLE = cache(method_table.table)
+TABLE = cache(method_table.render_table)
 
 
 @pytest.fixture(autouse=True)
 def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(method_table, "table", TABLE)
+    monkeypatch.setattr(method_table, "render_table", TABLE)
     monkeypatch.setattr(sys, "argv", ["method_table.py", "--check"])
 
 

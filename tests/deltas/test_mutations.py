@@ -1,7 +1,7 @@
-"""Each wrong reading of the reference makes a check of the suite fail.
+"""Mutation tests: every misreading of the reference makes a check fail.
 
-A check is the recorded logits of a case, or where a dropout sits. It holds; each mutation patches
-one line of ours, and the check must then fail.
+A check compares a case with its recorded logits, or tests where a dropout is applied. It passes
+for our code. Each mutation patches one line, after which the check must fail.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from dropout_places import (
-    adapter_drops_behind_its_activation,
-    attention_change_is_before_the_dropout,
-    ffn_change_is_behind_the_dropout,
+from dropout_checks import (
+    adapter_drops_after_its_activation,
+    attention_change_precedes_the_dropout,
+    ffn_change_follows_the_dropout,
     lora_drops_its_input,
 )
-from test_golden import close, inputs, load
+from golden_cases import case_inputs, is_close, load_case
 from torch.nn import functional as F
 
 from unipeft_run.backbones.families import FAMILIES
@@ -33,10 +33,10 @@ Patch = pytest.MonkeyPatch
 
 
 def golden(case: str) -> bool:
-    """The recorded logits, without dropout."""
-    _, tensors, model = load(case)
+    """Whether the logits equal the recorded ones, without dropout."""
+    _, tensors, model = load_case(case)
     with torch.no_grad():
-        return close(model(**inputs(tensors)).logits, tensors["output/logits"])
+        return is_close(model(**case_inputs(tensors)).logits, tensors["output/logits"])
 
 
 # -- the mutations ---------------------------------------------------------------------------
@@ -114,23 +114,23 @@ def _reads_h(patch: Patch) -> None:
 
 
 def _ungated(patch: Patch) -> None:
-    """By the literal gate, (1 - lambda) left out."""
+    """The literal gate without its factor (1 - lambda)."""
     patch.setattr(Memory, "is_attention", False)
     patch.setattr(Gated, "forward", lambda self, h, dh, gate: h + gate * dh)
 
 
 MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]] = {
-    "scale: s is left out": (
+    "scale: s is missing": (
         golden,
         "bart__scaled_pa_ffn_s4",
         _method(Scaled, "forward", _plain_sum),
     ),
-    "scale: alpha / r is left out": (
+    "scale: alpha / r is missing": (
         golden,
         "roberta__lora_attn",
         _method(Scaled, "forward", _plain_sum),
     ),
-    "scale: the trained s is left out": (
+    "scale: the trained s is missing": (
         golden,
         "bart__pa_ffn_learnable_scalar",
         _method(LearnedScale, "forward", _plain_sum),
@@ -180,12 +180,12 @@ MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]]
         "mbart__mh_pa_attn",
         _queries("mbart", "normed"),
     ),
-    "prefix: key and value change places": (
+    "prefix: key and value are swapped": (
         golden,
         "bart__prefix",
         _method(Memory, "memory", _swapped),
     ),
-    "prefix: key and value change places, no MLP": (
+    "prefix: key and value are swapped, no MLP": (
         golden,
         "bart__prefix_nomlp",
         _method(Memory, "memory", _swapped),
@@ -204,43 +204,43 @@ MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]]
             lambda mask, n: None if mask is None else F.pad(mask, (n, 0), value=False),
         ),
     ),
-    "gate: h keeps its whole weight": (
+    "gate: h keeps its full weight": (
         golden,
         "bart__prefix_crossattn_noln_gate",
         _ungated,
     ),
-    "dropout: BART's FFN change is dropped out too": (
-        ffn_change_is_behind_the_dropout,
+    "dropout: it hits BART's FFN change": (
+        ffn_change_follows_the_dropout,
         "bart",
         _table("bart", ffn="fc1:in -> fc2:out"),
     ),
-    "dropout: mBART's FFN change is dropped out too": (
-        ffn_change_is_behind_the_dropout,
+    "dropout: it hits mBART's FFN change": (
+        ffn_change_follows_the_dropout,
         "mbart",
         _table("mbart", ffn="final_layer_norm:in -> fc2:out"),
     ),
-    "dropout: RoBERTa's FFN change is dropped out too": (
-        ffn_change_is_behind_the_dropout,
+    "dropout: it hits RoBERTa's FFN change": (
+        ffn_change_follows_the_dropout,
         "roberta",
         _table("roberta", ffn="intermediate.dense:in -> output.dense:out"),
     ),
-    "dropout: RoBERTa's attention change comes behind it": (
-        attention_change_is_before_the_dropout,
+    "dropout: RoBERTa's attention change comes after it": (
+        attention_change_precedes_the_dropout,
         "roberta",
         _attention_table("roberta", attn_output="{a}.self:in -> {a}.output.dropout:out"),
     ),
-    "dropout: BART's attention change comes behind it": (
-        attention_change_is_before_the_dropout,
+    "dropout: BART's attention change comes after it": (
+        attention_change_precedes_the_dropout,
         "bart",
         _attention_table("bart", attn_output="{a}:in -> {a}.out_proj:dropped"),
     ),
-    "dropout: LoRA's comes behind W_down": (
+    "dropout: LoRA's comes after W_down": (
         lora_drops_its_input,
         "",
         _method(Bottleneck, "forward", _drops_inside),
     ),
     "dropout: the adapter's comes before W_down": (
-        adapter_drops_behind_its_activation,
+        adapter_drops_after_its_activation,
         "",
         _method(Bottleneck, "forward", _drops_input),
     ),
@@ -248,7 +248,7 @@ MUTATIONS: dict[str, tuple[Callable[[str], bool], str, Callable[[Patch], None]]]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_check_holds_and_the_mutation_breaks_it(mutation: str, monkeypatch: Patch) -> None:
+def test_the_check_passes_and_the_mutation_breaks_it(mutation: str, monkeypatch: Patch) -> None:
     check, case, mutate = MUTATIONS[mutation]
     assert check(case), "unmutated"
     mutate(monkeypatch)
@@ -256,11 +256,11 @@ def test_the_check_holds_and_the_mutation_breaks_it(mutation: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("family", ["bart", "mbart", "roberta"])
-def test_both_dropout_places_hold_in_every_family(family: str) -> None:
-    assert ffn_change_is_behind_the_dropout(family)
-    assert attention_change_is_before_the_dropout(family)
+def test_both_dropout_checks_pass_in_every_family(family: str) -> None:
+    assert ffn_change_follows_the_dropout(family)
+    assert attention_change_precedes_the_dropout(family)
 
 
-def test_every_kind_of_mutation_is_there() -> None:
+def test_every_kind_of_mutation_is_tested() -> None:
     kinds = {name.partition(":")[0] for name in MUTATIONS}
     assert kinds == {"scale", "tap", "norm", "prefix", "gate", "dropout"}

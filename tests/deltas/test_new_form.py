@@ -1,4 +1,4 @@
-"""A functional form of somebody else's: one Python file and one YAML file, nothing else."""
+"""A user adds a functional form with one Python file and one YAML file, and nothing else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TRAIN = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a user works: data, a model, and the two files of the form."""
+    """A user's folder: data, a model, and the two files of a new form."""
     write_sentiment(tmp_path / "data")
     write_roberta(tmp_path / "model")
     (tmp_path / "python" / "my_forms").mkdir(parents=True)
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def command(folder: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """The installed console script, in `folder`, which knows of the Python file by PYTHONPATH."""
+    """Run the installed console script in `folder`, which finds the Python file by PYTHONPATH."""
     env = {
         **os.environ,
         "PYTHONPATH": str(folder / "python"),

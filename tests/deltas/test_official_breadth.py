@@ -1,7 +1,7 @@
-"""Combinations of the official options that were not recorded, against the restated equations.
+"""Unrecorded combinations of the official options, compared with the equations, rewritten.
 
-The restatement itself reproduces every recorded case (first test), so it may stand for the
-official code where nothing was recorded, and for the paper where the official code crashes.
+The rewrite reproduces every recorded case (first test). It therefore serves as the reference for
+options that were not recorded, and for the paper where the official code crashes.
 """
 
 import json
@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from golden_cases import CASES, CONFIGS, GOLDEN, case_inputs, is_close
 from official_forward import Official
 from official_states import inserted
 from safetensors.torch import load_file
-from test_golden import CASES, CONFIGS, GOLDEN, close, inputs
 
-from unipeft_run.deltas.attach import deltas
+from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.interop.official import from_official
 from unipeft_run.interop.official_names import named_parameters
 from unipeft_run.interop.options import DEFAULTS
@@ -104,7 +104,7 @@ def backbone_state(family: str) -> dict[str, torch.Tensor]:
 
 
 def batch(family: str) -> dict[str, torch.Tensor]:
-    return inputs(load_file(GOLDEN / "cases" / f"{family}__prefix.safetensors"))
+    return case_inputs(load_file(GOLDEN / "cases" / f"{family}__prefix.safetensors"))
 
 
 def tiny_config(family: str) -> Any:
@@ -127,7 +127,7 @@ def trains(name: str, o: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_restatement_is_the_official_code(case: str) -> None:
+def test_the_rewrite_reproduces_the_official_code(case: str) -> None:
     meta = json.loads(Path(GOLDEN / "cases" / f"{case}.json").read_text())
     tensors = load_file(GOLDEN / "cases" / f"{case}.safetensors")
     family = case.split("__")[0]
@@ -135,8 +135,8 @@ def test_the_restatement_is_the_official_code(case: str) -> None:
     state = backbone_state(family)
     state |= {k.removeprefix("pretrained_model."): v for k, v in own.items()}
     official = Official(family, meta["options"], state)
-    assert close(official.logits(inputs(tensors)), tensors["output/logits"])
-    assert close(official.loss(inputs(tensors)), tensors["output/loss"].squeeze())
+    assert is_close(official.logits(case_inputs(tensors)), tensors["output/logits"])
+    assert is_close(official.loss(case_inputs(tensors)), tensors["output/loss"].squeeze())
 
 
 @pytest.mark.parametrize(("family", "name", "attention"), CELLS)
@@ -154,20 +154,20 @@ def test_logits_loss_gradients_and_what_trains(family: str, name: str, attention
     model = from_official(o, config, {k: v.detach() for k, v in state.items()})
     output = model(**given)
     output.loss.backward()
-    assert close(output.logits, official.logits(given))
-    assert close(output.loss, loss)
+    assert is_close(output.logits, official.logits(given))
+    assert is_close(output.loss, loss)
     ours: dict[str, list[torch.Tensor]] = {}
-    for path, delta in deltas(model):
+    for path, delta in find_deltas(model):
         for parameter, key, rows in named_parameters(path, delta):
             assert parameter.requires_grad == state[key].requires_grad, key
             ours.setdefault(key, [])
             if parameter.requires_grad:
                 assert parameter.grad is not None
-                assert close(parameter.grad, state[key].grad[rows]), key
-    inner = {id(p) for _, delta in deltas(model) for p in delta.parameters()}
+                assert is_close(parameter.grad, state[key].grad[rows]), key
+    inner = {id(p) for _, delta in find_deltas(model) for p in delta.parameters()}
     free = {k: p for k, p in model.named_parameters() if id(p) not in inner and p.requires_grad}
     for key, parameter in free.items():
-        assert close(parameter.grad, state[key].grad), key
+        assert is_close(parameter.grad, state[key].grad), key
     expected = {k for k, v in state.items() if v.grad is not None}
     assert {k for k in (*free, *ours) if state[k].requires_grad} == expected
 
@@ -178,7 +178,7 @@ def test_the_literal_gate_is_the_concatenation() -> None:
         given, gate = batch(family), options(**prefix("cross_attn_noln", "gate_add"))
         state = {**backbone_state(family), **inserted(family, gate)}
         concatenated = Official(family, options(**prefix("concat")), state).logits(given)
-        assert close(Official(family, gate, state).logits(given), concatenated)
+        assert is_close(Official(family, gate, state).logits(given), concatenated)
 
 
 REFUSED = [
@@ -201,12 +201,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("given", "sentence"), REFUSED)
-def test_an_option_that_cannot_be_taken_is_named(given: dict[str, Any], sentence: str) -> None:
+def test_an_unsupported_option_is_named(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         from_official(options(**given), tiny_config("bart"), backbone_state("bart"))
 
 
-def test_a_tensor_that_cannot_be_taken_is_named() -> None:
+def test_an_unsupported_tensor_is_named() -> None:
     o = options(**ffn("parallel"))
     state = {**backbone_state("bart"), **inserted("bart", o)}
     name = "model.encoder.layers.0.ef_ffn_adapter.down_proj.weight"
@@ -223,14 +223,14 @@ def test_a_tensor_that_cannot_be_taken_is_named() -> None:
             from_official(o, tiny_config("bart"), changed)
 
 
-def test_an_option_that_is_left_out_has_the_official_default() -> None:
+def test_a_missing_option_gets_the_official_default() -> None:
     o = {"attn_mode": "prefix", **SIZES}
     state = {**backbone_state("bart"), **inserted("bart", options(**prefix("concat")))}
     config = tiny_config("bart")
     model = from_official(o, config, state)
-    assert close(
+    assert is_close(
         model(**batch("bart")).logits, Official("bart", options(**o), state).logits(batch("bart"))
     )
     assert "unipeft" not in str(config._attn_implementation), (
-        "the caller's configuration is left alone"
+        "the caller's configuration is not modified"
     )

@@ -1,4 +1,4 @@
-"""Counts to the last unit: of the full-size backbones, without weights; and the command."""
+"""Exact parameter counts of the full-size backbones, without weights, and unipeft-params."""
 
 import json
 from math import prod
@@ -11,7 +11,7 @@ import tiny
 import torch
 import transformers
 from tiny_cli import call
-from tiny_config import resolved
+from tiny_config import configured
 
 from unipeft_run.backbones.architectures import ARCHITECTURES
 from unipeft_run.backbones.families import FAMILIES
@@ -20,10 +20,9 @@ from unipeft_run.commands import params
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.counts import count, counts
-from unipeft_run.deltas.counting.paper_shares import printed
-from unipeft_run.deltas.delta_file import parameter_table
-from unipeft_run.deltas.slots import built
-from unipeft_run.interop.official import build_slots
+from unipeft_run.deltas.counting.paper_shares import paper_shares
+from unipeft_run.deltas.delta_file import tabulate_parameters
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.interop.options import complete_options
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "param_counts.json").read_text())
@@ -44,7 +43,7 @@ def full_size(name: str) -> Any:
 
 
 def unused(name: str, tune: dict[str, Any], trained: int) -> int:
-    """What the official code builds beside what it uses: it counts there, and never trains."""
+    """Parameters that the official code builds and counts but never uses or trains."""
     relu = tune["attn_option"] == "cross_attn_relu"
     if name == "mbart":
         return 36 * 2 * 1024 if relu and tune["attn_mode"] == "prefix" else 0
@@ -73,7 +72,7 @@ def test_every_recorded_count(name: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("hub", ARCHITECTURES)
-def test_shapes_are_those_of_transformers(hub: str) -> None:
+def test_the_shapes_equal_transformers(hub: str) -> None:
     settings = dict(ARCHITECTURES[hub])
     family = settings.pop("model_type")
     cls = getattr(transformers, FAMILIES[family].model)
@@ -88,14 +87,14 @@ def test_shapes_are_those_of_transformers(hub: str) -> None:
 
 @pytest.mark.parametrize("family", TASKS)
 @pytest.mark.parametrize("method", [m for m in options("method") if m not in ("none", "full")])
-def test_counts_are_those_of_a_model(method: str, family: str) -> None:
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini")
-    slots = {name: built(cfg[name]) for name in ("attn", "ffn", "input")}
+def test_the_counts_equal_those_of_a_model(method: str, family: str) -> None:
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    slots = build_slots(config)
     model = tiny.backbone(family)
     size = sum(p.numel() for p in model.parameters())
-    expected = count(model.config, slots, cfg["unfreeze"])
-    attach(model, slots, cfg["unfreeze"])
-    table = parameter_table(model, size)
+    expected = count(model.config, slots, config.unfreeze)
+    attach(model, slots, config.unfreeze)
+    table = tabulate_parameters(model, size)
     assert {key: expected[key] for key in ("trained", "stored", "backbone")} == {
         key: table[key] for key in ("trained", "stored", "backbone")
     }
@@ -105,11 +104,11 @@ def test_counts_are_those_of_a_model(method: str, family: str) -> None:
 
 
 def notes(*words: str) -> list[tuple[str, float, str]]:
-    cfg = resolved(*words)
-    return [(r["where"], r["percent"], r["note"]) for r in printed(cfg, counts(cfg))]
+    config = configured(*words)
+    return [(r["where"], r["percent"], r["note"]) for r in paper_shares(config, counts(config))]
 
 
-def test_the_papers_share_and_where_it_is_not_its_formula() -> None:
+def test_the_papers_share_and_where_it_departs_from_its_formula() -> None:
     assert notes("task=xsum", "method=mam") == [("Table 6", 6.7, "")]
     assert notes("task=xsum", "method=lora_ffn") == [
         ("Tables 5 and 12", 6.1, ""),
@@ -129,7 +128,7 @@ def test_the_paper_prints_its_own_methods(method: str, task: str) -> None:
     assert notes(f"task={task}", f"method={method}")
 
 
-def test_the_command_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert params.main(["task=mnli", "method=mam", "format=json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert (table["trained"], table["stored"]) == (15_695_840, 599_232)
@@ -138,14 +137,14 @@ def test_the_command_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert table["paper"] == [{"where": "Table 2", "percent": 0.5, "note": ""}]
 
 
-def test_the_command_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert params.main(["task=xsum", "method=mam"]) == 0
     text = capsys.readouterr().out
     for words in ("86,810,976", "27,414,528", "6.75 %", "the paper prints 6.7 % in Table 6"):
         assert words in text
 
 
-def test_a_local_model_needs_its_config_alone(
+def test_a_local_model_needs_only_its_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny.backbone("roberta")
@@ -166,7 +165,7 @@ def test_a_local_model_needs_its_config_alone(
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(
+def test_a_user_error_is_one_sentence(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert params.main(words) == 2
@@ -181,7 +180,7 @@ def test_what_is_wrong_is_a_sentence(
         ("task=xsum +backbone.config.encoder_layers=x", "must be a whole number from 1 to 1,000"),
     ],
 )
-def test_a_field_of_the_backbone_that_cannot_be_is_named(
+def test_an_impossible_backbone_field_is_named(
     words: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(params.params, monkeypatch, "method=mam", *words.split()) == 2
@@ -189,7 +188,7 @@ def test_a_field_of_the_backbone_that_cannot_be_is_named(
     assert part in err and len(err.splitlines()) == 1
 
 
-def test_a_field_of_the_backbone_counts_by_any_of_its_names(
+def test_a_backbone_field_is_accepted_under_all_its_names(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = []

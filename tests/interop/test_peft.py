@@ -9,7 +9,7 @@ import torch
 from tiny import backbone, batch
 from tiny_config import resolved
 
-from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.slots import built
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
@@ -51,7 +51,7 @@ def trained(family: str, method: str, *words: str) -> Any:
     model = base(family)
     attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
     with torch.no_grad():
-        for _, delta in deltas(model):
+        for _, delta in find_deltas(model):
             for parameter in delta.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model

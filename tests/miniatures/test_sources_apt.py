@@ -1,4 +1,4 @@
-"""apt's private folder, shared by processes; apt-get is a program that fails as the real one."""
+"""apt's private directory, shared by processes. A script stands in for apt-get."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures import sources
+from unipeft_run.miniatures.sources import apt
 
-# Of two at once the second fails, as with apt's own lock; HAS: the releases that the mirror has.
+# Fails if it runs twice at once, like apt with its lock. $HAS lists the mirror's releases.
 APT_GET = """#!/bin/sh
 case "$*" in *--print-uris*)
     echo "'http://mirror/debian/dists/bookworm/InRelease' mirror_InRelease 0 "; exit;;
@@ -43,7 +44,7 @@ FETCH = "from unipeft_run.miniatures import sources; sources.fetch('xsum')"
 
 @pytest.fixture(autouse=True)
 def updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which every `apt-get update` writes the release it was for."""
+    """The file to which every `apt-get update` appends its release."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in (("apt-get", APT_GET), ("dpkg-deb", "#!/bin/sh\n")):
@@ -60,7 +61,7 @@ def release(folder: Path) -> str:
     return str(json.loads((folder / "source.json").read_text())["package"]["release"])
 
 
-def test_two_processes_fetch_once_and_the_same(updates: Path) -> None:
+def test_two_processes_share_one_fetch(updates: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     both = [subprocess.Popen([sys.executable, "-c", FETCH], env=env) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
@@ -68,7 +69,7 @@ def test_two_processes_fetch_once_and_the_same(updates: Path) -> None:
     assert release(sources.fetch("xsum")) == "trixie"
 
 
-def test_another_release_only_where_the_pinned_one_is_not_there(
+def test_another_release_is_used_only_if_the_mirror_lacks_the_pinned_one(
     updates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAS", "bookworm")
@@ -76,7 +77,7 @@ def test_another_release_only_where_the_pinned_one_is_not_there(
     assert updates.read_text().split() == ["trixie", "bookworm"]
 
 
-def test_a_mirror_that_does_not_answer_is_one_sentence(
+def test_an_unreachable_mirror_is_a_user_error(
     updates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAS", "nothing")
@@ -88,11 +89,45 @@ def test_a_mirror_that_does_not_answer_is_one_sentence(
     assert release(sources.fetch("xsum")) == "trixie"
 
 
-def test_a_mirror_that_is_busy_is_no_reason_for_another_release(
-    updates: Path, tmp_path: Path
-) -> None:
+def test_a_busy_mirror_does_not_lead_to_another_release(updates: Path, tmp_path: Path) -> None:
     held = tmp_path / "cache" / "apt" / "trixie" / "lists" / "held"
     held.mkdir(parents=True)
     with pytest.raises(UserError, match="Could not get lock"):
         sources.fetch("xsum")
     assert updates.read_text().split() == ["trixie"]
+
+
+def test_a_damaged_index_is_fetched_again(
+    updates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sources.fetch("xsum")
+    expected = (folder / "train.jsonl").read_bytes()
+    index = tmp_path / "cache" / "apt" / "trixie" / "lists" / "mirror_Translation-en"
+    index.write_bytes(index.read_bytes()[:40])  # a download that was cut off
+    (folder / "test.jsonl").unlink()
+    assert (sources.fetch("xsum") / "train.jsonl").read_bytes() == expected
+    assert updates.read_text().split() == ["trixie", "trixie"]
+    folder_line, index_line = capsys.readouterr().err.strip().splitlines()
+    assert folder_line == f"{folder}: test.jsonl is missing; fetching it again"
+    assert "the checksum of mirror_Translation-en has changed" in index_line
+
+
+def test_a_package_that_cannot_be_unpacked_is_a_user_error(
+    updates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacker = tmp_path / "programs" / "dpkg-deb"
+    script = '#!/bin/sh\necho "dpkg-deb: error: unexpected end of file" >&2; exit 2\n'
+    monkeypatch.setattr(apt.Apt, "_run", fake_download)
+    debian = apt.Apt(tmp_path / "apt", "trixie")
+    (debian.root / "debs").mkdir(parents=True)
+    unpacker.write_text(script)
+    with pytest.raises(UserError, match=r"could not unpack tool_1\.deb.*unexpected end of file"):
+        debian.unpack("tool")
+    unpacker.write_text('#!/bin/sh\ntouch "$3/file"\n')
+    assert (debian.unpack("tool") / "file").exists()
+    assert not list((debian.root / "debs").iterdir())
+
+
+def fake_download(_: apt.Apt, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    (cwd / f"{command[1]}_1.deb").touch()
+    return subprocess.CompletedProcess(command, 0, "", "")

@@ -1,4 +1,4 @@
-"""The official forward pass, restated from its equations: no hook, no module, no code of ours.
+"""The official forward pass, rewritten from its equations without any code of the package.
 
 Sections in the comments are those of the description of jxhe/unify-parameter-efficient-tuning at
 3222ce2c0 that the tests were written from; docs/fidelity.md repeats what matters. A state maps
@@ -130,7 +130,7 @@ class Official:
     # -- feed-forward: section 3 -------------------------------------------------------------
 
     def ffn(self, layer: str, h: torch.Tensor) -> torch.Tensor:
-        """The rest of the layer from h on, its last LayerNorm included."""
+        """The rest of the layer after h, including its last LayerNorm."""
         first, second, last = f"{layer}.fc1", f"{layer}.fc2", f"{layer}.final_layer_norm"
         inner = outer = f"{layer}.ef_ffn_adapter"
         if self.family == "roberta":
@@ -170,7 +170,7 @@ class Official:
         return self.s["model.encoder.ef_prefix_emb.weight"]
 
     def padding(self, mask: torch.Tensor) -> torch.Tensor:
-        """Additive, [B, 1, 1, S]; the prompt is visible."""
+        """The additive mask, [B, 1, 1, S]; the prompt is visible."""
         if self.o["attn_mode"] == "prompt_tuning":
             mask = F.pad(mask, (self.prompt().size(0), 0), value=1)
         hidden = -1e4 if self.family == "roberta" else float("-inf")

@@ -10,7 +10,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def inserted(family: str, options: dict[str, Any], seed: int = 0) -> dict[str, torch.Tensor]:
-    """What the official code adds to a backbone, float64, far from its initialisation."""
+    """The parameters that the official code adds to a backbone: random, in float64."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in _shapes(family, options):

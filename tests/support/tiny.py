@@ -18,7 +18,7 @@ SEQ2SEQ: dict[str, Any] = {
     "vocab_size": 96,
     "max_position_embeddings": 40,
     "dropout": 0.1,
-    "attention_dropout": 0.05,  # three rates: none is to be taken for another
+    "attention_dropout": 0.05,  # three different rates, so that mixing them up is noticed
     "activation_dropout": 0.2,
 }
 ENCODER: dict[str, Any] = {

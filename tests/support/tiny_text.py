@@ -1,4 +1,4 @@
-"""Tokenizers, and models over their vocabularies, so small that a test makes them anew."""
+"""Tiny tokenizers, and random models with their vocabulary size."""
 
 from __future__ import annotations
 

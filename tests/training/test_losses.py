@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import tiny_text
 import torch
-from test_attach import attached
+from attached_models import attach_method
+from official_loss import label_smoother
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,23 +19,6 @@ from unipeft_run.training.losses import ClassificationLoss, SequenceLoss, cross_
 
 SMOOTHING = 0.1
 WORDS = 96  # the vocabulary of tiny.backbone
-
-
-def label_smoother(
-    logits: Tensor, labels: Tensor, epsilon: float, summed_in: torch.dtype = torch.float32
-) -> Tensor:
-    """transformers' LabelSmoother of 2021, restated."""
-    log_probs = -torch.nn.functional.log_softmax(logits, dim=-1)
-    labels = labels.unsqueeze(-1)
-    padding_mask = labels.eq(-100)
-    nll_loss = log_probs.gather(dim=-1, index=labels.clamp(min=0))
-    smoothed_loss = log_probs.sum(dim=-1, keepdim=True, dtype=summed_in)
-    nll_loss = nll_loss.masked_fill(padding_mask, 0.0)
-    smoothed_loss = smoothed_loss.masked_fill(padding_mask, 0.0)
-    num_active_elements = padding_mask.numel() - padding_mask.long().sum()
-    nll_loss = nll_loss.sum() / num_active_elements
-    smoothed_loss = smoothed_loss.sum() / (num_active_elements * log_probs.shape[-1])
-    return (1 - epsilon) * nll_loss + epsilon * smoothed_loss
 
 
 def dense(model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -62,7 +46,7 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 def prepared(method: str, family: str) -> Any:
     """Return a model in float64 with a bias on the logits."""
-    model = attached(method, family)[0].double()
+    model = attach_method(method, family)[0].double()
     generator = torch.Generator().manual_seed(2)
     model.final_logits_bias.normal_(generator=generator)
     return model
@@ -195,7 +179,7 @@ def test_the_model_is_unchanged_afterwards() -> None:
 
 @pytest.mark.parametrize("method", ["mam", "full"])
 def test_under_autocast_the_head_multiplies_in_half_precision(method: str) -> None:
-    model, batch = attached(method, "bart")[0], translations()
+    model, batch = attach_method(method, "bart")[0], translations()
     with torch.autocast("cpu", torch.bfloat16):
         expected = dense(model, batch)
         loss, _ = SequenceLoss(SMOOTHING, chunk=5 * WORDS)(model, batch)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_matrix import model_of
+from attached_models import perturbed_model
 from tiny import batch
 
 from unipeft_run.training.optim import build_optimizer_and_schedule
@@ -20,7 +20,7 @@ FAMILY = {"XSum": "bart", "en-ro": "mbart", "GLUE": "roberta"}
 
 def trained(family: str, name: str, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Train MAM for 30 updates; return the change of its parameters, and the losses."""
-    model = model_of(family, "mam")
+    model = perturbed_model(family, "mam")
     parameters = [p for p in model.parameters() if p.requires_grad]
     before = torch.cat([p.detach().flatten() for p in parameters])
     optimizer, schedule = build_optimizer_and_schedule(model, 100_000, name=name, **settings)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_attach import attached
-from test_losses import label_smoother
+from attached_models import attach_method
+from official_loss import label_smoother
 from torch import Tensor, nn
 
 from unipeft_run.data.batching import Collator
@@ -177,7 +177,7 @@ def test_fifty_updates(
     tmp_path: Path,
 ) -> None:
     data = batches(7)
-    ours, theirs = (attached(method, family)[0].double() for _ in range(2))
+    ours, theirs = (attach_method(method, family)[0].double() for _ in range(2))
     before = {name: p.detach().clone() for name, p in theirs.named_parameters()}
     records = train_ours(ours, recipe, tmp_path, data)
     reference = Reference(theirs, recipe, summed_in)

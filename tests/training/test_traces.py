@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_cases import GOLDEN, case_inputs, load_case
 from safetensors.torch import load_file
-from test_golden import GOLDEN, inputs, load
 
-from unipeft_run.deltas.attach import deltas
+from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.interop.official_names import named_parameters
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
@@ -28,7 +28,7 @@ def test_trace(case: str, tmp_path: Path) -> None:
     finals = load_file(GOLDEN / "traces" / f"{case}.safetensors")
     finals = {k.removeprefix("final/").removeprefix("pretrained_model."): finals[k] for k in finals}
     hyper = recorded["hyper"]
-    _, tensors, model = load(case)
+    _, tensors, model = load_case(case)
     model.config.use_cache = False
     decayed, _ = parameter_groups(model, 0.1)
     assert len(decayed["params"]) == len(recorded["decayed"])
@@ -44,7 +44,7 @@ def test_trace(case: str, tmp_path: Path) -> None:
     )
     Trainer(
         model,
-        [inputs(tensors)],  # type: ignore[arg-type]
+        [case_inputs(tensors)],  # type: ignore[arg-type]
         SequenceLoss(hyper["label_smoothing"]),
         optim=lambda model, _: optim(model, hyper["total"]),
         folder=RunFolder(tmp_path),
@@ -64,7 +64,7 @@ def test_trace(case: str, tmp_path: Path) -> None:
         assert ours["train/grad_norm"] == pytest.approx(theirs["grad_norm_before_clip"], rel=1e-6)
     pairs = [
         (parameter, finals[name][rows])
-        for path, delta in deltas(model)
+        for path, delta in find_deltas(model)
         for parameter, name, rows in named_parameters(path, delta, finals)
     ]
     pairs += [(p, finals[name]) for name, p in model.named_parameters() if name in finals]

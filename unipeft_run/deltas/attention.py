@@ -1,9 +1,9 @@
-"""The one attention function and its mask function, for changes at the attention heads.
+"""The attention function and mask function that let deltas modify attention heads.
 
-transformers calls an attention function after its cache has been updated, so a prefix never enters
-the cache, and beams and cached cross-attention need no code of ours.
+transformers calls an attention function after updating its cache. A prefix therefore never enters
+the cache, and beam search and cached cross-attention need no extra code.
 
-Shape legend: B batch, H heads, T queries, S keys, L prefix length, C width of a head.
+Shapes: B batch, H heads, T queries, S keys, L prefix length, C head width.
 """
 
 from functools import partial
@@ -19,14 +19,15 @@ from unipeft_run.deltas.compositions import Gated
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.memory import Memory
 
-HEADS = "delta_attn"  # the child of an attention module that changes its heads
-NAMES = {"sdpa": "unipeft_sdpa", "eager": "unipeft_eager"}
+HEADS = "delta_attn"  # the child of an attention module that modifies its heads
+# transformers' name of an implementation -> the name of ours
+IMPLEMENTATIONS = {"sdpa": "unipeft_sdpa", "eager": "unipeft_eager"}
 
 
 def eager(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float, s: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(s q k^T + mask) v, [B, H, T, C], and its weights, [B, H, T, S]."""
+    """Return softmax(s q k^T + mask) v, [B, H, T, C], and its weights, [B, H, T, S]."""
     weights = F.softmax(_logits(q * s, k, mask), dim=-1)
     weights = F.dropout(weights, p, training=p > 0)
     return weights @ v, weights
@@ -35,10 +36,10 @@ def eager(
 def sdpa(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float, s: float
 ) -> tuple[torch.Tensor, None]:
-    """The same through torch's kernels; no weights.
+    """Return the same from torch's fused kernels, without weights.
 
-    is_causal stays False: with a prefix there are more keys than queries, and the kernels would
-    align the triangle with the wrong corner.
+    is_causal must stay False: a prefix makes more keys than queries, and the kernels would align
+    the causal triangle with the wrong corner.
     """
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=p, is_causal=False, scale=s
@@ -62,10 +63,10 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention with the change of the module's heads, if it has one.
+    """Compute attention, modified by the module's delta if it has one.
 
-    query is [B, H, T, C], key and value [B, H, S, C], attention_mask [B, 1, T or 1, S], True where
-    a key is visible. Returns [B, T, H, C] and, from the eager core, the weights.
+    query is [B, H, T, C], key and value are [B, H, S, C], attention_mask is [B, 1, T or 1, S], True
+    where a key is visible. Returns [B, T, H, C] and, with the eager core, the weights.
     """
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     delta = getattr(module, HEADS, None)
@@ -86,17 +87,17 @@ def attend(
         )
     else:
         h, weights = core(query, key, value, attention_mask, dropout, scale)
-        q = memory_query(module, delta, query, scale)
+        q = compute_memory_query(module, delta, query, scale)
         gate = _gate(delta, q, _logits(query * scale, key, attention_mask))
         h = delta(q, h, **gate)
     return h.transpose(1, 2).contiguous(), weights
 
 
-def memory_query(
+def compute_memory_query(
     module: nn.Module, delta: Delta, query: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """The query that the memory reads, by its option `query`: [B, H, T, C]."""
-    x, form = delta.take(), delta.form
+    """Return the query that the memory reads, by its option `query`: [B, H, T, C]."""
+    x, form = delta.pop_x(), delta.form
     assert isinstance(form, Memory)
     if form.norm is not None:
         projected = module.get_submodule(delta.site.query)(form.norm(x))
@@ -105,7 +106,7 @@ def memory_query(
 
 
 def _gate(delta: Delta, q: torch.Tensor, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """lambda of Eq. 7, [B, H, T, 1]: the prefix's share of the joint partition function."""
+    """Return lambda of Eq. 7, [B, H, T, 1]: the prefix's share of the joint partition function."""
     if not isinstance(delta.composition, Gated):
         return {}
     assert isinstance(delta.form, Memory)
@@ -117,13 +118,14 @@ def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     return None if mask is None else F.pad(mask, (length, 0), value=True)
 
 
-def visible(
+def make_mask(
     *, q_length: int, mask_function: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
 ) -> torch.Tensor | None:
-    """The boolean mask [B, 1, T or 1, S]; None where every query sees every key.
+    """Return the boolean mask [B, 1, T or 1, S]; None if every query sees every key.
 
-    A causal mask is never left out: "causal by kernel" is wrong with a prefix. Without causality
-    every query sees the same keys: one row serves, also where a prompt has lengthened the queries.
+    A causal mask is always returned, because the kernels' own `is_causal` is wrong with a prefix.
+    Without causality all queries see the same keys, so one row is enough, whatever the number of
+    queries after a prompt was added.
     """
     if mask_function is bidirectional_mask_function:
         if attention_mask is None:
@@ -136,10 +138,10 @@ def visible(
 
 
 def register() -> None:
-    """Make both names known to transformers, with the mask function: without it, no mask at all."""
-    for name, core in ((NAMES["sdpa"], sdpa), (NAMES["eager"], eager)):
+    """Register both implementations and their mask function; without it there would be no mask."""
+    for name, core in ((IMPLEMENTATIONS["sdpa"], sdpa), (IMPLEMENTATIONS["eager"], eager)):
         AttentionInterface.register(name, partial(attend, core=core))
-        AttentionMaskInterface.register(name, visible)
+        AttentionMaskInterface.register(name, make_mask)
 
 
 register()

@@ -1,4 +1,4 @@
-"""The sentence of the design space: h <- compose(h, f(insert(x, h)))."""
+"""Delta, the module that computes h <- compose(h, f(insert(x, h))) at one site."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ Insertion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Delta(nn.Module):
-    """One change at one site; a child `delta_<slot>` of the module where h is written.
+    """One modification at one site: the child `delta_<slot>` of the module where h is written.
 
-    Its hook faces are bound methods, so that copies of the model hold hooks of their own deltas:
-    `read` keeps x, the `write_*` faces replace h.
+    The hooks are bound methods, so that a deep copy of the model hooks its own deltas: `read`
+    stores x, `write_in` and `write_out` replace h.
     """
 
     def __init__(self, site: Site, form: Form, insertion: Insertion, composition: Composition):
@@ -34,38 +34,40 @@ class Delta(nn.Module):
 
     @property
     def reads_x(self) -> bool:
+        """Whether the form reads the sub-layer's input x; a sequential one reads only h."""
         return self.insertion is not sequential
 
     def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep the first argument of `module`: x."""
+        """Store x, the first argument of `module`. A forward pre-hook."""
         self.x = args[0] if args else kwargs["hidden_states"]
 
-    def take(self) -> torch.Tensor:
-        """x, given once: what is kept between passes would outlive them."""
+    def pop_x(self) -> torch.Tensor:
+        """Return x and clear it, so that no activation outlives its forward pass."""
         x, self.x = self.x, None
-        assert x is not None, "the tap for x comes before the tap for h"
+        assert x is not None, "x must be read before h is written"
         return x
 
     def write_out(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        """Replace the result of `module`."""
+        """Replace the output of `module`. A forward hook."""
         return self.write(output, module)
 
     def write_in(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
-        """Replace the first argument of `module`."""
+        """Replace the first argument of `module`. A forward pre-hook."""
         return (self.write(args[0], module), *args[1:])
 
     def write(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        return self(self.read_from_h(h, module), h)
+        """Return the modified h."""
+        return self(self.get_x(h, module), h)
 
-    def read_from_h(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        """x by the side of its tap: read before, computed from h, or h itself."""
+    def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        """Return x: the stored one, one computed from h, or h itself, by the side of its tap."""
         if not self.reads_x:
             return h
         match self.site.read.side:
-            case "of":  # not module(h): its hooks would call us again
+            case "of":  # not module(h), whose hooks would call this delta again
                 assert isinstance(module, nn.LayerNorm)
                 return module.forward(h)
             case "same":
                 return h
             case _:
-                return self.take()
+                return self.pop_x()

@@ -1,4 +1,4 @@
-"""What is stored for inference: `delta.safetensors`, and `delta.json`: how to attach it."""
+"""Save and load what inference needs: `delta.safetensors`, and how to attach it, `delta.json`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from unipeft_run.deltas.attach import PREFIX, deltas
+from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
@@ -19,9 +19,9 @@ from unipeft_run.runs.writing import Check, no_check, replace_file
 TENSORS, RECIPE = "delta.safetensors", "delta.json"
 
 
-def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor of all that inference needs beside the frozen backbone."""
-    for path, delta in deltas(model):
+def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the name and tensor of everything that inference needs beside the frozen backbone."""
+    for path, delta in find_deltas(model):
         for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor
         for name, tensor in delta.composition.named_parameters():
@@ -31,35 +31,35 @@ def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, parameter
 
 
-def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """On the CPU, sharing no storage."""
+def _copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy the tensors to the CPU, without shared storage."""
     return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
 
 
 def save_delta(
     model: nn.Module, folder: Path, recipe: Mapping[str, Any], check: Check = no_check
 ) -> None:
-    """Write both files to `folder`; `recipe` is the resolved slots, `unfreeze` and backbone.
+    """Write both files to `folder`; `recipe` holds the resolved slots, `unfreeze` and backbone.
 
     `check` is called before each write; it raises if the folder is another process's by now.
     """
-    replace_tensors(_copies(dict(stored_tensors(model))), folder / TENSORS, check)
+    replace_tensors(_copy_to_cpu(dict(inference_tensors(model))), folder / TENSORS, check)
     written = {**recipe, "sha256": sha256(folder / TENSORS)}
     replace_file(folder / RECIPE, json.dumps(written, indent=2).encode() + b"\n", check)
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of `folder`. Raises UserError where they are missing or not as written."""
+    """Read the tensors in `folder`. Raises UserError if a file is missing or damaged."""
     file, recipe = folder / TENSORS, folder / RECIPE
     for name in (file, recipe):
         if not name.is_file():
-            raise UserError(f"{folder} holds no finished run: there is no {name.name} in it")
+            raise UserError(f"{folder} is not a finished run: {name.name} is missing")
     try:
         written = json.loads(recipe.read_bytes()).get("sha256")
     except (ValueError, AttributeError):
-        raise UserError(f"{recipe} is damaged: it holds no JSON object") from None
+        raise UserError(f"{recipe} is damaged: it is not a JSON object") from None
     if written not in (None, sha256(file)):
-        raise UserError(f"{file} is damaged: its checksum is not the one in {RECIPE}")
+        raise UserError(f"{file} is damaged: its checksum differs from the one in {RECIPE}")
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -67,26 +67,31 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_delta(model: nn.Module, folder: Path) -> None:
-    """Load the tensors into a model that has been attached by the folded recipe.
+    """Load the tensors into a model whose deltas were attached from the folded recipe.
 
-    Raises UserError where a file is missing or damaged, or a tensor is missing, left over or of
+    Raises UserError if a file is missing or damaged, or if a tensor is missing, unexpected or of
     another shape.
     """
     found = read_tensors(folder)
-    wanted = dict(stored_tensors(model))
+    wanted = dict(inference_tensors(model))
     if found.keys() != wanted.keys():
         name = min(found.keys() ^ wanted.keys())
-        raise UserError(f"{folder / TENSORS} does not fit this model: {name} has no counterpart")
+        raise UserError(f"{folder / TENSORS} does not fit this model: {_explain(name, found)}")
     with torch.no_grad():
         for name, tensor in wanted.items():
             if tensor.shape != found[name].shape:
-                raise UserError(f"{name}: {list(found[name].shape)} in {folder / TENSORS}")
+                shapes = f"shape {list(found[name].shape)}, but the model has {list(tensor.shape)}"
+                raise UserError(f"{folder / TENSORS}: {name} has {shapes}")
             tensor.copy_(found[name])
 
 
-def parameter_table(model: nn.Module, backbone: int) -> dict[str, Any]:
-    """The counts of a model with deltas, by `counts.tabulate`; `backbone` is the size of that."""
-    placed = ((path.rpartition(PREFIX)[2], delta) for path, delta in deltas(model))
+def _explain(name: str, found: Mapping[str, torch.Tensor]) -> str:
+    return f"the model has no {name}" if name in found else f"{name} is missing"
+
+
+def tabulate_parameters(model: nn.Module, backbone: int) -> dict[str, Any]:
+    """Count the parameters of a model with deltas, by site; `backbone` is the backbone's count."""
+    placed = ((path.rpartition(PREFIX)[2], delta) for path, delta in find_deltas(model))
     named = model.named_parameters()
     free = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
     return tabulate(placed, free, backbone)

@@ -1,4 +1,4 @@
-"""Fold deltas into the backbone, where that changes no result: an inference model."""
+"""Fold deltas into the backbone's weights, if that is exact, to get a model for inference."""
 
 import copy
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
-from unipeft_run.deltas.attach import deltas, detach, place
+from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
@@ -20,45 +20,45 @@ from unipeft_run.deltas.site import Site, Tap
 from unipeft_run.errors import UserError
 
 FEED_FORWARD = ("ffn", "ffn.normed")  # sites at a whole feed-forward
-# of the largest logit, or of 1: how far the folded logits may be from the others
+# Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """A copy of `model` for inference, its deltas merged into the weights; `model` stays as it is.
+    """Return a copy of `model` for inference with its deltas merged; `model` is unchanged.
 
-    Linear changes of a weight (LoRA) are added to it. The parallel feed-forward adapter becomes
-    columns of the feed-forward, with an activation of their own. A prefix or multi-head parallel
-    adapter changes attention, not a weight: it stays a delta, without its MLP. What only
-    unfreezes (BitFit, full fine-tuning) is in the weights already.
+    LoRA is added to the weight it modifies. A parallel feed-forward adapter becomes more columns of
+    the feed-forward, with their own activation. A prefix or multi-head parallel adapter modifies
+    attention, not a weight, so it stays a delta, without its MLP. BitFit and full fine-tuning
+    are already in the weights.
 
     The logits of both models are compared on a random batch, in the model's own precision.
 
-    Raises UserError for what cannot be folded exactly, with the reason, and where rounding to the
-    precision of the weights moves the logits.
+    Raises UserError, with the reason, if a delta cannot be folded exactly, or if rounding to the
+    precision of the weights changes the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
-    table, changes = family_of(folded.config), list(deltas(folded))
+    table, changes = family_of(folded.config), list(find_deltas(folded))
     _refuse(changes, table)
     with torch.no_grad():
-        batch = probe(folded, table)
+        batch = make_probe(folded, table)
         expected = folded(**batch).logits
         detach(folded)
         kept = [(path, delta) for path, delta in changes if isinstance(delta.form, Memory)]
         merged = [delta for _, delta in changes if not isinstance(delta.form, Memory)]
-        for delta in (d for d in merged if host(d, table)):
-            _add(folded.get_submodule(host(delta, table)), delta)
-        for delta in (d for d in merged if not host(d, table)):
+        for delta in (d for d in merged if find_host(d, table)):
+            _merge(folded.get_submodule(find_host(delta, table)), delta)
+        for delta in (d for d in merged if not find_host(d, table)):
             _widen(folded, table, delta)
         for _, delta in kept:
-            _forget_mlp(delta.form)
-        place(folded, kept)
-        _compare(folded(**batch).logits, expected)
+            _drop_mlp(delta.form)
+        reattach(folded, kept)
+        _check_logits(folded(**batch).logits, expected)
     return folded  # type: ignore[no-any-return]
 
 
 class SplitActivation(nn.Module):
-    """`first` on the first `width` columns, `second` on the rest: [..., width + r]."""
+    """Applies `first` to the first `width` columns and `second` to the rest, [..., width + r]."""
 
     def __init__(self, width: int, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SplitActivation(nn.Module):
 def _refuse(changes: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
     for path, delta in changes:
-        if reason := obstacle(delta, table):
+        if reason := find_obstacle(delta, table):
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
     if reasons:
@@ -80,42 +80,44 @@ def _refuse(changes: Sequence[tuple[str, Delta]], table: Family) -> None:
         raise UserError("\n".join(lines))
 
 
-def obstacle(delta: Delta, table: Family) -> str | None:
-    """Why this delta cannot be folded; None if it can."""
+def find_obstacle(delta: Delta, table: Family) -> str | None:
+    """Say why this delta cannot be folded; None if it can."""
     form, composition = delta.form, delta.composition
     if isinstance(form, Memory):
         return None
     if isinstance(form, Vectors):
-        return "a prompt lengthens the input, which no weight of the backbone does"
+        return "a prompt lengthens the input, and no weight can do that"
     if not isinstance(form, Bottleneck) or not isinstance(composition, Add | Scaled | LearnedScale):
-        return f"there is no rule for {type(form).__name__} with {type(composition).__name__}"
+        return f"no folding rule for {type(form).__name__} with {type(composition).__name__}"
     if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):
-        return "a LayerNorm of its own is no linear map"
-    if host(delta, table):
+        return "its own LayerNorm is not linear"
+    if find_host(delta, table):
         return None
     if delta.insertion is sequential:
-        return "it reads what the sub-layer puts out, and no two weights have it between them"
+        return "it reads the sub-layer's output, which does not lie between two weights"
     if delta.site.representation not in FEED_FORWARD:
-        return "it reads and writes at the two ends of more than one weight"
-    if delta.site.read != _below(delta.site, table, "ffn.up", 0):
-        return "it reads the stream in front of a LayerNorm that the feed-forward reads behind"
+        return "it spans more than one weight"
+    if delta.site.read != _feed_forward_tap(delta.site, table, "ffn.up", 0):
+        return (
+            "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
+        )
     return None
 
 
-def host(delta: Delta, table: Family) -> str:
-    """The path of the Linear to which the change can be added; empty if there is none."""
+def find_host(delta: Delta, table: Family) -> str:
+    """Return the path of the Linear that the change can be added to; empty if there is none."""
     site, form = delta.site, delta.form
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
         return ""
     if delta.insertion is parallel and site.read.path == site.write.path:
         return site.write.path
     if delta.insertion is sequential and site.representation in FEED_FORWARD:
-        return _below(site, table, "ffn.down", 1).path
+        return _feed_forward_tap(site, table, "ffn.down", 1).path
     return site.write.path if delta.insertion is sequential else ""
 
 
-def _below(site: Site, table: Family, name: str, end: int) -> Tap:
-    """The tap for x (end 0) or for h (end 1) of the site `name` of the feed-forward at `site`."""
+def _feed_forward_tap(site: Site, table: Family, name: str, end: int) -> Tap:
+    """Return the tap for x (end 0) or h (end 1) of the site `name` in the same feed-forward."""
     up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
     layer = site.read.path.removesuffix(up).rstrip(".")
     return Tap.parse(table.ffn[name].split(" -> ")[end], layer)
@@ -125,8 +127,8 @@ def _scale(delta: Delta) -> Any:
     return getattr(delta.composition, "scale", 1.0)
 
 
-def _add(linear: Any, delta: Delta) -> None:
-    """Add s W_down W_up: to the weight beside which it stands, or behind it as a product."""
+def _merge(linear: Any, delta: Delta) -> None:
+    """Add s W_up W_down to a parallel weight, or multiply it into a preceding one."""
     form: Any = delta.form
     scale, wide = _scale(delta), torch.float64
     change = scale * (form.up.weight.to(wide) @ form.down.weight.to(wide))
@@ -146,9 +148,10 @@ def _add(linear: Any, delta: Delta) -> None:
 
 
 def _widen(model: nn.Module, table: Family, delta: Delta) -> None:
-    """Make the adapter r more columns of the feed-forward beside which it stands."""
+    """Turn the adapter into r more columns of the parallel feed-forward."""
     form: Any = delta.form
-    up, down = (_below(delta.site, table, name, 1).path for name in ("ffn.up", "ffn.down"))
+    up = _feed_forward_tap(delta.site, table, "ffn.up", 1).path
+    down = _feed_forward_tap(delta.site, table, "ffn.down", 1).path
     layer = up.removesuffix(Tap.parse(table.ffn["ffn.up"].split(" -> ")[1]).path)
     first: Any = model.get_submodule(up)
     second: Any = model.get_submodule(down)
@@ -175,8 +178,8 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     return linear
 
 
-def _forget_mlp(form: Any) -> None:
-    """Keep P_k and P_v; drop what they were computed from."""
+def _drop_mlp(form: Any) -> None:
+    """Keep P_k and P_v as parameters and drop the MLP that computed them."""
     keys, values = (part.clone() for part in form.memory())
     for name in ("trunk", "head"):
         if hasattr(form, name):
@@ -185,8 +188,8 @@ def _forget_mlp(form: Any) -> None:
     form.values = nn.Parameter(values, requires_grad=False)
 
 
-def probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
-    """A random batch of two texts, one of them padded."""
+def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
+    """Make a random batch of two texts, one of them padded."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
     ids[ids == config.pad_token_id] += 1
@@ -198,11 +201,11 @@ def probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
-def _compare(ours: torch.Tensor, expected: torch.Tensor) -> None:
+def _check_logits(ours: torch.Tensor, expected: torch.Tensor) -> None:
     size = max(1.0, float(expected.abs().max()))
     error, allowed = float((ours - expected).abs().max()) / size, TOLERANCE[expected.dtype]
     if not error <= allowed:
         raise UserError(
-            f"folding in {expected.dtype} moves the logits by {error:.1e} of the largest, more than"
-            f" {allowed:g}; fold in float32 and cast the result"
+            f"folding in {expected.dtype} changes the logits by {error:.1e} of the largest; "
+            f"at most {allowed:g} is allowed. Fold in float32 and cast the result."
         )

@@ -1,4 +1,4 @@
-"""A site: one place in the backbone where a hidden representation is modified."""
+"""Sites: the places in a backbone where a delta reads x and modifies h."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a tensor passes: a module and a side of it.
+    """Where a tensor is read or written: a module and a side of it.
 
-    Sides: `in` its first argument; `out` its result; `dropped` its result after the residual
-    dropout that follows it; `heads` the per-head result inside an attention module; `of` the module
-    applied to h; `same` h itself.
+    Sides: `in`, its first argument; `out`, its output; `dropped`, its output after the residual
+    dropout that follows; `heads`, the per-head output inside an attention module; `of`, the module
+    applied to h; `same`, h itself.
     """
 
     path: str
@@ -19,25 +19,25 @@ class Tap:
 
     @classmethod
     def parse(cls, text: str, prefix: str = "") -> "Tap":
-        """From `path:side`, the path below `prefix`; an empty path is the prefix itself."""
+        """Parse `path:side`, with the path relative to `prefix`; an empty path is the prefix."""
         path, side = text.split(":")
         return cls(".".join(part for part in (prefix, path) if part), side)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a form and a composition need to know of their place.
+    """One place in a backbone, with what a form and a composition need to know about it.
 
     Args:
-        representation: the modified representation's name, such as `attn.heads`.
+        representation: name of the modified representation, such as `attn.heads`.
         read: where x is read.
         write: where h is written.
         width_in, width_out: widths of x and of h.
-        num_heads: heads of the attention module, 0 outside of attention.
-        query: path of the query projection below the attention module.
-        dropout: the backbone's rates, `hidden` and `attention`.
-        reference_query: what the official code feeds a memory in this family, by activation.
-        shared: modules that all sites of one attention type share.
+        num_heads: heads of the attention module; 0 outside attention.
+        query: path of the query projection, relative to the attention module.
+        dropout: the backbone's dropout rates, `hidden` and `attention`.
+        reference_query: the query option of the official code for this family, by activation.
+        shared: modules shared by all sites of one attention type.
     """
 
     representation: str
@@ -52,7 +52,7 @@ class Site:
     shared: dict[str, Any]
 
     def share(self, name: str, build: Callable[[], Any]) -> Any:
-        """The module of that name which this site's group shares, built by the first to ask."""
+        """Return the shared module of that name; the first caller builds it."""
         if name not in self.shared:
             self.shared[name] = build()
         return self.shared[name]

@@ -15,7 +15,7 @@ from torch import nn
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.weights import NUMBERS
 from unipeft_run.config.messages import unknown_choice
-from unipeft_run.deltas.attach import Slot, attach, deltas
+from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
@@ -72,7 +72,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
     _load_backbone(model, remaining)
     attach(model, slots, unfreeze_patterns(options, model))
-    for path, delta in deltas(model):
+    for path, delta in find_deltas(model):
         for parameter, name, rows in named_parameters(path, delta, remaining):
             parameter.requires_grad_(_is_trained(name, options))
             _fill(parameter, name, remaining[name], rows)
@@ -237,7 +237,9 @@ def _load_backbone(model: nn.Module, remaining: dict[str, torch.Tensor]) -> None
 
 def _check_rest(model: nn.Module, remaining: Tensors, options: Options) -> None:
     """Refuse remaining tensors, except those that the official code builds and never reads."""
-    used = {name for path, delta in deltas(model) for _, name, _ in named_parameters(path, delta)}
+    used = {
+        name for path, delta in find_deltas(model) for _, name, _ in named_parameters(path, delta)
+    }
     for name in sorted(set(remaining) - used):
         if not is_unused(name, complete_options(options)):
             raise ValueError(f"no place for the official tensor {name}")

@@ -23,7 +23,7 @@ from unipeft_run.config.resolve import resolve_data
 from unipeft_run.deltas.attach import Slot
 from unipeft_run.deltas.build import backbone_size, delta_recipe
 from unipeft_run.deltas.counting.counts import num_labels
-from unipeft_run.deltas.delta_file import parameter_table, save_delta
+from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import build_slots, from_official, unfreeze_patterns
 from unipeft_run.interop.target import check_run_target
@@ -58,7 +58,7 @@ def import_official(
         model = from_official(options, settings, read_tensors(file))
     except ValueError as problem:
         raise UserError(f"{file}: {problem}") from None
-    table = parameter_table(model, backbone_size(model))
+    table = tabulate_parameters(model, backbone_size(model))
     described = _describe(composed, options, model, overrides)
     _check_backbone(model, described)
     _write(out, described, model, table)

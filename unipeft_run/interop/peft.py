@@ -20,7 +20,7 @@ from unipeft_run.backbones.files import read_object
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.backbones.weights import check_numbers, read_tensors
 from unipeft_run.config.messages import shown
-from unipeft_run.deltas.attach import PREFIX, deltas, freeze, place
+from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
@@ -71,7 +71,7 @@ def export_peft(
     UserError, with the reason, for a delta that PEFT cannot express.
     """
     check_export_target(folder, (CONFIG, TENSORS), force=force)
-    placed = [(path.rpartition(".")[0], delta) for path, delta in deltas(model)]
+    placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
     if not placed:
         raise UserError("there is no LoRA in this model: no slot is filled")
     for _, delta in placed:
@@ -150,7 +150,7 @@ def import_peft(model: nn.Module, folder: Path) -> None:
 
     Raises UserError, with the reason, for a damaged folder and for anything but LoRA at our sites.
     """
-    if next(deltas(model), None) is not None:
+    if next(find_deltas(model), None) is not None:
         raise ValueError("this model has deltas already: detach them first")
     config, tensors = _read(folder)
     check_config(config, folder)
@@ -169,7 +169,7 @@ def import_peft(model: nn.Module, folder: Path) -> None:
         for parameter, tensor in zip(parameters, head.values(), strict=True):
             parameter.copy_(tensor)
             parameter.requires_grad_(True)
-    place(model, placed)
+    reattach(model, placed)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

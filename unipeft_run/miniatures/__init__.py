@@ -1,1 +1,1 @@
-"""scale=mini: small backbones, the sources of their data, and the scripts that trained them."""
+"""scale=mini: the small backbones, where their data comes from, and how they were pretrained."""

@@ -15,7 +15,7 @@ def prefix_keys(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def format_headline(config: RunConfig, table: Mapping[str, Any], padding: float) -> str:
     """Format what was composed, in at most 72 columns.
 
-    `table` is from `parameter_table`; `padding` is a percentage of the positions in an epoch.
+    `table` is from `tabulate_parameters`; `padding` is a percentage of the positions in an epoch.
     """
     lines = [f"{config.task.name} | {config.backbone.name} | {config.method}"]
     lines.append(_columns("slot", "representation", "sites", "trained", "stored"))

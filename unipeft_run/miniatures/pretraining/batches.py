@@ -1,4 +1,4 @@
-"""Batches of few, fixed shapes: a CPU's kernels are planned once per shape."""
+"""Batches of a few fixed shapes, because a CPU plans its kernels once per shape."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ ROUND = 32  # lengths are rounded up to a multiple of this
 ROWS = 8  # row counts are multiples of this
 
 
-def rounded(length: int) -> int:
+def round_up(length: int) -> int:
     return -(-length // ROUND) * ROUND
 
 
-def rows_for(source: int, target: int, tokens: int) -> int:
-    """Rows of a batch of at most `tokens` source and target positions, at least `ROWS`."""
+def count_rows(source: int, target: int, tokens: int) -> int:
+    """Rows of a batch with at most `tokens` source and target positions; at least `ROWS`."""
     return max(ROWS, tokens // (source + target) // ROWS * ROWS)
 
 
-def batches(examples: Iterable[Framed], tokens: int, pad: int) -> Iterator[Batch]:
-    """A batch as soon as one shape has its rows; the others go on waiting."""
+def make_batches(examples: Iterable[Framed], tokens: int, pad: int) -> Iterator[Batch]:
+    """Yield a batch whenever enough examples of one shape have been collected."""
     waiting: dict[tuple[int, int], list[Framed]] = defaultdict(list)
     for source, target in examples:
-        shape = rounded(len(source)), rounded(len(target))
+        shape = round_up(len(source)), round_up(len(target))
         waiting[shape].append((source, target))
-        if len(waiting[shape]) == rows_for(*shape, tokens):
+        if len(waiting[shape]) == count_rows(*shape, tokens):
             yield collate(waiting.pop(shape), shape, pad)
 
 
 def collate(rows: list[Framed], shape: tuple[int, int], pad: int) -> Batch:
-    sources = padded([source for source, _ in rows], shape[0], pad)
-    labels = padded([target for _, target in rows], shape[1], -100)
+    sources = pad_rows([source for source, _ in rows], shape[0], pad)
+    labels = pad_rows([target for _, target in rows], shape[1], -100)
     return {"input_ids": sources, "attention_mask": (sources != pad).long(), "labels": labels}
 
 
-def padded(rows: list[list[int]], length: int, pad: int) -> Tensor:
+def pad_rows(rows: list[list[int]], length: int, pad: int) -> Tensor:
     return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
 
 
-def in_order(examples: list[Framed], tokens: int, pad: int) -> list[Batch]:
-    """Every example once, in batches of like shapes; for evaluation."""
+def make_evaluation_batches(examples: list[Framed], tokens: int, pad: int) -> list[Batch]:
+    """Batch every example exactly once, grouped by shape."""
     shaped: dict[tuple[int, int], list[Framed]] = defaultdict(list)
     for source, target in examples:
-        shaped[rounded(len(source)), rounded(len(target))].append((source, target))
+        shaped[round_up(len(source)), round_up(len(target))].append((source, target))
     made = []
     for shape, rows in sorted(shaped.items()):
-        size = rows_for(*shape, tokens)
+        size = count_rows(*shape, tokens)
         made += [collate(rows[i : i + size], shape, pad) for i in range(0, len(rows), size)]
     return made

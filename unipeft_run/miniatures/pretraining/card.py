@@ -1,4 +1,4 @@
-"""The model card of a pretrained miniature."""
+"""Write the model card of a pretrained miniature."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unipeft_run.miniatures.pretraining.miniatures import Miniature
 from unipeft_run.miniatures.pretraining.train import Schedule
-from unipeft_run.miniatures.sources.cache import read_jsonl
+from unipeft_run.miniatures.sources.rows import read_jsonl
 
 LICENCES = """\
 | data | licence |
@@ -20,8 +20,8 @@ LICENCES = """\
 """
 
 
-def card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
-    """What it is, what it saw, what it did not, and how well it restores unseen text."""
+def render_card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
+    """Markdown: purpose, training, data and licences, held-out loss."""
     corpus = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
     curve = read_jsonl(folder / "loss_curve.jsonl")
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in miniature.shares.items())
@@ -30,13 +30,14 @@ def card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
     return "\n".join(
         [
             f"# {miniature.name}\n",
-            f"A miniature {miniature.family} for trials on a CPU: only for comparing methods.\n",
-            f"{curve[-1]['step']} steps in {curve[-1]['stage']} stage(s), each with its warm-up "
-            f"and cosine; the last: {schedule.steps} steps of at most about {schedule.tokens} "
-            f"positions, seed {schedule.seed}, AdamW, learning rate {schedule.lr:g}; examples: "
-            f"{shares}.\n",
-            "Never seen in any form: the validation and test splits of the miniature tasks, and "
-            "the synopses of Debian descriptions as targets.\n",
+            f"A small {miniature.family} for comparing fine-tuning methods on a CPU. Its scores "
+            "say nothing about the full-size model's.\n",
+            f"Trained for {curve[-1]['step']} steps in {curve[-1]['stage']} stage(s), each with "
+            f"its own warm-up and cosine decay. Last stage: {schedule.steps} steps of about "
+            f"{schedule.tokens} positions at most, AdamW, learning rate {schedule.lr:g}, seed "
+            f"{schedule.seed}. Training examples: {shares}.\n",
+            "The validation and test splits of the miniature tasks were not in the training data, "
+            "nor were the synopses of Debian descriptions as targets.\n",
             LICENCES,
             *("| source | characters |", "|---|---|", *characters, ""),
             *("| step | positions | held-out infilling loss |", "|---|---|---|", *losses, ""),

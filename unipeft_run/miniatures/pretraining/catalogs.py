@@ -1,4 +1,4 @@
-"""English-Romanian pairs from the message catalogues (.mo) of translated programs."""
+"""English-Romanian pairs from the message catalogues (.mo files) of translated programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from unipeft_run.miniatures.sources.apt import Apt
 
-# None of these is the source of a manual page in `sources.manpages`: programs whose pages are
-# made from their own messages (coreutils) would bring the test pages in by the back door.
+# None of these supplies a manual page to `sources.manpages`: some programs (coreutils) generate
+# their pages from their own messages, which would leak test pages into the training data.
 PACKAGES = (
     *("vlc-l10n", "libreoffice-l10n-ro", "libgtk-3-common", "libgtk-4-common", "gnucash-common"),
     *("evolution-common", "gimp-data", "inkscape", "pidgin-data", "libglib2.0-data"),
@@ -21,8 +21,8 @@ PACKAGES = (
 SHORTEST, LONGEST = 3, 80  # words
 
 
-def messages(content: bytes) -> Iterator[tuple[str, str]]:
-    """(msgid, msgstr) of a little-endian .mo file: contexts dropped, first plural form."""
+def read_messages(content: bytes) -> Iterator[tuple[str, str]]:
+    """Yield (msgid, msgstr) of a little-endian .mo file, without contexts and further plurals."""
     magic, _, count, originals, translations = struct.unpack("<5I", content[:20])
     if magic != 0x950412DE:
         return
@@ -36,32 +36,32 @@ def messages(content: bytes) -> Iterator[tuple[str, str]]:
         yield text(originals, index), text(translations, index)
 
 
-def tidy(message: str) -> str:
-    """A message without accelerators (`_File`, `&File`) and with its white space folded."""
+def clean_message(message: str) -> str:
+    """Remove accelerators (`_File`, `&File`) and collapse white space."""
     return " ".join(re.sub(r"[_&~](?=\w)", "", message).split())
 
 
-def usable(en: str, ro: str) -> bool:
-    """A sentence or phrase without markup that is translated."""
+def is_usable(en: str, ro: str) -> bool:
+    """Whether this is a translated sentence or phrase without markup."""
     lengths = len(en.split()), len(ro.split())
     plain = not re.search(r"[<>{}|]|\\n|%\d|http", en + ro)
     fits = min(lengths) >= SHORTEST and max(lengths) <= LONGEST
     return plain and fits and en != ro and 0.4 < lengths[0] / lengths[1] < 2.5
 
 
-def pairs(debian: Apt) -> list[tuple[str, str]]:
-    """The usable pairs of all packages that this release has, each English text once."""
-    known = debian.packages()
+def collect_pairs(debian: Apt) -> list[tuple[str, str]]:
+    """The usable pairs of all packages in this release, each English text once."""
+    known = debian.read_packages()
     found: dict[str, str] = {}
     for package in (name for name in PACKAGES if name in known):
         for path in sorted(debian.unpack(package).rglob("ro/LC_MESSAGES/*.mo")):
-            for en, ro in _tidied(path):
+            for en, ro in _usable_pairs(path):
                 found.setdefault(en, ro)
     return list(found.items())
 
 
-def _tidied(path: Path) -> Iterator[tuple[str, str]]:
-    for original, translation in messages(path.read_bytes()):
-        en, ro = tidy(original), tidy(translation)
-        if usable(en, ro):
+def _usable_pairs(path: Path) -> Iterator[tuple[str, str]]:
+    for original, translation in read_messages(path.read_bytes()):
+        en, ro = clean_message(original), clean_message(translation)
+        if is_usable(en, ro):
             yield en, ro

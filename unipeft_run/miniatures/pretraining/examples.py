@@ -1,4 +1,4 @@
-"""The pretraining examples: a seeded, endless mixture of three kinds."""
+"""Pretraining examples: a seeded, endless mixture of infilling, lead sentences and translation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unipeft_run.miniatures.pretraining.tokenizer import IDS
 Kind = Literal["infill", "infill_ro", "lead", "translate"]
 Tokens = list[int]
 
-LENGTHS = (32, 64, 128, 192, 256)  # of an infilling target with its two framing tokens
+LENGTHS = (32, 64, 128, 192, 256)  # of an infilling target, with its two special tokens
 LENGTH_SHARES = (0.15, 0.3, 0.35, 0.1, 0.1)
 LONGEST_SOURCE, LONGEST_LEAD = 220, 62
 SENTENCE = re.compile(r"(?P<first>.{25,}?[.!?])\s+(?P<rest>[A-Z].{60,})", re.DOTALL)
@@ -25,7 +25,7 @@ SENTENCE = re.compile(r"(?P<first>.{25,}?[.!?])\s+(?P<rest>[A-Z].{60,})", re.DOT
 
 @dataclass(frozen=True)
 class Example:
-    """Unframed token ids, and what the framing needs to know."""
+    """Token ids without the family's special tokens, and both languages."""
 
     source: Tokens
     target: Tokens
@@ -33,8 +33,8 @@ class Example:
     target_language: str = "en_XX"
 
 
-def first_sentence(description: str) -> tuple[str, str] | None:
-    """(first sentence, rest), where there is a rest."""
+def split_first_sentence(description: str) -> tuple[str, str] | None:
+    """(first sentence, rest); None if there is no rest."""
     parts = SENTENCE.match(description)
     return (parts["first"], parts["rest"]) if parts else None
 
@@ -44,15 +44,15 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Tokens]:
     return [item.ids for item in encoded]
 
 
-def passes(items: list[Tokens], rng: np.random.Generator) -> Iterator[Tokens]:
-    """Endless passes over the items, each in a new order."""
+def shuffle_forever(items: list[Tokens], rng: np.random.Generator) -> Iterator[Tokens]:
+    """Iterate over the items without end, reshuffled after every pass."""
     while True:
         for index in rng.permutation(len(items)).tolist():
             yield items[index]
 
 
 class Mixture:
-    """Draws kinds by their shares and, within infilling, sources by their weights."""
+    """Draws the kind of each example by its share, and infilling sources by their size."""
 
     def __init__(
         self, corpus: Corpus, tokenizer: Tokenizer, shares: dict[Kind, float], seed: int
@@ -66,7 +66,7 @@ class Mixture:
             "infill": self._streams(tokenizer, corpus.english),
             "infill_ro": self._streams(tokenizer, corpus.romanian),
         }
-        split = [parts for text in corpus.descriptions if (parts := first_sentence(text))]
+        split = [parts for text in corpus.descriptions if (parts := split_first_sentence(text))]
         self.leads = self._pairs(tokenizer, [(rest, first) for first, rest in split])
         self.translations = self._pairs(tokenizer, corpus.pairs)
 
@@ -86,16 +86,16 @@ class Mixture:
     def _streams(
         self, tokenizer: Tokenizer, sources: dict[str, list[str]]
     ) -> list[tuple[float, Iterator[Tokens]]]:
-        """(share of tokens, endless documents); a document after another starts with a space."""
+        """(share of tokens, endless documents) per source; every document starts with a space."""
         encoded = [encode(tokenizer, [f" {text}" for text in docs]) for docs in sources.values()]
         sizes = np.array([sum(map(len, docs)) for docs in encoded], dtype=float)
         return [
-            (float(share), passes(docs, self.rng))
+            (float(share), shuffle_forever(docs, self.rng))
             for share, docs in zip(sizes / sizes.sum(), encoded, strict=True)
         ]
 
     def _passage(self, kind: Kind) -> Tokens:
-        """Documents of one source run together and cut to one of a few lengths."""
+        """Concatenate documents of one source and cut them to one of a few lengths."""
         streams = self.streams[kind]
         _, stream = streams[self.rng.choice(len(streams), p=[share for share, _ in streams])]
         length = int(self.rng.choice(LENGTHS, p=LENGTH_SHARES)) - 2

@@ -1,4 +1,4 @@
-"""The two miniatures: their configurations, how they frame a text, what they are trained on."""
+"""The two pretrained miniatures: configuration, special tokens, mixture of examples."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SHAPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Miniature:
-    """`shares` are the kinds' shares of the examples."""
+    """One miniature; `shares` maps each kind of example to its share."""
 
     name: str
     family: str
     shares: dict[Kind, float]
 
-    def model(self, dropout: float) -> PreTrainedModel:
-        """A model with random weights."""
+    def build_model(self, dropout: float) -> PreTrainedModel:
+        """A randomly initialised model."""
         from transformers import (
             BartConfig,
             BartForConditionalGeneration,
@@ -55,7 +55,7 @@ class Miniature:
         return BartForConditionalGeneration(BartConfig(**settings))
 
     def frame(self, example: Example) -> tuple[list[int], list[int]]:
-        """(source, labels) with the family's special tokens."""
+        """Add the family's special tokens: (source, labels)."""
         if self.family == "mbart":
             languages = IDS[example.source_language], IDS[example.target_language]
             source, target = ([IDS["</s>"], language] for language in languages)

@@ -1,4 +1,4 @@
-"""One byte-level BPE for both miniatures, special tokens in BART's order."""
+"""The byte-level BPE tokenizer of both miniatures, with special tokens in BART's order."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from unipeft_run.miniatures.pretraining.corpus import Corpus
-from unipeft_run.miniatures.sources.cache import write_json
+from unipeft_run.miniatures.sources.rows import write_json
 
 FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 LAST = ("<mask>", "en_XX", "ro_RO", "<lead>", "<translate>")
 VOCABULARY = 8192
 IDS = {token: i for i, token in enumerate(FIRST)}
 IDS |= {token: VOCABULARY - len(LAST) + i for i, token in enumerate(LAST)}
-ROMANIAN_WEIGHT = 3  # Romanian is scarce: its merges must not be crowded out
+ROMANIAN_WEIGHT = 3  # repeats: there is little Romanian, and it needs merges of its own
 
 
 def train(corpus: Corpus) -> Tokenizer:
+    """Train the tokenizer on both languages."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -42,7 +43,7 @@ def _texts(corpus: Corpus) -> Iterator[str]:
 
 
 def save(tokenizer: Tokenizer, family: str, folder: Path) -> None:
-    """Files for AutoTokenizer. BART frames `<s> x </s>`; mBART `x </s> en_XX` (English source)."""
+    """Write files for AutoTokenizer: `<s> x </s>` for BART, `x </s> en_XX` for mBART."""
     template = {"bart": "<s> $A </s>", "mbart": "$A </s> en_XX"}[family]
     ids = {token: tokenizer.token_to_id(token) for token in LAST + FIRST}
     used = [token for token in template.split() if token != "$A"]

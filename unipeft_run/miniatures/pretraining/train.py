@@ -1,4 +1,4 @@
-"""Pretraining of one miniature: a fixed number of steps, seeded, on a CPU or one GPU."""
+"""The pretraining loop: a fixed number of seeded steps on a CPU or one GPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unipeft_run.miniatures.pretraining.batches import Batch, batches, in_order
+from unipeft_run.miniatures.pretraining.batches import Batch, make_batches, make_evaluation_batches
 from unipeft_run.miniatures.pretraining.miniatures import Miniature
 from unipeft_run.miniatures.pretraining.tokenizer import IDS
-from unipeft_run.miniatures.sources.cache import read_jsonl
+from unipeft_run.miniatures.sources.rows import read_jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """`tokens` are source and target positions of a batch."""
+    """Training length and rates; `tokens` counts the source and target positions of a batch."""
 
     steps: int = 5400
     tokens: int = 3072
@@ -35,22 +35,23 @@ class Schedule:
     seed: int = 42
 
     def factor(self, step: int) -> float:
-        """Of the learning rate: linear warm-up, then half a cosine to zero."""
+        """Learning-rate factor: linear warm-up, then cosine decay to zero."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def optimizer_of(model: PreTrainedModel, schedule: Schedule) -> torch.optim.Optimizer:
+def build_optimizer(model: PreTrainedModel, schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW; biases and LayerNorms have no weight decay."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98), fused=True)
 
 
-def loss_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy; bf16 on a GPU only, since a CPU without AMX emulates it slowly."""
+def compute_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy, in bf16 on a GPU; a CPU without AMX would emulate bf16 slowly."""
     device = model.device
     moved = {name: tensor.to(device) for name, tensor in batch.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -65,42 +66,44 @@ def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
     total, count = 0.0, 0
     for batch in held_out:
         tokens = int((batch["labels"] != -100).sum())
-        total += float(loss_of(model, batch)) * tokens
+        total += float(compute_loss(model, batch)) * tokens
         count += tokens
     model.train()
     return total / count
 
 
 class Pretraining:
-    """The loop. Each evaluation saves the weights so far; an interrupted run is not resumed."""
+    """The loop. Every evaluation saves the weights; an interrupted run cannot be resumed."""
 
     def __init__(
         self, model: PreTrainedModel, miniature: Miniature, schedule: Schedule, folder: Path
     ) -> None:
         self.model, self.miniature, self.schedule = model, miniature, schedule
         self.folder = folder
-        self.optimizer = optimizer_of(model, schedule)
+        self.optimizer = build_optimizer(model, schedule)
         self.started = time.perf_counter()
         self.tokens = 0
         self.before = last_entry(folder)
 
     def fit(self, mixture: Mixture, held_out: list[Batch]) -> None:
+        """Train for all steps of the schedule."""
         framed = map(self.miniature.frame, mixture)
-        stream = batches(framed, self.schedule.tokens, IDS["<pad>"])
+        stream = make_batches(framed, self.schedule.tokens, IDS["<pad>"])
         recent: list[float] = []
         for step in range(self.schedule.steps):
             recent.append(self.step(step, stream))
             if (step + 1) % 50 == 0:
-                self.say(step + 1, recent)
+                self.print_progress(step + 1, recent)
             if (step + 1) % self.schedule.evaluate_every == 0 or step + 1 == self.schedule.steps:
-                self.record(step + 1, recent, held_out)
+                self.save(step + 1, recent, held_out)
                 recent = []
 
     def step(self, step: int, stream: Iterator[Batch]) -> float:
+        """Make one update and return its loss."""
         batch = next(stream)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr * self.schedule.factor(step)
-        loss = loss_of(self.model, batch)
+        loss = compute_loss(self.model, batch)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -108,7 +111,7 @@ class Pretraining:
         self.tokens += batch["input_ids"].numel() + batch["labels"].numel()
         return float(loss.detach())
 
-    def say(self, step: int, recent: list[float]) -> None:
+    def print_progress(self, step: int, recent: list[float]) -> None:
         seconds = time.perf_counter() - self.started
         left = seconds / step * (self.schedule.steps - step)
         mean = sum(recent[-50:]) / len(recent[-50:])
@@ -119,8 +122,8 @@ class Pretraining:
             flush=True,
         )
 
-    def record(self, step: int, recent: list[float], held_out: list[Batch]) -> None:
-        """A line of `loss_curve.jsonl`, and the weights so far."""
+    def save(self, step: int, recent: list[float], held_out: list[Batch]) -> None:
+        """Append a line to `loss_curve.jsonl` and save the weights."""
         entry = {
             "stage": self.before["stage"] + 1,
             "step": self.before["step"] + step,
@@ -136,14 +139,14 @@ class Pretraining:
 
 
 def last_entry(folder: Path) -> dict[str, int]:
-    """Where the loss curve in `folder` stands: what earlier stages did."""
+    """The last entry of the loss curve in `folder`: totals of the earlier stages."""
     curve = folder / "loss_curve.jsonl"
     entries = read_jsonl(curve) if curve.exists() else []
     return {"stage": 0, "step": 0, "tokens": 0} | (entries[-1] if entries else {})
 
 
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
-    """bf16 safetensors, each tied matrix once, renamed into place."""
+    """Write bf16 safetensors atomically, tied matrices once."""
     from safetensors.torch import save_file
 
     seen = {name: p.detach().bfloat16().cpu().contiguous() for name, p in model.named_parameters()}
@@ -154,7 +157,9 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
 
 
 def held_out_batches(mixture: Mixture, miniature: Miniature, examples: int) -> list[Batch]:
-    """Infilling of texts that training never sees, the same every time."""
+    """Draw a fixed set of infilling examples from held-out texts."""
     kinds = [kind for kind in miniature.shares if kind.startswith("infill")]
     drawn = [mixture.draw(kinds[i % len(kinds)]) for i in range(examples)]
-    return in_order([miniature.frame(example) for example in drawn], 8192, IDS["<pad>"])
+    return make_evaluation_batches(
+        [miniature.frame(example) for example in drawn], 8192, IDS["<pad>"]
+    )

@@ -1,8 +1,8 @@
-"""Debian's package descriptions and package files, through apt in a private directory.
+"""Debian's package descriptions and package files, fetched by apt into a private directory.
 
-Nothing of the system's own apt state is touched and root is not needed. Addresses come from the
-system's own sources, keys from the system's own keyring; only the release's name is replaced, so
-that the same text is fetched on every Debian.
+The system's own apt state is untouched and no root is needed. Addresses come from the system's
+sources and keys from its keyring; only the release is replaced by a pinned one, so that every
+Debian fetches the same text.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
+from unipeft_run.miniatures.sources.cached_folder import build_once
+from unipeft_run.miniatures.sources.checksums import find_damage, record_checksums
+from unipeft_run.miniatures.sources.progress import notify
 
 RELEASE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-NO_RELEASE = r"does not have a Release file|no longer has a Release file"  # apt's words for it
+NO_RELEASE = r"does not have a Release file|no longer has a Release file"  # apt's own messages
 DIRECTORIES = ("lists/partial", "cache/archives/partial", "state", "debs")
+INDEXES = "*_*"  # the fetched files in lists/; apt's lock and partial/ have no underscore
 
 
-def available() -> bool:
+def is_available() -> bool:
     return all(map(shutil.which, ("apt-get", "dpkg-deb")))
 
 
-def stanzas(path: Path) -> Iterator[dict[str, str]]:
-    """The paragraphs of a Debian control file, field -> value with its continuation lines."""
+def parse_stanzas(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the paragraphs of a Debian control file as field -> value with continuation lines."""
     fields: dict[str, str] = {}
     name = ""
     with path.open(encoding="utf-8") as lines:
@@ -48,20 +53,21 @@ def stanzas(path: Path) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Apt:
-    """One release's indexes in one private directory."""
+    """The package indexes of one release, in a private directory."""
 
     root: Path
     release: str
 
     @classmethod
     def open(cls) -> Apt:
-        """The pinned release, with its indexes fetched; the system's own where no mirror has it.
+        """Fetch the indexes of the pinned release, or of the system's own if no mirror has it.
 
-        Raises UserError where that cannot be told: no network is no reason for another text.
+        Raises UserError if a mirror cannot be asked: a missing network must not lead to another
+        release's text.
         """
-        if not available():
-            raise UserError("apt-get and dpkg-deb are not there: this text comes from Debian")
-        repositories = _repositories()
+        if not is_available():
+            raise UserError("this text comes from Debian packages: apt-get and dpkg-deb are needed")
+        repositories = _list_repositories()
         pinned = [(address, RELEASE) for address, _ in repositories]
         found = cls._first(pinned) or cls._first(repositories)
         if found is None:
@@ -70,6 +76,10 @@ class Apt:
 
     @classmethod
     def _first(cls, repositories: Iterable[tuple[str, str]]) -> Apt | None:
+        """The first repository that has its release; None if every mirror answers that it has not.
+
+        Raises the first UserError if one of them could not be asked and no other has it.
+        """
         problem: UserError | None = None
         for address, release in dict.fromkeys(repositories):
             apt = cls(cache_root() / "apt" / release, release)
@@ -82,55 +92,73 @@ class Apt:
             raise problem
         return None
 
-    def index(self, kind: str) -> list[Path]:
+    def find_indexes(self, kind: str) -> list[Path]:
         """Index files by the end of their name: `Packages` or `Translation-en`."""
-        return sorted((self.root / "lists").glob(f"*_{kind}"))
+        return sorted(self._lists.glob(f"*_{kind}"))
 
-    def packages(self) -> dict[str, str]:
-        """Binary package -> its source package."""
+    def read_packages(self) -> dict[str, str]:
+        """Map each binary package to its source package."""
         return {
             item["Package"].strip(): item.get("Source", item["Package"]).split()[0]
-            for path in self.index("Packages")
-            for item in stanzas(path)
+            for path in self.find_indexes("Packages")
+            for item in parse_stanzas(path)
         }
 
     def unpack(self, name: str) -> Path:
-        """The folder of a package's files; scripts in it are never run."""
-        folder = self.root / "unpacked" / name
-        if not folder.is_dir():
-            done = self._run("download", name, cwd=self.root / "debs")
-            if done.returncode:
-                raise UserError(f"apt-get download {name} failed. {_reason(done.stderr)}")
-            (archive, *_) = sorted((self.root / "debs").glob(f"{name}_*.deb"))
-            half = folder.with_name(f".{name}")
-            subprocess.run(["dpkg-deb", "-x", str(archive), str(half)], check=True)
-            half.rename(folder)
-            archive.unlink()
-        return folder
+        """Return the folder of a package's files; its maintainer scripts are never run."""
+        return build_once(self.root / "unpacked" / name, lambda folder: self._extract(name, folder))
+
+    def _extract(self, name: str, folder: Path) -> None:
+        """Download a package, which apt checks against the signed index, and extract its files."""
+        with tempfile.TemporaryDirectory(dir=self.root / "debs") as scratch:
+            done = self._run("download", name, cwd=Path(scratch))
+            archives = list(Path(scratch).glob("*.deb"))
+            if done.returncode or len(archives) != 1:
+                raise UserError(f"apt-get download {name} failed. {_find_error(done.stderr)}")
+            command = ["dpkg-deb", "-x", str(archives[0]), str(folder)]
+            extracted = subprocess.run(command, capture_output=True, text=True)
+            if extracted.returncode:
+                reason = " ".join(extracted.stderr.split())
+                raise UserError(f"dpkg-deb could not unpack {archives[0].name}: {reason}")
+
+    @property
+    def _lists(self) -> Path:
+        return self.root / "lists"
 
     def _fetch_indexes(self, address: str) -> bool:
-        """Whether the mirror has the release. Raises UserError where it cannot be asked."""
+        """Fetch the release's indexes; False if the mirror does not have that release.
+
+        Raises UserError if the mirror cannot be asked.
+        """
+        self._prepare(address)
+        if self._is_complete():
+            if (damage := find_damage(self._lists)) is None:
+                return True
+            notify(f"{self._lists}: {damage}; fetching it again")
+            for path in self._lists.glob(INDEXES):
+                path.unlink()
+        errors = self._run("update", cwd=self.root).stderr  # the exit code can be 0 nevertheless
+        if self._is_complete():
+            record_checksums(self._lists, INDEXES)
+            return True
+        if (reason := _find_error(errors)) and not re.search(NO_RELEASE, errors):
+            raise UserError(f"apt-get could not fetch the indexes of {self.release}. {reason}")
+        return False
+
+    def _prepare(self, address: str) -> None:
+        """Make the private directories and the list of sources."""
         for name in DIRECTORIES:
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        (self.root / "unpacked").mkdir(exist_ok=True)
         (self.root / "state" / "status").touch()
         signed = f"[signed-by={KEYRING}] " if KEYRING.is_file() else ""
         line = f"deb {signed}{address} {self.release} main universe\n"
         (self.root / "sources.list").write_text(line)
-        if self._complete():
-            return True
-        errors = self._run("update", cwd=self.root).stderr  # apt's exit code may be 0 all the same
-        if self._complete():
-            return True
-        if (reason := _reason(errors)) and not re.search(NO_RELEASE, errors):
-            raise UserError(f"apt-get could not fetch the indexes of {self.release}. {reason}")
-        return False
 
-    def _complete(self) -> bool:
-        return bool(self.index("Packages") and self.index("Translation-en"))
+    def _is_complete(self) -> bool:
+        return bool(self.find_indexes("Packages") and self.find_indexes("Translation-en"))
 
     def _run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return _apt_get([*self._options(), *command], cwd)
+        return _run_apt([*self._options(), *command], cwd)
 
     def _options(self) -> list[str]:
         settings = {
@@ -138,7 +166,7 @@ class Apt:
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::State": self.root / "state",
             "Dir::State::status": self.root / "state" / "status",
-            "Dir::State::Lists": self.root / "lists",
+            "Dir::State::Lists": self._lists,
             "Dir::Cache": self.root / "cache",
             "Acquire::Languages": "en",
             "Acquire::GzipIndexes": "false",
@@ -147,7 +175,7 @@ class Apt:
         return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
 
 
-def _apt_get(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def _run_apt(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["apt-get", "-q", *arguments],
         cwd=cwd,
@@ -157,14 +185,14 @@ def _apt_get(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str
     )
 
 
-def _reason(stderr: str) -> str:
-    """The first line in which apt says what failed; empty where nothing did."""
+def _find_error(stderr: str) -> str:
+    """The first line in which apt reports an error; empty if there is none."""
     lines = (line.strip() for line in stderr.splitlines())
     return next((t for t in lines if t.startswith("E:") or "Failed to fetch" in t), "")
 
 
-def _repositories() -> list[tuple[str, str]]:
+def _list_repositories() -> list[tuple[str, str]]:
     """(address, release) of the system's own sources, main releases only."""
-    printed = _apt_get(["update", "--print-uris"], Path.cwd()).stdout
+    printed = _run_apt(["update", "--print-uris"], Path.cwd()).stdout
     found = re.findall(r"'(\S+?)/dists/(\w+)/InRelease'", printed)
     return list(dict.fromkeys(found))

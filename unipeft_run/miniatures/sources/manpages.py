@@ -1,4 +1,4 @@
-"""Translation en-ro: paragraphs of manual pages beside their Romanian translation."""
+"""Translation (wmt16_en_ro): paragraphs of manual pages and their Romanian translations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.progress import track
 
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures.sources import apt, roff
-from unipeft_run.miniatures.sources.cache import Row, write_splits
 from unipeft_run.miniatures.sources.progress import console
+from unipeft_run.miniatures.sources.rows import Row, write_splits
 from unipeft_run.miniatures.sources.split import (
-    at_most,
-    normalised,
-    split_by,
-    unique,
-    without_shared,
+    deduplicate,
+    drop_leaks,
+    normalise,
+    sample,
+    split_by_hash,
 )
 
 ROMANIAN = ("manpages-ro", "manpages-ro-dev")
@@ -26,18 +26,18 @@ ENGLISH = (
     *("manpages", "manpages-dev", "coreutils", "e2fsprogs", "mtools", "kbd", "netpbm"),
     *("nfs-common", "psutils", "gzip", "bzip2", "libsane-common", "gettext", "grub-common"),
 )
-SHORTEST, LONGEST = 4, 100  # words of a paragraph, either language
+SHORTEST, LONGEST = 4, 100  # words of a paragraph, in either language
 HELD_OUT = 500  # of each held-out split: generation is slow on a CPU
 
 
-def pages(root: Path, language: str = "") -> dict[str, Path]:
-    """`section/name` -> the compressed page, links left out."""
+def find_pages(root: Path, language: str = "") -> dict[str, Path]:
+    """Map `section/name` to the compressed page; symbolic links are skipped."""
     found = (root / "usr/share/man" / language).glob("man*/*.gz")
     return {f"{p.parent.name}/{p.stem}": p for p in sorted(found) if not p.is_symlink()}
 
 
-def usable(en: str, ro: str) -> bool:
-    """Both a translated paragraph of running text, and of a like length."""
+def is_usable(en: str, ro: str) -> bool:
+    """Whether both are running text, of similar length, and really translated."""
     lengths = len(en.split()), len(ro.split())
     if not (min(lengths) >= SHORTEST and max(lengths) <= LONGEST and en != ro):
         return False
@@ -45,22 +45,23 @@ def usable(en: str, ro: str) -> bool:
     return letters > 0.7 and 0.5 < lengths[0] / lengths[1] < 2
 
 
-def digits(text: str) -> list[str]:
+def find_numbers(text: str) -> list[str]:
     return sorted(re.findall(r"\d+", text))
 
 
-def aligned(english: str, romanian: str) -> Iterator[tuple[str, str]]:
-    """Paragraph pairs of two pages with the same sections, from sections with as many paragraphs.
+def align_paragraphs(english: str, romanian: str) -> Iterator[tuple[str, str]]:
+    """Yield the paragraph pairs of two pages with matching sections.
 
-    The Romanian page ends in one section more, which names the translators.
+    Sections with different numbers of paragraphs are skipped. The Romanian page has one more
+    section at its end, which names the translators.
     """
-    en, ro = roff.sections(english), roff.sections(romanian)
+    en, ro = roff.parse_sections(english), roff.parse_sections(romanian)
     if not en or len(en) != len(ro) - 1:
         return
     for left, right in zip(en, ro, strict=False):
         if len(left) == len(right):
             for pair in zip(left, right, strict=True):
-                if usable(*pair) and digits(pair[0]) == digits(pair[1]):
+                if is_usable(*pair) and find_numbers(pair[0]) == find_numbers(pair[1]):
                     yield pair
 
 
@@ -68,34 +69,36 @@ def read_page(path: Path) -> str:
     return gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace")
 
 
-def collect(debian: apt.Apt) -> list[Row]:
-    """Rows translation {en, ro} and page (its name, without the section)."""
-    known = debian.packages()
+def collect_rows(debian: apt.Apt) -> list[Row]:
+    """Rows translation {en, ro} and page (the page's name, without its section)."""
+    known = debian.read_packages()
     roots = {n: debian.unpack(n) for n in (*ENGLISH, *ROMANIAN) if n in known}
-    english = {k: v for n in ENGLISH if n in roots for k, v in pages(roots[n]).items()}
-    romanian = {k: v for n in ROMANIAN if n in roots for k, v in pages(roots[n], "ro").items()}
+    english = {k: v for n in ENGLISH if n in roots for k, v in find_pages(roots[n]).items()}
+    romanian = {k: v for n in ROMANIAN if n in roots for k, v in find_pages(roots[n], "ro").items()}
     rows: list[Row] = []
     both = sorted(english.keys() & romanian.keys())
     for key in track(both, "aligning manual pages", console=console(), transient=True):
-        for en, ro in aligned(read_page(english[key]), read_page(romanian[key])):
+        for en, ro in align_paragraphs(read_page(english[key]), read_page(romanian[key])):
             name = key.partition("/")[2].partition(".")[0].lower()
             rows.append({"translation": {"en": en, "ro": ro}, "page": name})
     return rows
 
 
-def side(language: str) -> Callable[[Row], str]:
-    return lambda row: normalised(row["translation"][language])
+def text_in(language: str) -> Callable[[Row], str]:
+    """A key function: the normalised text in one language."""
+    return lambda row: normalise(row["translation"][language])
 
 
 def build(folder: Path) -> None:
+    """Write the splits to `folder`."""
     debian = apt.Apt.open()
-    rows = unique(collect(debian), side("en"))
+    rows = deduplicate(collect_rows(debian), text_in("en"))
     if len(rows) < 2 * HELD_OUT:
         raise UserError(f"only {len(rows)} paragraph pairs in {debian.release}'s manual pages")
-    splits = split_by(rows, lambda row: str(row["page"]), validation=0.08, test=0.08)
-    splits = without_shared(splits, side("en"), side("ro"))
+    splits = split_by_hash(rows, lambda row: str(row["page"]), validation=0.08, test=0.08)
+    splits = drop_leaks(splits, text_in("en"), text_in("ro"))
     for split in ("validation", "test"):
-        splits[split] = at_most(splits[split], HELD_OUT, side("en"))
+        splits[split] = sample(splits[split], HELD_OUT, text_in("en"))
     source = {
         "what": "paragraphs of manual pages and their Romanian translation",
         "package": {"names": [*ROMANIAN, *ENGLISH], "release": debian.release},

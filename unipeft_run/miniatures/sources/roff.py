@@ -1,4 +1,4 @@
-"""Manual pages (man macros) as sections of plain paragraphs: enough to align two languages."""
+"""Parse manual pages (man macros) into sections of plain paragraphs, to align two languages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ Section = list[str]
 
 SECTION = {"SH", "SS"}
 PARAGRAPH = {"P", "PP", "LP", "TP", "TQ", "IP", "HP", "RS", "RE", "sp", "br", "ti", "in"}
-FONTS = {"B", "I", "R", "SM", "SB"}  # words set in one font, spaces kept
-MIXED = {"BI", "BR", "IB", "IR", "RB", "RI"}  # words in turn in two fonts, set without spaces
+FONTS = {"B", "I", "R", "SM", "SB"}  # words in one font, joined by spaces
+ALTERNATING = {
+    "BI",
+    "BR",
+    "IB",
+    "IR",
+    "RB",
+    "RI",
+}  # words in two fonts, joined without spaces
 VERBATIM = {"nf": "fi", "EX": "EE", "TS": "TE", "SY": "YS", "de": ".", "ig": "."}
 ESCAPES = [
     (r"\\f(\[[^]]*\]|\(..|.)", ""),  # fonts
@@ -27,42 +34,42 @@ ESCAPES = [
 UNESCAPE = [(re.compile(pattern), text) for pattern, text in ESCAPES]
 
 
-def plain(text: str) -> str:
-    """Text without roff's escapes, its white space folded."""
+def strip_escapes(text: str) -> str:
+    """Remove or replace roff's escapes and collapse white space."""
     text = re.sub(r'\\".*', "", text)
     for pattern, replacement in UNESCAPE:
         text = pattern.sub(replacement, text)
     return " ".join(text.split())
 
 
-def words(arguments: str) -> list[str]:
-    """A macro's arguments; double quotes hold one together."""
+def split_arguments(arguments: str) -> list[str]:
+    """Split a macro's arguments at spaces outside double quotes."""
     found = re.findall(r'"((?:[^"]|"")*)"?|(\S+)', arguments)
     return [quoted.replace('""', '"') or bare for quoted, bare in found]
 
 
 class Reader:
-    """One pass over a page. Verbatim blocks, tables and synopses are left out."""
+    """Reads a page line by line. Verbatim blocks, tables and synopses are skipped."""
 
     def __init__(self) -> None:
         self.sections: list[Section] = [[]]
-        self.until = ""  # the request that ends the block being left out
+        self.until = ""  # the request that ends the skipped block
         self.text: list[str] = []
-        self.tag = False  # the next line is a tagged paragraph's tag
+        self.tag = False  # whether the next line is a tagged paragraph's tag
 
     def end_paragraph(self) -> None:
-        paragraph = plain(" ".join(self.text))
+        paragraph = strip_escapes(" ".join(self.text))
         if paragraph:
             self.sections[-1].append(paragraph)
         self.text = []
 
-    def add(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         self.text.append(text)
         if self.tag:
             self.tag = False
             self.end_paragraph()
 
-    def request(self, name: str, arguments: str) -> None:
+    def read_request(self, name: str, arguments: str) -> None:
         if name in VERBATIM:
             self.end_paragraph()
             self.until = VERBATIM[name]
@@ -72,31 +79,31 @@ class Reader:
             if name in SECTION:
                 self.sections.append([])
         elif name in FONTS:
-            self.add(" ".join(words(arguments)))
-        elif name in MIXED:
-            self.add("".join(words(arguments)))
+            self.add_text(" ".join(split_arguments(arguments)))
+        elif name in ALTERNATING:
+            self.add_text("".join(split_arguments(arguments)))
         elif name in ("UE", "ME"):
-            self.add(arguments)
+            self.add_text(arguments)
 
-    def line(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         request = re.match(r"[.']\s*(\w+|\.)?\s*(.*)", line)
         name = (request[1] or "") if request else ""
         if self.until:
             self.until = "" if name == self.until else self.until
         elif request:
-            self.request(name, request[2])
+            self.read_request(name, request[2])
         elif line.strip():
-            self.add(line)
+            self.add_text(line)
         else:
             self.end_paragraph()
 
 
-def sections(page: str) -> list[Section]:
-    """The page's sections, each a list of paragraphs; none for a page in other macros or a link."""
+def parse_sections(page: str) -> list[Section]:
+    """The page's sections, each a list of paragraphs; [] for a link or a page in other macros."""
     if not re.search(r"^\.TH ", page, re.MULTILINE):
         return []
     reader = Reader()
     for line in page.splitlines():
-        reader.line(line)
+        reader.read_line(line)
     reader.end_paragraph()
     return reader.sections

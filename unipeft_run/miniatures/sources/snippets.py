@@ -1,4 +1,4 @@
-"""Sentiment: the movie-review sentences that SST was built from, with the mean of human ratings."""
+"""Sentiment (sst2): the movie-review sentences that SST was built from, with human ratings."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import io
 import tarfile
 from pathlib import Path
 
-from unipeft_run.miniatures.sources.cache import Row, write_splits
-from unipeft_run.miniatures.sources.pypi import Release, member
-from unipeft_run.miniatures.sources.split import normalised, split_by, unique
+from unipeft_run.miniatures.sources.archives import read_member
+from unipeft_run.miniatures.sources.pypi import Release
+from unipeft_run.miniatures.sources.rows import Row, write_splits
+from unipeft_run.miniatures.sources.split import deduplicate, normalise, split_by_hash
 
 RELEASE = Release(
-    "vaderSentiment", "3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+    "vaderSentiment",
+    "3.3.2",
+    "vaderSentiment-3.3.2.tar.gz",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
 )
 INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 NEUTRAL = 0.5  # mean ratings closer to zero than this are neither positive nor negative
 
 
-def parse(text: str) -> list[Row]:
+def parse_rows(text: str) -> list[Row]:
     """Rows sentence, label (1 positive), idx from lines `id <tab> mean rating -4..4 <tab> text`."""
     rows = []
     for line in text.splitlines():
@@ -30,16 +34,18 @@ def parse(text: str) -> list[Row]:
 
 
 def build(folder: Path) -> None:
-    inner = member(RELEASE.download(), INNER)
+    """Write the splits to `folder`."""
+    inner = read_member(RELEASE.download(), INNER)
     with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
         stream = tar.extractfile(FILE)
         assert stream is not None
         text = stream.read().decode("latin-1")
 
     def key(row: Row) -> str:
-        return normalised(str(row["sentence"]))
+        return normalise(str(row["sentence"]))
 
-    splits = split_by(unique(parse(text), key), key, validation=0.08, test=0.16)
+    rows = deduplicate(parse_rows(text), key)
+    splits = split_by_hash(rows, key, validation=0.08, test=0.16)
     source = {
         "what": "movie-review sentences with the mean of 20 human ratings",
         "package": RELEASE.describe(),

