@@ -43,11 +43,11 @@ class Search(ABC):
 
     def _all_finished(self) -> bool:
         """Test whether all sources are done; if many are, take them out of the batch."""
-        count = int(self.done.sum())
-        if LEAVE_AT * len(self.done) <= count < len(self.done):
+        count, size = int(self.done.sum()), len(self.done)
+        if LEAVE_AT * size <= count < size:
             self._write(self.done.nonzero()[:, 0])
             self._keep((~self.done).nonzero()[:, 0])
-        return count == len(self.done)
+        return count == size
 
     def _write(self, rows: Tensor) -> None:
         """Store the targets of the sources at `rows` of the batch."""
