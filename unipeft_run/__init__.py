@@ -11,9 +11,10 @@ _HOMES = {
     "attach": "deltas.attach",
     "detach": "deltas.attach",
     "fold": "deltas.fold",
+    "generate": "evaluation.generation",
     "load_backbone": "backbones.load",
 }
-__all__ = ["attach", "detach", "fold", "load_backbone"]
+__all__ = ["attach", "detach", "fold", "generate", "load_backbone"]
 
 
 def __getattr__(name: str) -> Any:

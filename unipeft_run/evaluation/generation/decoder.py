@@ -19,6 +19,7 @@ from unipeft_run.deltas.attach import deltas
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS, find_prefix
 from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
+from unipeft_run.evaluation.generation.packed_linear import MIN_STEPS, can_pack, pack_linears
 from unipeft_run.evaluation.generation.settings import Settings
 
 
@@ -71,6 +72,8 @@ class Decoder:
             past_key_values=self.cache,
             use_cache=True,
         ).logits
+        if self.own.position == 0:  # the first step projects the sources, which happens once
+            self._pack_linears()
         self.own.position += 1
         assert isinstance(logits, Tensor)
         return logits
@@ -80,6 +83,10 @@ class Decoder:
         self.states = self.states[rows]
         self.cross_mask = None if self.cross_mask is None else self.cross_mask[rows]
         self.cache.keep(rows)
+
+    def _pack_linears(self) -> None:
+        if self.own.positions >= MIN_STEPS and can_pack(self.device):
+            self.contexts.enter_context(pack_linears(self.model))
 
     def _share_position(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
