@@ -24,6 +24,7 @@ CHOICES = {
     "backbone.weights": ("pretrained", "random"),
     "optim.schedule": ("polynomial", "linear", "cosine", "constant"),
     "evaluation.references": ("raw", "reference_code"),
+    "evaluation.decoding.rules": ("2021", "transformers"),
     "tracking.wandb.mode": ("auto", "online", "offline", "disabled"),
     "*.form.norm": ("none", "in"),
     "*.form.init": ("bert", "lora"),

@@ -83,6 +83,7 @@ class Decoding:
     early_stopping: bool = MISSING
     forced_bos: bool = MISSING
     forced_eos: bool = MISSING
+    rules: str = MISSING
 
 
 @dataclass

@@ -20,7 +20,12 @@ from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_w
 from unipeft_run.evaluation.generation.greedy import GreedySearch
 from unipeft_run.evaluation.generation.settings import Settings
 
-__all__ = ["generate"]
+__all__ = ["can_generate", "encode", "generate"]
+
+
+def can_generate(model: Any) -> bool:
+    """Whether `generate` runs this model itself, not through transformers."""
+    return find_obstacle(model) is None
 
 
 @torch.no_grad()
