@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+BOS, EOS = 0, 2
+
 
 @dataclass
 class BeamHypotheses:
@@ -68,7 +70,6 @@ def _search(
     forced_eos: bool,
     decoder_start_token_id: int,
 ) -> list[int]:
-    bos, eos, size = 0, 2, no_repeat_ngram_size
     hypotheses = BeamHypotheses(num_beams, length_penalty, early_stopping)
     states = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
     tokens = [[decoder_start_token_id]] * num_beams
@@ -83,29 +84,16 @@ def _search(
             use_cache=False,
         ).logits[:, -1]
         log_probs = logits.log_softmax(dim=-1)
-        for row, beam in enumerate(tokens):
-            for start in range(length - size + 1) if size else ():
-                *before, last = beam[start : start + size]
-                if before == beam[length - size + 1 :]:
-                    log_probs[row, last] = -math.inf
+        _ban_ngrams(log_probs, tokens, no_repeat_ngram_size)
         if length < min_length:
-            log_probs[:, eos] = -math.inf
-        for forced, token, at in ((forced_bos, bos, 1), (forced_eos, eos, max_length - 1)):
+            log_probs[:, EOS] = -math.inf
+        for forced, token, at in ((forced_bos, BOS, 1), (forced_eos, EOS, max_length - 1)):
             if forced and length == at:
                 log_probs[:] = -math.inf
                 log_probs[:, token] = 0
         totals = (log_probs + scores[:, None]).view(1, -1)
         best, places = totals.topk(2 * num_beams, dim=1)
-        following: list[tuple[Tensor, list[int]]] = []
-        for rank, (score, place) in enumerate(zip(best[0], places[0].tolist(), strict=True)):
-            beam, token = tokens[place // logits.size(-1)], place % logits.size(-1)
-            if token == eos:
-                if rank < num_beams:
-                    hypotheses.add(beam, score.item())
-            else:
-                following.append((score, [*beam, token]))
-            if len(following) == num_beams:
-                break
+        following = _process(hypotheses, tokens, best[0], places[0], logits.size(-1))
         done = hypotheses.is_done(best.max().item(), length)
         scores = torch.stack([score for score, _ in following])
         tokens = [beam for _, beam in following]
@@ -113,4 +101,32 @@ def _search(
         for score, beam in zip(scores, tokens, strict=True):
             hypotheses.add(beam, score.item())
     best_tokens = sorted(hypotheses.beams, key=lambda beam: beam[0]).pop()[1]
-    return [*best_tokens, eos] if len(best_tokens) < max_length else best_tokens
+    return [*best_tokens, EOS] if len(best_tokens) < max_length else best_tokens
+
+
+def _ban_ngrams(log_probs: Tensor, tokens: list[list[int]], size: int) -> None:
+    for row, beam in enumerate(tokens):
+        for start in range(len(beam) - size + 1) if size else ():
+            *before, last = beam[start : start + size]
+            if before == beam[len(beam) - size + 1 :]:
+                log_probs[row, last] = -math.inf
+
+
+def _process(
+    hypotheses: BeamHypotheses,
+    tokens: list[list[int]],
+    scores: Tensor,
+    places: Tensor,
+    vocabulary: int,
+) -> list[tuple[Tensor, list[int]]]:
+    """`BeamSearchScorer.process`: add hypotheses that end; return the beams that go on."""
+    following: list[tuple[Tensor, list[int]]] = []
+    for rank, (score, place) in enumerate(zip(scores, places.tolist(), strict=True)):
+        beam, token = tokens[place // vocabulary], place % vocabulary
+        if token != EOS:
+            following.append((score, [*beam, token]))
+        elif rank < hypotheses.num_beams:
+            hypotheses.add(beam, score.item())
+        if len(following) == hypotheses.num_beams:
+            break
+    return following

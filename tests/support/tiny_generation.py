@@ -15,16 +15,16 @@ STARTS = {"bart": 2, "mbart": 90}
 
 
 def peaked_model(family: str, method: str | None = None, seed: int = 0, core: str = "sdpa") -> Any:
-    """A float64 model, without deltas if `method` is None, that likes a few tokens and `</s>`."""
+    """A float64 model, without deltas if `method` is None, whose sources get different targets."""
     model = backbone(family, seed) if method is None else model_of(family, method, core)
     if method is None:
         model.set_attn_implementation(core)
-    generator = torch.Generator().manual_seed(seed)
+    rng = random.Random(seed)
     with torch.no_grad():
-        model.model.shared.weight *= 8
-        bias = torch.randn(model.final_logits_bias.shape, generator=generator)
-        model.final_logits_bias += 2 * bias
-        model.final_logits_bias[0, EOS] = 2 + bias[0, EOS]
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "delta_" not in name:  # from 0.02 to 0.3
+                parameter *= 15
+        model.final_logits_bias[0, EOS] = rng.uniform(2, 6)
     model.generation_config = GenerationConfig()
     return model.double()
 

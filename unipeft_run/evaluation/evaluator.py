@@ -224,7 +224,11 @@ class Evaluator:
         signatures = {**scores.signatures, "references": self.references}
         if self.decoding is not None:
             signatures["decoding"] = self.decoding.signature
-        columns = self.task.ids(raw), self._name_classes(predictions), self._name_classes(references)
+        columns = (
+            self.task.ids(raw),
+            self._name_classes(predictions),
+            self._name_classes(references),
+        )
         names = "id", "prediction", "reference", "score"
         rows = zip(*columns, scores.per_example, strict=True)
         return EvalResult(
