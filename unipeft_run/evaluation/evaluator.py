@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -126,7 +126,7 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded)
+        return self._result(outputs, raw, encoded, self._sign_decoding(model))
 
     def _token_ids(self, task: SequenceTask) -> dict[str, int | None]:
         """Token ids for generation, from the tokenizer."""
@@ -189,7 +189,7 @@ class Evaluator:
 
         The encoder runs once for both, unless autocast or sharding makes the two passes differ.
         """
-        sources = {name: tensors[name] for name in ("input_ids", "attention_mask")}
+        sources: dict[str, Any] = {n: tensors[n] for n in ("input_ids", "attention_mask")}
         states, inputs = None, dict[str, Any](tensors)
         if generates and self.autocast is None and can_generate(model):
             states = encode(model, **sources)
@@ -212,7 +212,16 @@ class Evaluator:
             texts = [self.tokenizer.clean_up_tokenization(text) for text in texts]
         return [text.strip() for text in texts]
 
-    def _result(self, outputs: _Outputs, raw: Dataset, encoded: Dataset) -> EvalResult:
+    def _sign_decoding(self, model: nn.Module) -> dict[str, str]:
+        """Signature of the decoding, with the rules that were followed."""
+        if self.decoding is None:
+            return {}
+        rules = self.decoding.rules if can_generate(model) else "transformers"
+        return {"decoding": replace(self.decoding, rules=rules).signature}
+
+    def _result(
+        self, outputs: _Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
+    ) -> EvalResult:
         metrics = {"loss": outputs.loss / outputs.count}
         if not outputs.predictions:
             return EvalResult(metrics)
@@ -221,16 +230,10 @@ class Evaluator:
         if self.references == "reference_code" and isinstance(self.task, SequenceTask):
             references = self._decode(encoded["labels"][:])
         scores = self.task.score(predictions, references)
-        signatures = {**scores.signatures, "references": self.references}
-        if self.decoding is not None:
-            signatures["decoding"] = self.decoding.signature
-        columns = (
-            self.task.ids(raw),
-            self._name_classes(predictions),
-            self._name_classes(references),
-        )
+        signatures = {**scores.signatures, "references": self.references, **decoding}
         names = "id", "prediction", "reference", "score"
-        rows = zip(*columns, scores.per_example, strict=True)
+        texts = self._name_classes(predictions), self._name_classes(references)
+        rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
         return EvalResult(
             {**metrics, **scores.metrics},
             [dict(zip(names, r, strict=True)) for r in rows],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Candidates:
-    """Extensions of beams by one token, each field [B, M]; `scores` are summed log-probabilities."""
+    """Extensions of beams by one token, [B, M] each; `scores` are summed log-probabilities."""
 
     scores: Tensor
     parents: Tensor

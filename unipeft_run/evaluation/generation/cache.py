@@ -90,7 +90,7 @@ class SelfCache(LayerCache):
         )
 
 
-class BeamCache(EncoderDecoderCache):
+class BeamCache(EncoderDecoderCache):  # type: ignore[misc]
     """Both caches under the interface that transformers' decoder expects."""
 
     def __init__(self, own: SelfCache, cross: CrossCache) -> None:

@@ -34,7 +34,8 @@ def can_pack(device: torch.device) -> bool:
     """Whether this torch has the (private) operators, and autocast does not change the types."""
     if device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    backend: Any = torch.backends.mkldnn
+    return backend.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class PackedProduct:
