@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
+from unipeft_run.evaluation.generation import generate
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 
 SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
@@ -221,7 +223,8 @@ def test_decoding_does_what_it_says(tmp_path: Path) -> None:
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     tokenizer = evaluator.tokenizer
     forced = Decoding(num_beams=2, max_length=10, min_length=10, forced_bos=True)
-    tokens = model.generate(**inputs, generation_config=forced.config(tokenizer, 2))
+    evaluator.generation |= asdict(forced)
+    tokens = generate(model, **inputs, decoding=evaluator.generation)
     assert tokens.shape == (9, 10)
     assert set(tokens[:, 0].tolist()) == {2}
     assert set(tokens[:, 1].tolist()) == {tokenizer.bos_token_id}
@@ -255,12 +258,12 @@ def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
     loss = SequenceLoss(0.1)
     evaluator, _ = assemble(task, tokenizer, "rotate", loss, decoding=BEAMS)
     romanian = tokenizer.convert_tokens_to_ids("ro_RO")
-    assert evaluator.generation.decoder_start_token_id == romanian
+    assert evaluator.generation["decoder_start_token_id"] == romanian
     result = evaluator(tiny_text.mbart(len(tokenizer)), "test")
     assert {"loss", "bleu", "bleu_paper", "chrf"} == set(result.metrics)
     assert all("_" not in row["prediction"] for row in result.rows)  # no code in the text
 
 
 def test_text_needs_decoding_settings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"evaluation\.decoding is needed"):
+    with pytest.raises(ValueError, match=r"evaluation\.decoding is missing"):
         summariser(tmp_path, decoding=None)
