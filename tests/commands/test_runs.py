@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from made_runs import make_sst2_run
-from omegaconf import DictConfig
 
-from unipeft_run import config as configuration
 from unipeft_run.commands.runs import command, main
+from unipeft_run.config import PlannedRun
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.reader import find_runs
 
@@ -194,12 +193,12 @@ def test_any_name_is_listed_on_any_terminal(tmp_path: Path, encoding: str) -> No
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DictConfig]]:
-    """The configurations that reached `run`."""
-    seen: list[DictConfig] = []
+def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PlannedRun]]:
+    """The planned runs that reached `run`."""
+    seen: list[PlannedRun] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(cfg)
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned)
         return {"state": "done"}
 
     stub = ModuleType("unipeft_run.run")
@@ -209,41 +208,41 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DictConfig]]:
 
 
 def test_failed_diverged_and_stale_runs_are_rerun_as_stored(
-    root: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    root: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(["outputs", "--retry-failed"]) == 0
-    assert sorted(cfg.seed for cfg in ran) == [1, 2, 3]
-    folders = {configuration.run_folder(cfg) for cfg in ran}
+    assert sorted(planned.config.seed for planned in ran) == [1, 2, 3]
+    folders = {planned.folder for planned in ran}
     assert folders == {run.folder.absolute() for run in find_runs([root]) if run.state != "done"}
     assert capsys.readouterr().out.count("done") == 3
     ran.clear()
     assert command(["outputs", "--retry-failed", "seed=2"]) == 0
-    assert [cfg.seed for cfg in ran] == [2]
+    assert [planned.config.seed for planned in ran] == [2]
     assert command(["outputs", "--retry-failed", "seed=0"]) == 0
     assert "nothing to rerun" in capsys.readouterr().out
 
 
 def test_a_damaged_run_does_not_stop_the_reruns_of_others(
-    tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_sst2_run(tmp_path, "failed", "seed=2")
     (make_sst2_run(tmp_path, "failed", "seed=3") / "config.yaml").write_text("a: &a [*a]\n")
     os.mkfifo(make_sst2_run(tmp_path, "failed", "seed=4") / "fifo")
     assert command([str(tmp_path), "--retry-failed"]) == 1
-    assert sorted(cfg.seed for cfg in ran) == [2, 4]
+    assert sorted(planned.config.seed for planned in ran) == [2, 4]
     assert "config.yaml is damaged: it holds YAML aliases" in capsys.readouterr().err
 
 
-def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[DictConfig]) -> None:
+def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[PlannedRun]) -> None:
     folder = make_sst2_run(tmp_path / "disk", "failed")
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "link").symlink_to(folder)
     assert command([str(tmp_path / "outputs"), "--retry-failed"]) == 0
-    assert [configuration.run_folder(cfg) for cfg in ran] == [folder]
+    assert [planned.folder for planned in ran] == [folder]
 
 
 def test_a_stored_run_may_not_name_any_class(
-    tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_sst2_run(tmp_path, "failed")
     text = (folder / "config.yaml").read_text()
@@ -254,7 +253,7 @@ def test_a_stored_run_may_not_name_any_class(
 
 
 def test_a_folder_that_holds_another_run_is_refused(
-    tmp_path: Path, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_sst2_run(tmp_path, "failed")
     folder.rename(folder.with_name("00000000"))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from tiny import backbone, batch
-from tiny_config import resolved
+from tiny_config import configured
 
 from unipeft_run.deltas.attach import attach, find_deltas
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
 
@@ -47,9 +47,9 @@ def base(family: str) -> Any:
 
 
 def trained(family: str, method: str, *words: str) -> Any:
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
     model = base(family)
-    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
         for _, delta in find_deltas(model):
             for parameter in delta.parameters():

@@ -15,8 +15,8 @@ from test_import_official import LORA, Files, lora_state
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run import config as configuration
 from unipeft_run.commands import import_official, runs
+from unipeft_run.config import load, plan_config
 from unipeft_run.data.tasks.hub import load_hub
 from unipeft_run.deltas.build import load_run
 from unipeft_run.errors import UserError
@@ -149,8 +149,8 @@ def test_retrying_executes_nothing(
     plant(run)
     (run.folder / "status.json").write_text('{"state": "failed", "step": 0, "heartbeat": "x"}')
     (run.folder / "delta.safetensors").unlink()
-    config = {**configuration.load(run.folder), "output": "outputs"}
-    run.folder.rename(configuration.run_folder(config))
+    config = load(run.folder).model_copy(update={"output": "outputs"})
+    run.folder.rename(plan_config(config).folder)
     assert call(runs.main, monkeypatch, "outputs", "--retry-failed") != 0
     told = capsys.readouterr()
     assert PLANTED[plant] in " ".join((told.out + told.err).split())

@@ -11,9 +11,8 @@ import torch
 from safetensors import SafetensorError
 from tiny_training import make_trainer
 
-from unipeft_run import config as configuration
 from unipeft_run import run
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import compose, load, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs import folder as run_folder
 from unipeft_run.runs import writing
@@ -116,15 +115,15 @@ def test_a_run_that_never_began_to_train_can_be_tried_again(
         def __init__(self, *_: object) -> None:
             raise MemoryError
 
-    monkeypatch.setattr("unipeft_run.experiment.Experiment", TooLarge)
-    cfg = resolve(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
-    folder = configuration.run_folder(cfg)
+    monkeypatch.setattr("unipeft_run.experiment.PreparedRun", TooLarge)
+    planned = plan(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
+    folder = RunFolder(planned.folder)
     with pytest.raises(MemoryError):
-        run._train(cfg, run.Inputs(None, {}, ""), RunFolder(folder))  # type: ignore[arg-type]
+        run._train(planned, run.Inputs(None, {}, ""), folder)  # type: ignore[arg-type]
     (found,) = find_runs([tmp_path])
     assert (found.state, found.config["method"]) == ("failed", "mam")
     assert found.error.startswith("out of memory")
-    assert configuration.load(folder) == cfg
+    assert load(planned.folder) == planned.config
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.runs.folder import RunFolder
 
 
 @cache
-def resolved(*words: str) -> dict[str, Any]:
-    return resolve(compose(["scale=mini", *words]))
+def planned(*words: str) -> PlannedRun:
+    """Plan a miniature run."""
+    return plan(compose(["scale=mini", *words]))
 
 
 def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
@@ -23,18 +24,18 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
 
     `changed`: metrics to add or replace.
     """
-    config = resolved(*words)
-    folder = run_folder(config)
+    run = planned(*words)
+    config, folder = run.config, run.folder
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
     (folder / "status.json").write_text(json.dumps({"state": "done", "step": 600}))
-    name = {"xsum": "rouge2", "wmt16_en_ro": "bleu"}.get(config["task"]["name"], "accuracy")
+    name = {"xsum": "rouge2", "wmt16_en_ro": "bleu"}.get(config.task.name, "accuracy")
     metrics = {
-        "method": config["method"],
-        "seed": config["seed"],
-        "scale": config["scale"],
-        "task": config["task"]["name"],
-        "backbone": config["backbone"]["name"],
+        "method": config.method,
+        "seed": config.seed,
+        "scale": config.scale,
+        "task": config.task.name,
+        "backbone": config.backbone.name,
         "run_id": folder.name,
         "primary": f"test/{name}",
         "test/loss": 0.5,
@@ -56,9 +57,9 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
 
 def make_sst2_run(root: Path, state: str = "done", *words: str) -> Path:
     """Make the folder of a small sst2 run in `state` below `root`; `stale` leaves no process."""
-    config = resolved("task=sst2", "method=mam", f"output={root}", *words)
-    folder = RunFolder(run_folder(config))
-    folder.write_text("config.yaml", yaml.safe_dump(config))
+    run = planned("task=sst2", "method=mam", f"output={root}", *words)
+    folder = RunFolder(run.folder)
+    folder.write_text("config.yaml", yaml.safe_dump(run.config.plain()))
     recorded: Any = "running" if state == "stale" else state
     error = "the loss is nan at step 4" if state == "diverged" else None
     folder.mark(recorded, step=3, total=10, error=error)

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from tiny_training import loss_fn, make_trainer
 from torch import Tensor, nn
 
-from unipeft_run.config import compose, run_folder
+from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs import checkpoint
 from unipeft_run.runs.folder import RunFolder
@@ -29,14 +28,14 @@ from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import all_reduce_sum, broadcast
 
 
-def config_of(output: Path) -> DictConfig:
-    """Return the configuration of a run on two processes."""
-    return compose(["task=sst2", "method=mam", "processes=2", f"output={output}"], "train")
+def config_of(output: Path) -> PlannedRun:
+    """Plan a run on two processes."""
+    return plan(compose(["task=sst2", "method=mam", "processes=2", f"output={output}"]))
 
 
-def begin(cfg: DictConfig, held: ExitStack) -> RunFolder:
+def begin(planned: PlannedRun, held: ExitStack) -> RunFolder:
     """Return the run folder, locked by rank 0; both ranks write their process number to it."""
-    path = run_folder(cfg)
+    path = planned.folder
     folder = RunFolder(path, writes=processes.is_main())
     if processes.is_main():
         held.enter_context(RunLock(path))
@@ -47,66 +46,66 @@ def begin(cfg: DictConfig, held: ExitStack) -> RunFolder:
     return folder
 
 
-def together(end: Callable[[DictConfig], None]) -> Callable[[DictConfig], Outcome]:
+def together(end: Callable[[PlannedRun], None]) -> Callable[[PlannedRun], Outcome]:
     """Build a job: rank 1 calls `end`, and rank 0 waits for it in an all-reduce."""
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
+    def run(planned: PlannedRun) -> dict[str, Any]:
         with ExitStack() as held:
-            folder = begin(cfg, held)
+            folder = begin(planned, held)
             try:
                 if processes.rank() == 1:
-                    end(cfg)
+                    end(planned)
                 all_reduce_sum([1.0], torch.device("cpu"))
             except Exception as problem:
                 folder.mark("failed", error=str(problem))
                 raise
         return {"state": "done"}
 
-    return lambda cfg: capture_outcome(lambda: run(cfg))
+    return lambda planned: capture_outcome(lambda: run(planned))
 
 
-def memory_of_one(cfg: DictConfig) -> Outcome:
-    def end(cfg: DictConfig) -> None:
+def memory_of_one(planned: PlannedRun) -> Outcome:
+    def end(planned: PlannedRun) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    return together(end)(cfg)
+    return together(end)(planned)
 
 
-def killed(cfg: DictConfig) -> Outcome:
-    return together(lambda cfg: os.kill(os.getpid(), signal.SIGKILL))(cfg)
+def killed(planned: PlannedRun) -> Outcome:
+    return together(lambda planned: os.kill(os.getpid(), signal.SIGKILL))(planned)
 
 
-def killed_once(cfg: DictConfig) -> Outcome:
-    def end(cfg: DictConfig) -> None:
-        mark = Path(cfg.output) / f"killed{cfg.seed}"
-        if cfg.seed == 1 and not mark.exists():
+def killed_once(planned: PlannedRun) -> Outcome:
+    def end(planned: PlannedRun) -> None:
+        mark = Path(planned.config.output) / f"killed{planned.config.seed}"
+        if planned.config.seed == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return together(end)(cfg)
+    return together(end)(planned)
 
 
-def in_a_grid(cfg: DictConfig) -> Outcome:
-    return launch_processes(cfg, killed_once)
+def in_a_grid(planned: PlannedRun) -> Outcome:
+    return launch_processes(planned, killed_once)
 
 
-def exits(cfg: DictConfig) -> Outcome:
-    return together(lambda cfg: sys.exit(7))(cfg)
+def exits(planned: PlannedRun) -> Outcome:
+    return together(lambda planned: sys.exit(7))(planned)
 
 
-def interrupted_alone(cfg: DictConfig) -> Outcome:
+def interrupted_alone(planned: PlannedRun) -> Outcome:
     """Interrupt outside training, where no handler records signals."""
-    return together(lambda cfg: os.kill(os.getpid(), signal.SIGINT))(cfg)
+    return together(lambda planned: os.kill(os.getpid(), signal.SIGINT))(planned)
 
 
-def refused(cfg: DictConfig) -> Outcome:
+def refused(planned: PlannedRun) -> Outcome:
     def refuse() -> dict[str, Any]:
         raise UserError("there is no such file; see task.path")
 
     return capture_outcome(refuse)
 
 
-def trains(cfg: DictConfig) -> Outcome:
+def trains(planned: PlannedRun) -> Outcome:
     """Train slowly; writing a checkpoint takes two seconds."""
     store = checkpoint.save_checkpoint
 
@@ -121,7 +120,7 @@ def trains(cfg: DictConfig) -> Outcome:
 
     def run() -> dict[str, Any]:
         with ExitStack() as held:
-            folder = begin(cfg, held)
+            folder = begin(planned, held)
             given = {"max_steps": 500, "eval_every": 500, "trackers": [], "folder": folder}
             make_trainer(folder.path, loss_fn=slow_loss, **given).fit()
         return {"state": "done"}

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from made_runs import make_run
-from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
 from unipeft_run.commands.report import main
-from unipeft_run.config import resolve, run_id
+from unipeft_run.config import PlannedRun, run_id
 from unipeft_run.config.experiments import expand, refuse
+from unipeft_run.config.resolve import resolve_data
 from unipeft_run.errors import UserError
 
 Train = Callable[..., int]
@@ -36,8 +36,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Collect the configurations that reach `run`, which is a stub here."""
     seen: list[dict[str, Any]] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(resolve(cfg))
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned.config.plain())
         return {"state": "done"}
 
     stub = ModuleType("unipeft_run.run")
@@ -179,8 +179,8 @@ def test_a_plan_lists_missing_cells_and_their_commands(
             assert program == "unipeft-train"
             assert train(*words) == 0
     assert len(runs) == 4
-    assert {run_id(config) for config in runs}.isdisjoint({done.name})
-    assert half.name in {run_id(config) for config in runs}
+    assert {run_id(resolve_data(config)) for config in runs}.isdisjoint({done.name})
+    assert half.name in {run_id(resolve_data(config)) for config in runs}
 
 
 def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from tiny_cli import call
 from tiny_engines import install
 
 from unipeft_run import cli
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import compose, plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.ray import START_TIMEOUTS
@@ -75,9 +75,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, A
     """Collect the configurations that reach `run`, which is a stub here."""
     seen: list[Mapping[str, Any]] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(resolve(cfg))
-        RunFolder(run_folder(cfg)).write_text("config.yaml", "")
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned.config.plain())
+        RunFolder(planned.folder).write_text("config.yaml", "")
         return {"state": "done"}
 
     install(monkeypatch, "unipeft_run.run", run=run)
@@ -117,7 +117,7 @@ def test_a_forced_cell_that_is_rerun_is_not_cleared_again(
 def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
     """A worker is lost before it clears, a job is requeued after; then a new command forces."""
     words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
-    config = run_folder(compose(words, "train")) / "config.yaml"
+    config = plan(compose(words)).folder / "config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("of an earlier submission")
     os.utime(config, (1, 1))

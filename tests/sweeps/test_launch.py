@@ -20,7 +20,6 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from unipeft_run.cli import check_train
-from unipeft_run.config import run_folder
 from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
@@ -197,7 +196,7 @@ def wait_for(path: Path) -> None:
 
 
 def folder_of(output: Path) -> Path:
-    return run_folder(tiny_jobs.config_of(output))
+    return tiny_jobs.config_of(output).folder
 
 
 @pytest.mark.slow

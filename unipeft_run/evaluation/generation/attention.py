@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from unipeft_run.deltas.attention import HEADS, NAMES, attend, eager, sdpa
+from unipeft_run.deltas.attention import HEADS, attend, eager, sdpa
+from unipeft_run.deltas.attention import IMPLEMENTATIONS as ATTACHED
 from unipeft_run.deltas.compositions import Gated
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.memory import Memory
 
 GENERATION = {"sdpa": "unipeft_generation_sdpa", "eager": "unipeft_generation_eager"}
 # the model's attention implementation -> the one used while it generates
-IMPLEMENTATIONS = GENERATION | {NAMES[name]: GENERATION[name] for name in GENERATION}
+IMPLEMENTATIONS = GENERATION | {ATTACHED[name]: GENERATION[name] for name in GENERATION}
 
 
 def find_prefix(module: nn.Module) -> tuple[Delta, Memory] | None:

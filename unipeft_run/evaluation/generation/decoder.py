@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipeft_run.backbones.sites import table_of
-from unipeft_run.deltas.attach import deltas
+from unipeft_run.backbones.families import family_of
+from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS, find_prefix
 from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
@@ -99,7 +99,7 @@ class Decoder:
 
 def find_prefixes(model: Any, kind: str) -> Prefixes:
     """Prefixes of the decoder's attention modules of one type (self or cross), by layer."""
-    path, modules = table_of(model.config).stacks["decoder"]
+    path, modules = family_of(model.config).stacks["decoder"]
     layers = enumerate(model.get_submodule(path))
     found = {i: find_prefix(layer.get_submodule(modules[kind])) for i, layer in layers}
     return {i: prefix[1].heads() for i, prefix in found.items() if prefix is not None}
@@ -128,7 +128,7 @@ def _generation_attention(config: Any) -> Iterator[None]:
 @contextmanager
 def _constant_memories(model: nn.Module) -> Iterator[None]:
     """Compute the keys and values of every memory once instead of at every step."""
-    forms = [delta.form for _, delta in deltas(model) if isinstance(delta.form, Memory)]
+    forms = [delta.form for _, delta in find_deltas(model) if isinstance(delta.form, Memory)]
     for form in forms:
         memory = form.memory()
         form.__dict__["memory"] = lambda memory=memory: memory

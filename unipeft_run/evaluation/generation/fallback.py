@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
@@ -23,7 +23,7 @@ def find_obstacle(model: Any) -> str | None:
     config = model.config
     if is_sharded(model):
         return "its parameters are sharded"
-    if config.model_type not in TABLES or "decoder" not in TABLES[config.model_type].stacks:
+    if config.model_type not in FAMILIES or "decoder" not in FAMILIES[config.model_type].stacks:
         return f"the family {config.model_type} is not supported"
     if config._attn_implementation not in IMPLEMENTATIONS:
         return f"the attention implementation {config._attn_implementation} is not supported"
