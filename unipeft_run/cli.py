@@ -21,9 +21,11 @@ from unipeft_run.config import compose, implied, load, resolve, run_folder
 from unipeft_run.config.hydra_errors import needed
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, attempt, exit_code
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code
+from unipeft_run.sweeps.grid import run_grid
+from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.environment import prepare_environment
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ def evaluate() -> NoReturn:
 def train_job(cfg: DictConfig) -> Outcome:
     """One run. At module level, and plain data back, so that it can be sent to a worker."""
     outlive_readers()
-    if cfg.processes > processes.count() == 1:
-        from unipeft_run.sweeps.launch import in_several
+    prepare_environment()
+    if cfg.processes > processes.world_size() == 1:
+        from unipeft_run.sweeps.launch import launch_processes
 
-        return in_several(cfg, train_job)
+        return launch_processes(cfg, train_job)
 
     def run_it() -> Mapping[str, Any]:
         check_train(cfg)
@@ -65,7 +68,7 @@ def train_job(cfg: DictConfig) -> Outcome:
 
         return run(cfg)
 
-    return attempt(run_it)
+    return capture_outcome(run_it)
 
 
 def check_train(cfg: DictConfig) -> Hashable:
@@ -86,7 +89,7 @@ def evaluate_job(cfg: DictConfig) -> Outcome:
             print(f"{cfg.split}/{name} {value}")
         return metrics
 
-    return attempt(run_it)
+    return capture_outcome(run_it)
 
 
 def check_evaluate(cfg: DictConfig) -> Hashable:
@@ -105,10 +108,15 @@ def main(command: Command, argv: Sequence[str]) -> int:
     """The exit code: 0 done, 1 a run failed, 2 the configuration is wrong,
     128 + its number after a signal, as a shell has it."""
     try:
-        with processes.only_the_lead_prints():
+        prepare_environment()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        with processes.silence_other_ranks():
             return _main(command, argv)
     except UserError as error:
-        if processes.leads():
+        if processes.is_main():
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
@@ -129,8 +137,9 @@ def _main(command: Command, argv: Sequence[str]) -> int:
     if args.multirun and args.cfg:
         raise UserError("--cfg shows one configuration; leave out -m and the lists")
     if args.multirun:
-        return multirun(command.config_name, args.overrides, command.job, command.check)
+        return run_grid(command.config_name, args.overrides, command.job, command.check)
     if not (args.shell_completion or args.hydra_help):
+        check_hydra_settings(args.overrides, is_grid=bool(args.cfg))
         command.check(compose(args.overrides, command.config_name))
     return _hand_over(command, argv, [*args.overrides, *implied(args.overrides)])
 

@@ -32,9 +32,10 @@ from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import closing, headline, named
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
+from unipeft_run.training.divergence import check_finite
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
-from unipeft_run.training.optim import build
-from unipeft_run.training.precision import autocast_type
+from unipeft_run.training.optim import build_optimizer_and_schedule
+from unipeft_run.training.precision import autocast_dtype
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 
@@ -42,6 +43,7 @@ FIT = (
     "max_steps",
     "epochs",
     "accumulation",
+    "accumulation_weighting",
     "max_grad_norm",
     "eval_every",
     "eval_limit",
@@ -57,7 +59,7 @@ class Experiment:
     def __init__(self, cfg: Mapping[str, Any], inputs: Inputs) -> None:
         reset_peak_memory()
         self.cfg = cfg
-        shown = None if processes.leads() else rich.console.Console(quiet=True)
+        shown = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(**cfg["tracking"]["console"], console=shown)
         self.task, self.splits = inputs.task, inputs.splits
         set_seed(cfg["seed"])
@@ -79,7 +81,7 @@ class Experiment:
         self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(table))
         smoothing = cfg["recipe"]["label_smoothing"]
         seq2seq = self.task.kind == "seq2seq"
-        self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
+        self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
         self.evaluator = self._evaluator()
 
     def _decoder_start(self, table: Backbone) -> Any:
@@ -99,7 +101,7 @@ class Experiment:
             batch_size=evaluation["batch_size"],
             decoding=Decoding(**evaluation["decoding"]) if evaluation["decoding"] else None,
             references=evaluation["references"],
-            autocast=autocast_type(self.cfg["precision"]),
+            autocast=autocast_dtype(self.cfg["precision"]),
             progress=self.console.progress,
         )
 
@@ -139,6 +141,7 @@ class Experiment:
         """Evaluate on the test split, and store the delta and its predictions."""
         cfg, task = self.cfg, self.task
         test = self.evaluator(self.model, "test")
+        check_finite("test loss", test.metrics["loss"], fitted.step)
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
@@ -185,7 +188,7 @@ class Experiment:
             self.model,
             loader,
             self.loss_fn,
-            optim=partial(build, **self.cfg["optim"], **warmup),
+            optim=partial(build_optimizer_and_schedule, **self.cfg["optim"], **warmup),
             folder=folder,
             trackers=trackers,
             evaluate=validate,

@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if skipped := _agreed(lambda: _done(plain, path)):
         return skipped
     inputs = gather(plain)
-    folder = RunFolder(path, writes=processes.leads())
+    folder = RunFolder(path, writes=processes.is_main())
     with ExitStack() as held:
         taken = _agreed(lambda: _taken(folder, held) or _done(plain, path))
         return taken or _train(plain, inputs, folder)
@@ -41,12 +41,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _agreed(look: Callable[[], Metrics | None]) -> Metrics | None:
     """What the leading process sees, in all processes of the run."""
-    seen = look() if processes.leads() else None
-    if processes.count() == 1:
+    seen = look() if processes.is_main() else None
+    if processes.world_size() == 1:
         return seen
-    from unipeft_run.training.distributed.parallel import from_lead
+    from unipeft_run.training.distributed.parallel import broadcast
 
-    return from_lead(seen)
+    return broadcast(seen)
 
 
 def _taken(folder: RunFolder, held: ExitStack) -> Metrics | None:
@@ -69,7 +69,7 @@ def _done(cfg: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
 
 def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[str, Any]:
     from unipeft_run.experiment import Experiment
-    from unipeft_run.training.trainer import Diverged
+    from unipeft_run.training.divergence import Diverged
 
     if cfg["force"]:
         folder.clear()
@@ -78,7 +78,8 @@ def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[st
     try:
         return {**Experiment(cfg, inputs).train(folder), "state": "done"}
     except Diverged as problem:
-        return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
+        folder.mark("diverged", step=problem.step, error=str(problem))
+        return {"state": "diverged", "error": str(problem)}
     except Exception as problem:
         folder.mark("failed", error=described(problem))
         raise
@@ -98,9 +99,9 @@ def evaluate(folder: Path, split: str = "test", allow: Sequence[str] = ()) -> di
 
     from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import Experiment, folded
-    from unipeft_run.training.precision import evaluable
+    from unipeft_run.training.precision import evaluation_precision
 
-    precision = evaluable(cfg["precision"])
+    precision = evaluation_precision(cfg["precision"])
     stored = Experiment({**cfg, **folded(cfg), "precision": precision}, inputs)
     load_delta(stored.model, folder)
     stored.model.to(PartialState().device)

@@ -99,6 +99,17 @@ def test_classes_are_those_of_the_examples_one_by_one(tmp_path: Path) -> None:
     assert result.metrics["loss"] == pytest.approx(sum(losses) / 9, abs=1e-5)
 
 
+def test_the_validation_loss_of_classes_is_smoothed_as_in_training(tmp_path: Path) -> None:
+    plain, model = classifier(tmp_path)
+    smoothed, _ = assemble(plain.task, plain.tokenizer, None, ClassificationLoss(0.4))
+    logits = model(**plain.tokenizer(SOURCES, return_tensors="pt", padding=True)).logits
+    log_probs = logits.log_softmax(-1)
+    nll = plain(model, "test").metrics["loss"]
+    expected = 0.6 * nll - 0.4 * log_probs.mean().item()
+    assert smoothed(model, "test").metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert abs(expected - nll) > 1e-4
+
+
 def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
     evaluator, model = classifier(tmp_path)
     assert evaluator(model, "test", 5).rows == evaluator(model, "test").rows[:5]

@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
     assert status.get("step", 0) == fits
     again = make_trainer(tmp_path / "run")
     assert again.fit().best == expected.best
-    for ours, theirs in zip(again.parameters, undisturbed.parameters, strict=True):
+    for ours, theirs in zip(again.model.parameters(), undisturbed.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert _untimed(tmp_path / "run") == _untimed(tmp_path / "undisturbed")
 

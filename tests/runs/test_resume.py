@@ -258,7 +258,9 @@ def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> No
     best = load_checkpoint(tmp_path / BEST)
     older = replace(best, state={**best.state, "step": 6})
     save_checkpoint(tmp_path / BEST, older, keep_previous=False)
-    with pytest.raises(DamagedCheckpoint, match=r"best is of step 6, the best was step 12; start"):
+    with pytest.raises(
+        DamagedCheckpoint, match=r"best is of step 6, but the best was step 12; start"
+    ):
         new_process(tmp_path).fit()
 
 

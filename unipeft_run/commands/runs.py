@@ -134,7 +134,7 @@ def _again(run: Run, allow: Sequence[str]) -> Any:
 
     from unipeft_run import config as configuration
     from unipeft_run.cli import train_job
-    from unipeft_run.runs.outcome import ended
+    from unipeft_run.runs.outcome import make_outcome
 
     try:
         stored = configuration.load(run.folder, allow)
@@ -142,7 +142,7 @@ def _again(run: Run, allow: Sequence[str]) -> Any:
         cfg = OmegaConf.create({**stored, **place})
         now = configuration.run_folder(cfg)
     except UserError as refusal:
-        return ended("refused", str(refusal))
+        return make_outcome("refused", str(refusal))
     if now != run.folder.absolute():
-        return ended("refused", f"what {run.label} has stored is another run by now, {now}")
+        return make_outcome("refused", f"what {run.label} has stored is another run by now, {now}")
     return train_job(cfg)

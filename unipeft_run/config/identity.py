@@ -32,6 +32,8 @@ SCIENTIFIC = (
     "precision",
 )
 CADENCE = ("log_every", "checkpoint_every")  # of the recipe: change what is written, not what is
+# Keys of the recipe that are newer than stored runs: at these values a run's id is the old one.
+NEWER_DEFAULTS = {"accumulation_weighting": "equal"}
 # Modules of version 0.1 that classes in stored configurations come from, and their package today.
 MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 PACKAGE = Path(__file__).parent.parent
@@ -52,7 +54,8 @@ def run_folder(cfg: DictConfig | Mapping[str, Any]) -> Path:
 def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The part of the resolved configuration that the numbers depend on."""
     config = {key: value for key, value in _resolved(cfg).items() if key in SCIENTIFIC}
-    config["recipe"] = {k: v for k, v in config["recipe"].items() if k not in CADENCE}
+    recipe = {k: v for k, v in config["recipe"].items() if k not in CADENCE}
+    config["recipe"] = {k: v for k, v in recipe.items() if NEWER_DEFAULTS.get(k) != v}
     for slot in SLOTS:
         if config.get(slot) is not None:  # its numbers stand in form and composition, where used
             numbers = ("bottleneck", "scale", "mlp_width")

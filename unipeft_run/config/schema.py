@@ -51,6 +51,7 @@ class Recipe:
     batch_size: int | None = None
     max_tokens: int | None = None
     accumulation: int = MISSING
+    accumulation_weighting: str = "equal"
     max_grad_norm: float | None = None
     label_smoothing: float = MISSING
     warmup_steps: int = MISSING

@@ -159,7 +159,8 @@ class Evaluator:
                 (loss, count), predictions = self.loss_fn(model, tensors), []
             else:
                 logits = class_logits(model, tensors)
-                loss, count = cross_entropy(logits, tensors["labels"]), len(batch)
+                loss = cross_entropy(logits, tensors["labels"], self.loss_fn.smoothing)
+                count = len(batch)
                 predictions = logits.argmax(dim=-1).tolist()
         if generate and isinstance(self.task, SequenceTask):
             predictions = self._generate(model, tensors)

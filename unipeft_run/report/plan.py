@@ -9,12 +9,12 @@ from unipeft_run.config import compose, resolve, run_folder
 from unipeft_run.config.messages import Illegal
 from unipeft_run.report.folders import Run, read_run
 from unipeft_run.report.tables import Row, Table
-from unipeft_run.sweeps.grid import grid
+from unipeft_run.sweeps.grid import expand_grid
 
 
 def plan(name: str, words: Sequence[str]) -> Table:
     """The cells of experiment `name` under the command line `words`. Raises `UserError`."""
-    _, settings, cells = grid("train", [f"experiment={name}", *words])
+    _, settings, cells = expand_grid("train", [f"experiment={name}", *words])
     first: dict[str, str] = {}
     rows = [_row(row, [*settings, *cell], first) for row, cell in cells]
     done = sum(row["state"] == "done" for row in rows)
