@@ -11,9 +11,11 @@ _HOMES = {
     "attach": "deltas.attach",
     "detach": "deltas.attach",
     "fold": "deltas.fold",
+    "generate": "evaluation.generation",
     "load_backbone": "backbones.load",
+    "load_run": "deltas.build",
 }
-__all__ = ["attach", "detach", "fold", "load_backbone"]
+__all__ = ["attach", "detach", "fold", "generate", "load_backbone", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,9 +22,11 @@ from unipeft_run.config.hydra_errors import needed
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import absolute
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, attempt, exit_code, refused
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused
+from unipeft_run.sweeps.grid import run_grid
+from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.environment import prepare_environment
 
 Plan = TypeVar("Plan")
 UNSUPPORTED = ("config_name", "config_path", "package")  # flags of Hydra's that would do nothing
@@ -67,6 +69,7 @@ def evaluate() -> NoReturn:
 def train_job(cfg: DictConfig) -> Outcome:
     """Run one configuration. Picklable, and returns plain data, so that a worker can call it."""
     ignore_broken_pipes()
+    prepare_environment()
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
@@ -75,17 +78,17 @@ def train_job(cfg: DictConfig) -> Outcome:
 
 def train_planned(planned: PlannedRun) -> Outcome:
     """Train in this process, or in as many processes as the configuration asks for."""
-    if planned.config.processes > processes.count() == 1:
-        from unipeft_run.sweeps.launch import run_in_processes
+    if planned.config.processes > processes.world_size() == 1:
+        from unipeft_run.sweeps.launch import launch_processes
 
-        return run_in_processes(planned, train_planned)
+        return launch_processes(planned, train_planned)
 
     def run_it() -> Mapping[str, Any]:
         from unipeft_run.run import run
 
         return run(planned)
 
-    return attempt(run_it)
+    return capture_outcome(run_it)
 
 
 def run_folder(planned: PlannedRun) -> Hashable:
@@ -141,7 +144,7 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
             print(f"{planned.split}/{name} {value}")
         return metrics
 
-    return attempt(run_it)
+    return capture_outcome(run_it)
 
 
 def run_needed() -> str:
@@ -156,10 +159,15 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
     """
     ignore_broken_pipes()
     try:
-        with processes.only_the_lead_prints():
+        prepare_environment()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        with processes.silence_other_ranks():
             return _main(command, argv)
     except UserError as error:
-        if processes.leads():
+        if processes.is_main():
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
@@ -184,9 +192,10 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
             return command.identity(command.plan(cfg, overrides))
 
-        return multirun(command.config_name, args.overrides, command.job, identify)
+        return run_grid(command.config_name, args.overrides, command.job, identify)
     if args.shell_completion or args.hydra_help:
         return _ask_hydra(command.config_name, argv, args.overrides)
+    check_hydra_settings(args.overrides, is_grid=bool(args.cfg))
     cfg = compose(args.overrides, command.config_name)
     planned = command.plan(cfg, args.overrides)
     if args.cfg or args.info:

@@ -12,69 +12,31 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.load import check_lengths, load_backbone, load_tokenizer
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.load import check_lengths, load_tokenizer
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
-from unipeft_run.deltas.attach import PREFIX, attach
-from unipeft_run.deltas.counting.counts import num_labels
+from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
-from unipeft_run.deltas.slots import build_slots, stored_slots
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
-from unipeft_run.tracking.build import trackers as build_trackers
+from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
-from unipeft_run.tracking.summary import closing, headline, named
+from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
+from unipeft_run.training.divergence import check_finite
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
-from unipeft_run.training.optim import build
-from unipeft_run.training.precision import autocast_type
+from unipeft_run.training.optim import build_optimizer_and_schedule
+from unipeft_run.training.precision import autocast_dtype
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
-
-
-def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
-    """Load the backbone from `source` and attach the configured deltas, in eval mode.
-
-    New weights are drawn from the run's seed. `inference`: deltas hold just what is stored, to be
-    filled by `load_delta`. Raises UserError.
-    """
-    set_seed(config.seed)
-    model = load_backbone(
-        source,
-        family=config.backbone.family,
-        weights=config.backbone.weights,
-        num_labels=num_labels(config.task),
-        config=config.backbone.config,
-    )
-    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
-    return model
-
-
-def unfreeze_patterns(config: RunConfig) -> list[str]:
-    """The patterns of backbone parameters that train, a trained classifier's included."""
-    head = TABLES[config.backbone.family].head if config.head == "trained" else ()
-    return [*config.unfreeze, *head]
-
-
-def backbone_size(model: nn.Module) -> int:
-    """Count the backbone's own parameters, tied ones once."""
-    return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
-
-
-def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
-    slots = {name: slot.model_dump(mode="json", by_alias=True)
-             for name, slot in stored_slots(config).items()}  # fmt: skip
-    backbone = config.backbone.model_dump(mode="json")
-    return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
 
 
 class PreparedRun:
@@ -83,21 +45,21 @@ class PreparedRun:
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
         self.config, self.task, self.splits = config, inputs.task, inputs.splits
-        shown = None if processes.leads() else rich.console.Console(quiet=True)
+        shown = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(every=config.tracking.console.every, console=shown)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
-        family = TABLES[config.backbone.family]
+        family = FAMILIES[config.backbone.family]
         self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(family))
         smoothing = config.recipe.label_smoothing
         seq2seq = self.task.kind == "seq2seq"
-        self.loss_fn = SequenceLoss(smoothing) if seq2seq else ClassificationLoss()
+        self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
         self.evaluator = self._evaluator()
 
-    def _decoder_start(self, family: Backbone) -> Any:
+    def _decoder_start(self, family: Family) -> Any:
         fixed = family.decoder_start == "config"
         return self.model.config.decoder_start_token_id if fixed else family.decoder_start
 
@@ -114,7 +76,7 @@ class PreparedRun:
             batch_size=evaluation.batch_size,
             decoding=Decoding(**decoding.model_dump()) if decoding else None,
             references=evaluation.references,
-            autocast=autocast_type(self.config.precision),
+            autocast=autocast_dtype(self.config.precision),
             progress=self.console.progress,
         )
 
@@ -125,7 +87,7 @@ class PreparedRun:
         folder.write_json("parameters.json", table)
         loader = self._loader()
         padding = 100 * measure_padding(loader)
-        self.console.say(headline(config, table, padding))
+        self.console.say(format_headline(config, table, padding))
         trackers = self._trackers(folder)
         for tracker in trackers:
             tracker.start(config.plain())
@@ -145,13 +107,13 @@ class PreparedRun:
             for tracker in trackers:
                 tracker.finish(summary, state)
         if folder.writes:
-            print(closing(summary, folder.path))
+            print(format_result(summary, folder.path))
         return summary
 
     def _trackers(self, folder: RunFolder) -> list[Tracker]:
         if not folder.writes:
             return []
-        return build_trackers(self.config.tracking, folder.path, self.console)
+        return build_trackers(self.config.tracking, folder, self.console)
 
     def _test(
         self, planned: PlannedRun, folder: RunFolder, fitted: FitResult, table: Mapping[str, Any]
@@ -159,10 +121,12 @@ class PreparedRun:
         """Evaluate on the test split; store the delta and the predictions."""
         config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
+        check_finite("test loss", test.metrics["loss"], fitted.step)
+        check_finite("test loss", test.metrics["loss"], fitted.step)
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
-            save_delta(self.model, folder.path, delta_recipe(config))
+            save_delta(self.model, folder.path, delta_recipe(config), folder.check)
         for split, rows in {"test": test.rows, **test.beside}.items():
             folder.write_predictions(split, rows)
         return {
@@ -173,13 +137,13 @@ class PreparedRun:
             "backbone": config.backbone.name,
             "run_id": planned.run_id,
             "primary": f"test/{task.primary}",
-            **named("test", test.metrics),
-            **named("validation", fitted.best),
-            **named("trivial", trivial.metrics),
+            **prefix_keys("test", test.metrics),
+            **prefix_keys("validation", fitted.best),
+            **prefix_keys("trivial", trivial.metrics),
             "trivial/name": task.baseline_name,
             "signatures": test.signatures,
             **fitted.metrics,
-            **named("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -207,7 +171,7 @@ class PreparedRun:
             loader,
             self.loss_fn,
             optim=partial(
-                build,
+                build_optimizer_and_schedule,
                 **self.config.optim.model_dump(),
                 warmup_steps=recipe.warmup_steps,
                 warmup_ratio=recipe.warmup_ratio,
@@ -222,6 +186,7 @@ class PreparedRun:
             max_steps=recipe.max_steps,
             epochs=recipe.epochs,
             accumulation=recipe.accumulation,
+            accumulation_weighting=recipe.accumulation_weighting,
             max_grad_norm=recipe.max_grad_norm,
             eval_every=recipe.eval_every,
             eval_limit=recipe.eval_limit,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unipeft_run.backbones.locate import locate
+from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.schema import RunConfig
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,38 +27,23 @@ class Inputs:
     backbone: str
 
 
-def load_inputs(config: RunConfig, split: str | None = None) -> Inputs:
-    """Load the data and locate the backbone; `split`: only what evaluating that split needs.
+def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inputs:
+    """Load the data (of `splits`, by default all) and locate the backbone.
 
     Raises UserError, within seconds, for what is missing.
     """
-    task = build_task(config)
-    splits = task.load(only=_needed(task, split) if split else None)
+    task = build_task(config.task, config.limit.model_dump())
     backbone = config.backbone
-    return Inputs(task, splits, locate(name=backbone.name, hub=backbone.hub, path=backbone.path))
+    source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
+    return Inputs(task, task.load(splits), source)
 
 
-def build_task(config: RunConfig) -> Task:
-    """Build the task of a configuration. Raises UserError for a key that it does not have."""
-    import importlib
-
-    module, _, name = config.task.target.rpartition(".")
-    settings = {**config.task.keywords, "limit": config.limit.model_dump()}
-    try:
-        task: Any = getattr(importlib.import_module(module), name)
-        return task(**settings)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as problem:
-        target = config.task.target
-        raise UserError(f"task._target_={target} cannot be imported: {problem}") from None
-    except TypeError as problem:  # a key that was added with +
-        raise UserError(f"task {config.task.name}: {problem}") from None
-
-
-def _needed(task: Task, split: str) -> Collection[str]:
-    """The split and those that are evaluated with it. Raises UserError for an unknown split."""
+def splits_of(config: RunConfig, split: str) -> set[str]:
+    """The splits that evaluating `split` reads. Raises UserError for an unknown one."""
     from unipeft_run.data.tasks.base import SPLITS
 
+    task = build_task(config.task)
     known = (*SPLITS, *task.optional_splits)
     if split not in known:
-        raise UserError(f"split={split} is unknown; choose from {', '.join(known)}")
+        raise UserError(unknown_choice("split", split, known))
     return {split, *(beside.split for beside in task.beside.get(split, {}).values())}

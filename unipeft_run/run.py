@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun, RunConfig, load
-from unipeft_run.config.contents import check_unchanged, contents_of
-from unipeft_run.inputs import Inputs, load_inputs
+from unipeft_run.config.contents import DATA, check_unchanged, contents_of
+from unipeft_run.inputs import Inputs, load_inputs, splits_of
 from unipeft_run.runs.failures import described
 from unipeft_run.runs.folder import RunFolder, read_object
-from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
@@ -33,7 +33,7 @@ def run(planned: PlannedRun) -> Metrics:
     if finished := _agree(lambda: _finished(planned)):
         return finished
     inputs = load_inputs(planned.config)
-    folder = RunFolder(planned.folder, writes=processes.leads())
+    folder = RunFolder(planned.folder, writes=processes.is_main())
     with ExitStack() as stack:
         other = _agree(lambda: _acquire(folder, stack) or _finished(planned))
         return other or _train(planned, inputs, folder)
@@ -41,19 +41,19 @@ def run(planned: PlannedRun) -> Metrics:
 
 def _agree(look: Callable[[], Metrics | None]) -> Metrics | None:
     """Call `look` on rank 0 and broadcast the result."""
-    seen = look() if processes.leads() else None
-    if processes.count() == 1:
+    seen = look() if processes.is_main() else None
+    if processes.world_size() == 1:
         return seen
-    from unipeft_run.training.distributed.parallel import from_lead
+    from unipeft_run.training.distributed.parallel import broadcast
 
-    return from_lead(seen)
+    return broadcast(seen)
 
 
 def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
     """Acquire the run's lock until `stack` closes; say so if another process holds it."""
     try:
         folder.guard = stack.enter_context(RunLock(folder.path)).check
-    except Elsewhere as owner:
+    except RunningElsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
     return None
 
@@ -69,7 +69,7 @@ def _finished(planned: PlannedRun) -> Metrics | None:
 
 def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     from unipeft_run.experiment import PreparedRun
-    from unipeft_run.training.trainer import Diverged
+    from unipeft_run.training.divergence import Diverged
 
     if planned.config.force:
         folder.clear()
@@ -79,7 +79,8 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     try:
         return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
     except Diverged as problem:
-        return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
+        folder.mark("diverged", step=problem.step, error=str(problem))
+        return {"state": "diverged", "error": str(problem)}
     except Exception as problem:
         folder.mark("failed", error=described(problem))
         raise
@@ -100,16 +101,17 @@ def evaluate(
     without a finished run, an unknown split, and data or weights that changed since the run.
     """
     config = _moved(load(folder, allow), task_path, backbone_path)
-    known = read_object(folder / CONTENTS)
-    check_unchanged(folder, _expected(known, task_path), contents_of(config))
-    inputs = load_inputs(config, split)
+    splits = splits_of(config, split)
+    expected = _expected(read_object(folder / CONTENTS), task_path)
+    check_unchanged(folder, expected, contents_of(config, splits))
+    inputs = load_inputs(config, splits)
     from accelerate import PartialState
 
     from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import PreparedRun
-    from unipeft_run.training.precision import evaluable
+    from unipeft_run.training.precision import evaluation_precision
 
-    config = config.model_copy(update={"precision": evaluable(config.precision)})
+    config = config.model_copy(update={"precision": evaluation_precision(config.precision)})
     prepared = PreparedRun(config, inputs, inference=True)
     load_delta(prepared.model, folder)
     prepared.model.to(PartialState().device)
@@ -128,5 +130,8 @@ def _moved(config: RunConfig, task_path: str | None, backbone_path: str | None) 
 
 def _expected(known: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
     """The recorded hashes to compare with: data given on the command line may differ."""
-    other_data = ("task.path",) if task_path is not None else ()
-    return {key: str(digest) for key, digest in known.items() if key not in other_data}
+    return {
+        key: str(digest)
+        for key, digest in known.items()
+        if task_path is None or not key.startswith(f"{DATA}.")
+    }

@@ -1,7 +1,9 @@
-"""Where a backbone is found without the hub."""
+"""Locate backbones: local folders, and the cache when the hub is out of reach."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_was_downloaded_before_is_taken_from_the_cache(cache: Path) -> None:
+def test_an_offline_backbone_comes_from_the_cache(cache: Path) -> None:
     kept = cache / "models--facebook--bart-large"
     snapshot = kept / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
@@ -31,7 +33,24 @@ def test_what_was_downloaded_before_is_taken_from_the_cache(cache: Path) -> None
     assert locate(name="bart_large", hub=HUB, path=None) == str(snapshot)
 
 
-def test_what_is_nowhere_has_its_ways_out() -> None:
+def test_a_missing_backbone_names_the_alternatives() -> None:
     with pytest.raises(UserError, match="not in the local cache") as refusal:
         locate(name="bart_large", hub=HUB, path=None)
     assert "backbone.path=DIR" in str(refusal.value)
+
+
+def test_a_missing_folder_names_the_key(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"backbone\.path=.*gone: there is no such folder"
+    ) as refusal:
+        locate(name="bart_large", hub=HUB, path=str(tmp_path / "gone"))
+    assert "In a copied run folder it is backbone: path: in config.yaml" in str(refusal.value)
+    with pytest.raises(UserError, match=r"backbone\.path=.*: this folder holds no config\.json"):
+        locate(name="bart_large", hub=HUB, path=str(tmp_path))
+
+
+def test_locating_imports_nothing_heavy() -> None:
+    code = "import sys, unipeft_run.backbones.locate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "datasets", "unipeft_run.data", "unipeft_run.miniatures"}
+    assert not heavy & set(done.stdout.split())

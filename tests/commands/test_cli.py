@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import compose, plan, resolve, run_folder
+from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -31,18 +30,17 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What reached `run`, which here trains nothing and fails as the seed says."""
     seen: list[dict[str, Any]] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        config = resolve(cfg)
-        seen.append(config)
-        if config["seed"] in MISHAPS:
-            raise MISHAPS[config["seed"]]
-        skipped = run_folder(cfg).exists()
-        run_folder(cfg).mkdir(parents=True, exist_ok=True)
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned.config.plain())
+        if planned.config.seed in MISHAPS:
+            raise MISHAPS[planned.config.seed]
+        skipped = planned.folder.exists()
+        planned.folder.mkdir(parents=True, exist_ok=True)
         return {"state": "skipped" if skipped else "done", "primary": "test/x", "test/x": 87.25}
 
     stub = ModuleType("unipeft_run.run")
     stub.run = run  # type: ignore[attr-defined]
-    stub.evaluate = lambda folder, split, allow: {"accuracy": 87.25}  # type: ignore[attr-defined]
+    stub.evaluate = lambda folder, split, **given: {"accuracy": 87.25}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
     yield seen
 

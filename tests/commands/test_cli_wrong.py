@@ -64,6 +64,8 @@ WRONG = {
     f"train {SST2} ffn.bottleneck='a lot'": "is not a whole number",
     f"train {SST2} optim.lr=fast": "optim.lr=fast is not a number",
     f"train {SST2} seed=1,2": "add -m",
+    "train task=xsum method=mam evaluation.decoding.max_length=1": "2 or more",
+    "train task=xsum method=mam task.lead_words=0": "task.lead_words=0 is not a number that is 1",
     # what means nothing together
     f"train {SST2} composition@ffn=gated": "attention logits",
     f"train -m {SST2} composition@ffn=gated seed=1,2": "attention logits",
@@ -84,7 +86,7 @@ WRONG = {
 
 NO_FOLDER = {
     f"train {SST2} backbone.path=model task.path=nowhere": "no folder nowhere",
-    f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl or train.parquet in empty",
+    f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl, .json, .csv",
     f"train {SST2} task.path=data backbone.path=nowhere": "no config.json in nowhere",
 }
 NO_NETWORK = {

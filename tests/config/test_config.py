@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from tiny_config import MAM, configured, resolved
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import compose
 from unipeft_run.config.design_space import SIZES, Point, combinations, reasons
 from unipeft_run.config.legality import SITES
@@ -108,7 +108,7 @@ def test_a_point_is_what_its_words_compose(point: Point) -> None:
 
 def test_sites_are_those_of_the_backbone_tables() -> None:
     ours = {site for sites in SITES.values() for site in sites} - {"embedding"}
-    for table in TABLES.values():
+    for table in FAMILIES.values():
         assert ours == {*table.ffn, *table.attention, "attn.heads"} - {"embedding"}
 
 

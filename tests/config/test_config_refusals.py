@@ -105,7 +105,7 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("model=bart", "backbone"),
         ("learning_rate=1", r"optim\.lr"),
         ("steps=100", r"recipe\.max_steps"),
-        ("preset=null", "did you mean"),
+        ("presets=null", "--help|did you mean"),
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )

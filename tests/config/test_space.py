@@ -138,7 +138,7 @@ WRONG = {
     "solve task=xsum method=mam budget=-1%": "must be a share, as in 1%",
     "solve task=xsum method=mam budget=10": "mam stores at least 147,480",
     "solve task=xsum method=bitfit budget=1%": "no bottleneck to solve for",
-    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn.bottleneck",
+    "solve task=sst2 method=lora_attn attn.form.rank=8 budget=1%": "does not depend on attn",
     "solve task=xsum method=mam form@input=vectors insertion@input=parallel input.bottleneck=3 "
     "representation@input=embedding composition@input=prepend budget=5%": "one slot or two",
     f"explain {BOTTLENECK} ffn.form.actvation=gelu": "did you mean ffn.form.activation",

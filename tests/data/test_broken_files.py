@@ -147,6 +147,10 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
         {"sentence": pa.array([b"\xff"]).view(pa.string()), "label": [1]},
         "'sentence' is not UTF-8",
     ),
+    "labels not UTF-8": (
+        {"sentence": ["x"], "label": pa.array([b"\xff"]).view(pa.string())},
+        "'label' is not UTF-8",
+    ),
 }
 
 

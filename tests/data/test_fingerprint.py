@@ -105,7 +105,10 @@ def test_a_damaged_entry_is_ignored(content: bytes, tmp_path: Path) -> None:
     settle()
     expected = fingerprint(file)
     (entry,) = (tmp_path / "cache" / "fingerprints").iterdir()
+    whole = entry.read_bytes()
     entry.write_bytes(content)
+    assert fingerprint(file) == expected
+    entry.write_bytes(whole.replace(expected.encode(), expected[::-1].encode()))
     assert fingerprint(file) == expected
 
 

@@ -1,4 +1,4 @@
-"""Randomly damaged data files: each is read, or refused in one sentence."""
+"""Randomly damaged data files are read or refused in one sentence; damaged caches are rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_tasks import ROWS, make
+import tiny_text
+from tiny_tasks import ROWS, make, write
 
 from unipeft_run.errors import UserError
 
@@ -45,6 +46,8 @@ def content(name: str, folder: Path, rng: random.Random) -> bytes:
 
 def damage(whole: bytes, rng: random.Random) -> bytes:
     """Cut `whole`, flip bits in it, insert bytes, or leave it alone."""
+    if not whole:
+        return whole
     kind, at = rng.randrange(4), rng.randrange(len(whole))
     if kind == 0:
         return whole[:at]
@@ -76,6 +79,22 @@ def test_a_damaged_file_is_read_or_refused_in_one_sentence(name: str, tmp_path: 
             assert all(text.encode() is not None for text in test["sentence"][:]), seed
             outcomes.add("read")
     assert outcomes == {"read", "refused"}
+
+
+def test_a_damaged_cache_gives_the_same_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    task, tokenizer = make("xsum", path=write(tmp_path, "xsum")), tiny_text.bart_tokenizer()
+    splits = task.load(["test"])
+    expected = task.encode(splits, tokenizer)["test"][:]
+    for seed in SEEDS:
+        rng = random.Random(seed)
+        (file,) = (tmp_path / "cache" / "encoded").iterdir()
+        file.write_bytes(damage(file.read_bytes(), rng))
+        for entry in (tmp_path / "cache").glob("fingerprints/*"):
+            entry.write_bytes(damage(entry.read_bytes(), rng))
+        assert task.encode(splits, tokenizer)["test"][:] == expected, seed
 
 
 def test_odd_parquet_types_are_read_or_refused_in_one_sentence(tmp_path: Path) -> None:

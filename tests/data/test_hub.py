@@ -1,4 +1,4 @@
-"""Tasks from the hub: in time where it is silent, and by its own names of the splits."""
+"""Tasks from the hub: a quick answer if it is silent, and its own split names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import pytest
 from datasets import Dataset, DatasetDict
 from tiny_tasks import make
 
+from unipeft_run import hub as reach
 from unipeft_run.data.tasks import hub
 from unipeft_run.errors import UserError
 
 
 @pytest.fixture
 def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "SECONDS", 0.3)
-    hub.is_hub_reachable.cache_clear()
+    monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(reach, "SECONDS", 0.3)
+    reach.is_hub_reachable.cache_clear()
     yield
-    hub.is_hub_reachable.cache_clear()
+    reach.is_hub_reachable.cache_clear()
 
 
-@pytest.mark.usefixtures("_asked_anew")
-def test_a_silent_hub_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_not_cached")
+def test_a_silent_hub_fails_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -38,7 +39,7 @@ def test_a_silent_hub_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.usefixtures("_asked_anew")
+@pytest.mark.usefixtures("_not_cached")
 def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -51,11 +52,11 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(hub, "SECONDS", 3.0)
-        assert hub.is_hub_reachable()
+        monkeypatch.setattr(reach, "SECONDS", 3.0)
+        assert reach.is_hub_reachable()
 
 
-def test_the_hub_splits_of_glue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_have_other_names_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def dataset(word: str) -> Dataset:
         return Dataset.from_dict({"premise": [word], "hypothesis": ["h"], "label": [1], "idx": [5]})
 

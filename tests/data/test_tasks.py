@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_tasks import ROWS, make, write
 
@@ -64,6 +66,12 @@ def test_an_unknown_selection_is_refused_before_data_is_loaded(
         make(name, selection=selection)
 
 
+def test_the_papers_bleu_selects_for_romanian_only() -> None:
+    assert make("wmt16_en_ro", selection="bleu_paper").selection_rule == ("bleu_paper", "max")
+    with pytest.raises(UserError, match=r"bleu_paper is not known.*choose from loss, bleu, chrf"):
+        make("wmt16_en_ro", selection="bleu_paper", target_language="de")
+
+
 def test_labels_need_a_column_of_their_own() -> None:
     for column in ("sentence", "idx"):
         with pytest.raises(UserError, match=f"task.label_column={column} is also"):
@@ -116,6 +124,14 @@ def test_ids_are_the_examples_own_or_row_numbers(tmp_path: Path) -> None:
     assert xsum.ids(xsum.load()["test"]) == ["x1", "x2"]
     wmt = make("wmt16_en_ro", path=write(tmp_path / "w", "wmt16_en_ro"))
     assert wmt.ids(wmt.load()["test"]) == ["0", "1"]
+
+
+def test_parquet_ids_that_are_not_utf8_give_row_numbers(tmp_path: Path) -> None:
+    table = pa.table({"sentence": ["x", "y"], "label": [0, 1]})
+    ids = pa.array([b"a", b"\xff"]).view(pa.string())
+    pq.write_table(table.append_column("idx", ids), tmp_path / "test.parquet")
+    task = make("sst2", path=tmp_path)
+    assert task.ids(task.load(["test"])["test"]) == ["0", "1"]
 
 
 @pytest.mark.parametrize("ids", [["a", "a"], ["a", None], [[1], [2]], [True, False]])

@@ -16,8 +16,8 @@ from tiny_training import make_trainer
 
 from unipeft_run import cli
 from unipeft_run.runs.checkpoint import load_checkpoint, save_checkpoint
-from unipeft_run.runs.folder import RunFolder, attempt
-from unipeft_run.tracking.build import public_name
+from unipeft_run.runs.folder import RunFolder, attempt_number
+from unipeft_run.tracking.build import dashboard_name
 from unipeft_run.training.checkpoint_store import LAST
 from unipeft_run.training.progress import peak_memory_mib
 from unipeft_run.training.trainer import Trainer
@@ -112,13 +112,13 @@ def test_a_checkpoint_without_wall_seconds_is_resumed(tmp_path: Path) -> None:
 def test_a_restarted_run_gets_another_name(train: Train, tmp_path: Path) -> None:
     train()
     (path,) = (tmp_path / "outputs" / "sst2" / "lora_attn").iterdir()
-    assert public_name(path) == f"sst2-lora_attn-{path.name}"
+    assert dashboard_name(path) == f"sst2-lora_attn-{path.name}"
     train()
-    assert attempt(path) == 1, "it was done already"
+    assert attempt_number(path) == 1, "it was done already"
     train("force=true")
-    assert public_name(path) == f"sst2-lora_attn-{path.name}-2"
+    assert dashboard_name(path) == f"sst2-lora_attn-{path.name}-2"
     RunFolder(path, writes=False).clear()
-    assert (attempt(path), (path / "metrics.json").exists()) == (2, True)
+    assert (attempt_number(path), (path / "metrics.json").exists()) == (2, True)
     RunFolder(path).clear()
     RunFolder(path).clear()
-    assert attempt(path) == 3, "there was nothing of the fourth"
+    assert attempt_number(path) == 3, "there was nothing of the fourth"

@@ -19,7 +19,7 @@ from dropout_checks import (
 from golden_cases import case_inputs, is_close, load_case
 from torch.nn import functional as F
 
-from unipeft_run.backbones import sites
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.deltas import attention, insertions
 from unipeft_run.deltas.compositions import Gated, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -44,26 +44,26 @@ def golden(case: str) -> bool:
 
 def _table(family: str, **ffn: str) -> Callable[[Patch], None]:
     def patch(monkeypatch: Patch) -> None:
-        table = sites.TABLES[family]
-        monkeypatch.setitem(sites.TABLES, family, replace(table, ffn={**table.ffn, **ffn}))
+        table = FAMILIES[family]
+        monkeypatch.setitem(FAMILIES, family, replace(table, ffn={**table.ffn, **ffn}))
 
     return patch
 
 
 def _attention_table(family: str, **taps: str) -> Callable[[Patch], None]:
     def patch(monkeypatch: Patch) -> None:
-        table = sites.TABLES[family]
+        table = FAMILIES[family]
         rows = {**table.attention, **{k.replace("_", "."): v for k, v in taps.items()}}
-        monkeypatch.setitem(sites.TABLES, family, replace(table, attention=rows))
+        monkeypatch.setitem(FAMILIES, family, replace(table, attention=rows))
 
     return patch
 
 
 def _queries(family: str, relu: str) -> Callable[[Patch], None]:
     def patch(monkeypatch: Patch) -> None:
-        table = sites.TABLES[family]
+        table = FAMILIES[family]
         queries = {**table.reference_query, "relu": relu}
-        monkeypatch.setitem(sites.TABLES, family, replace(table, reference_query=queries))
+        monkeypatch.setitem(FAMILIES, family, replace(table, reference_query=queries))
 
     return patch
 

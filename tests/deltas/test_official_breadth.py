@@ -211,9 +211,9 @@ def test_an_unsupported_tensor_is_named() -> None:
     state = {**backbone_state("bart"), **inserted("bart", o)}
     name = "model.encoder.layers.0.ef_ffn_adapter.down_proj.weight"
     for change, sentence in (
-        ({name: None}, f"the state has no tensor {name}"),
+        ({name: None}, f"the checkpoint has no tensor {name}"),
         ({name: torch.zeros(1, 32)}, rf"{name} is \[1, 32\]"),
-        ({"model.shared.weight": None}, "the state has no tensor model.shared.weight"),
+        ({"model.shared.weight": None}, "the checkpoint has no tensor model.shared.weight"),
         ({"model.shared.weight": torch.zeros(9, 32)}, r"model.shared.weight is \[9, 32\]"),
         ({"model.ef_more.weight": torch.zeros(1)}, "no place for the official tensor"),
         ({"prompt_model.wte.weight": torch.zeros(5, 32)}, "no place for the official tensor"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
 from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
+from unipeft_run.evaluation.generation import generate
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 
 SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
@@ -97,6 +99,17 @@ def test_classes_are_those_of_the_examples_one_by_one(tmp_path: Path) -> None:
     assert len({row["prediction"] for row in result.rows}) == 2
     assert result.metrics["accuracy"] == pytest.approx(100 * sum(hits) / 9)
     assert result.metrics["loss"] == pytest.approx(sum(losses) / 9, abs=1e-5)
+
+
+def test_the_validation_loss_of_classes_is_smoothed_as_in_training(tmp_path: Path) -> None:
+    plain, model = classifier(tmp_path)
+    smoothed, _ = assemble(plain.task, plain.tokenizer, None, ClassificationLoss(0.4))
+    logits = model(**plain.tokenizer(SOURCES, return_tensors="pt", padding=True)).logits
+    log_probs = logits.log_softmax(-1)
+    nll = plain(model, "test").metrics["loss"]
+    expected = 0.6 * nll - 0.4 * log_probs.mean().item()
+    assert smoothed(model, "test").metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert abs(expected - nll) > 1e-4
 
 
 def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
@@ -210,7 +223,8 @@ def test_decoding_does_what_it_says(tmp_path: Path) -> None:
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     tokenizer = evaluator.tokenizer
     forced = Decoding(num_beams=2, max_length=10, min_length=10, forced_bos=True)
-    tokens = model.generate(**inputs, generation_config=forced.config(tokenizer, 2))
+    evaluator.generation |= asdict(forced)
+    tokens = generate(model, **inputs, decoding=evaluator.generation)
     assert tokens.shape == (9, 10)
     assert set(tokens[:, 0].tolist()) == {2}
     assert set(tokens[:, 1].tolist()) == {tokenizer.bos_token_id}
@@ -244,12 +258,12 @@ def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
     loss = SequenceLoss(0.1)
     evaluator, _ = assemble(task, tokenizer, "rotate", loss, decoding=BEAMS)
     romanian = tokenizer.convert_tokens_to_ids("ro_RO")
-    assert evaluator.generation.decoder_start_token_id == romanian
+    assert evaluator.generation["decoder_start_token_id"] == romanian
     result = evaluator(tiny_text.mbart(len(tokenizer)), "test")
     assert {"loss", "bleu", "bleu_paper", "chrf"} == set(result.metrics)
     assert all("_" not in row["prediction"] for row in result.rows)  # no code in the text
 
 
 def test_text_needs_decoding_settings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"evaluation\.decoding is needed"):
+    with pytest.raises(ValueError, match=r"evaluation\.decoding is missing"):
         summariser(tmp_path, decoding=None)

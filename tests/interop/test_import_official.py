@@ -1,4 +1,4 @@
-"""A checkpoint of the official code becomes a run folder that unipeft-eval evaluates."""
+"""Import checkpoints of the official code as run folders that unipeft-eval evaluates."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from tiny_files import write_roberta, write_sentiment
 from transformers import AutoConfig, AutoTokenizer
 
 from unipeft_run.commands import export_peft, import_official
+from unipeft_run.deltas.build import load_run
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official
-from unipeft_run.interop.options import completed, read_options
-from unipeft_run.interop.stored_run import load_run
+from unipeft_run.interop.options import complete_options, read_options
 
 MAM = {
     "attn_mode": "prefix",
@@ -46,7 +46,7 @@ def official(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def mam_state() -> dict[str, torch.Tensor]:
-    """As the official code stores it, with all that it builds and never uses."""
+    """Tensors as the official code stores them, including those that it never reads."""
     shapes: dict[str, tuple[int, ...]] = {}
     for wte, mlp in (("wte", "control_trans"), ("wte2", "control_trans2")):
         shapes |= {
@@ -74,7 +74,7 @@ def lora_state() -> dict[str, torch.Tensor]:
 
 
 class Files:
-    """A backbone, data and a checkpoint with a random head of its own, in one folder."""
+    """One folder with a backbone, data, and a checkpoint whose classifier differs."""
 
     def __init__(self, folder: Path, tune: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
         self.folder = folder
@@ -88,14 +88,18 @@ class Files:
                 frozen[name] = torch.randn_like(frozen[name])
         self.state = state | {f"pretrained_model.{name}": t for name, t in frozen.items()}
         self.state["pretrained_model.roberta.embeddings.position_ids"] = torch.arange(80)[None]
-        torch.save(self.state, self.checkpoint / "pytorch_model.bin")
+        self.write_state(self.state)
         self.tune = tune
         self.options.write_text(json.dumps(tune))
         self.run = folder / "run"
-        self.words = [f"task.path={self.data}", f"backbone.path={self.backbone}"]
+        self.overrides = [f"task.path={self.data}", f"backbone.path={self.backbone}"]
+
+    def write_state(self, state: dict[str, torch.Tensor]) -> None:
+        whole = {name: tensor.contiguous() for name, tensor in state.items()}
+        save_file(whole, self.checkpoint / "model.safetensors")
 
     def arguments(self) -> list[str]:
-        given = [self.checkpoint, "--options", self.options, "--out", self.run, *self.words]
+        given = [self.checkpoint, "--options", self.options, "--out", self.run, *self.overrides]
         return [str(word) for word in given]
 
     def model(self) -> Any:
@@ -134,7 +138,7 @@ def by_hand(files: Files) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_what_is_imported_is_evaluated(mam: Files) -> None:
+def test_an_imported_checkpoint_can_be_evaluated(mam: Files) -> None:
     done = call("import", *mam.arguments(), folder=mam.folder)
     assert done.returncode == 0, done.stderr
     assert f"unipeft-eval run={mam.run}" in done.stdout
@@ -154,13 +158,10 @@ def test_the_run_holds_the_official_model(mam: Files) -> None:
     torch.testing.assert_close(load_run(mam.run)(ids).logits, mam.model()(ids).logits)
 
 
-def test_a_lora_goes_on_to_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_imported_lora_exports_to_peft(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = Files(tmp_path, LORA, lora_state())
-    save_file(
-        {name: tensor.contiguous() for name, tensor in files.state.items()},
-        files.checkpoint / "model.safetensors",
-    )
-    (files.checkpoint / "pytorch_model.bin").unlink()
     assert import_official.main([*files.arguments(), "method=lora_attn"]) == 0
     assert export_peft.main([str(files.run), "--out", str(tmp_path / "peft")]) == 0
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
@@ -169,22 +170,22 @@ def test_a_lora_goes_on_to_peft(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert config["target_modules"] == ["query", "value"]
 
 
-def test_what_peft_cannot_express_is_refused(
-    mam: Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exporting_a_prefix_is_refused(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_official.main(mam.arguments()) == 0
     assert export_peft.main([str(mam.run), "--out", str(mam.folder / "peft")]) == 2
     assert "through the cache" in capsys.readouterr().err
 
 
-def test_a_run_is_not_written_over(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_needs_force(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_official.main(mam.arguments()) == 0
     assert import_official.main(mam.arguments()) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
     assert import_official.main([*mam.arguments(), "--force"]) == 0
 
 
-def test_another_backbone_is_noticed(mam: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_different_local_backbone_is_refused(
+    mam: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = mam.backbone / "model.safetensors"
     tensors = load_file(file)
     tensors["roberta.encoder.layer.1.output.dense.weight"] += 0.01
@@ -196,17 +197,14 @@ def test_another_backbone_is_noticed(mam: Files, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("prompt_model.wte.weight", "the state has no tensor prompt_model.wte.weight"),
+        ("prompt_model.wte.weight", "the checkpoint has no tensor prompt_model.wte.weight"),
         ("pretrained_model.roberta.embeddings.LayerNorm.bias", "has no tensor roberta.embeddings"),
     ],
 )
 def test_a_missing_tensor_is_named(
     mam: Files, missing: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(
-        {name: tensor for name, tensor in mam.state.items() if name != missing},
-        mam.checkpoint / "pytorch_model.bin",
-    )
+    mam.write_state({name: tensor for name, tensor in mam.state.items() if name != missing})
     assert import_official.main(mam.arguments()) == 2
     assert sentence in capsys.readouterr().err
 
@@ -216,8 +214,26 @@ def test_a_missing_tensor_is_named(
     [
         ({"attn_mdoe": "lora"}, "did you mean attn_mode"),
         ({"attn_mode": "lisa"}, "attn_mode=lisa is not known"),
-        ({"ffn_adapter_scalar": "four"}, "neither a number nor learnable_scalar"),
-        ({"ffn_bn": 5}, "the options and the configuration make it"),
+        ({"ffn_adapter_scalar": "four"}, "must be a number above 0, or learnable_scalar"),
+        ({"ffn_bn": 3}, "the options and the configuration make it"),
+        ({"ffn_bn": 5}, "ffn_bn=5: no tensor of the checkpoint has this size"),
+        ({"ffn_bn": 0}, "ffn_bn=0: must be a whole number from 1 to 1,000,000"),
+        ({"attn_bn": -3}, "attn_bn=-3: must be a whole number"),
+        ({"attn_bn": 3.0}, r"attn_bn=3\.0: must be a whole number"),
+        ({"attn_bn": True}, "attn_bn=True: must be a whole number"),
+        ({"attn_bn": 10**30}, "must be a whole number from 1 to 1,000,000"),
+        ({"mid_dim": "8"}, "mid_dim=8: must be a whole number"),
+        ({"mid_dim": None}, "mid_dim=None: must be a whole number"),
+        ({"prefix_dropout": 1.0}, r"prefix_dropout=1\.0: must be a number from 0 to below 1"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan: must be a number above 0"),
+        ({"ffn_adapter_scalar": "0"}, "ffn_adapter_scalar=0: must be a number above 0"),
+        ({"ffn_adapter_scalar": "inf"}, "ffn_adapter_scalar=inf: must be"),
+        ({"ffn_adapter_scalar": [2]}, "ffn_adapter_scalar=list: must be"),
+        ({"attn_mode": ["prefix"]}, "attn_mode=list is not known"),
+        ({"attn_mode": {"prefix": 1}}, "attn_mode=dict is not known"),
+        ({"unfreeze_params": 3}, "unfreeze_params=3: must be text"),
+        ({3: "lora"}, "there is no key 3"),
+        ({None: "lora"}, "there is no key None"),
     ],
 )
 def test_wrong_options_are_named(mam: Files, changed: dict[str, Any], sentence: str) -> None:
@@ -226,14 +242,14 @@ def test_wrong_options_are_named(mam: Files, changed: dict[str, Any], sentence: 
         from_official({**MAM, **changed}, config, mam.state)
 
 
-def test_a_checkpoints_config_holds_the_options_too(mam: Files) -> None:
+def test_options_are_read_from_the_checkpoints_config(mam: Files) -> None:
     file = mam.checkpoint / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **MAM}))
-    assert read_options(file) == completed(MAM)
+    assert read_options(file) == complete_options(MAM)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", "attn_mode"])
-def test_a_file_without_options_is_a_sentence(content: str, tmp_path: Path) -> None:
+def test_a_file_without_options_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "options.json").write_text(content)
     with pytest.raises(UserError, match=r"options\.json"):
         read_options(tmp_path / "options.json")

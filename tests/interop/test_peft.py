@@ -1,4 +1,4 @@
-"""LoRA goes to PEFT and back with equal logits; the rest is refused with the reason."""
+"""Exchange LoRA with PEFT: equal logits both ways; anything else is refused with the reason."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from tiny import backbone, batch
-from tiny_config import resolved
+from tiny_config import configured
 
 from unipeft_run.deltas.attach import attach, find_deltas
-from unipeft_run.deltas.slots import built
+from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
 
@@ -38,7 +38,7 @@ CELLS = {
 
 
 def base(family: str) -> Any:
-    """The backbone; a classifier's head is another one each time."""
+    """A backbone, whose classifier differs each time."""
     model = backbone(family).double()
     if family == "roberta":
         torch.seed()
@@ -47,9 +47,9 @@ def base(family: str) -> Any:
 
 
 def trained(family: str, method: str, *words: str) -> Any:
-    cfg = resolved(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
     model = base(family)
-    attach(model, {name: built(cfg[name]) for name in ("attn", "ffn", "input")}, cfg["unfreeze"])
+    attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
         for _, delta in find_deltas(model):
             for parameter in delta.parameters():
@@ -78,7 +78,7 @@ def test_peft_loads_what_we_export(cell: str, family: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("family", TASKS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_we_import_what_we_export(cell: str, family: str, tmp_path: Path) -> None:
+def test_an_exported_lora_is_imported_again(cell: str, family: str, tmp_path: Path) -> None:
     model, again = trained(family, *CELLS[cell]), base(family)
     export_peft(model, tmp_path)
     import_peft(again, tmp_path)
@@ -108,7 +108,7 @@ def peft_folder(folder: Path, family: str, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("family", ["bart", "mbart"])
 @pytest.mark.parametrize("name", LORAS)
-def test_we_import_what_peft_saves(name: str, family: str, tmp_path: Path) -> None:
+def test_a_folder_saved_by_peft_is_imported(name: str, family: str, tmp_path: Path) -> None:
     theirs, ours = peft_folder(tmp_path, family, **LORAS[name]), base(family)
     import_peft(ours, tmp_path)
     assert close(logits(ours, family), logits(theirs, family))
@@ -135,11 +135,11 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
         (("lora_attn", "attn.form.bias=true"), "no bias"),
         (("lora_attn", "attn.form.norm=in"), "no LayerNorm"),
         (("lora_attn", "attn.composition.norm=true"), "no LayerNorm"),
-        (("lora_attn", "representation@attn=context"), "beside one weight"),
-        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single weight of a backbone"),
+        (("lora_attn", "representation@attn=context"), "parallel to one weight"),
+        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single backbone weights"),
     ],
 )
-def test_what_peft_cannot_express_is_refused(
+def test_unsupported_deltas_are_not_exported(
     words: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=reason):
@@ -157,7 +157,7 @@ def test_what_peft_cannot_express_is_refused(
         ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "no place for"),
     ],
 )
-def test_what_we_cannot_express_is_refused(
+def test_unsupported_peft_settings_are_refused(
     settings: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     peft_folder(tmp_path, "bart", **settings)

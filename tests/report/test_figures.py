@@ -1,4 +1,4 @@
-"""Figures of runs: what is drawn, and what is refused."""
+"""Figures of runs: what is drawn, and which errors are reported."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """The figure that was written last."""
+    """Return the last figure that was written."""
     kept: list[Any] = []
     write = figures._write
     monkeypatch.setattr(figures, "_write", lambda f, file: (kept.append(f), write(f, file)))
     return lambda: kept[-1]
 
 
-def test_curves_of_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
+def test_curves_show_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert cli.main(["curves", "outputs", "--out", "curves.svg"]) == 0
     assert Path("curves.svg").read_text().startswith("<?xml")
     loss, metric, lr = drawn().axes
@@ -57,7 +57,7 @@ def test_curves_of_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert [line.get_xydata().tolist() for line in metric.lines[:2]] == [[[3, 71.0]], [[3, 72.0]]]
 
 
-def test_a_curve_says_which_weights_it_is_of(
+def test_a_curve_label_names_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,7 +69,7 @@ def test_a_curve_says_which_weights_it_is_of(
     assert labels == {"mam backbone.weights=pretrained", "mam backbone.weights=random"}
 
 
-def test_shares_of_what_is_stored(outputs: Path, drawn: Callable[[], Any]) -> None:
+def test_scores_are_drawn_over_stored_shares(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert cli.main(["shares", "outputs", "--out", "shares.png"]) == 0
     assert Path("shares.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = drawn().axes
@@ -84,11 +84,14 @@ def test_shares_of_what_is_stored(outputs: Path, drawn: Callable[[], Any]) -> No
     [
         (["curves", "nowhere"], "there is no folder nowhere"),
         (["curves", "empty"], "no run has a record yet"),
-        (["shares", "outputs", "--out", "shares.doc"], "its name ends in .svg, .png, .pdf"),
+        (
+            ["shares", "outputs", "--out", "shares.doc"],
+            "shares.doc: the name of a figure ends in .svg, .png, .pdf",
+        ),
         (["shares", "outputs", "--out", "nowhere/shares.svg"], "cannot be written"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_sentence(
+def test_an_error_is_one_sentence(
     outputs: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     Path("empty").mkdir()

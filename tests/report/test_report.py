@@ -1,4 +1,4 @@
-"""Tables from run folders: what they say, and what becomes of damaged folders."""
+"""unipeft-report: tables from run folders, and how damaged folders are reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str
 
 
 @pytest.mark.usefixtures("outputs")
-def test_a_row_is_a_method_over_its_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_averages_the_seeds_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["method"]: row for row in sheet(capsys, "outputs") if row["task"] == "sst2"}
     mam = rows["mam ffn.bottleneck=64"]
     assert (mam["seeds"], float(mam["accuracy"])) == ("2", 83.0)
@@ -53,7 +53,7 @@ def test_a_row_is_a_method_over_its_seeds(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("outputs")
-def test_the_best_come_first_and_the_grounds_last(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_are_ranked_and_baselines_come_last(capsys: pytest.CaptureFixture[str]) -> None:
     names = [row["method"] for row in sheet(capsys, "outputs") if row["task"] == "sst2"]
     assert names == [
         "lora_attn",
@@ -66,7 +66,7 @@ def test_the_best_come_first_and_the_grounds_last(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("outputs")
-def test_text_and_markdown_hold_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_and_markdown_show_the_same_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["outputs"]) == 0
     text = capsys.readouterr().out
     assert main(["outputs", "--format", "markdown"]) == 0
@@ -81,15 +81,15 @@ def test_text_and_markdown_hold_the_same(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.usefixtures("outputs")
-def test_miniature_nli_says_that_it_is_contaminated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_miniature_nli_has_a_note_on_contamination(capsys: pytest.CaptureFixture[str]) -> None:
     notes = {row["task"]: row["notes"] for row in sheet(capsys, "outputs")}
     assert "contamination" in notes["mnli"]
     assert "contamination" not in notes["sst2"]
     assert main(["outputs"]) == 0
-    assert "probably saw the pairs of SNLI and MultiNLI" in capsys.readouterr().out
+    assert "probably contained the pairs of SNLI and MultiNLI" in capsys.readouterr().out
 
 
-def test_differences_are_named_in_the_words_of_the_command_line(
+def test_rows_of_one_method_are_labelled_by_their_overrides(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = "task=sst2", "method=mam"
@@ -101,7 +101,7 @@ def test_differences_are_named_in_the_words_of_the_command_line(
     assert "mam ffn.composition=Scaled ffn.scale=4 optim.lr=0.0001" in labels
 
 
-def test_a_null_is_a_difference_and_a_number_that_nothing_takes_is_none(
+def test_null_is_a_difference_and_an_unused_number_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = "task=sst2", "method=mam"
@@ -111,7 +111,7 @@ def test_a_null_is_a_difference_and_a_number_that_nothing_takes_is_none(
     assert {"mam recipe.max_grad_norm=1", "mam recipe.max_grad_norm=null"} < labels
 
 
-def test_figures_of_other_examples_stand_in_another_table(
+def test_scores_on_other_examples_are_in_another_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_run("task=sst2", "method=mam")
@@ -119,7 +119,7 @@ def test_figures_of_other_examples_stand_in_another_table(
     assert [row["data"] for row in sheet(capsys, "outputs")] == ["", "", *["limit.test=64"] * 2]
 
 
-def test_figures_of_another_backbone_stand_in_another_table(
+def test_scores_of_another_backbone_are_in_another_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_run("task=sst2", "method=mam")
@@ -128,13 +128,15 @@ def test_figures_of_another_backbone_stand_in_another_table(
     assert data == ["", "", *["backbone.path=mine"] * 2]
 
 
-def test_a_value_that_is_not_finite_is_shown_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_that_is_not_finite_is_shown_as_nan(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("task=sst2", "method=mam", **{"test/loss": None})
     assert main(["outputs"]) == 0
     assert " nan " in capsys.readouterr().out
 
 
-def test_any_folder_above_or_the_run_s_own_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_or_any_folder_above_it_is_accepted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder = make_run("task=sst2", "method=mam")
     make_run("task=sst2", "method=bitfit")
     (folder / "wandb" / "files").mkdir(parents=True)
@@ -143,7 +145,7 @@ def test_any_folder_above_or_the_run_s_own_will_do(capsys: pytest.CaptureFixture
     assert len(sheet(capsys, "outputs", "outputs/sst2", str(folder))) == 3, "each run once"
 
 
-# ---- what cannot be used
+# ---- damaged and unfinished folders
 
 
 def spoil(folder: Path, name: str, content: bytes | None) -> None:
@@ -159,23 +161,23 @@ DAMAGE: list[tuple[dict[str, bytes | None], str]] = [
     ({"metrics.json": None, "status.json": RUNNING}, "stale (its process is gone) at step 7"),
     ({"metrics.json": None, "status.json": FAILED}, "failed at step 7: RuntimeError: the disk is"),
     ({"metrics.json": None, "status.json": None}, "not begun"),
-    ({"metrics.json": b'{"task": "ss'}, "damaged: metrics.json"),
-    ({"metrics.json": b"\xff\xfe\x00"}, "damaged: metrics.json"),
-    ({"metrics.json": b""}, "damaged: metrics.json"),
-    ({"metrics.json": b"[1, 2]"}, "does not hold a JSON object"),
+    ({"metrics.json": b'{"task": "ss'}, "metrics.json is damaged"),
+    ({"metrics.json": b"\xff\xfe\x00"}, "metrics.json is damaged"),
+    ({"metrics.json": b""}, "metrics.json is damaged"),
+    ({"metrics.json": b"[1, 2]"}, "metrics.json is damaged: it does not hold a mapping"),
     ({"metrics.json": b'{"task": "sst2", "seed": "one"}'}, "lacks method"),
-    ({"status.json": b"{"}, "damaged: status.json"),
+    ({"status.json": b"{"}, "status.json is damaged"),
     ({"config.yaml": None}, "no config.yaml"),
-    ({"config.yaml": b"a: [1,"}, "damaged"),
+    ({"config.yaml": b"a: [1,"}, "config.yaml is damaged"),
     ({"config.yaml": b"a: 1"}, "does not hold a whole configuration"),
     ({"config.yaml": b"task: 3\nrecipe: {}\nbackbone: mini"}, "not hold a whole configuration"),
-    ({"config.yaml": b"\xff\xfe"}, "damaged"),
-    ({"config.yaml": b"- 1"}, "damaged"),
+    ({"config.yaml": b"\xff\xfe"}, "config.yaml is damaged"),
+    ({"config.yaml": b"- 1"}, "config.yaml is damaged: it does not hold a mapping"),
 ]
 
 
 @pytest.mark.parametrize(("files", "part"), DAMAGE)
-def test_what_is_damaged_or_unfinished_is_one_line(
+def test_a_damaged_or_unfinished_folder_is_one_line(
     capsys: pytest.CaptureFixture[str], files: dict[str, bytes | None], part: str
 ) -> None:
     good = make_run("task=sst2", "method=mam")
@@ -191,7 +193,7 @@ def test_what_is_damaged_or_unfinished_is_one_line(
     assert str(good) not in err
 
 
-def test_a_run_that_is_on_is_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_run_is_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run("task=sst2", "method=mam")
     spoil(folder, "metrics.json", None)
     spoil(folder, "status.json", RUNNING)
@@ -200,7 +202,7 @@ def test_a_run_that_is_on_is_not_stale(capsys: pytest.CaptureFixture[str]) -> No
     assert "running at step 7\n" in capsys.readouterr().err
 
 
-def test_the_same_run_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copied_run_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run("task=sst2", "method=mam")
     copy = Path("copy")
     copy.mkdir()
@@ -215,7 +217,7 @@ def test_the_same_run_twice_counts_once(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "part"), [(["nowhere"], "there is no folder"), (["empty"], "holds no run")]
 )
-def test_a_wrong_folder_is_a_sentence(
+def test_a_wrong_folder_is_one_sentence(
     capsys: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     Path("empty").mkdir()
@@ -225,7 +227,7 @@ def test_a_wrong_folder_is_a_sentence(
     assert part in err
 
 
-def test_nothing_finished_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_finished_runs_there_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run("task=sst2", "method=mam")
     spoil(folder, "metrics.json", None)
     assert main(["outputs"]) == 0

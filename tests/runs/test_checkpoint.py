@@ -1,8 +1,9 @@
-"""What is on the disk is whole, checked, and data alone."""
+"""Checkpoints on disk are complete, verified, and plain data."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from unipeft_run.runs import folder as run_folder
 from unipeft_run.runs.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
     load_checkpoint,
     load_newest,
     save_checkpoint,
+    sha256,
 )
-from unipeft_run.runs.folder import RunFolder
 from unipeft_run.training.optim import build_optimizer
 from unipeft_run.training.state import (
     load_optimizer_state,
@@ -57,7 +57,9 @@ def test_only_safetensors_and_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep", "names"), [(True, ["last", "last.previous"]), (False, ["last"])])
-def test_the_previous_one(tmp_path: Path, keep: bool, names: list[str]) -> None:
+def test_the_previous_checkpoint_is_kept_on_request(
+    tmp_path: Path, keep: bool, names: list[str]
+) -> None:
     for number in (1, 2, 3):
         save_checkpoint(tmp_path / "last", content(number), keep_previous=keep)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
@@ -68,7 +70,7 @@ def test_the_previous_one(tmp_path: Path, keep: bool, names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "checksums.json"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_damage_is_named_and_the_previous_used(
+def test_damage_is_named_and_the_previous_checkpoint_used(
     tmp_path: Path,
     name: str,
     damage: Callable[[Path], object],
@@ -83,11 +85,11 @@ def test_damage_is_named_and_the_previous_used(
     assert str(last) in caplog.text
 
 
-def test_no_whole_checkpoint_left(tmp_path: Path) -> None:
+def test_no_undamaged_checkpoint_left(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "last") is None
     save_checkpoint(tmp_path / "last", content(1), keep_previous=True)
     flip(tmp_path / "last" / "tensors.safetensors")
-    with pytest.raises(DamagedCheckpoint, match="no whole checkpoint is left"):
+    with pytest.raises(DamagedCheckpoint, match="no undamaged checkpoint is left"):
         load_newest(tmp_path / "last")
 
 
@@ -108,11 +110,11 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     assert load_checkpoint(tmp_path / "last").state["step"] == 2
 
 
-def test_random_states() -> None:
+def test_random_states_are_restored() -> None:
     def draw() -> list[float]:
         return [random.random(), random.gauss(), np.random.normal(), torch.rand(1).item()]
 
-    random.gauss(), np.random.normal()  # each holds a second number back
+    random.gauss(), np.random.normal()  # each keeps a second number for the next call
     kept = rng_state()
     kept = Checkpoint(kept.tensors, json.loads(json.dumps(kept.state)))
     first = draw()
@@ -122,7 +124,7 @@ def test_random_states() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_official"])
-def test_optimizer_state_goes_by_name(name: str, tmp_path: Path) -> None:
+def test_optimizer_state_is_matched_by_name(name: str, tmp_path: Path) -> None:
     def trained(steps: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         for step in range(steps):
             optimizer.zero_grad()
@@ -155,63 +157,36 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
         load_optimizer_state(states[1], large, optimizer_state(states[0], small))
 
 
-def test_frozen_parameters_are_not_kept() -> None:
+def test_frozen_parameters_are_not_saved() -> None:
     model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
     assert list(trained_parameters(model)) == ["1.weight", "1.bias"]
 
 
-def test_status(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "xsum" / "mam" / "ab12cd34")
-    assert folder.status() == {}
-    folder.mark("running", step=7)
-    folder.mark("failed", error="out of memory")
-    status = RunFolder(folder.path).status()
-    assert (status["state"], status["step"], status["error"]) == ("failed", 7, "out of memory")
-    assert status["heartbeat"].endswith("+00:00")
+@pytest.mark.parametrize("damage", ["x", "[" * 100_000, "1e9999", '{"tensors.safetensors": 1}'])
+def test_hostile_checksums_are_damage(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path / "last", content(1), keep_previous=True)
+    (tmp_path / "last" / "checksums.json").write_text(damage)
+    with pytest.raises(DamagedCheckpoint, match="last"):
+        load_checkpoint(tmp_path / "last")
 
 
-def test_heartbeat_is_written_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path)
-    folder.mark("running", step=1)
-    folder.beat(2)
-    assert folder.status()["step"] == 1
-    monkeypatch.setattr(run_folder, "HEARTBEAT_SECONDS", 0.0)
-    folder.beat(3)
-    assert folder.status()["step"] == 3
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "checksums.json"])
+def test_a_fifo_in_a_checkpoint_is_damage(tmp_path: Path, name: str) -> None:
+    save_checkpoint(tmp_path / "last", content(1), keep_previous=True)
+    (tmp_path / "last" / name).unlink()
+    os.mkfifo(tmp_path / "last" / name)
+    with pytest.raises(DamagedCheckpoint, match="is not a regular file"):
+        load_checkpoint(tmp_path / "last")
 
 
-def test_metrics_and_predictions(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_json("metrics.json", {"test/loss": float("nan"), "test/bleu": 1 / 3, "ids": (1,)})
-    assert folder.read_json("metrics.json") == {"test/loss": None, "test/bleu": 1 / 3, "ids": [1]}
-    folder.write_predictions("test", ({"id": i, "prediction": "a\u2028b ș"} for i in range(2)))
-    lines = (tmp_path / "predictions" / "test.jsonl").read_text(encoding="utf-8").split("\n")
-    assert [json.loads(line)["id"] for line in lines[:-1]] == [0, 1]
-    assert "ș" in lines[0]
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_json("metrics.json", {"a": 1})
-
-    def full(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "sync", full)
-        with pytest.raises(OSError, match="No space left"):
-            folder.write_json("metrics.json", {"a": 2})
-    assert folder.read_json("metrics.json") == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.mark("done", step=1)
-    folder.write_predictions("test", [])
-    save_checkpoint(tmp_path / "checkpoints" / "last", content(1), keep_previous=True)
-    (tmp_path / "notes.txt").write_text("mine")
-    folder.clear()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".attempt", "notes.txt"]
+@pytest.mark.parametrize(
+    ("name", "text"), [("tensors.safetensors", "x"), ("state.json", "[" * 9999)]
+)
+def test_damage_with_a_matching_checksum_is_damage(tmp_path: Path, name: str, text: str) -> None:
+    last = tmp_path / "last"
+    save_checkpoint(last, content(1), keep_previous=True)
+    (last / name).write_text(text)
+    sums = {file: sha256(last / file) for file in ("tensors.safetensors", "state.json")}
+    (last / "checksums.json").write_text(json.dumps(sums))
+    with pytest.raises(DamagedCheckpoint, match="cannot be read"):
+        load_checkpoint(last)

@@ -11,16 +11,17 @@ import torch
 from safetensors import SafetensorError
 from tiny_training import make_trainer
 
-from unipeft_run import config as configuration
 from unipeft_run import run
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import compose, load, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs import folder as run_folder
+from unipeft_run.runs import writing
 from unipeft_run.runs.checkpoint import Checkpoint, save_checkpoint
 from unipeft_run.runs.failures import described, sentence
-from unipeft_run.runs.folder import RunFolder, read_object, replace_file
+from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import LockLost
-from unipeft_run.runs.registry import find
+from unipeft_run.runs.reader import find_runs
+from unipeft_run.runs.writing import Check, replace_file
 from unipeft_run.training.trainer import Trainer
 
 
@@ -33,7 +34,7 @@ def test_a_full_disk_still_lets_the_state_be_written(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "sync", full)
+    monkeypatch.setattr(writing, "sync", full)
     with pytest.raises(OSError, match="No space left"):
         folder.mark("running", step=8)
     folder.mark("failed", error="the disk is full")
@@ -52,11 +53,11 @@ def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
     expected = undisturbed.fit()
     written: list[Path] = []
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, check: Check) -> None:
         written.append(path)
         if path.name == "status.json" and len(written) > fits:
             raise OSError(28, "No space left on device", str(path))
-        replace_file(path, data)
+        replace_file(path, data, check)
 
     trainer = make_trainer(tmp_path / "run")
     with monkeypatch.context() as short:
@@ -71,7 +72,7 @@ def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
     assert status.get("step", 0) == fits
     again = make_trainer(tmp_path / "run")
     assert again.fit().best == expected.best
-    for ours, theirs in zip(again.parameters, undisturbed.parameters, strict=True):
+    for ours, theirs in zip(again.model.parameters(), undisturbed.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert _untimed(tmp_path / "run") == _untimed(tmp_path / "undisturbed")
 
@@ -96,9 +97,11 @@ def test_a_damaged_best_state_is_never_passed_over(
 
     with monkeypatch.context() as damaging:
         damaging.setattr(Trainer, "_finish", after_damage)
-        with pytest.raises(UserError, match=r"no whole checkpoint is left at .*best; start afresh"):
+        with pytest.raises(
+            UserError, match=r"no undamaged checkpoint is left at .*best; start afresh"
+        ):
             make_trainer(tmp_path).fit()
-    assert "best/tensors.safetensors is damaged: its checksum is another" in caplog.text
+    assert "best/tensors.safetensors is damaged: its checksum differs" in caplog.text
     with pytest.raises(UserError, match="start afresh"):
         make_trainer(tmp_path).fit()
     RunFolder(tmp_path).clear()
@@ -112,21 +115,21 @@ def test_a_run_that_never_began_to_train_can_be_tried_again(
         def __init__(self, *_: object) -> None:
             raise MemoryError
 
-    monkeypatch.setattr("unipeft_run.experiment.Experiment", TooLarge)
-    cfg = resolve(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
-    folder = configuration.run_folder(cfg)
+    monkeypatch.setattr("unipeft_run.experiment.PreparedRun", TooLarge)
+    planned = plan(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
+    folder = RunFolder(planned.folder)
     with pytest.raises(MemoryError):
-        run._train(cfg, run.Inputs(None, {}, ""), RunFolder(folder))  # type: ignore[arg-type]
-    (found,) = find(tmp_path)
+        run._train(planned, run.Inputs(None, {}, ""), folder)  # type: ignore[arg-type]
+    (found,) = find_runs([tmp_path])
     assert (found.state, found.config["method"]) == ("failed", "mam")
     assert found.error.startswith("out of memory")
-    assert configuration.load(folder) == cfg
+    assert load(planned.folder) == planned.config
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
     """Killed before a line was written, there is nothing to list; the same command begins."""
     (tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34" / ".lock").mkdir(parents=True)
-    assert list(find(tmp_path)) == []
+    assert list(find_runs([tmp_path])) == []
 
 
 def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,16 +159,6 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(UserError, match=r"the run folder cannot be used: .*outputs.*; see output="):
         RunFolder(tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34")
-
-
-def test_nothing_is_written_where_another_process_has_the_folder(tmp_path: Path) -> None:
-    def not_ours() -> None:
-        raise LockLost("taken over")
-
-    folder = RunFolder(tmp_path, not_ours)
-    with pytest.raises(LockLost):
-        folder.mark("done", step=1)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_time_left_is_by_the_pace_of_this_process(

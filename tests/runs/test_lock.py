@@ -1,4 +1,4 @@
-"""A run belongs to one process, and to the next when that is gone."""
+"""One process holds a run, and the next takes it over once that one is dead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from unipeft_run.runs import lock as locks
-from unipeft_run.runs.lock import Elsewhere, LockLost, Owner, RunLock, is_running, owner_of
+from unipeft_run.runs.lock import LockLost, Owner, RunLock, RunningElsewhere, is_running, owner_of
 
 HOLD = """
 import sys, time
@@ -26,7 +26,7 @@ with RunLock(Path(sys.argv[1])):
 RACE = """
 import os, sys, time
 from pathlib import Path
-from unipeft_run.runs.lock import Elsewhere, RunLock
+from unipeft_run.runs.lock import RunningElsewhere, RunLock
 folder, end = Path(sys.argv[1]), float(sys.argv[2])
 won = 0
 while time.time() < end:
@@ -39,7 +39,7 @@ while time.time() < end:
                 os.unlink(folder / "inside")
                 os.kill(os.getpid(), 9)
             os.unlink(folder / "inside")
-    except Elsewhere:
+    except RunningElsewhere:
         pass
 print(won)
 """
@@ -56,8 +56,8 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def leave(folder: Path, **changed: Any) -> Owner:
-    """A lock whose owner is described, not there."""
+def forge_lock(folder: Path, **changed: Any) -> Owner:
+    """Write the lock of an owner that does not exist."""
     with RunLock(folder):
         here = owner_of(folder)
         assert here is not None
@@ -67,42 +67,42 @@ def leave(folder: Path, **changed: Any) -> Owner:
     return owner
 
 
-def test_held_and_given_back(tmp_path: Path) -> None:
+def test_acquire_and_release(tmp_path: Path) -> None:
     folder = tmp_path / "task" / "method" / "id"
     with RunLock(folder) as lock:
         assert is_running(folder)
         lock.check()
-        with pytest.raises(Elsewhere, match=rf"is being run by process {os.getpid()} on "):
+        with pytest.raises(RunningElsewhere, match=rf"is being run by process {os.getpid()} on "):
             RunLock(folder).__enter__()
     assert list(folder.iterdir()) == []
     with RunLock(folder):
         assert is_running(folder)
 
 
-def test_a_live_process_keeps_it_and_a_killed_one_loses_it(tmp_path: Path) -> None:
+def test_a_living_process_keeps_the_lock_and_a_killed_one_loses_it(tmp_path: Path) -> None:
     with start(HOLD, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(Elsewhere, match=f"process {process.pid} "):
+        with pytest.raises(RunningElsewhere, match=f"process {process.pid} "):
             RunLock(tmp_path).__enter__()
         process.kill()
-        while is_running(tmp_path):  # also while its parent has not asked how it ended
+        while is_running(tmp_path):  # a zombie counts as dead
             time.sleep(0.01)
         with RunLock(tmp_path):
             owner = owner_of(tmp_path)
             assert owner is not None and owner.pid == os.getpid()
 
 
-def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
-    leave(tmp_path, started=1)
+def test_a_reused_process_number_is_another_process(tmp_path: Path) -> None:
+    forge_lock(tmp_path, started=1)
     assert not is_running(tmp_path)
     with RunLock(tmp_path):
         pass
 
 
-def test_an_owner_on_another_host_lives_by_its_heartbeat(tmp_path: Path) -> None:
-    owner = leave(tmp_path, place="0" * 8, host="node/7", pid=1)
-    with pytest.raises(Elsewhere, match="process 1 on node/7"):
+def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+    owner = forge_lock(tmp_path, place="0" * 8, host="node/7", pid=1)
+    with pytest.raises(RunningElsewhere, match="process 1 on node/7"):
         RunLock(tmp_path).__enter__()
     old = time.time() - 2 * locks.STALE_SECONDS
     os.utime(tmp_path / ".lock" / owner.name, (old, old))
@@ -111,7 +111,7 @@ def test_an_owner_on_another_host_lives_by_its_heartbeat(tmp_path: Path) -> None
         assert is_running(tmp_path)
 
 
-def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
     with RunLock(tmp_path):
         owner = owner_of(tmp_path)
@@ -125,28 +125,88 @@ def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert file.stat().st_mtime > 1
 
 
-def test_who_was_taken_for_dead_notices(tmp_path: Path) -> None:
+def test_an_owner_notices_that_it_lost_the_lock(tmp_path: Path) -> None:
     with RunLock(tmp_path) as lock:
         (file,) = (tmp_path / ".lock").iterdir()
         file.rename(file.with_name("1-1-00000000-00000000@elsewhere"))
         with pytest.raises(LockLost, match="taken over by another process"):
             lock.check()
-    assert owner_of(tmp_path) is not None, "the other's lock is not removed"
+    assert owner_of(tmp_path) is not None, "the new owner's lock is not removed"
 
 
-def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".lock.00000000").mkdir()
     (tmp_path / ".lock.11111111").mkdir()
     os.utime(tmp_path / ".lock.00000000", (1, 1))
-    with RunLock(tmp_path):  # the other one may be trying still
+    with RunLock(tmp_path):  # the other one may still be trying
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock.11111111"}
 
 
 def test_never_two_inside(tmp_path: Path) -> None:
-    """Six processes take, free and die in it for a while: `inside` is made by one at a time."""
+    """Six processes acquire, release and die for a while; only one at a time creates `inside`."""
     end = time.time() + 4
     processes = [start(RACE, tmp_path, end) for _ in range(6)]
     results = [process.communicate(timeout=60) for process in processes]
     assert [err for _, err in results if err] == []
     wins = [int(out) if out else 5 for out, _ in results]
     assert sum(wins) > 6, wins
+
+
+@pytest.mark.parametrize("entry", ["stray", ".nfs000000000001", "1-1@host", "9" * 200 + "-1@h"])
+def test_stray_entries_do_not_block_the_lock(tmp_path: Path, entry: str) -> None:
+    (tmp_path / ".lock").mkdir()
+    (tmp_path / ".lock" / entry).write_text("x")
+    (tmp_path / ".lock" / "folder" / "below").mkdir(parents=True)
+    with RunLock(tmp_path):
+        assert is_running(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stray_entries_beside_a_living_owner_leave_it_the_lock(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        (tmp_path / ".lock" / "0-stray").touch()
+        with pytest.raises(RunningElsewhere, match=f"process {os.getpid()} on "):
+            RunLock(tmp_path).__enter__()
+        lock.check()
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
+def test_a_lock_that_is_no_folder_does_not_block(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / ".lock")
+    assert not is_running(tmp_path)
+    with RunLock(tmp_path):
+        assert is_running(tmp_path)
+
+
+def test_a_heartbeat_in_the_future_is_stale(tmp_path: Path) -> None:
+    owner = forge_lock(tmp_path, place="0" * 8, host="node", pid=1)
+    future = time.time() + 10 * locks.STALE_SECONDS
+    os.utime(tmp_path / ".lock" / owner.name, (future, future))
+    assert not is_running(tmp_path)
+    with RunLock(tmp_path):
+        assert is_running(tmp_path)
+
+
+def test_the_message_says_what_blocks_and_for_how_long(tmp_path: Path) -> None:
+    owner = forge_lock(tmp_path, place="0" * 8, host="no\x1b[2Jde", pid=77)
+    recent = time.time() - 50
+    os.utime(tmp_path / ".lock" / owner.name, (recent, recent))
+    text = (
+        r"by process 77 on no\\x1b\[2Jde \(last heartbeat 5\d s ago\); its lock is stale in \d\d s"
+    )
+    with pytest.raises(RunningElsewhere, match=text):
+        RunLock(tmp_path).__enter__()
+    with (
+        RunLock(tmp_path / "other"),
+        pytest.raises(RunningElsewhere, match="its lock ends with it"),
+    ):
+        RunLock(tmp_path / "other").__enter__()
+
+
+def test_several_dead_owners_leave_one_new_one(tmp_path: Path) -> None:
+    forge_lock(tmp_path, started=1)
+    (tmp_path / ".lock" / "1-1-00000000-00000000@elsewhere").touch()
+    os.utime(tmp_path / ".lock" / "1-1-00000000-00000000@elsewhere", (1, 1))
+    with RunLock(tmp_path):
+        assert len(list((tmp_path / ".lock").iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []

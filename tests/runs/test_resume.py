@@ -128,8 +128,19 @@ def test_killed_before_a_checkpoint_is_in_place(
     writes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    count = iter(range(1, 1000))
+
+    def kill_at_last(rename: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(path: Path, *given: Any) -> Any:
+            if "checkpoints" in path.parts and next(count) == writes:
+                raise Killed
+            return rename(path, *given)
+
+        return wrapped
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", after(writes, Path.rename, kill))
+        patch.setattr(Path, "rename", kill_at_last(Path.rename))
+        patch.setattr(Path, "replace", kill_at_last(Path.replace))
         with pytest.raises(Killed):
             new_process(tmp_path).fit()
     trainer = new_process(tmp_path)
@@ -258,7 +269,9 @@ def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> No
     best = load_checkpoint(tmp_path / BEST)
     older = replace(best, state={**best.state, "step": 6})
     save_checkpoint(tmp_path / BEST, older, keep_previous=False)
-    with pytest.raises(DamagedCheckpoint, match=r"best is of step 6, the best was step 12; start"):
+    with pytest.raises(
+        DamagedCheckpoint, match=r"best is of step 6, but the best was step 12; start"
+    ):
         new_process(tmp_path).fit()
 
 

@@ -71,7 +71,7 @@ def attention_change_precedes_the_dropout(family: str) -> bool:
 
 def _form(**settings: Any) -> tuple[Bottleneck, torch.Tensor]:
     model = backbone("bart")
-    site = next(sites.resolve(model, model.config, sites=["ffn"]))
+    site = next(sites.find_sites(model, model.config, sites=["ffn"]))
     torch.manual_seed(0)
     form = Bottleneck(site, rank=8, **settings).train()
     torch.nn.init.normal_(form.up.weight)

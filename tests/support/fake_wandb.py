@@ -1,7 +1,7 @@
-"""A Weights & Biases server on loopback that remembers what it gets, and fails on purpose.
+"""A Weights & Biases server on loopback that stores what it receives, and fails on request.
 
-Only what wandb asks for to open a run, stream its numbers and upload its files: GraphQL at
-/graphql, /files/<entity>/<project>/<run>/file_stream, and uploads to the addresses it gave out.
+It implements only what wandb needs to open a run, stream its records and upload its files: GraphQL
+at /graphql, /files/<entity>/<project>/<run>/file_stream, and uploads to the URLs it returned.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ ENTITY = "somebody"
 
 @dataclass
 class StoredRun:
-    """A run as the server has it. `opened`: how often a client opened it; `exit_code` when over."""
+    """A run as stored by the server; `exit_code` is None until it finished."""
 
     name: str
     given: dict[str, Any] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    opened: int = 0
     exit_code: int | None = None
 
     @property
@@ -40,12 +39,12 @@ class StoredRun:
         return {key: entry["value"] for key, entry in entries.items() if key != "_wandb"}
 
     def history(self, *keys: str) -> list[tuple[Any, ...]]:
-        """The values of `keys` in every row that has one of them, in the server's order."""
+        """Return the values of `keys` in every row that has one of them, in the server's order."""
         rows = [json.loads(row) for row in self.rows]
         return [tuple(map(row.get, keys)) for row in rows if any(key in row for key in keys)]
 
     def content(self) -> dict[str, Any]:
-        """What does not depend on when it was sent: to be compared."""
+        """Return everything that does not depend on the time of sending, for comparison."""
         given = {word: self.given.get(word) for word in ("groupName", "jobType", "tags")}
         rows = [_timeless(json.loads(row)) for row in self.rows]
         media = sorted(name for name in self.files if name.startswith("media/"))
@@ -59,9 +58,11 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeWandB(ThreadingHTTPServer):
-    """`fails[what]` is a status to answer with, "drop" or seconds to wait, for requests of a kind:
+    """`fails[kind]` says how requests of that kind fail.
 
-    a GraphQL operation (UpsertBucket), file_stream, upload; "*" for all of them.
+    kind: a GraphQL operation (UpsertBucket), file_stream or upload; "*" for all of them.
+    value: a status (int), seconds to wait (float), "drop" the connection, or "drip": answer one
+    byte a second.
     """
 
     daemon_threads, block_on_close = True, False
@@ -75,16 +76,16 @@ class FakeWandB(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def handle_error(self, *_: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that closed the connection."""
 
     def operation(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        """The data that answers a GraphQL operation."""
+        """Return the data that answers a GraphQL operation."""
         if name == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if name == "Viewer":
             viewer = {"entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}"}
             return {"viewer": {**viewer, "teams": {"edges": []}}}
-        if name == "RowsOfRun":  # our own question
+        if name == "RowsOfRun":  # our own query
             run = self.runs.get(values["run"])
             return {"model": run and {"bucket": {"historyLineCount": len(run.rows)}}}
         if name == "RunResumeStatus":
@@ -148,7 +149,7 @@ class FakeWandB(ThreadingHTTPServer):
         return {"runID": values["run"], "uploadHeaders": [], "files": files}
 
     def stream(self, name: str, sent: dict[str, Any]) -> None:
-        """Lines at their offsets, as the real one does: sent twice they are there once."""
+        """Store lines at their offsets, as the real server does: sending twice stores once."""
         run = self.runs[name]
         for file, part in (sent.get("files") or {}).items():
             if file == "wandb-history.jsonl":
@@ -166,17 +167,19 @@ def _node_id(run: StoredRun) -> str:
 class _Handler(BaseHTTPRequestHandler):
     server: FakeWandB
     protocol_version = "HTTP/1.1"
+    _is_dripping = False
 
     def do_GET(self) -> None:
         self._body()
-        self._answer({}) if self._well("get") else None
+        if self._is_answered("get"):
+            self._answer({})
 
     def do_POST(self) -> None:
         body = json.loads(self._body())
         stream = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         found = re.search(r"(?:query|mutation)\s+(\w+)", str(body.get("query")))
         kind = "file_stream" if stream else found[1] if found else "unknown"
-        if not self._well(kind):
+        if not self._is_answered(kind):
             return
         with self.server.lock:
             if stream:
@@ -185,21 +188,22 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 data = self.server.operation(kind, body.get("variables") or {})
             except KeyError:
-                return self._answer({"errors": [{"message": f"no such thing: {kind}"}]}, 400)
+                return self._answer({"errors": [{"message": f"no such operation: {kind}"}]}, 400)
         return self._answer({"data": data})
 
     def do_PUT(self) -> None:
         _, _, run, name = self.path.split("?")[0].split("/", 3)
         data = self._body()
-        if self._well("upload"):
+        if self._is_answered("upload"):
             with self.server.lock:
                 self.server.runs[run].files[name] = data
             self._answer({})
 
-    def _well(self, kind: str) -> bool:
-        """Whether this request is to be answered; where it is not, that is done here."""
+    def _is_answered(self, kind: str) -> bool:
+        """Return whether to answer this request; otherwise fail it here."""
         self.server.asked[kind] += 1
         how = self.server.fails.get(kind, self.server.fails.get("*"))
+        self._is_dripping = how == "drip"
         if how == "drop":
             self.close_connection = True
             self.connection.close()
@@ -219,17 +223,26 @@ class _Handler(BaseHTTPRequestHandler):
         data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + 1000 * self._is_dripping))
         self.end_headers()
-        self.wfile.write(data)
+        if self._is_dripping:
+            self._drip(data)
+        else:
+            self.wfile.write(data)
+
+    def _drip(self, data: bytes) -> None:
+        for byte in data + b" " * 1000:  # more than any test waits for
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(1)
 
     def log_message(self, *_: object) -> None:
-        """Not on the terminal."""
+        """Keep requests off the terminal."""
 
 
 @contextmanager
 def serving() -> Iterator[FakeWandB]:
-    """A server that answers until the end of the block."""
+    """Run a server until the end of the block."""
     server = FakeWandB()
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

@@ -1,4 +1,4 @@
-"""Run folders as a finished run leaves them, with made-up figures."""
+"""Run folders as runs leave them, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import PlannedRun, compose, plan
+from unipeft_run.runs.folder import RunFolder
 
 
 @cache
-def resolved(*words: str) -> dict[str, Any]:
-    return resolve(compose(["scale=mini", *words]))
+def planned(*words: str) -> PlannedRun:
+    """Plan a miniature run."""
+    return plan(compose(["scale=mini", *words]))
 
 
 def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
-    """The folder of a run that reached `primary`, in outputs/ here; `changed`: other metrics."""
-    config = resolved(*words)
-    folder = run_folder(config)
+    """Make the folder of a finished run that reached `primary`, in ./outputs.
+
+    `changed`: metrics to add or replace.
+    """
+    run = planned(*words)
+    config, folder = run.config, run.folder
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
     (folder / "status.json").write_text(json.dumps({"state": "done", "step": 600}))
-    name = {"xsum": "rouge2", "wmt16_en_ro": "bleu"}.get(config["task"]["name"], "accuracy")
+    name = {"xsum": "rouge2", "wmt16_en_ro": "bleu"}.get(config.task.name, "accuracy")
     metrics = {
-        "method": config["method"],
-        "seed": config["seed"],
-        "scale": config["scale"],
-        "task": config["task"]["name"],
-        "backbone": config["backbone"]["name"],
+        "method": config.method,
+        "seed": config.seed,
+        "scale": config.scale,
+        "task": config.task.name,
+        "backbone": config.backbone.name,
         "run_id": folder.name,
         "primary": f"test/{name}",
         "test/loss": 0.5,
@@ -48,3 +53,18 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+def make_sst2_run(root: Path, state: str = "done", *words: str) -> Path:
+    """Make the folder of a small sst2 run in `state` below `root`; `stale` leaves no process."""
+    run = planned("task=sst2", "method=mam", f"output={root}", *words)
+    folder = RunFolder(run.folder)
+    folder.write_text("config.yaml", yaml.safe_dump(run.config.plain()))
+    recorded: Any = "running" if state == "stale" else state
+    error = "the loss is nan at step 4" if state == "diverged" else None
+    folder.mark(recorded, step=3, total=10, error=error)
+    records = [{"step": 3, "validation/loss": 0.5, "validation/accuracy": 81.5}]
+    folder.write_text("train.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    if state == "done":
+        folder.write_json("metrics.json", {"primary": "test/accuracy", "test/accuracy": 90.25})
+    return folder.path

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import transformers
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import family_of
 
 SEQ2SEQ: dict[str, Any] = {
     "d_model": 32,
@@ -40,7 +40,8 @@ FAMILIES = {
 def backbone(family: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     cls, settings = FAMILIES[family]
-    return getattr(transformers, TABLES[family].model)(cls(**settings)).eval()
+    config = cls(**settings)
+    return getattr(transformers, family_of(config).model)(config).eval()
 
 
 def batch(family: str) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Stand-ins for what an engine needs."""
+"""Stand-ins for the libraries of engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def install(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
-    """Make `import name` give a module with these members and no others."""
+    """Make `import name` return a module with exactly these members."""
     module = ModuleType(name)
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, name, module)

@@ -1,4 +1,4 @@
-"""What several processes do: the runs of `CASES`, one after the other, under torchrun."""
+"""Train the runs of `CASES`, one after the other, on several processes under torchrun."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ DDP = {
     "prefix": ("wmt16_en_ro", "method=prefix"),
     "lora": ("mnli", "method=lora_attn", "attn.form.input_dropout=0.0"),
     "bitfit": ("sst2", "method=bitfit", "head=trained"),
+    "targets": ("xsum", "method=mam", "recipe.accumulation_weighting=targets"),
 }
 FSDP = {
     "shards": ("xsum", "method=mam", "parallel=fsdp"),
@@ -28,31 +29,31 @@ CASES = {**DDP, **FSDP}
 
 
 def words_of(case: str, inputs: Path, output: Path) -> list[str]:
-    """Its command line; a large epsilon keeps Adam from blowing up rounding."""
+    """Return its command line; a large epsilon keeps Adam from amplifying rounding."""
     task, *more = CASES[case]
     still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
     return words(task, inputs, *more, *still)
 
 
 def run(case: str, inputs: Path, output: Path) -> int:
-    """The exit code of one run."""
+    """Train one case; return the exit code."""
     return call(words_of(case, inputs, output))
 
 
 def call(given: list[str]) -> int:
-    """The exit code of unipeft-train."""
+    """Call unipeft-train; return the exit code."""
     command = cli.Command("train", cli.train_job, cli.check_train, str, str)
     return cli.main(command, given)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:
-    """A run in which every process draws a dropout of its own."""
+    """Train with dropout, which each process draws for itself."""
     drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
     return call(words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
 
 
 def stopped_and_resumed(inputs: Path, output: Path) -> int:
-    """The same, stopped after its second update."""
+    """Do the same, but stop after the second update and resume."""
     calls, check = [], Interrupts.check
 
     def stop_at_the_second(self: Interrupts, device: torch.device) -> None:

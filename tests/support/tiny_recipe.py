@@ -1,4 +1,4 @@
-"""The whole path of each task's recipe in seconds: local data, a small backbone, few updates."""
+"""Each task's recipe from end to end in seconds: local data, a small backbone, few updates."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import tiny_text
 from transformers import BartConfig, MBartConfig, RobertaConfig
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 
 BACKBONES = {"sst2": "roberta", "mnli": "roberta", "xsum": "bart", "wmt16_en_ro": "mbart"}
 CONFIGS: dict[str, Any] = {"roberta": RobertaConfig, "bart": BartConfig, "mbart": MBartConfig}
 UPDATES = 4
-LONGEST = 600  # positions; what the recipes read and write fits
-EXAMPLES = 13  # no multiple of a batch, nor of two processes
+LONGEST = 600  # positions, enough for the lengths of the recipes
+EXAMPLES = 13  # not a multiple of the batch size or of two processes
 SHORT = (
     *(f"recipe.max_steps={UPDATES}", "recipe.eval_every=2", "recipe.log_every=1"),
     *("recipe.accumulation=2", "evaluation.batch_size=2", "tracking.wandb.mode=disabled"),
@@ -29,7 +29,7 @@ WORDS = "the cat sat on a mat and dogs show weather in every terminal package".s
 
 
 def words(task: str, folder: Path, *more: str) -> list[str]:
-    """The command line of a run of `task` on what `write` put into `folder`."""
+    """Return the command line of a run of `task` on the files that `write` wrote to `folder`."""
     family = BACKBONES[task]
     batch = "recipe.max_tokens=60" if task == "wmt16_en_ro" else "recipe.batch_size=3"
     short = () if family == "roberta" else ("evaluation.decoding.max_length=12",)
@@ -39,7 +39,7 @@ def words(task: str, folder: Path, *more: str) -> list[str]:
 
 
 def write(folder: Path) -> None:
-    """Data of every task, and a small backbone of every family without weights."""
+    """Write data of every task, and a small backbone of every family, without weights."""
     for task in BACKBONES:
         (folder / task).mkdir()
         for offset, split in enumerate(("train", "validation", "test")):
@@ -55,7 +55,7 @@ def write(folder: Path) -> None:
         tokenizer.save_pretrained(folder / family)
         settings = tiny_text.ENCODER if family == "roberta" else tiny_text.SEQ2SEQ
         size: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": LONGEST}
-        config(**{**settings, **size, "architectures": [TABLES[family].model]}).save_pretrained(
+        config(**{**settings, **size, "architectures": [FAMILIES[family].model]}).save_pretrained(
             folder / family
         )
 

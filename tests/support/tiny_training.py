@@ -1,4 +1,4 @@
-"""A training of a second: a small classifier with a frozen part, dropout and a LayerNorm."""
+"""Training in a second: a small classifier with a frozen part, dropout and a LayerNorm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
 
 EXAMPLES, LENGTH, WORDS, WIDTH, CLASSES = 22, 6, 17, 8, 3
 OPTIM = partial(
-    build,
+    build_optimizer_and_schedule,
     name="adamw_official",
     lr=3e-2,
     betas=(0.9, 0.98),
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Batches of `size`, in an order of their own every epoch."""
+    """Yields batches of `size`, in another order every epoch."""
 
     def __init__(self, size: int) -> None:
         self.size, self.epoch, self.position = size, 0, 0
@@ -68,7 +68,7 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def make_model(dropout: float = 0.2) -> Classifier:
-    """Always the same one, and after it always the same random state."""
+    """Return the same model every time, and leave the same random state."""
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     return Classifier(dropout)
 
@@ -93,13 +93,13 @@ def loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]
 
 
 def noisy_loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-    """Draws from Python, NumPy and torch (dropout)."""
+    """A loss that draws from Python, NumPy and torch (dropout)."""
     loss, count = loss_fn(model, batch)
     return loss * (1 + random.random() + np.random.rand()), count
 
 
 def evaluate(model: nn.Module, limit: int | None) -> dict[str, float]:
-    """Loss and accuracy over the training data, with a draw that training must not feel."""
+    """Return loss and accuracy on the training data; its random draw must not affect training."""
     torch.rand(3)
     batch = collate([make_loader().dataset[i] for i in range(limit or EXAMPLES)])
     right = model(batch["input_ids"], batch["attention_mask"]).argmax(-1) == batch["labels"]
@@ -107,7 +107,7 @@ def evaluate(model: nn.Module, limit: int | None) -> dict[str, float]:
 
 
 def make_trainer(folder: Path, /, **changed: Any) -> Trainer:
-    """A run of 20 updates of 2 batches, evaluated every 6; `changed` goes to `Trainer`."""
+    """Return a trainer of 20 updates of 2 batches, evaluated every 6; `changed` overrides."""
     given: dict[str, Any] = {
         "optim": OPTIM,
         "folder": RunFolder(folder),
@@ -126,7 +126,7 @@ def make_trainer(folder: Path, /, **changed: Any) -> Trainer:
 
 
 def main() -> None:
-    """Train slowly in the folder given, for tests that send signals."""
+    """Train slowly in the given folder, for tests that send signals."""
 
     def slow_loss_fn(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         print("batch", flush=True)

@@ -1,4 +1,4 @@
-"""Experiments on the command line: their cells run, are planned, and stand beside the paper's."""
+"""Experiments on the command line: their cells run, are planned and are compared with the paper."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from made_runs import make_run
-from omegaconf import DictConfig
 from tiny_cli import call
 
 from unipeft_run import cli
 from unipeft_run.commands.report import main
-from unipeft_run.config import resolve, run_id
+from unipeft_run.config import PlannedRun, run_id
 from unipeft_run.config.experiments import expand, refuse
+from unipeft_run.config.resolve import resolve_data
 from unipeft_run.errors import UserError
 
 Train = Callable[..., int]
@@ -33,11 +33,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What reached `run`, which here trains nothing."""
+    """Collect the configurations that reach `run`, which is a stub here."""
     seen: list[dict[str, Any]] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(resolve(cfg))
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned.config.plain())
         return {"state": "done"}
 
     stub = ModuleType("unipeft_run.run")
@@ -77,7 +77,7 @@ def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
     assert lines[-1][:-1] == last
 
 
-def test_at_the_paper_s_scale_the_sizes_are_the_paper_s() -> None:
+def test_the_paper_scale_has_the_paper_s_sizes() -> None:
     rows = dict(expand(["experiment=table12_xsum", "seed=1"]))
     assert len(rows) == 14
     expected = ["task=xsum", "method=parallel_ffn", "ffn.bottleneck=1024", "seed=1"]
@@ -86,19 +86,19 @@ def test_at_the_paper_s_scale_the_sizes_are_the_paper_s() -> None:
 
 
 @pytest.mark.slow
-def test_equal_and_illegal_cells_are_told_apart(
+def test_equal_and_illegal_cells_are_distinguished(
     train: Train, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", "experiment=table6_xsum", "scale=mini", "ffn.bottleneck=4") == 0
     assert {c["method"] for c in runs} == {
         *("pfeiffer", "lora_ffn", "parallel_ffn", "parallel_attn_ffn", "prefix_lora_ffn", "mam")
-    }, "a word of the command line stands over the cell's; where its slot is empty, it is illegal"
+    }, "the command line overrides the cell; if the cell has no such slot, it is illegal"
     capsys.readouterr()
     assert train("-m", "experiment=table6_xsum", "scale=mini", "method=full") == 0
     assert "equal" in capsys.readouterr().out
 
 
-def test_task_and_method_choose_among_the_cells() -> None:
+def test_task_and_method_filter_the_cells() -> None:
     assert len(expand(["experiment=table6"])) == 22
     assert len(expand(["experiment=table6", "task=xsum"])) == 11
     assert [row for row, _ in expand(["experiment=table6", "task=xsum", "method=mam"])] == [
@@ -118,7 +118,7 @@ def test_task_and_method_choose_among_the_cells() -> None:
         (["-m", "experiment=table5_xsum", "recipe.max_stps=3"], "did you mean recipe.max_steps"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(
+def test_user_errors_are_one_sentence(
     train: Train,
     runs: list[dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
@@ -147,7 +147,7 @@ def test_an_experiment_of_your_own(train: Train, runs: list[dict[str, Any]]) -> 
         assert train("-m", "experiment=pairs", "--config-dir", "mine") == 2, broken
 
 
-def test_what_names_no_cells_is_left_to_hydra() -> None:
+def test_experiments_without_cells_are_left_to_hydra() -> None:
     for words in (["task=sst2"], ["experiment=null"], ["experiment=glob(table6_*)"]):
         assert expand(words) == [("", words)]
         refuse(words)
@@ -157,7 +157,7 @@ def test_what_names_no_cells_is_left_to_hydra() -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_says_what_is_missing_and_how_to_run_it(
+def test_a_plan_lists_missing_cells_and_their_commands(
     capsys: pytest.CaptureFixture[str], train: Train, runs: list[dict[str, Any]]
 ) -> None:
     done = make_run("task=xsum", "method=scaled_parallel_ffn")
@@ -179,11 +179,11 @@ def test_a_plan_says_what_is_missing_and_how_to_run_it(
             assert program == "unipeft-train"
             assert train(*words) == 0
     assert len(runs) == 4
-    assert {run_id(config) for config in runs}.isdisjoint({done.name})
-    assert half.name in {run_id(config) for config in runs}
+    assert {run_id(resolve_data(config)) for config in runs}.isdisjoint({done.name})
+    assert half.name in {run_id(resolve_data(config)) for config in runs}
 
 
-def test_a_plan_multiplies_and_knows_twins(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixture[str]) -> None:
     rows = sheet(capsys, "plan", "table6_xsum", "scale=mini", "seed=1,2", "method=full")
     assert [row["state"] for row in rows] == [
         *("missing", "the same run as Full fine-tuning (copied)") * 2
@@ -203,7 +203,7 @@ def test_a_plan_multiplies_and_knows_twins(capsys: pytest.CaptureFixture[str]) -
         (["outputs", "--experiment", "table66"], "did you mean table6"),
     ],
 )
-def test_a_wrong_plan_is_a_sentence(
+def test_a_user_error_in_a_plan_is_one_sentence(
     capsys: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     assert main(words) == 2
@@ -212,10 +212,10 @@ def test_a_wrong_plan_is_a_sentence(
     assert part in err
 
 
-# ---- beside the paper's
+# ---- compared with the paper
 
 
-def test_the_paper_stands_beside_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_show_the_paper_and_our_runs(capsys: pytest.CaptureFixture[str]) -> None:
     more = {"test/rouge1": 30.0, "test/rougeLsum": 25.0}
     for seed in (1, 2):
         words = "task=xsum", "method=scaled_parallel_ffn", f"seed={seed}"
@@ -237,7 +237,7 @@ def test_the_paper_stands_beside_ours(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-def test_without_runs_the_paper_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_without_runs_show_the_paper_alone(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("task=sst2", "method=mam")
     assert main(["outputs", "--experiment", "table6", "--format", "markdown"]) == 0
     out = capsys.readouterr().out
@@ -247,6 +247,6 @@ def test_without_runs_the_paper_stands_alone(capsys: pytest.CaptureFixture[str])
     assert out.count("## Table 6") == 2
 
 
-def test_an_experiment_that_lists_nothing_is_a_sentence() -> None:
+def test_an_unknown_experiment_is_a_user_error() -> None:
     with pytest.raises(UserError, match="not known"):
         refuse(["experiment=nothing"])

@@ -1,4 +1,4 @@
-"""Engines: the cells of killed workers, and each worker's share of the machine."""
+"""Engines: rerunning the cells of killed workers, and sharing the machine among workers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_engines import install
 
 from unipeft_run.config import compose, resolve, run_id
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines import in_rounds, rounds
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines import launch_in_rounds, rounds
 from unipeft_run.sweeps.engines.local import visible_gpus
-from unipeft_run.sweeps.engines.worker import Lost, Notes, Worker
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.sweeps.engines.worker import RoundLog, Worker, WorkerLost
+from unipeft_run.sweeps.grid import run_grid
 
-Back = Outcome | Lost
+Back = Outcome | WorkerLost
 CELLS = [[f"seed={seed}"] for seed in range(6)]
-DONE = ended("done")
+DONE = make_outcome("done")
 
 
 # ---- rounds
 
 
 def recorded(back: Callable[[int, str], Back]) -> tuple[list[list[str]], rounds.Launch]:
-    """A launcher that answers `back(round, cell)`, and the cells of each round."""
+    """Return a launcher that returns `back(round, cell)`, and the cells of each round."""
     seen: list[list[str]] = []
 
     def launch(cells: list[list[str]]) -> list[Back]:
@@ -42,23 +42,23 @@ def recorded(back: Callable[[int, str], Back]) -> tuple[list[list[str]], rounds.
     return seen, launch
 
 
-def test_only_what_was_lost_is_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
-    seen, launch = recorded(lambda n, cell: Lost("gone") if (n, cell) == (1, "2") else DONE)
-    assert in_rounds(launch, CELLS) == [DONE] * 6
+def test_only_lost_cells_are_rerun(capsys: pytest.CaptureFixture[str]) -> None:
+    seen, launch = recorded(lambda n, cell: WorkerLost("gone") if (n, cell) == (1, "2") else DONE)
+    assert launch_in_rounds(launch, CELLS) == [DONE] * 6
     assert seen == [list("012345"), ["2"]]
-    assert capsys.readouterr().err == "gone; cells taken up again: 1\n"
+    assert capsys.readouterr().err == "gone; cells to rerun: 1\n"
 
 
 def test_a_cell_that_always_kills_its_worker_fails_alone() -> None:
-    seen, launch = recorded(lambda n, cell: Lost("state FAILED") if cell in "14" else DONE)
-    ends = in_rounds(launch, CELLS)
+    seen, launch = recorded(lambda n, cell: WorkerLost("state FAILED") if cell in "14" else DONE)
+    ends = launch_in_rounds(launch, CELLS)
     assert [end["state"] for end in ends] == ["done", "failed", "done", "done", "failed", "done"]
     assert ends[1]["error"] == "its worker was lost 3 times; the last time: state FAILED"
     assert seen == [list("012345"), ["1", "4"], ["1", "4"]]
 
 
-def test_a_pool_that_dies_as_one_ends_all_cells_but_the_one_that_kills_it() -> None:
-    """Two workers, from left to right; a cell needs two looks at it, and cell 1 kills at both."""
+def test_in_a_pool_that_dies_together_only_the_killing_cell_fails() -> None:
+    """Two workers, from left to right; a cell needs two tries, and cell 1 kills at both."""
     progress = dict.fromkeys("012345", 0)
     seen: list[list[str]] = []
 
@@ -72,44 +72,45 @@ def test_a_pool_that_dies_as_one_ends_all_cells_but_the_one_that_kills_it() -> N
             for name in pair:
                 progress[name] += 1
             if "1" in pair:
-                return [ends.get(n) or Lost("gone", held=n in pair) for n in names]
+                return [ends.get(n) or WorkerLost("gone", begun=n in pair) for n in names]
             ends |= dict.fromkeys(pair, DONE)
         return [ends[name] for name in names]
 
-    ends = in_rounds(launch, CELLS, shared_fate=True)
+    ends = launch_in_rounds(launch, CELLS, shared_fate=True)
     assert [end["state"] for end in ends] == ["done", "failed", *["done"] * 4]
     assert seen == [list("012345"), list("234501"), ["0"], ["1"]]
 
 
-def test_workers_that_die_before_any_cell_are_not_started_for_ever() -> None:
-    seen, launch = recorded(lambda n, cell: Lost("gone", held=False))
-    assert {end["state"] for end in in_rounds(launch, CELLS, shared_fate=True)} == {"failed"}
+def test_workers_that_die_before_any_cell_are_not_restarted_for_ever() -> None:
+    seen, launch = recorded(lambda n, cell: WorkerLost("gone", begun=False))
+    assert {end["state"] for end in launch_in_rounds(launch, CELLS, shared_fate=True)} == {"failed"}
     assert len(seen) == 8, "twice together, then each by itself"
 
 
-def test_a_launcher_that_fails_keeps_what_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_launcher_that_fails_keeps_finished_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
     def back(number: int, cell: str) -> Back:
         if number == 2:
             raise RuntimeError("no queue\nand more")
-        return Lost("gone") if cell == "3" else DONE
+        return WorkerLost("gone") if cell == "3" else DONE
 
-    ends = in_rounds(recorded(back)[1], CELLS)
+    ends = launch_in_rounds(recorded(back)[1], CELLS)
     assert [end["state"] for end in ends] == [*["done"] * 3, "failed", "done", "done"]
     assert ends[3]["error"] == "the launcher failed: RuntimeError: no queue"
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_lock_that_a_dead_worker_left_elsewhere_is_waited_for(
+def test_the_lock_of_a_dead_worker_elsewhere_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    found = {1: Lost("gone"), 2: ended("running elsewhere"), 3: DONE}
+    found = {1: WorkerLost("gone"), 2: make_outcome("running elsewhere"), 3: DONE}
     seen, launch = recorded(lambda n, cell: found[n])
-    assert in_rounds(launch, CELLS[:1]) == [DONE]
+    assert launch_in_rounds(launch, CELLS[:1]) == [DONE]
     assert waits == [rounds.STALE_SECONDS]
-    seen, launch = recorded(lambda n, cell: ended("running elsewhere"))
-    assert in_rounds(launch, CELLS[:1])[0]["state"] == "running elsewhere", "another's: not waited"
+    seen, launch = recorded(lambda n, cell: make_outcome("running elsewhere"))
+    (end,) = launch_in_rounds(launch, CELLS[:1])
+    assert end["state"] == "running elsewhere", "of another command: not waited for"
     assert len(seen) == len(waits) == 1
 
 
@@ -119,7 +120,7 @@ SHARE = """
 import json, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from unipeft_run.sweeps.engines.worker import Notes, Worker
+from unipeft_run.sweeps.engines.worker import RoundLog, Worker
 from hydra.core.hydra_config import HydraConfig
 
 def job(cfg):
@@ -131,13 +132,13 @@ def job(cfg):
 
 HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"job": {"num": int(sys.argv[2])}}})
 HydraConfig.get = lambda: HydraConfig.instance().cfg.hydra
-worker = Worker(job, Notes(Path(sys.argv[1]), 1), threads=8, gpus=tuple(sys.argv[4].split(",")))
+worker = Worker(job, RoundLog(Path(sys.argv[1]), 1), threads=8, gpus=tuple(sys.argv[4].split(",")))
 worker(OmegaConf.create({"processes": int(sys.argv[3])}))
 """
 
 
 class Share:
-    """A process with a `Worker` in the middle of its cell, and what it was given there."""
+    """A process in the middle of a `Worker`'s cell, with the resources that it was given."""
 
     def __init__(self, folder: Path, number: int, processes: int, gpus: str) -> None:
         words = [str(folder), str(number), str(processes), gpus]
@@ -152,13 +153,13 @@ class Share:
         self.gpus, self.threads = given["CUDA_VISIBLE_DEVICES"], given["OMP_NUM_THREADS"]
 
     def end(self, how: signal.Signals | None = None) -> None:
-        """Let it go on to its end, or kill it."""
+        """Let it finish, or kill it."""
         if how:
             self.process.send_signal(how)
         self.process.communicate("\n")
 
 
-def test_each_worker_has_its_gpus_and_a_dead_one_s_are_free(tmp_path: Path) -> None:
+def test_each_worker_has_its_own_gpu_and_a_dead_worker_frees_it(tmp_path: Path) -> None:
     shares = [Share(tmp_path, n, 1, "4,GPU-b,7") for n in range(4)]
     assert [share.gpus for share in shares] == ["4", "GPU-b", "7", "4"]
     assert {share.threads for share in shares} == {"8"}
@@ -168,9 +169,9 @@ def test_each_worker_has_its_gpus_and_a_dead_one_s_are_free(tmp_path: Path) -> N
     assert late.gpus == "GPU-b"
     for share in (shares[0], shares[3], late):
         share.end()
-    notes = Notes(tmp_path, 1)
+    notes = RoundLog(tmp_path, 1)
     found = [notes.read(number, "gone") for number in range(6)]
-    states = [f"lost {f.held}" if isinstance(f, Lost) else f["state"] for f in found]
+    states = [f"lost {f.begun}" if isinstance(f, WorkerLost) else f["state"] for f in found]
     assert states == ["done", "lost True", "done", "done", "done", "lost False"]
 
 
@@ -190,7 +191,7 @@ def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, given: str, found: str) -
     assert visible_gpus() == tuple(found)
 
 
-def test_visible_gpus_are_counted_where_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_visible_devices_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -201,7 +202,7 @@ def test_visible_gpus_are_counted_where_none_are_named(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("chosen", "slurm", "threads"), [(None, "6", "6"), ("2", "6", "2"), (None, None, None)]
 )
-def test_slurm_s_cores_are_the_threads_unless_the_user_chose(
+def test_slurm_s_cores_are_the_threads_unless_the_user_set_them(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None, slurm: str | None, threads: str | None
 ) -> None:
     for name, value in (("OMP_NUM_THREADS", chosen), ("SLURM_CPUS_PER_TASK", slurm)):
@@ -219,20 +220,21 @@ def test_slurm_s_cores_are_the_threads_unless_the_user_chose(
 
 
 def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unipeft_run.sweeps.engines.local import threads, workers
+    from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell
 
     found = {"effective_n_jobs": lambda n: n if n > 0 else 8, "cpu_count": lambda: 8}
     install(monkeypatch, "joblib", **found)
-    assert [workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
-    assert [workers(-1, 12, 8, 2), workers(3, 12, 8, 1), workers(3, 2, 0, 1)] == [4, 3, 2]
-    assert workers(1, 12, 8, 1) == 1
+    assert [count_workers(-1, 12, gpus, 1) for gpus in (0, 4, 1)] == [8, 4, 2]
+    assert [count_workers(*given) for given in ((-1, 12, 8, 2), (3, 12, 8, 1))] == [4, 3]
+    assert count_workers(3, 2, 0, 1) == 2
+    assert count_workers(1, 12, 8, 1) == 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert [threads(4, 12), threads(4, 2), threads(16, 16)] == [2, 4, 1]
+    assert [threads_per_cell(4, 12), threads_per_cell(4, 2), threads_per_cell(16, 16)] == [2, 4, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert threads(4, 12) is None, "the user's own number stands"
+    assert threads_per_cell(4, 12) is None, "the user's setting takes precedence"
 
 
-def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
+def test_the_engine_is_not_part_of_a_run_s_identity() -> None:
     words = ["task=sst2", "method=mam", "scale=mini"]
     plain = run_id(resolve(compose(words, "train")))
     engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
@@ -240,14 +242,14 @@ def test_the_engine_is_no_part_of_a_run_s_identity() -> None:
 
 
 def starts_a_process(cfg: DictConfig) -> Outcome:
-    """A job over several processes."""
+    """A job that starts a process."""
     process = multiprocessing.get_context("spawn").Process(target=abs, args=(1,))
     process.start()
     process.join()
-    return ended("failed" if process.exitcode else "done")
+    return make_outcome("failed" if process.exitcode else "done")
 
 
-def test_a_cell_in_joblib_s_hands_can_start_processes() -> None:
+def test_a_cell_under_joblib_can_start_processes() -> None:
     joblib = pytest.importorskip("joblib")
     cells = [joblib.delayed(Worker(starts_a_process))(OmegaConf.create({})) for _ in range(2)]
     assert joblib.Parallel(n_jobs=2, backend="loky")(cells) == [DONE] * 2
@@ -257,7 +259,7 @@ SETTLED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
 def takes_its_share(cfg: DictConfig) -> Outcome:
-    """A job that says what it was given, once both workers have a cell."""
+    """A job that records its resources, once both workers have a cell."""
     given = Path(cfg.output) / "+".join(os.environ[name] for name in SETTLED)
     given.touch()
     while len(list(given.parent.iterdir())) < 2:
@@ -274,7 +276,7 @@ def test_joblib_starts_a_worker_for_each_gpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-x")
     monkeypatch.delenv("OMP_NUM_THREADS")
     words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
-    code = multirun(
+    code = run_grid(
         "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg: int(cfg.seed)
     )
     assert code == 0

@@ -1,4 +1,4 @@
-"""Ray and Slurm as they answer: Ray a module that runs tasks in place, Slurm a program."""
+"""Ray and Slurm engines against stand-ins: a module that runs tasks in place, and a program."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tiny_cli import call
 from tiny_engines import install
 
 from unipeft_run import cli
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import compose, plan
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines.ray import PATIENCE
-from unipeft_run.sweeps.engines.worker import Lost, Worker
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.ray import START_TIMEOUTS
+from unipeft_run.sweeps.engines.worker import Worker, WorkerLost
 
 
 class Crashed(Exception):
-    """As ray.exceptions.WorkerCrashedError."""
+    """Stands in for ray.exceptions.WorkerCrashedError."""
 
 
 def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> dict[str, Any]:
-    """Install it; the settings and the environments it was given.
+    """Install it; return the settings and environments that it is given.
 
     crashes: of each task in turn, 1 for a worker that dies before it, 2 for one that dies after.
     """
@@ -65,19 +65,19 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch, gpus: int, crashes: list[int]) -> 
         exceptions=SimpleNamespace(RayError=Crashed),
     )
     monkeypatch.setenv("UNIPEFT_CACHE", "cache")
-    for name in PATIENCE:
+    for name in START_TIMEOUTS:
         monkeypatch.setenv(name, "1")
     return seen
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, Any]]:
-    """What reached `run`, which here trains nothing."""
+    """Collect the configurations that reach `run`, which is a stub here."""
     seen: list[Mapping[str, Any]] = []
 
-    def run(cfg: DictConfig) -> dict[str, Any]:
-        seen.append(resolve(cfg))
-        RunFolder(run_folder(cfg)).write_text("config.yaml", "")
+    def run(planned: PlannedRun) -> dict[str, Any]:
+        seen.append(planned.config.plain())
+        RunFolder(planned.folder).write_text("config.yaml", "")
         return {"state": "done"}
 
     install(monkeypatch, "unipeft_run.run", run=run)
@@ -91,7 +91,7 @@ def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 @pytest.mark.parametrize("gpus", [0, 4])
-def test_ray_runs_each_cell_with_its_share(
+def test_ray_runs_each_cell_with_its_resources(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], gpus: int
 ) -> None:
     seen = fake_ray(monkeypatch, gpus, crashes=[1, 0])
@@ -106,7 +106,7 @@ def test_ray_runs_each_cell_with_its_share(
 
 
 @pytest.mark.slow
-def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
+def test_a_forced_cell_that_is_rerun_is_not_cleared_again(
     monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]]
 ) -> None:
     fake_ray(monkeypatch, 0, crashes=[2, 1])
@@ -115,9 +115,9 @@ def test_a_forced_cell_that_is_taken_up_again_is_not_forced_again(
 
 
 def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
-    """A worker is lost before it clears, a job is requeued after; then the command comes again."""
+    """A worker is lost before it clears, a job is requeued after; then a new command forces."""
     words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
-    config = run_folder(compose(words, "train")) / "config.yaml"
+    config = plan(compose(words)).folder / "config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("of an earlier submission")
     os.utime(config, (1, 1))
@@ -128,7 +128,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
             forced.append(cfg.force)
             if clears:
                 config.write_text("of this one")
-            return ended("done")
+            return make_outcome("done")
 
         Worker(job, submission=submission)(compose(words, "train"))
 
@@ -142,7 +142,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_elsewhere_gets_nothing_of_a_local_one(
+def test_a_remote_ray_gets_no_settings_of_a_local_one(
     monkeypatch: pytest.MonkeyPatch,
     runs: Sequence[Mapping[str, Any]],
     capsys: pytest.CaptureFixture[str],
@@ -172,7 +172,7 @@ def test_a_job_that_left_the_queue_without_a_result_is_lost(
     monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
     monkeypatch.setattr(submitit.SlurmJob, "results", submitit.SlurmJob.results)
     monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
-    slurm.watch_the_queue()
+    slurm.install_queue_watcher()
     queue = tmp_path / "queue"
     program = tmp_path / "squeue"
     program.write_text(f"#!/bin/sh\ncat {queue}\n")
@@ -181,15 +181,15 @@ def test_a_job_that_left_the_queue_without_a_result_is_lost(
     queue.write_text("7_0|RUNNING|one\n7_1|CANCELLED|\n7_3|PENDING|\n")
     jobs = [submitit.SlurmJob(tmp_path, f"7_{n}") for n in range(4)]
     assert [job.done(force_check=True) for job in jobs] == [False, True, True, False]
-    found = [slurm.results(job)[0]._return_value for job in jobs[1:3]]
+    found = [slurm.results_of(job)[0]._return_value for job in jobs[1:3]]
     assert [(type(f), str(f)) for f in found] == [
         (RuntimeError, "Slurm job 7_1 was cancelled"),
-        (Lost, "Slurm job 7_2 ended without a result (state GONE)"),
+        (WorkerLost, "Slurm job 7_2 ended without a result (state GONE)"),
     ]
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert not jobs[0].done(force_check=True), "a controller that is away says nothing about jobs"
+    assert not jobs[0].done(force_check=True), "an unreachable controller says nothing about jobs"
     program.write_text(f"#!/bin/sh\ncat {queue}\n")
     queue.write_text("7_3|RUNNING|one\n")
-    time.sleep(0.01)  # it does not ask twice in a millisecond
+    time.sleep(0.01)  # it does not poll twice in a millisecond
     assert [job.done(force_check=True) for job in jobs] == [True, True, True, False]
     assert jobs[1].state == "CANCELLED"

@@ -1,4 +1,4 @@
-"""Dashboards drawn from run folders: what they hold is read back with their own readers."""
+"""unipeft-runs push: what dashboards get from run folders, read back with their own readers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_registry import make
-from test_tracking import stored_records, track
+from made_runs import make_sst2_run
+from offline_wandb import stored_records, track
 
 from unipeft_run.commands.runs import command
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
-from unipeft_run.tracking.content import axes, tables, tags
+from unipeft_run.tracking.content import find_axes, find_tables, make_tags
 from unipeft_run.tracking.tensorboard import TensorBoard
 
 SITES = [{"site": "encoder.0", "trained": 12, "stored": 8}]
@@ -26,8 +26,8 @@ SITES = [{"site": "encoder.0", "trained": 12, "stored": 8}]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A finished run whose dashboards were never drawn."""
-    path = make(tmp_path / "outputs", "done")
+    """A finished run that was never pushed."""
+    path = make_sst2_run(tmp_path / "outputs")
     written = RunFolder(path)
     lines = ({"step": step, "train/loss": 1 / step} for step in range(1, 6))
     written.write_text("train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _without_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.chdir(tmp_path)
@@ -48,7 +48,7 @@ def pushed(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
-def test_wandb_gets_everything_the_folder_has(folder: Path) -> None:
+def test_wandb_receives_everything_in_the_folder(folder: Path) -> None:
     assert command(["push", "outputs", "--to", "wandb", "--mode", "offline"]) == 0
     records = stored_records(folder)
     (run,) = (record.run for record in records if record.WhichOneof("record_type") == "run")
@@ -76,14 +76,14 @@ def test_wandb_gets_everything_the_folder_has(folder: Path) -> None:
     assert [name.split("_")[0] for name in files] == ["parameters", "test"]
 
 
-def test_a_second_push_sends_nothing_twice(
+def test_a_second_push_sends_only_what_changed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     send = ["push", "outputs", "--to", "wandb", "--mode", "offline"]
     assert command(send) == 0 and command(send) == 0
     out = capsys.readouterr().out
     assert f"sent: sst2/mam/{folder.name}: 5 records" in out
-    assert f"there already: sst2/mam/{folder.name}" in out
+    assert f"sent before: sst2/mam/{folder.name}" in out
     assert len(pushed(folder)) == 1
     with (folder / "train.jsonl").open("a") as file:
         file.write('{"step": 6, "train/loss": 0.1}\n')
@@ -91,7 +91,7 @@ def test_a_second_push_sends_nothing_twice(
     assert "6 records" in capsys.readouterr().out
 
 
-def test_without_a_server_push_says_so(
+def test_push_without_a_server_fails(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 2)
@@ -102,7 +102,7 @@ def test_without_a_server_push_says_so(
     assert not (folder / "pushed.json").exists()
 
 
-def test_a_live_run_is_left_to_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_run_is_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder(folder).mark("running", step=3)
     with RunLock(folder):
         assert command(["push", "outputs", "--mode", "offline"]) == 0
@@ -110,7 +110,7 @@ def test_a_live_run_is_left_to_itself(folder: Path, capsys: pytest.CaptureFixtur
     assert pushed(folder) == []
 
 
-def test_tensorboard_gets_the_same_numbers(
+def test_tensorboard_receives_the_same_numbers(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -135,7 +135,7 @@ def test_without_the_package_tensorboard_is_off(
     assert "TensorBoard is off for this run" in caplog.text
 
 
-def test_the_axes_in_words() -> None:
+def test_axes_are_named_by_class_and_site() -> None:
     slot = {
         "form": {"_target_": "unipeft_run.deltas.forms.memory.Memory"},
         "insertion": "parallel",
@@ -148,19 +148,19 @@ def test_the_axes_in_words() -> None:
         "representation": "attn.heads",
         "composition": "Gated",
     }
-    assert axes({"attn": slot, "ffn": None}) == {"attn": words}
-    assert tags({"attn": slot}) == [f"attn.{axis}={word}" for axis, word in words.items()]
+    assert find_axes({"attn": slot, "ffn": None}) == {"attn": words}
+    assert make_tags({"attn": slot}) == [f"attn.{axis}={word}" for axis, word in words.items()]
 
 
-def test_tables_take_what_is_there(folder: Path, tmp_path: Path) -> None:
-    found: dict[str, Any] = dict(tables(folder))
+def test_tables_come_from_the_files_that_exist(folder: Path, tmp_path: Path) -> None:
+    found: dict[str, Any] = dict(find_tables(folder))
     assert found["parameters"] == (["site", "trained", "stored"], [["encoder.0", 12, 8]])
     assert found["predictions/test"][1][0] == [0, "ja", "no", 0.5]
-    assert dict(tables(tmp_path)) == {}
+    assert dict(find_tables(tmp_path)) == {}
 
 
 class Silent(BaseHTTPRequestHandler):
-    """Greets at `/` if it is that kind, and else takes the call and says nothing."""
+    """Answers `/` if `greets`, and accepts every other request without ever answering."""
 
     greets = True
     over = threading.Event()
@@ -175,10 +175,10 @@ class Silent(BaseHTTPRequestHandler):
         self.over.wait()
 
     def log_message(self, *_: object) -> None:
-        """Not on the terminal."""
+        """Keep requests off the terminal."""
 
 
-@pytest.fixture(params=[True, False], ids=["greets", "silent from the start"])
+@pytest.fixture(params=[True, False], ids=["greets", "never answers"])
 def silent_server(request: pytest.FixtureRequest) -> Iterator[str]:
     kind = type("Kind", (Silent,), {"greets": request.param, "over": threading.Event()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
@@ -193,7 +193,7 @@ def silent_server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_silent_server_holds_nothing_up(
+def test_a_silent_server_does_not_delay_training(
     silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)

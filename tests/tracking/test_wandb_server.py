@@ -1,4 +1,4 @@
-"""Online, against a server on loopback that remembers what it gets and fails on purpose."""
+"""Weights & Biases online, against a server on loopback that stores everything or fails."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 import wandb
 from fake_wandb import FakeWandB, serving
-from test_registry import make
-from test_tracking import stored_records
+from made_runs import make_sst2_run
+from offline_wandb import stored_records
 from tiny_training import evaluate, make_trainer
 from torch import nn
 
 from unipeft_run.commands.runs import command
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Record, Trackers
-from unipeft_run.tracking.build import public_name
-from unipeft_run.tracking.jsonl import Jsonl, records
+from unipeft_run.tracking.build import dashboard_name
+from unipeft_run.tracking.jsonl import Jsonl, read_train_records
 from unipeft_run.tracking.wandb import WandB
 
-# of wandb's own threads, where its process was ended with a run in it that the server did not take
+# raised in wandb's own threads when its service is stopped while a run is still uploading
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 CONFIG = {
     "task": {"name": "sst2"},
@@ -43,7 +43,7 @@ FAILURES: dict[str, dict[str, int | float | str]] = {
     "no uploads": {"upload": 503},
     "everything": {"*": 502},
 }
-SLOW = ("cut connections", "no uploads")  # the same way out as after errors
+SLOW = ("cut connections", "no uploads")  # handled like server errors
 KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in FAILURES]
 
 
@@ -54,22 +54,23 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWand
     monkeypatch.chdir(tmp_path)
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        wandb.teardown()  # its process knows the server of the test before
+        wandb.teardown()  # its service still uses the previous test's server
         yield server
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a server up sooner: for tests in which it fails."""
+    """Give up on a failing server sooner."""
     monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 4)
     monkeypatch.setattr("unipeft_run.tracking.wandb.UPLOADING", 2)
+    monkeypatch.setattr("unipeft_run.tracking.wandb.FINISHING", 12)
 
 
 def track(
     folder: Path, first: int, last: int, state: str, *, cut: bool = False, name: str = NAME
 ) -> WandB:
-    """Records of the updates `first` to `last`, with an evaluation after every second one.
+    """Track the updates `first` to `last`, with an evaluation after every second one.
 
-    `cut`: stopped before the last evaluation.
+    `cut`: stop before the last evaluation.
     """
     tracker = WandB(folder, name, mode="auto")
     both = Trackers([Jsonl(folder / "train.jsonl"), tracker])
@@ -83,14 +84,15 @@ def track(
     return tracker
 
 
-def as_written(folder: Path) -> list[tuple[Any, ...]]:
-    return [tuple(map(row.get, KEYS)) for row in records(folder / "train.jsonl")]
-
-
 KEYS = ("step", "train/loss", "validation/loss")
 
 
-def test_a_run_is_sent_while_it_goes_on(server: FakeWandB, tmp_path: Path) -> None:
+def recorded(folder: Path) -> list[tuple[Any, ...]]:
+    """Return what train.jsonl holds."""
+    return [tuple(map(row.get, KEYS)) for row in read_train_records(folder / "train.jsonl")]
+
+
+def test_a_run_is_sent_during_training(server: FakeWandB, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_predictions("test", [{"id": 1, "prediction": "ja"}])
     folder.write_json("parameters.json", {"sites": [{"site": "encoder.0", "trained": 12}]})
@@ -100,7 +102,7 @@ def test_a_run_is_sent_while_it_goes_on(server: FakeWandB, tmp_path: Path) -> No
     assert (run.given["groupName"], run.given["jobType"]) == ("sst2-mini", "mam")
     assert "ffn.form=Bottleneck" in run.given["tags"]
     assert run.config["seed"] == 7 and run.config["axes"]["ffn"]["form"] == "Bottleneck"
-    assert run.history(*KEYS) == as_written(tmp_path)
+    assert run.history(*KEYS) == recorded(tmp_path)
     assert (run.summary["test/accuracy"], run.summary["state"]) == (90.25, "done")
     tables = {key for key, value in run.summary.items() if isinstance(value, dict)} - {"_wandb"}
     assert tables == {"predictions/test", "parameters"}
@@ -110,11 +112,11 @@ def test_a_run_is_sent_while_it_goes_on(server: FakeWandB, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [3, 4])
-def test_a_run_taken_up_goes_on_in_the_same_run(
+def test_a_resumed_run_continues_the_same_wandb_run(
     server: FakeWandB, tmp_path: Path, stopped: int
 ) -> None:
-    """Stopped in an evaluation, the row of its step is there and the evaluation is still to come;
-    stopped later than the last checkpoint, the server has more than the run starts from."""
+    """Stopped during an evaluation, the server has the row of that step but not the evaluation;
+    stopped after the last checkpoint, it has more rows than the run resumes from."""
     track(tmp_path, 1, 4, "failed", cut=True)
     (run,) = server.runs.values()
     assert (run.exit_code, len(run.rows)) == (1, 5)
@@ -129,7 +131,7 @@ def test_a_run_taken_up_goes_on_in_the_same_run(
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    path = make(tmp_path / "outputs", "done")
+    path = make_sst2_run(tmp_path / "outputs")
     folder = RunFolder(path)
     lines = [{"step": step, "train/loss": 1 / step} for step in range(1, 6)]
     lines.insert(3, {"step": 3, "validation/loss": 0.5})
@@ -139,25 +141,25 @@ def finished(tmp_path: Path) -> Path:
     return path
 
 
-def test_pushed_twice_it_is_there_once(
+def test_pushing_twice_stores_a_run_once(
     server: FakeWandB, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(["push", "outputs"]) == 0
     (run,) = server.runs.values()
     once = run.content()
-    assert run.history(*KEYS) == as_written(finished)
+    assert run.history(*KEYS) == recorded(finished)
     assert once["summary"]["test/accuracy"] == 90.25 and len(once["media"]) == 2
     assert command(["push", "outputs", "--again"]) == 0
     assert len(server.runs) == 1 and run.content() == once
     assert command(["push", "outputs"]) == 0
-    assert "there already" in capsys.readouterr().out
+    assert "sent before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("there", [0, 3, 4])
-def test_pushed_after_a_crash_it_is_whole_and_there_once(
+def test_pushing_after_a_crash_completes_the_run(
     server: FakeWandB, finished: Path, there: int
 ) -> None:
-    """The process died when the server had the first rows, and nothing of the end."""
+    """The process died when the server had only the first rows."""
     assert command(["push", "outputs"]) == 0
     (run,) = server.runs.values()
     whole = run.content()
@@ -169,24 +171,24 @@ def test_pushed_after_a_crash_it_is_whole_and_there_once(
     assert run.exit_code == 0
 
 
-def test_a_run_begun_afresh_has_a_curve_of_its_own(server: FakeWandB, finished: Path) -> None:
-    """Also where it is stopped and taken up, and when it is pushed."""
-    name, config = public_name(finished), (finished / "config.yaml").read_text()
+def test_a_restarted_run_is_another_wandb_run(server: FakeWandB, finished: Path) -> None:
+    """Also if it is resumed, and when it is pushed."""
+    name, config = dashboard_name(finished), (finished / "config.yaml").read_text()
     assert command(["push", "outputs"]) == 0
     before = server.runs[name].content()
     RunFolder(finished).clear()
     RunFolder(finished).write_text("config.yaml", config)
-    track(finished, 1, 2, "failed", name=public_name(finished))
-    assert track(finished, 3, 8, "done", name=public_name(finished)).problem is None
-    assert server.runs[f"{name}-2"].history(*KEYS) == as_written(finished)
+    track(finished, 1, 2, "failed", name=dashboard_name(finished))
+    assert track(finished, 3, 8, "done", name=dashboard_name(finished)).problem is None
+    assert server.runs[f"{name}-2"].history(*KEYS) == recorded(finished)
     assert command(["push", "outputs"]) == 0
-    assert server.runs[f"{name}-2"].history(*KEYS) == as_written(finished)
+    assert server.runs[f"{name}-2"].history(*KEYS) == recorded(finished)
     assert sorted(server.runs) == [name, f"{name}-2"] and server.runs[name].content() == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_did_not_arrive_counts_as_not_sent(
+def test_an_incomplete_upload_counts_as_failed(
     server: FakeWandB,
     finished: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -201,12 +203,12 @@ def test_what_did_not_arrive_counts_as_not_sent(
     server.fails = {}
     assert command(["push", "outputs"]) == 0
     (run,) = server.runs.values()
-    assert run.history(*KEYS) == as_written(finished)
+    assert run.history(*KEYS) == recorded(finished)
     assert (run.summary["state"], run.exit_code) == ("done", 0)
 
 
 class Timed(WandB):
-    """Adds up the seconds for which training waits."""
+    """Adds up the seconds that training waits."""
 
     held = 0.0
 
@@ -218,7 +220,7 @@ class Timed(WandB):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "slow"])
-def test_a_server_that_fails_in_the_middle_is_not_felt(
+def test_a_server_that_fails_midway_does_not_change_training(
     server: FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def fails_then(model: nn.Module, limit: int | None) -> Mapping[str, float]:
@@ -234,15 +236,15 @@ def test_a_server_that_fails_in_the_middle_is_not_felt(
     result = trainer.fit()
     began = time.monotonic()
     tracker.finish({}, "done")
-    assert tracker.held < 0.2, "a queue takes it"
-    assert time.monotonic() - began < 20, "the patience set above, on a busy machine"
+    assert tracker.held < 0.2, "records are only queued"
+    assert time.monotonic() - began < 20, "the limits set by hurry, on a busy machine"
     assert result.best == quiet.best and result.step == quiet.step
     assert tracker.problem or kind == "slow"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["UpsertBucket", "RunResumeStatus"])
-def test_a_server_that_cannot_open_the_run_leaves_it_offline(
+def test_a_run_that_the_server_cannot_open_is_offline(
     server: FakeWandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     hurry(monkeypatch)
@@ -250,14 +252,14 @@ def test_a_server_that_cannot_open_the_run_leaves_it_offline(
     problem = track(tmp_path, 1, 4, "done").problem or ""
     assert problem.startswith("Weights & Biases is offline for this run: ")
     kinds = [record.WhichOneof("record_type") for record in stored_records(tmp_path)]
-    assert kinds.count("history") == len(records(tmp_path / "train.jsonl"))
+    assert kinds.count("history") == len(recorded(tmp_path))
 
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
 from unipeft_run.tracking import wandb as ours
-ours.CONNECTING, ours.UPLOADING = 4, 3
+ours.CONNECTING, ours.UPLOADING, ours.FINISHING = 4, 3, 12
 tracker = ours.WandB(Path(sys.argv[1]), "x", mode="auto")
 tracker.start({"task": "sst2"})
 for step in (1, 2, 3):
@@ -268,9 +270,7 @@ tracker.finish({}, "done")
 
 
 @pytest.mark.slow
-def test_the_process_ends_though_the_server_does_not_take_it(
-    server: FakeWandB, tmp_path: Path
-) -> None:
+def test_the_process_exits_when_the_upload_fails(server: FakeWandB, tmp_path: Path) -> None:
     server.fails = {"file_stream": 500}
     began = time.monotonic()
     words = [sys.executable, "-c", SCRIPT, str(tmp_path), "0"]
@@ -282,10 +282,8 @@ def test_the_process_ends_though_the_server_does_not_take_it(
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_rows_that_are_not_sent_again(
-    server: FakeWandB, tmp_path: Path
-) -> None:
-    """wandb sends every 15 seconds."""
+def test_rows_sent_before_a_kill_are_not_sent_again(server: FakeWandB, tmp_path: Path) -> None:
+    """wandb uploads every 15 seconds."""
     words = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]
     process = subprocess.Popen(words, env=dict(os.environ))
     deadline = time.monotonic() + 120

@@ -1,4 +1,4 @@
-"""Losses, against their literal statement in the paper's code and against the models' own."""
+"""Losses against the LabelSmoother of the paper's code and against the models' own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = 96  # the vocabulary of tiny.backbone
 
 
 def dense(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """The loss over all logits."""
+    """Return the loss computed from all logits at once."""
     inputs = {name: batch[name] for name in batch if name != "labels"}
     return cross_entropy(model(**inputs, use_cache=False).logits, batch["labels"], SMOOTHING)
 
@@ -45,7 +45,7 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 def prepared(method: str, family: str) -> Any:
-    """In float64, with a bias on the logits."""
+    """Return a model in float64 with a bias on the logits."""
     model = attach_method(method, family)[0].double()
     generator = torch.Generator().manual_seed(2)
     model.final_logits_bias.normal_(generator=generator)
@@ -53,7 +53,7 @@ def prepared(method: str, family: str) -> Any:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
-def test_smoothing_is_that_of_the_reference(smoothing: float) -> None:
+def test_smoothing_equals_the_label_smoother(smoothing: float) -> None:
     torch.manual_seed(1)
     logits = torch.randn(3, 5, 17, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, 17, (3, 5))
@@ -75,7 +75,7 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
     assert torch.equal(loss, cross_entropy(logits.float(), labels, 0.1))
 
 
-def test_the_plain_loss_of_a_sequence_is_the_models_own() -> None:
+def test_the_unsmoothed_sequence_loss_equals_the_models_own() -> None:
     rows = [
         {"input_ids": [5, 6, 2], "labels": [7, 8, 9, 2]},
         {"input_ids": [6, 2], "labels": [7, 2]},
@@ -131,7 +131,7 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
 
 
 class Sizes(TorchDispatchMode):
-    """The number of rows of every tensor that has a logit in each column."""
+    """Records the number of rows of every tensor of logits."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def test_the_logits_of_a_batch_are_never_built() -> None:
     assert model.lm_head.weight.grad is None
 
 
-def test_without_gradients_there_is_only_a_value() -> None:
+def test_without_gradients_only_the_value_is_computed() -> None:
     model, batch = prepared("mam", "bart"), translations()
     expected = dense(model, batch).item()
     with torch.inference_mode():
@@ -168,7 +168,7 @@ def test_without_gradients_there_is_only_a_value() -> None:
     assert not loss.requires_grad
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_is_unchanged_afterwards() -> None:
     model, batch = prepared("mam", "bart"), translations()
     logits = model(**batch).logits
     SequenceLoss(SMOOTHING)(model, batch)
@@ -231,10 +231,25 @@ def test_a_model_sharded_by_fsdp(reshard: bool) -> None:
         assert (ours - expected[name]).abs().max() <= 1e-12, name
 
 
-def test_the_loss_of_classes_is_per_example() -> None:
+def test_the_classification_loss_is_per_example() -> None:
     rows = [{"input_ids": [5, 6, 2], "labels": 2}, {"input_ids": [6, 2], "labels": 0}]
     model = tiny_text.roberta(30, num_labels=3)
     batch = Collator(pad_token_id=1)(rows)
     loss, count = ClassificationLoss()(model, batch)
     assert count == 2
     assert torch.allclose(loss, model(**batch).loss, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_smoothed_classification_loss_equals_the_label_smoother(smoothing: float) -> None:
+    rows = [{"input_ids": [5, 6, n], "labels": n % 3} for n in range(2, 7)]
+    model = tiny_text.roberta(30, num_labels=3).double()
+    batch = Collator(pad_token_id=1)(rows)
+    logits = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+    expected = label_smoother(logits, batch["labels"], smoothing, torch.float64)
+    loss, count = ClassificationLoss(smoothing)(model, batch)
+    assert count == 5
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    theirs, ours = gradients(model, expected), gradients(model, loss)
+    for name in theirs:
+        assert torch.allclose(ours[name], theirs[name], atol=1e-12), name

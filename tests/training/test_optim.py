@@ -1,4 +1,4 @@
-"""The optimiser against a literal restatement, the schedules against the paper's code."""
+"""The optimiser against a literal restatement; the schedules against the paper's code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unipeft_run.training.optim import build, build_optimizer, build_schedule, parameter_groups
+from unipeft_run.training.optim import (
+    build_optimizer,
+    build_optimizer_and_schedule,
+    build_schedule,
+    parameter_groups,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "traces" / "lr_schedule.json"
 SCHEDULES = json.loads(GOLDEN.read_text())
@@ -30,7 +35,7 @@ def test_warmup_ratio_is_rounded_up() -> None:
     assert rates[:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
-def test_warmup_steps_win_over_the_ratio() -> None:
+def test_warmup_steps_override_the_ratio() -> None:
     assert _rates("linear", total=20, warmup_steps=2, warmup_ratio=0.5)[2] == 1
 
 
@@ -43,7 +48,9 @@ def test_the_other_schedules() -> None:
 
 def _rates(schedule: str, *, total: int, **warmup: float) -> list[float]:
     model = nn.Linear(1, 1)
-    optimizer, schedules = build(model, total, name="adamw", lr=1.0, schedule=schedule, **warmup)
+    optimizer, schedules = build_optimizer_and_schedule(
+        model, total, name="adamw", lr=1.0, schedule=schedule, **warmup
+    )
     rates = []
     for _ in range(total):
         rates.append(schedules.get_last_lr()[0])
@@ -98,7 +105,7 @@ def test_official_adamw_is_not_torchs() -> None:
     assert (results[0] - results[1]).abs().max() > 1e-3
 
 
-def test_parameters_without_gradient_are_left_alone() -> None:
+def test_parameters_without_a_gradient_do_not_change() -> None:
     layer = nn.Linear(2, 2)
     before = layer.weight.detach().clone()
     optimizer = build_optimizer(layer, name="adamw_official", lr=0.1, weight_decay=0.1)
@@ -132,6 +139,6 @@ def test_biases_and_layer_norms_do_not_decay() -> None:
         ({"lr": 1e-8}, "optim.lr_end=1e-07 must be smaller than optim.lr=1e-08"),
     ],
 )
-def test_wrong_words_are_one_sentence(words: dict, sentence: str) -> None:
+def test_user_errors_are_one_sentence(words: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        build(nn.Linear(1, 1), 10, **{"name": "adamw", "lr": 0.1, **words})
+        build_optimizer_and_schedule(nn.Linear(1, 1), 10, **{"name": "adamw", "lr": 0.1, **words})

@@ -1,4 +1,4 @@
-"""How much the official AdamW differs from torch's at the paper's settings: measured, printed."""
+"""Measure and print how much the official AdamW differs from torch's at the paper's settings."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from attached_models import perturbed_model
 from tiny import batch
 
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 
 STEPS = 30
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -19,11 +19,11 @@ FAMILY = {"XSum": "bart", "en-ro": "mbart", "GLUE": "roberta"}
 
 
 def trained(family: str, name: str, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What 30 updates of MAM add to its parameters, and the losses."""
+    """Train MAM for 30 updates; return the change of its parameters, and the losses."""
     model = perturbed_model(family, "mam")
     parameters = [p for p in model.parameters() if p.requires_grad]
     before = torch.cat([p.detach().flatten() for p in parameters])
-    optimizer, schedule = build(model, 100_000, name=name, **settings)
+    optimizer, schedule = build_optimizer_and_schedule(model, 100_000, name=name, **settings)
     losses = []
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -38,7 +38,7 @@ def trained(family: str, name: str, **settings: Any) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("task", SETTINGS)
-def test_the_two_differ_by_little(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_two_optimisers_differ_little(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     (ours, losses), (theirs, others) = (
         trained(FAMILY[task], name, **SETTINGS[task]) for name in ("adamw_official", "adamw")
     )

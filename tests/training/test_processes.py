@@ -1,4 +1,4 @@
-"""A run over two processes is the run of one: DDP and FSDP2, trained, evaluated, written once."""
+"""A run on two processes equals the run on one, with DDP and FSDP2, and is written once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from unipeft_run.data.batching import process_part
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_a_batch_is_shared_out(count: int) -> None:
+def test_a_batch_is_split_evenly(count: int) -> None:
     batch = list(range(7))
     parts = [process_part(batch, rank, count) for rank in range(count)]
     assert sorted(chain(*parts)) == batch
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_small_batch_is_everybodys() -> None:
+def test_a_batch_smaller_than_the_number_of_processes_is_replicated() -> None:
     assert [process_part([4, 5], rank, 3) for rank in range(3)] == [[4, 5]] * 3
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Runs of one process and of two."""
+    """Return the folders of runs on one process and on two."""
     base = tmp_path_factory.mktemp("processes")
     os.environ["UNIPEFT_CACHE"] = str(base / "cache")
     inputs, one, two = (base / name for name in ("inputs", "one", "two"))
@@ -62,7 +62,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", tiny_processes.CASES)
-def test_two_processes_are_one(folders: tuple[Path, Path], case: str) -> None:
+def test_two_processes_equal_one(folders: tuple[Path, Path], case: str) -> None:
     one, two = (run_in(folder, case) for folder in folders)
     expected, found = (load_file(run / "delta.safetensors") for run in (one, two))
     assert expected.keys() == found.keys()
@@ -79,7 +79,7 @@ def test_two_processes_are_one(folders: tuple[Path, Path], case: str) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_is_uninterrupted(folders: tuple[Path, Path]) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(folders: tuple[Path, Path]) -> None:
     uninterrupted, resumed = (run_in(folders[1], name) for name in ("uninterrupted", "resumed"))
     expected, found = (load_file(run / "delta.safetensors") for run in (uninterrupted, resumed))
     for name in expected:
@@ -89,7 +89,7 @@ def test_stopped_and_resumed_is_uninterrupted(folders: tuple[Path, Path]) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_starts_its_processes_itself(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_processes_2_starts_two_processes(folders: tuple[Path, Path], tmp_path: Path) -> None:
     one, _ = folders
     script = str(Path(sys.executable).with_name("unipeft-train"))
     given = tiny_processes.words_of("bitfit", one.parent / "inputs", tmp_path)

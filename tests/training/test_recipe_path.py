@@ -1,4 +1,4 @@
-"""Each task's recipe from its data to its predictions, on a random backbone."""
+"""Each task's recipe from data to predictions, on a randomly initialised backbone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tiny_cli import call
 from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
@@ -69,7 +70,7 @@ def test_the_whole_recipe(
         ),
     ],
 )
-def test_what_does_not_fit_the_backbone_is_a_sentence(
+def test_settings_that_do_not_fit_the_backbone_are_one_sentence(
     task: str,
     word: str,
     expected: str,
@@ -85,7 +86,7 @@ def test_what_does_not_fit_the_backbone_is_a_sentence(
 
 
 @pytest.mark.parametrize(("split", "key"), [("train", "max"), ("test", "eval")])
-def test_a_long_target_is_blamed_on_the_key_that_cuts_it(split: str, key: str) -> None:
+def test_a_long_target_names_the_key_that_truncates_it(split: str, key: str) -> None:
     rows = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2, 3, 4]]})
     experiment: Any = SimpleNamespace(
         encoded={split: rows},
@@ -97,7 +98,7 @@ def test_a_long_target_is_blamed_on_the_key_that_cuts_it(split: str, key: str) -
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there, fp16 is evaluated in fp16")
-def test_a_half_precision_run_is_evaluated_on_a_cpu(
+def test_an_fp16_run_is_evaluated_in_fp32_on_a_cpu(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
@@ -109,6 +110,34 @@ def test_a_half_precision_run_is_evaluated_on_a_cpu(
     stored = json.loads((run / "metrics.json").read_text())
     metrics = evaluate(run)
     assert metrics["loss"] == pytest.approx(stored["test/loss"])
+
+
+def test_label_smoothing_trains_another_classifier(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    for smoothing in ("0.0", "0.5"):
+        assert call(cli.train, monkeypatch, *given, f"recipe.label_smoothing={smoothing}") == 0
+    runs = sorted((tmp_path / "outputs" / "sst2" / "mam").iterdir())
+    deltas = [load_file(run / "delta.safetensors") for run in runs]
+    assert any(not torch.equal(deltas[0][name], deltas[1][name]) for name in deltas[0])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_far_too_large_learning_rate_is_never_done(
+    steps: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    bad = ("optim.lr=1e30", f"recipe.max_steps={steps}", "recipe.warmup_ratio=0.0")
+    for _ in range(2):
+        assert call(cli.train, monkeypatch, *given, *bad, "recipe.eval_every=1") == 1
+        (run,) = (tmp_path / "outputs" / "sst2" / "mam").iterdir()
+        status = json.loads((run / "status.json").read_text())
+        assert status["state"] == "diverged"
+        assert "no checkpoint had been saved" in status["error"]
+        assert not (run / "metrics.json").exists() and not (run / "checkpoints").exists()
 
 
 def metrics_of_best(run: Path) -> int:

@@ -1,4 +1,4 @@
-"""Fifty updates of our loop, beside the paper's training loop restated literally."""
+"""Fifty updates of our loop against a literal restatement of the paper's training loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unipeft_run.data.batching import Collator
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.losses import SequenceLoss
-from unipeft_run.training.optim import build
+from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
 
 STEPS, TOTAL, LR_END = 50, 60, 1e-7
@@ -116,7 +116,7 @@ class Reference:
 
 
 def batches(count: int) -> list[dict[str, Tensor]]:
-    """Of three examples, all lengths different."""
+    """Return batches of three examples, all of different lengths."""
     generator = torch.Generator().manual_seed(4)
 
     def ids(most: int) -> list[int]:
@@ -129,10 +129,12 @@ def batches(count: int) -> list[dict[str, Tensor]]:
     ]
 
 
-def fitted(model: nn.Module, recipe: dict[str, Any], folder: Path, data: list[Any]) -> list[Any]:
-    """Our loop; what it recorded."""
+def train_ours(
+    model: nn.Module, recipe: dict[str, Any], folder: Path, data: list[Any]
+) -> list[Any]:
+    """Train with our loop; return its log records."""
     optim = partial(
-        build,
+        build_optimizer_and_schedule,
         name="adamw_official",
         warmup_steps=recipe["warmup"],
         lr_end=LR_END,
@@ -177,7 +179,7 @@ def test_fifty_updates(
     data = batches(7)
     ours, theirs = (attach_method(method, family)[0].double() for _ in range(2))
     before = {name: p.detach().clone() for name, p in theirs.named_parameters()}
-    records = fitted(ours, recipe, tmp_path, data)
+    records = train_ours(ours, recipe, tmp_path, data)
     reference = Reference(theirs, recipe, summed_in)
     torch.manual_seed(9)
     micro = recipe["accumulation"]

@@ -1,4 +1,4 @@
-"""Six updates of the official code, recorded in float64: loss, lr, gradient norm, end result."""
+"""Six updates recorded from the official code in float64: loss, lr, gradient norm, weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unipeft_run.interop.official_names import named_parameters
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.losses import SequenceLoss
-from unipeft_run.training.optim import build, parameter_groups
+from unipeft_run.training.optim import build_optimizer_and_schedule, parameter_groups
 from unipeft_run.training.trainer import Trainer
 
 CASES = ("bart__full_ft", "bart__pa_ffn_learnable_scalar")
@@ -34,7 +34,7 @@ def test_trace(case: str, tmp_path: Path) -> None:
     assert len(decayed["params"]) == len(recorded["decayed"])
 
     optim = partial(
-        build,
+        build_optimizer_and_schedule,
         name="adamw_official",
         lr=hyper["lr"],
         betas=hyper["betas"],

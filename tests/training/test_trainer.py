@@ -1,4 +1,4 @@
-"""The loop against a literal one, step by step, and what it decides on the way."""
+"""The training loop against a literal one, step by step, and its decisions on the way."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from tiny_training import (
 )
 from torch import Tensor, nn
 
-from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
-from unipeft_run.training.trainer import Diverged
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -72,28 +70,9 @@ def test_fifty_steps_of_a_literal_loop(tmp_path: Path) -> None:
     assert all(map(torch.equal, trainer.model.parameters(), model.parameters()))
 
 
-def test_small_batches_accumulated_are_the_large_batch(tmp_path: Path) -> None:
-    ends = []
-    for size, accumulation in ((8, 1), (2, 4)):
-        batch = collate([make_loader().dataset[i] for i in range(8)])
-        parts = [{k: v[i : i + size] for k, v in batch.items()} for i in range(0, 8, size)]
-        trainer = make_trainer(
-            tmp_path / str(size),
-            model=make_model(dropout=0.0),
-            loader=parts,
-            accumulation=accumulation,
-            max_steps=5,
-            evaluate=None,
-        )
-        trainer.fit()
-        ends.append(trainer.model)
-    for large, small in zip(*(model.parameters() for model in ends), strict=True):
-        torch.testing.assert_close(large, small, rtol=1e-4, atol=1e-6)
-
-
-def test_the_best_state_is_in_the_model_at_the_end(tmp_path: Path) -> None:
+def test_the_best_state_is_loaded_at_the_end(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
-    values = iter([0.3, 0.5, 0.5, 0.4])  # the tie keeps the earlier one
+    values = iter([0.3, 0.5, 0.5, 0.4])  # of equal ones the first is the best
 
     def scripted(model: nn.Module, limit: int | None) -> dict[str, float]:
         assert not model.training and not torch.is_grad_enabled() and limit == 9
@@ -110,11 +89,73 @@ def test_the_best_state_is_in_the_model_at_the_end(tmp_path: Path) -> None:
     assert [r["step"] for r in records(tmp_path) if "validation/loss" in r] == [6, 12, 18, 20]
 
 
-def test_nan_is_never_the_best(tmp_path: Path) -> None:
-    values = iter([math.nan, 2.0, math.nan, 3.0])
-    trainer = make_trainer(tmp_path, evaluate=lambda model, limit: {"loss": next(values)})
+def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
+    values = iter([math.nan, 0.2, math.inf, 0.1])
+    trainer = make_trainer(
+        tmp_path,
+        evaluate=lambda model, limit: {"accuracy": next(values), "loss": 1.0},
+        selection=("accuracy", "max"),
+    )
     assert trainer.fit().best_step == 12
-    assert records(tmp_path)[1]["validation/loss"] is None
+    assert records(tmp_path)[1]["validation/accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([2.0, 1.0, 1.5, 1.0], 12),  # the lowest loss, and the first of equal ones
+        ([1.0, 2.0, 1.0, 1.5], 6),
+        ([3.0, 2.0, 1.0, 0.5], 20),
+    ],
+)
+def test_at_equal_metric_the_lower_validation_loss_is_best(
+    tmp_path: Path, losses: list[float], best: int
+) -> None:
+    script = iter(losses)
+    trainer = make_trainer(
+        tmp_path,
+        evaluate=lambda model, limit: {"rouge2": 0.0, "loss": next(script)},
+        selection=("rouge2", "max"),
+    )
+    assert trainer.fit().best_step == best
+
+
+def test_a_better_metric_wins_over_a_lower_loss(tmp_path: Path) -> None:
+    script = iter([(0.5, 9.0), (0.4, 1.0), (0.5, 9.0), (0.4, 0.5)])
+    trainer = make_trainer(
+        tmp_path,
+        evaluate=lambda *_: dict(zip(("accuracy", "loss"), next(script), strict=True)),
+        selection=("accuracy", "max"),
+    )
+    assert trainer.fit().best_step == 6
+
+
+def test_a_tie_won_by_its_loss_resets_early_stopping(tmp_path: Path) -> None:
+    losses = iter([3.0, 2.0, 2.0])
+    trainer = make_trainer(
+        tmp_path,
+        evaluate=lambda *_: {"rouge2": 0.0, "loss": next(losses)},
+        selection=("rouge2", "max"),
+        early_stopping=1,
+    )
+    assert (trainer.fit().best_step, trainer.state.progress.step) == (12, 18)
+
+
+def test_ties_are_broken_the_same_after_a_resume(tmp_path: Path) -> None:
+    def evaluate_until(stop: int) -> Any:
+        def scripted(model: nn.Module, limit: int | None) -> dict[str, float]:
+            step = trainer.state.progress.step
+            if step == stop:
+                raise KeyboardInterrupt
+            return {"rouge2": 0.0, "loss": {6: 1.0, 12: 2.0, 18: 3.0, 20: 4.0}[step]}
+
+        return scripted
+
+    trainer = make_trainer(tmp_path, evaluate=evaluate_until(12), selection=("rouge2", "max"))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer = make_trainer(tmp_path, evaluate=evaluate_until(0), selection=("rouge2", "max"))
+    assert trainer.fit().best_step == 6
 
 
 @pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 18), (None, 20)])
@@ -143,34 +184,6 @@ def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
         trainer.fit()
         ends.append(records(trainer.folder.path)[-2 if trainer is often else -1]["train/loss"])
     assert ends[0] == ends[1]
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_divergence_stops_before_the_update(tmp_path: Path, bad: float) -> None:
-    calls = 0
-
-    def loss_that_breaks(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        nonlocal calls
-        calls += 1
-        loss, count = loss_fn(model, batch)
-        return loss * (bad if calls == 16 else 1.0), count
-
-    trainer = make_trainer(tmp_path, loss_fn=loss_that_breaks)
-    with pytest.raises(Diverged, match=f"the loss is {bad} at step 8"):
-        trainer.fit()
-    status = RunFolder(tmp_path).status()
-    assert (status["state"], status["step"]) == ("diverged", 8)
-    assert status["error"] == f"the loss is {bad} at step 8"
-    assert all(p.isfinite().all() for p in trainer.model.parameters())
-    assert (tmp_path / "checkpoints" / "last").is_dir()  # of step 6
-
-
-def test_a_gradient_that_is_no_number_is_divergence(tmp_path: Path) -> None:
-    def loss_with_bad_gradient(model: Classifier, batch: Any) -> tuple[Tensor, int]:
-        return (model.layer.weight * 0).sum().sqrt(), 1  # 0, with gradient 0 * inf
-
-    with pytest.raises(Diverged, match="the gradient is nan at step 1"):
-        make_trainer(tmp_path, loss_fn=loss_with_bad_gradient).fit()
 
 
 def test_nothing_to_train_returns_at_once(tmp_path: Path) -> None:
@@ -202,7 +215,7 @@ def test_throughput(tmp_path: Path) -> None:
     assert metrics["peak_memory_mib"] > 10
 
 
-def test_the_loss_of_a_training_that_stops_early_is_of_its_last_updates(tmp_path: Path) -> None:
+def test_after_early_stopping_the_loss_is_of_the_last_updates(tmp_path: Path) -> None:
     shown: list[float] = []
 
     class Listener(Tracker):
@@ -222,7 +235,7 @@ def test_the_loss_of_a_training_that_stops_early_is_of_its_last_updates(tmp_path
         assert (result.step, result.metrics["train/loss"]) == (6, shown[-1])
 
 
-def test_what_a_live_view_hears(tmp_path: Path) -> None:
+def test_tracker_events(tmp_path: Path) -> None:
     heard: list[Any] = []
 
     class Listener(Tracker):
@@ -256,11 +269,12 @@ def test_bf16_trains_in_autocast_and_keeps_float32_parameters(tmp_path: Path) ->
         ({"precision": "fp64"}, "choose from fp32, bf16, fp16, auto"),
         ({"precision": "fp16"}, "needs a GPU"),
         ({"max_steps": None}, "give recipe.max_steps or recipe.epochs"),
-        ({"selection": ("f1", "max")}, "no metric 'f1' to select by: there is loss, accuracy"),
+        ({"selection": ("f1", "max")}, "task.selection=f1: unknown metric; have loss, accuracy"),
+        ({"max_steps": None, "epochs": 1e308}, r"recipe.epochs=1e\+308: at most 1,000,000,000 upd"),
         ({"loader": [], "evaluate": None}, "the training split is empty"),
     ],
 )
-def test_wrong_settings_are_one_sentence(
+def test_user_errors_are_one_sentence(
     tmp_path: Path, changed: dict[str, Any], sentence: str
 ) -> None:
     if changed.get("precision") == "fp16" and torch.cuda.is_available():

@@ -1,1 +1,4 @@
-"""Backbones as tables: where x is read and h is written."""
+"""Backbones: one table per family, and loading a model, its configuration and its tokenizer.
+
+Loading reads data only: JSON, safetensors and vocabularies. No code of a model folder is executed.
+"""

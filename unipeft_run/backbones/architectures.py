@@ -1,13 +1,11 @@
-"""The paper's backbones as data: counting their parameters needs no hub and no weights."""
+"""The sizes of the paper's backbones: their parameters are counted without hub or weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from unipeft_run.config.messages import shown, unknown_key
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.schema import BackboneConfig
-from unipeft_run.errors import UserError
 
 _LARGE: Mapping[str, Any] = {
     "hidden_size": 1024,
@@ -22,7 +20,7 @@ _LARGE: Mapping[str, Any] = {
     "dropout": 0.1,
     "attention_dropout": 0.1,
 }
-# id on the hub -> what its config.json says of sizes, by transformers' common names
+# hub id -> the sizes in its config.json, by transformers' common names
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "facebook/bart-large": {**_LARGE, "model_type": "bart", "vocab_size": 50265},
     "facebook/mbart-large-cc25": {**_LARGE, "model_type": "mbart", "vocab_size": 250027},
@@ -43,60 +41,25 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 
 
 def architecture(backbone: BackboneConfig, num_labels: int | None) -> Any:
-    """The configuration of a backbone: from the data above, else from its config.json.
+    """Return the configuration of a backbone: from the sizes above, else from its config.json.
 
     `backbone` is that section of a resolved configuration; `num_labels` sizes a classifier.
-    Raises UserError where there is none, or one of another family, or one without such a field.
+    Raises UserError if there is no configuration, if it is of another family, or if a field of
+    `backbone.config` is not allowed.
     """
-    labels = {"num_labels": num_labels} if num_labels else {}
-    known = ARCHITECTURES.get(backbone.hub) if backbone.path is None else None
+    known = ARCHITECTURES.get(backbone.hub or "") if backbone.path is None else None
     if known and not backbone.config:
+        labels = {"num_labels": num_labels} if num_labels else {}
         return SimpleNamespace(**known, **labels)
-    from transformers import AutoConfig  # slower, and knows every default and every name
-
+    # slower: transformers fills in the defaults
     from unipeft_run.backbones.locate import locate
+    from unipeft_run.backbones.model_config import build_config, check_fields, read_config
 
-    changes, family = {**backbone.config, **labels}, backbone.family
     if not known:
         source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
-        return read_config(source, family, changes)
-    with in_a_sentence(backbone.hub):
-        config = AutoConfig.for_model(family)
-        _refuse_unknown([key for key in changes if not hasattr(config, key)], config)
-        for key, value in {**known, **changes}.items():
-            if key != "model_type":
-                setattr(config, key, value)
-    return config
-
-
-def read_config(source: str, family: str, changes: Mapping[str, Any]) -> Any:
-    """The configuration in `source`, a folder or hub id, with `changes` of its fields.
-
-    Raises UserError for a source that is damaged or of another family, and for a field it lacks.
-    """
-    from transformers import AutoConfig
-
-    with in_a_sentence(source):
-        config, unused = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **changes)
-    if config.model_type != family:
-        raise UserError(f"{source} holds a {config.model_type}, not a {family}")
-    _refuse_unknown(unused, config)
-    return config
-
-
-def _refuse_unknown(keys: Iterable[str], config: Any) -> None:
-    for key in keys:
-        known = [f"backbone.config.{name}" for name in config.to_dict()]
-        raise UserError(unknown_key(f"backbone.config.{key}", known))
-
-
-@contextmanager
-def in_a_sentence(source: str) -> Iterator[None]:
-    """Whatever a library raises for a `source` that is not whole becomes a UserError."""
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # the libraries leave open of which kind
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise UserError(f"{source} cannot be loaded: {shown(reason, 160)}") from error
+        return read_config(source, backbone.family, backbone.config, num_labels)
+    family = FAMILIES[backbone.family]
+    sizes = {family.aliases.get(key, key): value for key, value in known.items()}
+    del sizes["model_type"]
+    changes = check_fields(backbone.config, family)
+    return build_config(family, {**sizes, **changes}, backbone.hub or backbone.name, num_labels)

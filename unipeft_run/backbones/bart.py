@@ -1,6 +1,17 @@
-"""BART: post-norm encoder-decoder; the FFN adapter reads what fc1 reads (reference 3.1)."""
+"""BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1 (reference 3.1)."""
 
-from unipeft_run.backbones.base import Backbone, Prompt
+from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.fields import (
+    ACTIVATION,
+    DEVIATION,
+    FLAG,
+    HEADS,
+    LAYERS,
+    ROWS,
+    SHARE,
+    TOKEN,
+    WIDTH,
+)
 
 ATTENTION = {
     "attn.heads": "{a}:in -> {a}:heads",
@@ -10,10 +21,46 @@ ATTENTION = {
     "attn.key": "{a}.k_proj:in -> {a}.k_proj:out",
     "attn.value": "{a}.v_proj:in -> {a}.v_proj:out",
 }
+FIELDS = {
+    "vocab_size": ROWS,
+    "max_position_embeddings": ROWS,
+    "d_model": WIDTH,
+    "encoder_layers": LAYERS,
+    "decoder_layers": LAYERS,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "encoder_ffn_dim": WIDTH,
+    "decoder_ffn_dim": WIDTH,
+    "encoder_layerdrop": SHARE,
+    "decoder_layerdrop": SHARE,
+    "activation_function": ACTIVATION,
+    "dropout": SHARE,
+    "attention_dropout": SHARE,
+    "activation_dropout": SHARE,
+    "classifier_dropout": SHARE.or_null(),
+    "init_std": DEVIATION,
+    "scale_embedding": FLAG,
+    "use_cache": FLAG,
+    "pad_token_id": TOKEN,
+    "bos_token_id": TOKEN,
+    "eos_token_id": TOKEN,
+    "decoder_start_token_id": TOKEN,
+    "forced_eos_token_id": TOKEN.or_null(),
+}
 
-BART = Backbone(
-    family="bart",
+BART = Family(
+    name="bart",
     model="BartForConditionalGeneration",
+    config_class="BartConfig",
+    tokenizer="RobertaTokenizer",
+    tokenizer_names=("BartTokenizer",),
+    fields=FIELDS,
+    aliases={
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+    },
+    fixed={"is_encoder_decoder": True, "is_decoder": False, "tie_word_embeddings": True},
     stacks={
         "encoder": ("model.encoder.layers", {"self": "self_attn"}),
         "decoder": ("model.decoder.layers", {"self": "self_attn", "cross": "encoder_attn"}),

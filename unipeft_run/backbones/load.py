@@ -1,4 +1,4 @@
-"""A backbone from what `locate` found, or random."""
+"""Load a backbone from the folder or hub id that `locate` found, or initialise it randomly."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,10 +6,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
-from unipeft_run.backbones.architectures import in_a_sentence, read_config
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES, family_of
+from unipeft_run.backbones.files import reporting
+from unipeft_run.backbones.model_config import read_config
+from unipeft_run.backbones.shapes import shapes_of, size_of
+from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
+from unipeft_run.backbones.weights import check_numbers, read_weights
 from unipeft_run.errors import UserError
 
 
@@ -21,69 +25,78 @@ def load_backbone(
     num_labels: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The transformers model of `family` from `source`, in float32 and eval mode.
+    """Return the transformers model of `family` from `source`, in float32 and eval mode.
 
     `weights="random"` builds it from its configuration alone; `num_labels` sizes a classifier;
-    `config` overrides fields of the configuration. Raises UserError for a source that is damaged,
-    or that lacks weights other than the classifier's.
+    `config` overrides fields of the configuration. No code in `source` is executed. Raises
+    UserError for a source that is damaged, or that lacks weights other than the classifier's.
     """
-    changes = {**(config or {}), **({"num_labels": num_labels} if num_labels else {})}
-    loaded = read_config(source, family, changes)
-    cls = getattr(transformers, TABLES[family].model)
-    if weights == "random":
-        return cls(loaded).eval()  # type: ignore[no-any-return]
-    with readable(source):
-        model, report = cls.from_pretrained(
-            source,
+    loaded = read_config(source, family, config or {}, num_labels)
+    cls = getattr(transformers, FAMILIES[family].model)
+    with reporting(source), _quiet():
+        if weights == "random":
+            return cls(loaded).eval()  # type: ignore[no-any-return]
+        tensors = read_weights(source)
+        _check_size(source, loaded, tensors)
+        model, report = cls.from_pretrained(  # reads no file: everything is given
+            None,
             config=loaded,
+            state_dict=tensors,
             dtype="float32",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # a classifier's; of others `_refuse_random` knows
+            ignore_mismatched_sizes=True,  # a classifier's; `_refuse_random` reports others
         )
+        check_numbers(tensors, {name for name, _ in model.named_parameters()}, source)
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    _refuse_random(source, model, fresh, TABLES[family].head)
+    _refuse_random(source, model, fresh, FAMILIES[family].head)
     return model.eval()  # type: ignore[no-any-return]
 
 
-def load_tokenizer(source: str) -> Any:
-    """The tokenizer that belongs to `source`. Raises UserError for a source that is damaged."""
-    with readable(source):
-        return transformers.AutoTokenizer.from_pretrained(source)
-
-
 def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
-    """Raise UserError for the key of a length in tokens that is over the backbone's positions."""
-    before = TABLES[config.model_type].positions_from
+    """Raise UserError if a length in tokens exceeds the backbone's positions.
+
+    `lengths` holds each length with the key that sets it.
+    """
+    before = family_of(config).positions_from
     positions = config.max_position_embeddings - (getattr(config, before) + 1 if before else 0)
     for key, length in lengths:
         if length > positions:
             raise UserError(f"{key}: {length} tokens, but this backbone has {positions} positions")
 
 
+def _check_size(source: str, config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse sizes far beyond the stored weights, before memory for them is allocated."""
+    wanted, stored = size_of(shapes_of(config)), sum(t.numel() for t in tensors.values())
+    if wanted > 2 * stored + 10**8:  # a new classifier is smaller
+        raise UserError(
+            f"{source}: the configuration describes {wanted:,} parameters, "
+            f"the weights hold {stored:,}"
+        )
+
+
 def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequence[str]) -> None:
-    """Raise UserError if of the `fresh` parameters, not in the source, some are not the head's."""
+    """Raise UserError if `fresh`, the parameters missing from the source, exceed the `head`."""
     random = [
         name
         for name, _ in model.named_parameters()
         if name in fresh and not any(fnmatchcase(name, pattern) for pattern in head)
     ]
     if random:
-        raise UserError(f"{source} lacks {len(random)} weights of the model, {random[0]} for one")
+        raise UserError(
+            f"{source} lacks {len(random)} weights of the model, such as {random[0]}, "
+            "or holds them in another shape"
+        )
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """`in_a_sentence`, without transformers' own report and progress bar.
-
-    What matters of the report is a UserError too.
-    """
+def _quiet() -> Iterator[None]:
+    """Silence transformers' loading report and progress bar; our checks cover the report."""
     words = transformers.utils.logging
     verbosity = words.get_verbosity()
     words.set_verbosity_error()
     words.disable_progress_bar()
     try:
-        with in_a_sentence(source):
-            yield
+        yield
     finally:
         words.set_verbosity(verbosity)
         words.enable_progress_bar()

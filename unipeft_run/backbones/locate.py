@@ -1,24 +1,23 @@
-"""Where a backbone is: a folder, a miniature, or an id of the hub. Imports nothing heavy."""
+"""Find a backbone: a folder, a miniature, or a hub id. Imports nothing heavy."""
 
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from unipeft_run.data.tasks.hub import is_hub_reachable
 from unipeft_run.errors import UserError
-from unipeft_run.miniatures import sources
+from unipeft_run.hub import is_hub_reachable
 
 
 def locate(*, name: str, hub: str | None, path: str | None) -> str:
-    """The folder or hub id of a backbone; where the hub is out of reach, its place in the cache.
+    """Return the folder or hub id of a backbone; if the hub is out of reach, its cached folder.
 
-    Raises UserError, within seconds, where there is none.
+    Raises UserError, within seconds, if there is none.
     """
     if path is not None:
-        if not (Path(path) / "config.json").is_file():
-            raise UserError(f"backbone.path: no config.json in {path}")
-        return path
+        return _check_folder(path)
     if hub is None:
+        from unipeft_run.miniatures import sources
+
         return str(sources.fetch_backbone(name))
     if is_hub_reachable():
         return hub
@@ -27,4 +26,16 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
     raise UserError(
         f"cannot reach the model hub for {hub}, and it is not in the local cache\n"
         "Without it: scale=mini (small real data and weights), or backbone.path=DIR"
+    )
+
+
+def _check_folder(path: str) -> str:
+    if (Path(path) / "config.json").is_file():
+        return path
+    there = Path(path).is_dir()
+    problem = "this folder holds no config.json" if there else "there is no such folder"
+    raise UserError(
+        f"backbone.path={path}: {problem}\n"
+        "Needed: backbone.path=DIR with config.json, model.safetensors and the tokenizer. In a "
+        "copied run folder it is backbone: path: in config.yaml"
     )

@@ -1,17 +1,22 @@
-"""mBART: BART with the norms first.
+"""mBART: BART with pre-norm layers.
 
-The parallel FFN adapter reads the residual stream, before the LayerNorm that fc1 reads behind, and
-the multi-head adapter the plain scaled query: so the official code (reference 3.2 and 5.2).
+As in the official code (reference 3.2 and 5.2), the parallel FFN adapter reads the residual stream,
+before the LayerNorm in front of fc1, and the multi-head adapter reads the plain scaled query.
 """
 
 from dataclasses import replace
 
 from unipeft_run.backbones.bart import BART
+from unipeft_run.backbones.fields import TOKEN
 
 MBART = replace(
     BART,
-    family="mbart",
+    name="mbart",
     model="MBartForConditionalGeneration",
+    config_class="MBartConfig",
+    tokenizer="MBartTokenizer",
+    tokenizer_names=(),
+    fields={**BART.fields, "decoder_start_token_id": TOKEN.or_null()},
     ffn={
         **BART.ffn,
         "ffn": "final_layer_norm:in -> fc2:dropped",

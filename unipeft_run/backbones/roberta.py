@@ -1,10 +1,50 @@
 """RoBERTa: a post-norm encoder whose dropouts are modules (reference 3.3)."""
 
-from unipeft_run.backbones.base import Backbone, Prompt
+from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.fields import (
+    ACTIVATION,
+    DEVIATION,
+    EPSILON,
+    FLAG,
+    HEADS,
+    LAYERS,
+    ROWS,
+    SHARE,
+    TOKEN,
+    WIDTH,
+)
 
-ROBERTA = Backbone(
-    family="roberta",
+FIELDS = {
+    "vocab_size": ROWS,
+    "max_position_embeddings": ROWS,
+    "type_vocab_size": ROWS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": WIDTH,
+    "hidden_act": ACTIVATION,
+    "hidden_dropout_prob": SHARE,
+    "attention_probs_dropout_prob": SHARE,
+    "classifier_dropout": SHARE.or_null(),
+    "initializer_range": DEVIATION,
+    "layer_norm_eps": EPSILON,
+    "use_cache": FLAG,
+    "pad_token_id": TOKEN,
+    "bos_token_id": TOKEN,
+    "eos_token_id": TOKEN,
+}
+
+ROBERTA = Family(
+    name="roberta",
     model="RobertaForSequenceClassification",
+    config_class="RobertaConfig",
+    tokenizer="RobertaTokenizer",
+    fields=FIELDS,
+    fixed={
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "position_embedding_type": "absolute",
+    },
     stacks={"encoder": ("roberta.encoder.layer", {"self": "attention"})},
     attention={
         "attn.heads": "{a}.self:in -> {a}.self:heads",

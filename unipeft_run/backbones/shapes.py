@@ -1,6 +1,7 @@
 """Names and shapes of a backbone's parameters, from its configuration alone.
 
-transformers would say the same on the meta device, three seconds later; a test compares the two.
+Instantiating the model on the meta device gives the same but takes three seconds; a test compares
+the two.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +14,12 @@ Named = Iterator[tuple[str, Shape]]
 
 
 def shapes_of(config: Any) -> dict[str, Shape]:
-    """Parameter name -> shape, tied parameters once."""
-    return dict(FAMILIES[config.model_type](config))
+    """Return the shape of each parameter by name, tied parameters once."""
+    return dict(SHAPES[config.model_type](config))
 
 
 def size_of(shapes: Mapping[str, Shape]) -> int:
-    """How many numbers the parameters hold."""
+    """Return the parameter count."""
     return sum(prod(shape) for shape in shapes.values())
 
 
@@ -33,7 +34,7 @@ def _norm(name: str, width: int) -> Named:
 
 
 def _seq2seq(config: Any, *, norms: tuple[str, ...]) -> Named:
-    """`norms` are the LayerNorms of a stack beside those of its layers."""
+    """`norms`: the LayerNorms of a stack outside its layers."""
     width = config.hidden_size
     yield "model.shared.weight", (config.vocab_size, width)
     for stack, attentions in (
@@ -77,7 +78,7 @@ def _classifier(config: Any) -> Named:
     yield from _linear("classifier.out_proj", config.num_labels, width)
 
 
-FAMILIES: Mapping[str, Callable[[Any], Named]] = {
+SHAPES: Mapping[str, Callable[[Any], Named]] = {
     "bart": partial(_seq2seq, norms=("layernorm_embedding",)),
     "mbart": partial(_seq2seq, norms=("layernorm_embedding", "layer_norm")),
     "roberta": _classifier,

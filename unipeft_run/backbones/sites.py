@@ -1,36 +1,20 @@
-"""From a family's table to the sites of one model."""
+"""Find the sites of one model from its family's table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unipeft_run.backbones.bart import BART
-from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.mbart import MBART
-from unipeft_run.backbones.roberta import ROBERTA
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family
 from unipeft_run.deltas.site import Site, Tap
 from unipeft_run.errors import UserError
 
-if TYPE_CHECKING:  # the tables are read where torch would be too slow to load
+if TYPE_CHECKING:  # torch takes seconds to import
     from torch import nn
 
-TABLES: Mapping[str, Backbone] = {table.family: table for table in (BART, MBART, ROBERTA)}
 
-
-def table_of(config: Any) -> Backbone:
-    """The table of a transformers config's family.
-
-    Raises UserError where there is none.
-    """
-    try:
-        return TABLES[config.model_type]
-    except KeyError:
-        known = ", ".join(TABLES)
-        raise UserError(f"no taps for the family {config.model_type}: have {known}") from None
-
-
-def resolve(
+def find_sites(
     model: nn.Module,
     config: Any,
     *,
@@ -39,11 +23,11 @@ def resolve(
     attentions: Iterable[str] = ("self", "cross"),
     layers: str | Sequence[int] = "all",
 ) -> Iterator[Site]:
-    """The sites of a representation in this model, narrowed to stacks, attentions and layers.
+    """Yield the sites of a representation in the given stacks, attention types and layers.
 
-    Raises UserError where nothing is left.
+    Raises UserError if no site is left, and for a layer that the model does not have.
     """
-    table, found = table_of(config), 0
+    table, found = family_of(config), 0
     if "embedding" in sites:
         found += 1
         yield _embedding(table, config)
@@ -54,18 +38,18 @@ def resolve(
         shared: dict[str, dict[str, Any]] = {kind: {} for kind in (*modules, "ffn")}
         for i in range(count) if layers == "all" else [int(i) for i in layers]:
             if not 0 <= i < count:
-                raise UserError(f"layer {i} is not in the {stack}: it has layers 0 to {count - 1}")
+                raise UserError(f"layer {i}: the {stack} has layers 0 to {count - 1}")
             for name in sites:
                 for kind, taps in _taps(table, modules, name, set(attentions)):
                     found += 1
                     layer = f"{path}.{i}"
                     yield _site(table, config, name, stack, layer, taps, shared[kind])
     if not found:
-        raise UserError(f"the representation {list(sites)} matches no site of {table.family}")
+        raise UserError(f"the representation {list(sites)} matches no site of {table.name}")
 
 
 def _taps(
-    table: Backbone, modules: Mapping[str, str], name: str, attentions: set[str]
+    table: Family, modules: Mapping[str, str], name: str, attentions: set[str]
 ) -> Iterator[tuple[str, str]]:
     if name in table.ffn:
         yield "ffn", table.ffn[name]
@@ -76,7 +60,7 @@ def _taps(
 
 
 def _site(
-    table: Backbone,
+    table: Family,
     config: Any,
     name: str,
     stack: str,
@@ -100,7 +84,7 @@ def _site(
     )
 
 
-def _embedding(table: Backbone, config: Any) -> Site:
+def _embedding(table: Family, config: Any) -> Site:
     return Site(
         representation="embedding",
         read=Tap("", "same"),
@@ -115,6 +99,6 @@ def _embedding(table: Backbone, config: Any) -> Site:
     )
 
 
-def _dropout(table: Backbone, config: Any) -> dict[str, float]:
+def _dropout(table: Family, config: Any) -> dict[str, float]:
     names = {"hidden": table.hidden_dropout, "attention": table.attention_dropout}
     return {kind: getattr(config, name) for kind, name in names.items()}

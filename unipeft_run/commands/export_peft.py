@@ -11,29 +11,31 @@ from typing import NoReturn
 from unipeft_run import config as configuration
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable_lines
 
 HELP = """\
-The LoRA of a run as a folder that peft.PeftModel.from_pretrained(backbone, DIR) loads. What PEFT
-cannot express is refused, with the reason."""
+Write the LoRA of a run as a folder that peft.PeftModel.from_pretrained(backbone, DIR) loads. Deltas
+that PEFT cannot express are refused, with the reason."""
 
 
 def command() -> NoReturn:
-    """unipeft-export-peft."""
+    """Run unipeft-export-peft."""
     ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: 0, or 2 where something cannot be exported."""
+    """Export one run; return the exit code: 0, or 2 for a user error."""
     args = _parser().parse_args(argv)
     try:
-        backbone = configuration.load(args.run)["backbone"]
+        backbone = configuration.load(args.run).backbone
+        from unipeft_run.deltas.build import load_run
         from unipeft_run.interop.peft import export_peft
-        from unipeft_run.interop.stored_run import load_run
 
-        export_peft(load_run(args.run), args.out, backbone["path"] or backbone["hub"])
+        base = backbone.path or backbone.hub
+        export_peft(load_run(args.run), args.out, base, force=args.force)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 2
     print(f"peft.PeftModel.from_pretrained(backbone, {str(args.out)!r})")
     return 0
@@ -42,5 +44,8 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unipeft-export-peft", description=HELP)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a finished run")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the folder to write: new or empty"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the adapter in DIR")
     return parser

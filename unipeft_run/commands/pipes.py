@@ -37,7 +37,7 @@ def _forgiving(stream: Any) -> Any:
     return io.TextIOWrapper(
         io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",
         line_buffering=True,
         write_through=stream.write_through,
     )

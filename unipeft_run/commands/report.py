@@ -1,4 +1,4 @@
-"""The console command unipeft-report. Reads run folders; changes nothing."""
+"""unipeft-report: tables and figures from run folders, which it only reads."""
 
 from __future__ import annotations
 
@@ -10,106 +10,125 @@ from typing import TYPE_CHECKING, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from unipeft_run.config.experiments import Experiment
+    from unipeft_run.runs.reader import RunRecord
 
 FORMAT_NAMES = ("text", "markdown", "csv")
 HELP = """\
-Tables from run folders: methods by what they reach on the test split, and what they cost."""
+Print tables of finished runs: methods ranked by their test score, with their cost."""
 EPILOG = """\
-unipeft-report plan NAME      lists what is still to run of a published table.
-unipeft-report curves FOLDER  draws loss, metric and learning rate of every run.
-unipeft-report shares FOLDER  draws what the methods reach against what they store."""
+unipeft-report plan NAME      list the missing runs of a published table, with their commands
+unipeft-report curves FOLDER  draw loss, validation score and learning rate of every run
+unipeft-report shares FOLDER  draw the score of every method against the parameters it stores"""
 FIGURES = {
-    "curves": "The curves of the runs, by task and scale, over the updates.",
-    "shares": "What the methods reach on the test split against the parameters they store.",
+    "curves": "Draw the training curves of runs, one row of panels per task and scale.",
+    "shares": "Draw the test score of every method against the share of parameters it stores.",
 }
-PLAN_HELP = "The cells of a published table: their states, and the command of each missing one."
+PLAN_HELP = "List the cells of a published table: their states, and the commands of missing ones."
 
 
 def report() -> NoReturn:
-    """unipeft-report."""
+    """The console command."""
     ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: 0, or 2 where something named is not there."""
+    """Run the command line `argv`; return 0, or 2 for a user error."""
     try:
-        return _report(argv)
+        return _dispatch(argv)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 2
 
 
-def _report(argv: Sequence[str]) -> int:
+def _dispatch(argv: Sequence[str]) -> int:
     if argv[:1] == ["plan"]:
         return _plan(_plan_parser().parse_args(argv[1:]))
     if argv[:1] and argv[0] in FIGURES:
-        return _figure(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
-    return _tables(_parser().parse_args(argv))
+        return _draw(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
+    return _tabulate(_parser().parse_args(argv))
 
 
-def _tables(args: argparse.Namespace) -> int:
-    from unipeft_run.report.folders import read_runs
+def _tabulate(args: argparse.Namespace) -> int:
     from unipeft_run.report.render import FORMATS
 
-    experiment = _experiment(args.experiment) if args.experiment else None
-    runs, left = read_runs(args.folders)
+    experiment = _read_experiment(args.experiment) if args.experiment else None
+    runs = _finished(args.folders)
     if experiment:
-        from unipeft_run.report.published import published
+        from unipeft_run.report.published import compare_with_paper
 
-        print(FORMATS[args.format](published(experiment, runs)))
+        print(FORMATS[args.format](compare_with_paper(experiment, runs)))
     elif runs:
-        from unipeft_run.report.tables import tables
+        from unipeft_run.report.tables import make_tables
 
-        print(FORMATS[args.format](tables(runs)))
-    for line in left:
-        print(f"left out: {line}", file=sys.stderr)
+        print(FORMATS[args.format](make_tables(runs)))
     if not runs:
         print("no finished run yet", file=sys.stderr)
     return 0
 
 
+def _finished(folders: Sequence[Path]) -> list[RunRecord]:
+    """Return the finished runs; print a line for each one left out."""
+    from unipeft_run.runs.reader import finished_runs
+
+    runs, left_out = finished_runs(folders)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    return runs
+
+
 def _plan(args: argparse.Namespace) -> int:
-    from unipeft_run.report.plan import plan
+    from unipeft_run.report.plan import plan_experiment
     from unipeft_run.report.render import FORMATS
 
-    _experiment(args.experiment)
-    print(FORMATS[args.format]([plan(args.experiment, args.words)]))
+    _read_experiment(args.experiment)
+    print(FORMATS[args.format]([plan_experiment(args.experiment, args.words)]))
     return 0
 
 
-def _figure(kind: str, args: argparse.Namespace) -> int:
+def _draw(kind: str, args: argparse.Namespace) -> int:
     from unipeft_run.report import figures
 
     if kind == "curves":
-        from unipeft_run.runs.registry import find
-
-        if missing := [folder for folder in args.folders if not folder.is_dir()]:
-            raise UserError(f"there is no folder {missing[0]}")
-        found = [run for folder in args.folders for run in find(folder) if run.config]
-        runs = [run for run in found if (run.folder / "train.jsonl").is_file()]
-        figures.draw_curves(runs, args.out)
+        figures.draw_curves(_with_records(args.folders), args.out)
     else:
-        from unipeft_run.report.folders import read_runs
-        from unipeft_run.report.tables import tables
+        from unipeft_run.report.tables import make_tables
 
-        finished, _ = read_runs(args.folders)
-        if not finished:
+        runs = _finished(args.folders)
+        if not runs:
             raise UserError("no finished run yet")
-        figures.draw_shares(tables(finished), args.out)
-    print(args.out)
+        figures.draw_shares(make_tables(runs), args.out)
+    print(printable(args.out))
     return 0
 
 
-def _experiment(name: str) -> Experiment:
+def _with_records(folders: Sequence[Path]) -> list[RunRecord]:
+    """Return the runs that have training records; print a line for each one left out."""
+    from unipeft_run.runs.reader import find_runs
+    from unipeft_run.runs.reading import UnreadableFile
+
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"there is no folder {printable(missing[0])}")
+    kept = []
+    for run in find_runs(folders):
+        try:
+            if run.config and any(True for _ in run.train_records()):
+                kept.append(run)
+        except UnreadableFile as error:
+            print(f"left out: {run.label}: {error}", file=sys.stderr)
+    return kept
+
+
+def _read_experiment(name: str) -> Experiment:
     from unipeft_run.config.experiments import read
 
     if experiment := read(name):
         return experiment
-    raise UserError(f"experiment {name} lists no cells")
+    raise UserError(f"experiment {name} lists no cells, so there is no table of it")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,29 +139,46 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="runs, or what holds them: outputs"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
     )
     parser.add_argument(
-        "--experiment", metavar="NAME", help="that published table, the paper's figures beside ours"
+        "--experiment", metavar="NAME", help="print this published table beside our results"
     )
-    parser.add_argument("--format", choices=FORMAT_NAMES, default="text")
+    _add_format(parser)
     return parser
 
 
 def _figure_parser(kind: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument(
-        "--out", type=Path, default=Path(f"{kind}.svg"), metavar="FILE", help="svg, png or pdf"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"{kind}.svg"),
+        metavar="FILE",
+        help=f"the figure to write: svg, png or pdf (default: {kind}.svg)",
     )
     return parser
 
 
 def _plan_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
-    parser.add_argument("experiment", metavar="NAME", help="as in table6_xsum: see conf/experiment")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="as for unipeft-train: output=, scale=, seed="
+        "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
     )
-    parser.add_argument("--format", choices=FORMAT_NAMES, default="text")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="key=value",
+        help="overrides as for unipeft-train, such as output=, scale= or seed=",
+    )
+    _add_format(parser)
     return parser
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=FORMAT_NAMES, default="text", help="default: %(default)s"
+    )

@@ -1,37 +1,41 @@
-"""unipeft-runs: what runs there are and how they stand; run some again; send them elsewhere.
+"""unipeft-runs: list runs and their states, rerun failed ones, send records to a dashboard.
 
-unipeft-runs                                  the runs in outputs
-unipeft-runs DIR task=sst2 seed=1,2 method=lora_*   those that fit
-unipeft-runs --stale                          whose process is gone before they were done
-unipeft-runs --retry-failed                   run failed, diverged and stale ones again
-unipeft-runs push --to wandb                  send what train.jsonl has to a dashboard
+unipeft-runs                                  list the runs in outputs
+unipeft-runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
+unipeft-runs --stale                          list unfinished runs whose process is gone
+unipeft-runs --retry-failed                   rerun failed, diverged and stale runs
+unipeft-runs push --to wandb                  send the records in train.jsonl to a dashboard
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
-from unipeft_run.runs.registry import Run, find, select
+from unipeft_run.runs.filters import select_runs
+from unipeft_run.runs.printable import printable, printable_lines
+from unipeft_run.runs.reader import RunRecord, find_runs
 
-AGAIN = ("failed", "diverged", "stale", "damaged")
+RETRIED = ("failed", "diverged", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
+COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
 
 def main() -> NoReturn:
-    """The console command; exits with 0, with 1 if a run failed, or 2 for a wrong word."""
+    """The console command; exits with 0, with 1 if a run failed, or with 2 for a user error."""
     ignore_broken_pipes()
     try:
         sys.exit(command(sys.argv[1:]))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -39,21 +43,21 @@ def main() -> NoReturn:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Do what the words say; the exit code."""
+    """Run the command line `argv`; return the exit code."""
     args = _parser().parse_intermixed_args(argv)
-    push = args.words[:1] == ["push"]
-    folder, filters = _places(args.words[push:])
-    runs = select(find(folder), [*filters, *(["state=stale"] if args.stale else [])])
-    if push:
-        from unipeft_run.tracking.replay import push as send
+    is_push = args.words[:1] == ["push"]
+    folder, filters = _split(args.words[is_push:])
+    runs = select_runs(find_runs([folder]), [*filters, *(["state=stale"] if args.stale else [])])
+    if is_push:
+        from unipeft_run.tracking.replay import push
 
-        return send(runs, args.to, mode=args.mode, again=args.again)
+        return push(runs, args.to, mode=args.mode, again=args.again)
     if args.retry_failed:
-        return retry([run for run in runs if run.state in AGAIN], args.allow)
+        return retry([run for run in runs if run.state in RETRIED], args.allow)
     if args.json:
-        print(json.dumps([_plain(run) for run in runs], indent=2))
+        print(json.dumps([_as_json(run) for run in runs], indent=2))
     else:
-        show(runs)
+        list_runs(runs)
     return 0
 
 
@@ -61,86 +65,99 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="unipeft-runs", description=__doc__, formatter_class=raw)
     parser.add_argument("words", nargs="*", metavar="DIR | key=value | push")
-    parser.add_argument("--stale", action="store_true", help="only those whose process is gone")
-    parser.add_argument("--retry-failed", action="store_true", help="run them again, as stored")
+    parser.add_argument("--stale", action="store_true", help="list only runs whose process is gone")
+    parser.add_argument("--retry-failed", action="store_true",
+                        help="rerun them with their stored configuration")  # fmt: skip
     parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",
                         help="classes outside unipeft that a stored run may name")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="data instead of a table")
-    parser.add_argument("--to", choices=SINKS, default="wandb", help="where push sends")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--to", choices=SINKS, default="wandb", help="the dashboard for push")
     parser.add_argument("--mode", choices=("online", "offline"), default="online",
                         help="of wandb: offline writes files for wandb sync")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="push also what was pushed before")
+    parser.add_argument("--again", action="store_true", help="push runs that were pushed before")
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see unipeft-runs --help")
+        raise UserError(f"{printable(message)}; see unipeft-runs --help")
 
 
-def _places(words: Sequence[str]) -> tuple[Path, list[str]]:
-    folders = [word for word in words if "=" not in word]
+def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Separate the folder from the filters; a word that names a folder is no filter."""
+    folders = [word for word in words if "=" not in word or os.path.isdir(word)]
     if len(folders) > 1:
-        raise UserError(f"one folder at a time: {' or '.join(folders)}?")
+        raise UserError(f"one folder at a time: {' or '.join(map(printable, folders))}?")
     folder = Path(folders[0] if folders else "outputs")
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    return folder, [word for word in words if "=" in word]
+        raise UserError(f"there is no folder {printable(folder)}")
+    return folder, [word for word in words if word not in folders]
 
 
-def show(runs: Sequence[Run]) -> None:
-    """A table on stdout: one line a run, the last what went wrong; then how many of each state."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("run", "seed", "state", "step", "metric", "left", box=None, header_style="bold")
+def list_runs(runs: Sequence[RunRecord]) -> None:
+    """Print a line per run and a count per state to stdout, and to stderr what is wrong."""
+    print("\n".join(_align([COLUMNS, *map(_row, runs)])))
     for run in runs:
-        step = f"{run.step}/{run.total}" if run.total else str(run.step)
-        metric = f"{run.metric[0]} {run.metric[1]:.2f}" if run.metric else ""
-        left = "" if run.seconds_left is None else str(timedelta(seconds=int(run.seconds_left)))
-        table.add_row(run.label, str(run.config.get("seed", "")), run.state, step, metric, left)
-    console = Console()
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table, highlight=False)
-    for run in runs:
-        if run.error:
-            print(f"{run.state}: {run.label}: {run.error}", file=sys.stderr)
+        if reason := run.error or "; ".join(run.problems):
+            print(f"{run.state}: {run.label}: {reason}", file=sys.stderr)
     states = [run.state for run in runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{len(runs)} runs" + (f": {counts}" if runs else ""))
 
 
-def _plain(run: Run) -> dict[str, Any]:
-    content = {name: getattr(run, name) for name in ("state", "step", "total", "seconds_left")}
-    named = {"folder": str(run.folder), **content, "error": run.error}
-    return {**named, "metric": run.metric, "config": dict(run.config)}
+def _row(run: RunRecord) -> tuple[str, ...]:
+    step = f"{run.step}/{run.total}" if run.total else str(run.step)
+    metric = f"{run.metric[0]} {run.metric[1]:.2f}" if run.metric else ""
+    left = "" if run.seconds_left is None else str(timedelta(seconds=int(run.seconds_left)))
+    seed = printable(run.config.get("seed", ""), 20)
+    return run.label, seed, run.state, step, metric, left
 
 
-def retry(runs: Sequence[Run], allow: Sequence[str] = ()) -> int:
-    """Run each again with the configuration it has stored; a table, and the exit code."""
+def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Pad the columns of `rows`; a rich table of 5,000 rows would take seconds."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        yield "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in cells).rstrip()
+
+
+def _as_json(run: RunRecord) -> dict[str, Any]:
+    names = ("state", "step", "total", "seconds_left", "error", "problems", "metric")
+    content = {name: getattr(run, name) for name in names}
+    return {"folder": str(run.folder), **content, "config": dict(run.config)}
+
+
+def retry(runs: Sequence[RunRecord], allow: Sequence[str] = ()) -> int:
+    """Rerun each with its stored configuration, print a table, and return the exit code."""
     if not runs:
-        print("nothing to run again")
+        print("nothing to rerun")
         return 0
     from unipeft_run.runs.outcome import exit_code
     from unipeft_run.sweeps.grid import print_table
 
-    outcomes = [_again(run, allow) for run in runs]
+    outcomes = [_rerun(run, allow) for run in runs]
     print_table([[run.label] for run in runs], outcomes)
     return exit_code(outcomes)
 
 
-def _again(run: Run, allow: Sequence[str]) -> Any:
+def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
     from unipeft_run import config as configuration
     from unipeft_run.cli import train_planned
-    from unipeft_run.runs.outcome import ended
+    from unipeft_run.runs.outcome import make_outcome
 
+    if not run.config:
+        return make_outcome("refused", run.error)
+    folder = run.folder.resolve()
     try:
-        stored = configuration.load(run.folder, allow)
-        place = {"output": str(run.folder.absolute().parents[2]), "force": False}
+        stored = configuration.load(folder, allow)
+        place = {"output": str(folder.parents[2]), "force": False}
         planned = configuration.plan_config(stored.model_copy(update=place))
         now = planned.folder
-    except UserError as refusal:
-        return ended("refused", str(refusal))
-    if now != run.folder.absolute():
-        return ended("refused", f"what {run.label} has stored is another run by now, {now}")
+    except Exception as error:  # a damaged folder must not stop the others
+        return make_outcome("refused", printable(str(error) or type(error).__name__, 500))
+    if now != folder:
+        moved = f"the configuration stored in {run.label} belongs to another run by now, {now}"
+        return make_outcome("refused", printable(moved))
     return train_planned(planned)

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
 from unipeft_run.config.messages import Illegal, conf_dir, options, unknown_key
@@ -78,9 +78,9 @@ def _resolved(node: Any) -> dict[str, Any]:
 
 def _apply(slot: DictConfig, change: str, name: str) -> None:
     key, _, value = change.partition("=")
-    if OmegaConf.select(slot, key, throw_on_missing=False, default=slot) is slot:
-        known = [f"{name}.{path}" for path in _paths(OmegaConf.to_container(slot))]
-        raise UserError(unknown_key(f"{name}.{key}", known))
+    known = list(_paths(OmegaConf.to_container(slot)))
+    if key not in known:
+        raise UserError(unknown_key(f"{name}.{key}", [f"{name}.{path}" for path in known]))
     OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
 
 
@@ -147,7 +147,7 @@ def function(content: SlotConfig, family: str) -> str:
 
     Points with the same description store the same tensors and compute the same from them.
     """
-    table = TABLES[family]
+    table = FAMILIES[family]
     form, composition = _function_of(content.form), _function_of(content.composition)
     if form.get("query") == "reference":
         form["query"] = table.reference_query[form["activation"]]
@@ -188,7 +188,7 @@ def _tap(table: Any, site: str, insertion: str) -> str:
 def twins(content: SlotConfig, slot: str) -> dict[Point, list[str]]:
     """Find the points equal to `content`, each with the families where it is."""
     found: dict[Point, list[str]] = {}
-    for family in TABLES:
+    for family in FAMILIES:
         mine = function(content, family)
         for point, theirs in _functions(slot, family):
             if theirs == mine:

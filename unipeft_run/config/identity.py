@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from unipeft_run.config.contents import contents_of
+from unipeft_run.config.contents import contents_of, identifying
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.inert import existing_parts, inert_keys, refuse_inert
 from unipeft_run.config.resolve import resolve
@@ -69,7 +69,7 @@ def run_id(config: RunConfig, contents: Mapping[str, str] | None = None) -> str:
     `contents`: hashes of local data, weights and classes, which stand in for their paths.
     """
     plain = _canonical(config)
-    for key, digest in (contents or {}).items():
+    for key, digest in identifying(contents or {}).items():
         _set(plain, key, digest)
     return digest_of(science(plain))
 

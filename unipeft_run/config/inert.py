@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.messages import Illegal
 from unipeft_run.config.schema import RunConfig, SlotConfig
@@ -93,7 +93,7 @@ def _narrowing(slot: SlotConfig) -> Iterator[Inert]:
 
 def existing_parts(config: RunConfig, slot: SlotConfig) -> dict[str, list[str]]:
     """The stacks and attentions of the slot that the backbone's family has."""
-    stacks = TABLES[config.backbone.family].stacks
+    stacks = FAMILIES[config.backbone.family].stacks
     attentions = {kind for _, modules in stacks.values() for kind in modules}
     where = slot.representation
     return {

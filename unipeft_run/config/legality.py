@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from unipeft_run.backbones.sites import TABLES
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import PartConfig, RepresentationConfig, SlotConfig
@@ -117,7 +117,7 @@ def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot
 
 def _check_places(slot: str, sites: Sequence[str]) -> None:
     """A module holds one delta of a slot, whichever side of it the delta writes to."""
-    for table in TABLES.values():
+    for table in FAMILIES.values():
         taken: dict[str, str] = {}
         for site in sites:
             taps = {**table.attention, **table.ffn}.get(site, "")

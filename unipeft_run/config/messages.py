@@ -28,7 +28,7 @@ def options(group: str) -> list[str]:
 
 def groups() -> list[str]:
     """List the groups of conf/: the keys that choose a file."""
-    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir())
+    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir() and d.name != "preset")
 
 
 def shown(value: Any, length: int = 60) -> str:

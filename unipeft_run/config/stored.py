@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,18 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise UserError(f"{file} is damaged: it does not hold a configuration")
-    return _upgraded(data)
+    return upgrade(data)
 
 
-def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of an older version as today's: what it did stays what it says."""
-    data = _with_current_targets(data)
-    evaluation = data.get("evaluation")
+def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a stored configuration up to date, with the behaviour that its version had."""
+    data = dict(_with_current_targets(dict(data)))
+    evaluation, recipe = data.get("evaluation"), data.get("recipe")
     decoding = evaluation.get("decoding") if isinstance(evaluation, dict) else None
     if isinstance(decoding, dict):
         decoding.setdefault("rules", "transformers")  # version 0.1 had no search of its own
+    if isinstance(recipe, dict):
+        recipe.setdefault("accumulation_weighting", "equal")
     return data
 
 

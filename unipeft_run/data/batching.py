@@ -187,15 +187,25 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan, self.epoch, self.position = plan, 0, 0
+        self._planned: tuple[int, Batches] | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.plan(self.epoch)[self.position :]:
+        for batch in self._batches_of(self.epoch)[self.position :]:
             self.position += 1
-            yield process_part(batch, processes.rank(), processes.count())
+            yield process_part(batch, processes.rank(), processes.world_size())
         self.epoch, self.position = self.epoch + 1, 0
 
     def __len__(self) -> int:
         return len(self.plan)
+
+    def is_replicated(self, epoch: int, position: int) -> bool:
+        """Whether every process gets all of a batch, because it is smaller than their number."""
+        return len(self._batches_of(epoch)[position]) < processes.world_size()
+
+    def _batches_of(self, epoch: int) -> Batches:
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self.plan(epoch)
+        return self._planned[1]
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

@@ -75,7 +75,7 @@ def _file_hash(file: Path) -> str:
     settled = time.time_ns() - max(status["mtime_ns"], status["ctime_ns"]) > CLOCK_TICK_NS
     if settled and _status(file) == status:
         with suppress(OSError):  # a full or read-only cache: hash again next time
-            _write_entry(entry, {**status, "sha256": digest})
+            _write_entry(entry, _sealed({**status, "sha256": digest}))
     return digest
 
 
@@ -94,10 +94,16 @@ def _entry(file: Path) -> Path:
 def _read_entry(entry: Path, status: Mapping[str, int]) -> str | None:
     try:
         known = json.loads(entry.read_bytes())
-        digest = known.pop("sha256")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        digest = str(known["sha256"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return digest if known == status and isinstance(digest, str) else None
+    return digest if known == _sealed({**status, "sha256": digest}) else None
+
+
+def _sealed(content: dict[str, int | str]) -> dict[str, int | str]:
+    """Return `content` with a checksum, so that a damaged entry is ignored."""
+    text = json.dumps(content, sort_keys=True)
+    return {**content, "check": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 def _write_entry(entry: Path, content: Mapping[str, int | str]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipeft_run.backbones.base import Backbone, Prompt
-from unipeft_run.backbones.sites import resolve, table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot as Slot
@@ -60,11 +61,11 @@ def attach(
     if next(find_deltas(model), None) is not None:
         raise ValueError("this model already has deltas; call detach(model) first")
     config: Any = model.config
-    table = table_of(config)
+    table = family_of(config)
     freeze(model, unfreeze)
     for slot, parts in slots.items():
         if parts is not None:
-            for site in list(resolve(model, config, **dict(parts.representation))):
+            for site in list(find_sites(model, config, **dict(parts.representation))):
                 _place(model, f"{PREFIX}{slot}", parts.build(site))
     _connect(model, table)
     return list(find_deltas(model))
@@ -74,7 +75,7 @@ def reattach(model: Any, placed: Iterable[tuple[str, Delta]]) -> None:
     """Attach existing deltas at their paths (see `find_deltas`) to a model without any."""
     for path, delta in placed:
         _place(model, path.rpartition(".")[2], delta)
-    _connect(model, table_of(model.config))
+    _connect(model, family_of(model.config))
 
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
@@ -93,7 +94,7 @@ def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
 
 def detach(model: nn.Module) -> None:
     """Remove all deltas and their hooks. The backbone is as before `attach`, but still frozen."""
-    table = table_of(model.config)
+    table = family_of(model.config)
     for module in list(model.modules()):
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
@@ -110,7 +111,7 @@ def _is_ours(hook: Callable[..., Any]) -> bool:
     return isinstance(getattr(hook, "__self__", None), Delta | ResidualDropout | PromptHooks)
 
 
-def _hosted_dropouts(layer: nn.Module, table: Backbone) -> Iterator[ResidualDropout]:
+def _hosted_dropouts(layer: nn.Module, table: Family) -> Iterator[ResidualDropout]:
     """Yield the dropout modules that `_host_dropout` added; none if `layer` is not a layer."""
     for path in table.residual_dropout:
         with suppress(AttributeError):
@@ -127,7 +128,7 @@ def _place(model: nn.Module, name: str, delta: Delta) -> None:
     delta.train(model.training)
 
 
-def _connect(model: nn.Module, table: Backbone) -> None:
+def _connect(model: nn.Module, table: Family) -> None:
     """Register all hooks, in order: deltas before the residual dropout, the dropout, the others."""
     placed = [delta for _, delta in find_deltas(model)]
     for delta in placed:
@@ -159,7 +160,7 @@ def _hook_write(model: nn.Module, delta: Delta) -> None:
             assert side == "heads", "written by the attention function"
 
 
-def _host_dropout(layer: Any, table: Backbone) -> None:
+def _host_dropout(layer: Any, table: Family) -> None:
     """Replace the layer's residual dropout by modules that draw in the same order."""
     for path in table.residual_dropout:
         try:

@@ -13,7 +13,8 @@ from torch import nn
 from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.errors import UserError
-from unipeft_run.runs.checkpoint import save_tensors, sha256
+from unipeft_run.runs.checkpoint import replace_tensors, sha256
+from unipeft_run.runs.writing import Check, no_check, replace_file
 
 TENSORS, RECIPE = "delta.safetensors", "delta.json"
 
@@ -35,11 +36,16 @@ def _copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
 
 
-def save_delta(model: nn.Module, folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Write both files to `folder`; `recipe` holds the resolved slots, `unfreeze` and backbone."""
-    save_tensors(_copy_to_cpu(dict(inference_tensors(model))), folder / TENSORS)
+def save_delta(
+    model: nn.Module, folder: Path, recipe: Mapping[str, Any], check: Check = no_check
+) -> None:
+    """Write both files to `folder`; `recipe` holds the resolved slots, `unfreeze` and backbone.
+
+    `check` is called before each write; it raises if the folder is another process's by now.
+    """
+    replace_tensors(_copy_to_cpu(dict(inference_tensors(model))), folder / TENSORS, check)
     written = {**recipe, "sha256": sha256(folder / TENSORS)}
-    (folder / RECIPE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    replace_file(folder / RECIPE, json.dumps(written, indent=2).encode() + b"\n", check)
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:

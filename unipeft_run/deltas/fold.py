@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipeft_run.backbones.base import Backbone
-from unipeft_run.backbones.sites import table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -38,7 +38,7 @@ def fold(model: nn.Module) -> nn.Module:
     precision of the weights changes the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
-    table, changes = table_of(folded.config), list(find_deltas(folded))
+    table, changes = family_of(folded.config), list(find_deltas(folded))
     _refuse(changes, table)
     with torch.no_grad():
         batch = make_probe(folded, table)
@@ -69,7 +69,7 @@ class SplitActivation(nn.Module):
         return torch.cat([self.first(first), self.second(second)], dim=-1)
 
 
-def _refuse(changes: Sequence[tuple[str, Delta]], table: Backbone) -> None:
+def _refuse(changes: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
     for path, delta in changes:
         if reason := find_obstacle(delta, table):
@@ -80,7 +80,7 @@ def _refuse(changes: Sequence[tuple[str, Delta]], table: Backbone) -> None:
         raise UserError("\n".join(lines))
 
 
-def find_obstacle(delta: Delta, table: Backbone) -> str | None:
+def find_obstacle(delta: Delta, table: Family) -> str | None:
     """Say why this delta cannot be folded; None if it can."""
     form, composition = delta.form, delta.composition
     if isinstance(form, Memory):
@@ -104,7 +104,7 @@ def find_obstacle(delta: Delta, table: Backbone) -> str | None:
     return None
 
 
-def find_host(delta: Delta, table: Backbone) -> str:
+def find_host(delta: Delta, table: Family) -> str:
     """Return the path of the Linear that the change can be added to; empty if there is none."""
     site, form = delta.site, delta.form
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
@@ -116,7 +116,7 @@ def find_host(delta: Delta, table: Backbone) -> str:
     return site.write.path if delta.insertion is sequential else ""
 
 
-def _feed_forward_tap(site: Site, table: Backbone, name: str, end: int) -> Tap:
+def _feed_forward_tap(site: Site, table: Family, name: str, end: int) -> Tap:
     """Return the tap for x (end 0) or h (end 1) of the site `name` in the same feed-forward."""
     up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
     layer = site.read.path.removesuffix(up).rstrip(".")
@@ -147,7 +147,7 @@ def _merge(linear: Any, delta: Delta) -> None:
         linear.bias = nn.Parameter(moved.to(linear.weight), requires_grad=False)
 
 
-def _widen(model: nn.Module, table: Backbone, delta: Delta) -> None:
+def _widen(model: nn.Module, table: Family, delta: Delta) -> None:
     """Turn the adapter into r more columns of the parallel feed-forward."""
     form: Any = delta.form
     up = _feed_forward_tap(delta.site, table, "ffn.up", 1).path
@@ -188,7 +188,7 @@ def _drop_mlp(form: Any) -> None:
     form.values = nn.Parameter(values, requires_grad=False)
 
 
-def make_probe(model: Any, table: Backbone) -> dict[str, torch.Tensor]:
+def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     """Make a random batch of two texts, one of them padded."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)

@@ -1,20 +1,27 @@
-"""How text is generated: every setting stated, none taken from a model's own files."""
+"""Decoding settings of an evaluation. All are stated; none come from a model's own files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Literal
 
-from transformers import GenerationConfig, GenerationMixin, PreTrainedTokenizerBase
+Rules = Literal["2021", "transformers"]
+RULES: tuple[Rules, ...] = ("2021", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Beam search (greedy for one beam) of a sequence-to-sequence model.
+    """Beam search, or greedy search with one beam, of a sequence-to-sequence model.
 
-    Lengths are in tokens and count the decoder's start. `no_repeat_ngram_size` 0: repetitions are
-    free. `forced_bos`: <s> is the first token; `forced_eos`: </s> is the last at `max_length`.
+    Args:
+        num_beams: beams of each source.
+        max_length, min_length: in tokens, the decoder start token included.
+        no_repeat_ngram_size: n-grams of this size occur once at most; 0 allows repetitions.
+        length_penalty: exponent of the length by which a hypothesis's log-probability is divided.
+        early_stopping: stop a source as soon as it has `num_beams` hypotheses.
+        forced_bos: make `<s>` the first generated token.
+        forced_eos: make `</s>` the last token at `max_length`.
+        rules: `2021`, the beam search that the paper ran, or `transformers`, today's.
     """
 
     num_beams: int
@@ -25,39 +32,9 @@ class Decoding:
     early_stopping: bool = False
     forced_bos: bool = False
     forced_eos: bool = True
-
-    def config(self, tokenizer: PreTrainedTokenizerBase, decoder_start: int) -> GenerationConfig:
-        """The settings with the ids of `tokenizer`; targets start with `decoder_start`."""
-        settings = asdict(self)
-        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        forced = {
-            "forced_bos_token_id": bos if settings.pop("forced_bos") else None,
-            "forced_eos_token_id": eos if settings.pop("forced_eos") else None,
-        }
-        if self.num_beams == 1:  # meaningless there, and transformers warns about them
-            del settings["length_penalty"], settings["early_stopping"]
-        return GenerationConfig(
-            **settings,
-            **forced,
-            do_sample=False,
-            use_cache=True,
-            bos_token_id=bos,
-            eos_token_id=eos,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=decoder_start,
-        )
+    rules: Rules = "2021"
 
     @property
     def signature(self) -> str:
+        """The settings in one line, stored beside the metrics."""
         return "|".join(f"{name}:{value}" for name, value in asdict(self).items())
-
-
-@contextmanager
-def only(config: GenerationConfig, model: GenerationMixin) -> Iterator[None]:
-    """Let `generate` fill what `config` leaves open from `config`, not from the model's own."""
-    own = model.generation_config
-    model.generation_config = config
-    try:
-        yield
-    finally:
-        model.generation_config = own

@@ -1,10 +1,10 @@
-"""Evaluation of a model on a split: the loss, predictions, and the task's scores."""
+"""Evaluate a model on a split: loss, predictions and the task's metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
 from unipeft_run.data.tasks.languages import language_code_id
-from unipeft_run.evaluation.decoding import Decoding, only
+from unipeft_run.evaluation.decoding import Decoding
+from unipeft_run.evaluation.generation import can_generate, encode, generate
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
 
@@ -28,16 +29,21 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @contextmanager
 def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows nothing."""
+    """Show nothing."""
     del description, total
     yield lambda count: None
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """`metrics`: "loss" and, with predictions, the task's; `rows`: id, prediction, reference and
-    score of every example, in the split's order; `signatures`: how each metric came about;
-    `beside`: the rows of other splits that were evaluated with this one."""
+    """Result of evaluating one split.
+
+    Args:
+        metrics: "loss" and, if there are predictions, the task's metrics.
+        rows: id, prediction, reference and score of every example, in the split's order.
+        signatures: how each metric was computed.
+        beside: rows of other splits that the task evaluates together with this one.
+    """
 
     metrics: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -47,7 +53,7 @@ class EvalResult:
 
 @dataclass
 class _Outputs:
-    """What one process found: the summed loss of `count` targets, a prediction by example."""
+    """Outputs of one process: summed loss of `count` targets, predictions by example index."""
 
     loss: float = 0.0
     count: int = 0
@@ -55,12 +61,14 @@ class _Outputs:
 
 
 class Evaluator:
-    """evaluator(model, split) -> EvalResult, the same for any number of processes.
+    """evaluator(model, split) -> EvalResult, independent of the number of processes.
 
-    The loss is teacher-forced, per target token (per example for classes), of the whole split,
-    under `autocast` where a type is given; text is generated without. `references`:
-    "raw" texts, or "reference_code", as in the paper's code: the truncated label ids, decoded;
-    there punctuation is joined to the word before it, in predictions too.
+    The loss is teacher-forced and averaged over the target tokens (classification: examples) of
+    the split. `autocast` applies to the loss; text is generated without it.
+
+    `references` is "raw" for the dataset's texts, or "reference_code" for the paper's code: the
+    truncated label ids, decoded. Decoding then joins punctuation to the preceding word, in
+    predictions too.
     """
 
     def __init__(
@@ -84,15 +92,17 @@ class Evaluator:
         self.autocast, self.progress = autocast, progress
         if isinstance(task, SequenceTask):
             if decoding is None:
-                raise ValueError(f"task {task.name} generates text: evaluation.decoding is needed")
-            self.generation = decoding.config(tokenizer, self._decoder_start(task))
+                raise ValueError(f"task {task.name} generates text: evaluation.decoding is missing")
+            self.generation = {**asdict(decoding), **self._token_ids(task)}
 
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
     ) -> EvalResult:
-        """Evaluate the first `limit` examples of `split`, without predictions of text if not
-        `generate`, and what the task wants to see beside the whole split. The model is left in
-        the mode it was in."""
+        """Evaluate the first `limit` examples of `split`; `generate=False` skips generated text.
+
+        Without a limit, also evaluate the splits that the task reports beside this one. Restores
+        the model's training mode.
+        """
         result = self._evaluate(model, split, limit, generate)
         for name, beside in self.task.beside.get(split, {}).items() if limit is None else ():
             examples = self.splits.get(beside.split, ())
@@ -112,17 +122,23 @@ class Evaluator:
         training = model.training
         model.eval()
         try:
-            with torch.no_grad():  # what FSDP gathers in inference mode could not be trained on
+            with torch.no_grad():  # FSDP could not train on weights gathered in inference mode
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded)
+        return self._result(outputs, raw, encoded, self._sign_decoding(model))
+
+    def _token_ids(self, task: SequenceTask) -> dict[str, int | None]:
+        """Token ids for generation, from the tokenizer."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        ids = {name: getattr(self.tokenizer, name) for name in names}
+        return {**ids, "decoder_start_token_id": self._decoder_start(task)}
 
     def _decoder_start(self, task: SequenceTask) -> int:
         if isinstance(self.collator.decoder_start, int):
             return self.collator.decoder_start
         code = language_code_id(self.tokenizer, task.language_codes[1])
-        # a target without a language code ends with </s>, which rotation puts first
+        # a target without a language code ends with </s>, which the rotation moves to the front
         return int(self.tokenizer.eos_token_id if code is None else code)
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> _Outputs:
@@ -133,13 +149,14 @@ class Evaluator:
                 number = first + state.process_index
                 if number < len(batches):
                     self._add(outputs, model, encoded, batches[number], generate)
-                elif is_sharded(model):  # the others cannot do without this process
+                elif is_sharded(model):  # the other processes wait for this one's shards
                     self._add(_Outputs(), model, encoded, batches[-1], generate)
                 advance(sum(map(len, batches[first : first + state.num_processes])))
-        return _joined(gather_object([outputs]))
+        return _merge(gather_object([outputs]))
 
     def _batches(self, encoded: Dataset) -> list[list[int]]:
-        """Examples of like length together, the longest first: a lack of memory shows at once."""
+        """Batch examples of similar length, longest first, so that running out of memory shows
+        at once."""
         order = np.argsort(-lengths(encoded, "input_ids"), kind="stable").tolist()
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
@@ -154,28 +171,39 @@ class Evaluator:
         device = next(model.parameters()).device
         rows = self.collator([encoded[index] for index in batch])
         tensors = {name: tensor.to(device) for name, tensor in rows.items()}
-        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            if isinstance(self.task, SequenceTask):
-                (loss, count), predictions = self.loss_fn(model, tensors), []
-            else:
+        if isinstance(self.task, SequenceTask):
+            loss, count, predictions = self._evaluate_text(model, tensors, generate)
+        else:
+            with self._autocast(device):
                 logits = class_logits(model, tensors)
-                loss, count = cross_entropy(logits, tensors["labels"]), len(batch)
-                predictions = logits.argmax(dim=-1).tolist()
-        if generate and isinstance(self.task, SequenceTask):
-            predictions = self._generate(model, tensors)
+                loss = cross_entropy(logits, tensors["labels"], self.loss_fn.smoothing)
+                count = len(batch)
+            predictions = logits.argmax(dim=-1).tolist()
         outputs.loss += loss.item() * count
         outputs.count += count
         outputs.predictions.update(zip(batch, predictions, strict=False))
 
-    def _generate(self, model: Any, tensors: Mapping[str, Tensor]) -> list[str]:
-        with only(self.generation, model):
-            tokens = model.generate(
-                input_ids=tensors["input_ids"],
-                attention_mask=tensors["attention_mask"],
-                generation_config=self.generation,
-                synced_gpus=is_sharded(model),
-            )
-        return self._decode(tokens.tolist())
+    def _evaluate_text(
+        self, model: Any, tensors: Mapping[str, Tensor], generates: bool
+    ) -> tuple[Tensor, int, list[str]]:
+        """Loss, number of target tokens and, if `generates`, the generated texts.
+
+        The encoder runs once for both, unless autocast or sharding makes the two passes differ.
+        """
+        sources: dict[str, Any] = {n: tensors[n] for n in ("input_ids", "attention_mask")}
+        states, inputs = None, dict[str, Any](tensors)
+        if generates and self.autocast is None and can_generate(model):
+            states = encode(model, **sources)
+            inputs["encoder_outputs"] = (states,)
+        with self._autocast(sources["input_ids"].device):
+            loss, count = self.loss_fn(model, inputs)
+        if not generates:
+            return loss, count, []
+        tokens = generate(model, **sources, decoding=self.generation, encoder_states=states)
+        return loss, count, self._decode(tokens.tolist())
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
 
     def _decode(self, tokens: list[list[int]]) -> list[str]:
         texts = self.tokenizer.batch_decode(
@@ -185,7 +213,16 @@ class Evaluator:
             texts = [self.tokenizer.clean_up_tokenization(text) for text in texts]
         return [text.strip() for text in texts]
 
-    def _result(self, outputs: _Outputs, raw: Dataset, encoded: Dataset) -> EvalResult:
+    def _sign_decoding(self, model: nn.Module) -> dict[str, str]:
+        """Signature of the decoding, with the rules that were followed."""
+        if self.decoding is None:
+            return {}
+        rules = self.decoding.rules if can_generate(model) else "transformers"
+        return {"decoding": replace(self.decoding, rules=rules).signature}
+
+    def _result(
+        self, outputs: _Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
+    ) -> EvalResult:
         metrics = {"loss": outputs.loss / outputs.count}
         if not outputs.predictions:
             return EvalResult(metrics)
@@ -194,26 +231,24 @@ class Evaluator:
         if self.references == "reference_code" and isinstance(self.task, SequenceTask):
             references = self._decode(encoded["labels"][:])
         scores = self.task.score(predictions, references)
-        signatures = {**scores.signatures, "references": self.references}
-        if self.decoding is not None:
-            signatures["decoding"] = self.decoding.signature
-        columns = self.task.ids(raw), self._named(predictions), self._named(references)
+        signatures = {**scores.signatures, "references": self.references, **decoding}
         names = "id", "prediction", "reference", "score"
-        rows = zip(*columns, scores.per_example, strict=True)
+        texts = self._name_classes(predictions), self._name_classes(references)
+        rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
         return EvalResult(
             {**metrics, **scores.metrics},
             [dict(zip(names, r, strict=True)) for r in rows],
             signatures,
         )
 
-    def _named(self, values: list[Any]) -> list[str]:
-        """Classes by name; texts as they are."""
+    def _name_classes(self, values: list[Any]) -> list[str]:
+        """Replace class numbers by their names; leave texts alone."""
         names = self.task.label_names
         return [names[value] for value in values] if names else values
 
 
-def _joined(parts: list[_Outputs]) -> _Outputs:
-    """The outputs of all processes, whose examples are disjoint."""
+def _merge(parts: list[_Outputs]) -> _Outputs:
+    """Merge the outputs of all processes, whose examples are disjoint."""
     joined = _Outputs()
     for part in parts:
         joined.loss, joined.count = joined.loss + part.loss, joined.count + part.count

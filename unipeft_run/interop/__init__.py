@@ -1,1 +1,1 @@
-"""Other formats: checkpoints of the official code."""
+"""Other formats: checkpoints of the official code, PEFT folders, and models of finished runs."""

@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's own code, as models with our deltas.
+"""Load checkpoints of the paper's own code as models with our deltas.
 
 The official names are those of jxhe/unify-parameter-efficient-tuning at 3222ce2c0.
 """
@@ -12,14 +12,16 @@ import torch
 import transformers
 from torch import nn
 
-from unipeft_run.backbones.sites import table_of
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.weights import NUMBERS
+from unipeft_run.config.messages import unknown_choice
 from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
-from unipeft_run.interop.official_names import PROMPT, named_parameters, used_nowhere
-from unipeft_run.interop.options import completed
+from unipeft_run.interop.official_names import ALL, PROMPT, is_unused, named_parameters
+from unipeft_run.interop.options import complete_options
 
 Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
@@ -35,12 +37,12 @@ ATTENTION_SITES = {"parallel": "attn.context", "sequential": "attn.output"}
 INSERTIONS = {"parallel": "parallel", "sequential": "sequential", "pfeiffer": "post_norm"}
 
 
-class Left(dict[str, torch.Tensor]):
-    """The official tensors that have no place yet, by name; a missing one is an error."""
+class RemainingTensors(dict[str, torch.Tensor]):
+    """The official tensors that are not loaded yet, by name; a missing one is an error."""
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self:
-            raise ValueError(f"the state has no tensor {name}")
+            raise ValueError(f"the checkpoint has no tensor {name}")
         return super().__getitem__(name)
 
     def pop(self, name: str, *_: Any) -> torch.Tensor:
@@ -50,35 +52,38 @@ class Left(dict[str, torch.Tensor]):
 
 
 def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
-    """The transformers model of `config`, our deltas attached, every official tensor loaded.
+    """Return the transformers model of `config`, with our deltas and every official tensor loaded.
 
     Args:
-        options: the official tune options; one that is left out has its official default.
+        options: the official tuning options; missing ones take their official default.
         config: a transformers configuration (BART, mBART or RoBERTa).
         state: official names, with or without the wrapper's prefix, to tensors.
 
-    What trains is what the official naming rule lets train. Raises ValueError for an option or a
-    tensor that it cannot take.
+    The parameters that the official naming rule trains are trainable. Raises ValueError for an
+    option or a tensor that it cannot take.
     """
-    slots = slots_of(options)
+    options = complete_options(options)
+    slots = build_slots(options)
+    _check_sizes(options, state)
     config = deepcopy(config)  # attaching names our attention in it
-    model = getattr(transformers, table_of(config).model)(config)
-    kinds = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    model = getattr(transformers, family_of(config).model)(config)
+    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in NUMBERS)
     model.to(next(kinds, torch.float32))
-    left = Left({name.removeprefix(WRAPPER): tensor for name, tensor in state.items()})
-    _load_backbone(model, left)
-    attach(model, slots, unfreeze_of(options, model))
+    remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
+    _load_backbone(model, remaining)
+    attach(model, slots, unfreeze_patterns(options, model))
     for path, delta in find_deltas(model):
-        for parameter, name, rows in named_parameters(path, delta, left):
-            parameter.requires_grad_(_trains(name, options))
-            _fill(parameter, name, left[name][rows])
-    _check_rest(model, left, options)
+        for parameter, name, rows in named_parameters(path, delta, remaining):
+            parameter.requires_grad_(_is_trained(name, options))
+            _fill(parameter, name, remaining[name], rows)
+    _check_rest(model, remaining, options)
     return model.eval()  # type: ignore[no-any-return]
 
 
-def slots_of(options: Options) -> dict[str, Slot | None]:
-    """The three slots that say what the official options say."""
-    options = _complete(options)
+def build_slots(options: Options) -> dict[str, Slot | None]:
+    """Return the three slots that are equivalent to the official options."""
+    options = complete_options(options)
+    _check_gate(options)
     mode = options["attn_mode"]
     slots: dict[str, Slot | None] = {"attn": None, "ffn": None, "input": None}
     if mode.startswith("prefix"):
@@ -97,26 +102,38 @@ def slots_of(options: Options) -> dict[str, Slot | None]:
     return slots
 
 
-def _complete(options: Options) -> Options:
-    """With the defaults, every word known, a gate only where a prefix is. Raises ValueError."""
-    options = completed(options)
+def _check_gate(options: Options) -> None:
+    """Raise ValueError for a gate without a prefix."""
     mode, gated = options["attn_mode"], options["attn_composition"] == "gate_add"
     if gated and mode != "none" and not mode.startswith("prefix"):
         raise ValueError(
             f"attn_composition gate_add: there is no prefix to gate with attn_mode {mode!r}"
         )
-    return options
 
 
-def _choose(options: Options, name: str, words: Any) -> Any:
-    if options[name] not in words:
-        raise ValueError(f"{name} {options[name]!r} is none of {', '.join(words)}")
+def _check_sizes(options: Options, state: Tensors) -> None:
+    """Refuse a size that no tensor has, before modules of that size are allocated."""
+    mode = options["attn_mode"]
+    used = {
+        "attn_bn": mode not in ("none", "bitfit"),
+        "mid_dim": mode == "prefix",
+        "ffn_bn": options["ffn_mode"] != "none",
+    }
+    sizes = {size for tensor in state.values() for size in tensor.shape}
+    for name, is_used in used.items():
+        if is_used and options[name] not in sizes:
+            raise ValueError(f"{name}={options[name]}: no tensor of the checkpoint has this size")
+
+
+def _choose(options: Options, name: str, allowed: Any) -> Any:
+    if options[name] not in allowed:
+        raise ValueError(unknown_choice(name, options[name], allowed))
     return options[name]
 
 
-def _words(options: Options) -> list[str]:
-    """A parameter trains if its official name holds one of these (reference 2)."""
-    options = completed(options)
+def _trained_words(options: Options) -> list[str]:
+    """The words of which a trained parameter's official name holds one (reference 2)."""
+    options = complete_options(options)
     if options["attn_mode"] == "bitfit":
         return ["bias"]
     if options["attn_mode"] == options["ffn_mode"] == "none":
@@ -126,14 +143,15 @@ def _words(options: Options) -> list[str]:
     return special.get(words, words.split(","))
 
 
-def _trains(name: str, options: Options) -> bool:
-    return name.startswith(PROMPT) or any(word in name for word in _words(options))
+def _is_trained(name: str, options: Options) -> bool:
+    return name.startswith(PROMPT) or any(word in name for word in _trained_words(options))
 
 
-def unfreeze_of(options: Options, model: nn.Module) -> list[str]:
-    """What the official naming rule leaves trainable in the backbone, as patterns."""
+def unfreeze_patterns(options: Options, model: nn.Module) -> list[str]:
+    """Return patterns of the backbone parameters that the official naming rule trains."""
     names = [name for name, _ in model.named_parameters()]
-    return [f"*{word}*" for word in _words(options) if any(word in name for name in names)]
+    words = _trained_words(options)
+    return [f"*{word}*" for word in words if any(word in name for name in names)]
 
 
 def _slot(form: Any, sites: list[str], composition: Any, insertion: str = "parallel") -> Slot:
@@ -192,39 +210,36 @@ def _ffn_adapter(options: Options) -> Slot:
     return _slot(form, [site], partial(composition, norm=norm == "out"), INSERTIONS[option])
 
 
-def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor) -> None:
-    """Raises ValueError where the shapes differ."""
-    if parameter.shape != tensor.shape:
+def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice = ALL) -> None:
+    """Copy `rows` of `tensor`. Raises ValueError for another shape or an integer type."""
+    part = tensor[rows] if tensor.ndim else tensor
+    if parameter.shape != part.shape:
         raise ValueError(
-            f"the official tensor {name} is {list(tensor.shape)}; "
+            f"the official tensor {name} is {list(part.shape)}; "
             f"the options and the configuration make it {list(parameter.shape)}"
         )
+    if part.dtype not in NUMBERS and parameter.dtype in NUMBERS:
+        kind = str(part.dtype).removeprefix("torch.")
+        raise ValueError(f"the official tensor {name} is {kind}, not of a floating-point type")
     with torch.no_grad():
-        parameter.copy_(tensor)
+        parameter.copy_(part)
 
 
-def _copy(parameter: torch.Tensor, tensor: torch.Tensor, path: str) -> None:
-    if parameter.shape != tensor.shape:
-        ours, theirs = list(parameter.shape), list(tensor.shape)
-        raise ValueError(f"{path}: the options ask for the shape {ours}, the state has {theirs}")
-    parameter.copy_(tensor)
-
-
-def _load_backbone(model: nn.Module, left: dict[str, torch.Tensor]) -> None:
+def _load_backbone(model: nn.Module, remaining: dict[str, torch.Tensor]) -> None:
     wanted = model.state_dict(keep_vars=True)
-    missing = [name for name in wanted if name not in left]
-    for name in [name for name in wanted if name in left]:
-        _fill(wanted[name], name, left.pop(name))
+    missing = [name for name in wanted if name not in remaining]
+    for name in [name for name in wanted if name in remaining]:
+        _fill(wanted[name], name, remaining.pop(name))
     tied = {name for name in missing if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
     if rest := sorted(set(missing) - tied - {"final_logits_bias"}):
-        raise ValueError(f"the state has no tensor {rest[0]}")
+        raise ValueError(f"the checkpoint has no tensor {rest[0]}")
 
 
-def _check_rest(model: nn.Module, left: Tensors, options: Options) -> None:
-    """Whatever the official code builds and never reads may be left, and nothing else."""
+def _check_rest(model: nn.Module, remaining: Tensors, options: Options) -> None:
+    """Refuse remaining tensors, except those that the official code builds and never reads."""
     used = {
         name for path, delta in find_deltas(model) for _, name, _ in named_parameters(path, delta)
     }
-    for name in sorted(set(left) - used):
-        if not used_nowhere(name, completed(options)):
+    for name in sorted(set(remaining) - used):
+        if not is_unused(name, complete_options(options)):
             raise ValueError(f"no place for the official tensor {name}")

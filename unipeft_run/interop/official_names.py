@@ -1,4 +1,4 @@
-"""What the official code calls the parameters of our deltas (README of its golden vectors)."""
+"""The official names of our deltas' parameters (see the README of the golden vectors)."""
 
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -13,7 +13,7 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 
-# a parameter of ours, its official name, and which rows of that tensor it is
+# our parameter, its official name, and its rows of the official tensor
 Named = tuple[torch.Tensor, str, slice]
 ALL = slice(None)
 
@@ -31,13 +31,13 @@ UNUSED_BUFFERS = ("position_ids", "final_logits_bias")
 def named_parameters(
     path: str, delta: Delta, known: Container[str] | None = None
 ) -> Iterator[Named]:
-    """Each parameter of the delta at `path` with its official name.
+    """Yield each parameter of the delta at `path` with its official name and rows.
 
     Raises ValueError for a name that is not in `known`.
     """
     for parameter, name, rows in _names(path, delta):
         if known is not None and name not in known:
-            raise ValueError(f"the state has no tensor {name}")
+            raise ValueError(f"the checkpoint has no tensor {name}")
         yield parameter, name, rows
 
 
@@ -45,7 +45,7 @@ def _names(path: str, delta: Delta) -> Iterator[Named]:
     form = delta.form
     if isinstance(form, Memory):
         yield from _memory(path, form)
-    elif isinstance(form, Vectors):  # the official RoBERTa has none: the same name there
+    elif isinstance(form, Vectors):  # also for RoBERTa, where the official code has none
         yield form.vectors, "model.encoder.ef_prefix_emb.weight", ALL
     elif isinstance(form, Bottleneck) and delta.site.representation in MATRICES:
         yield form.down.weight, f"{delta.site.write.path}.ef_lora_A", ALL
@@ -55,7 +55,7 @@ def _names(path: str, delta: Delta) -> Iterator[Named]:
 
 
 def _adapter_path(path: str, delta: Delta) -> str:
-    """Where the official code keeps the adapter of this site."""
+    """The official path of the adapter at this site."""
     layer = _layer(path)
     parallel = delta.insertion.__name__ == "parallel"
     if delta.site.representation.startswith("ffn"):
@@ -105,8 +105,8 @@ def _layer(path: str) -> str:
     return found[1]
 
 
-def used_nowhere(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether the official code under these options builds the tensor and never reads it."""
+def is_unused(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the official code builds the tensor under these options and never reads it."""
     prefix = options["attn_mode"].startswith("prefix")
     norms = prefix and options["attn_option"] in ("cross_attn", "cross_attn_relu")
     twice = options["ffn_mode"] == "adapter" and options["ffn_option"] == "parallel"

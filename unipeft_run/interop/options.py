@@ -1,15 +1,19 @@
-"""The official code's tune options: their names, defaults and choices (reference 1)."""
+"""The official code's tuning options: their names, defaults and allowed values (reference 1)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unipeft_run.config.messages import unknown_choice, unknown_key
+from unipeft_run.backbones.fields import SHARE, Rule, number, whole
+from unipeft_run.config.messages import shown, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
+
+MAX_BYTES = 2**20
 
 DEFAULTS: Mapping[str, Any] = {
     "attn_mode": "none",
@@ -50,46 +54,86 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def completed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with the official defaults for what they leave out.
+def _is_scalar(value: Any) -> bool:
+    """Whether `value` is a positive number, perhaps as text: the official parser has text."""
+    if value == "learnable_scalar":
+        return True
+    try:
+        return isinstance(value, str | int | float) and 0 < float(value) < math.inf
+    except (ValueError, OverflowError):
+        return False
 
-    Raises UserError, a ValueError, for an unknown option or choice, and for a scalar that is none.
+
+SIZE = whole(1, 1_000_000)
+TEXT = Rule("text", lambda value: isinstance(value, str))
+RULES: Mapping[str, Rule] = {
+    "attn_bn": SIZE,
+    "ffn_bn": SIZE,
+    "mid_dim": SIZE,
+    "prefix_dropout": SHARE,
+    "lora_dropout": SHARE,
+    "lora_alpha": number("a number above 0", lambda value: value > 0),
+    "ffn_adapter_scalar": Rule("a number above 0, or learnable_scalar", _is_scalar),
+    "unfreeze_params": TEXT,
+    "load_path": TEXT,
+}
+
+
+def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` with the official defaults for missing ones.
+
+    Raises UserError, a ValueError, for an unknown option and for a value that is not allowed.
     """
     for name in options:
         if name not in DEFAULTS:
-            raise UserError(unknown_key(name, DEFAULTS))
-    whole = {**DEFAULTS, **options}
+            raise UserError(unknown_key(str(name), DEFAULTS))
+    completed = {**DEFAULTS, **options}
     for name, allowed in CHOICES.items():
-        if whole[name] not in allowed:
-            raise UserError(unknown_choice(name, whole[name], allowed))
-    _check_scalar(whole["ffn_adapter_scalar"])
-    return whole
+        if completed[name] not in allowed:
+            raise UserError(unknown_choice(name, _bounded(completed[name]), allowed))
+    for name, rule in RULES.items():
+        is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1, where nothing uses it
+        needed = name != "ffn_bn" or completed["ffn_mode"] != "none"
+        if (needed or not is_default) and not rule.is_valid(completed[name]):
+            value = shown(_bounded(completed[name]))
+            raise UserError(f"{name}={value}: must be {rule.description}")
+    return completed
 
 
-def _check_scalar(scalar: Any) -> None:
-    try:
-        if scalar != "learnable_scalar":
-            float(scalar)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"ffn_adapter_scalar={scalar} is neither a number nor learnable_scalar"
-        ) from None
+def _bounded(value: Any) -> Any:
+    """`value` for a message; nested ones by their type, since YAML aliases may make them huge."""
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def read_options(file: Path) -> dict[str, Any]:
-    """The options in a JSON or YAML file, completed.
+    """Return the options in a JSON or YAML file, completed.
 
-    A checkpoint's config.json serves too: the official code copies its options there.
+    A checkpoint's config.json may be given: the official code copies its options there.
     Raises UserError.
     """
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+    found = _read_yaml(file)
     if not isinstance(found, dict):
-        raise UserError(f"{file} does not hold options: name and value of each")
+        raise UserError(f"{file} holds no options: it must map names to values")
     if "model_type" in found:
         found = {name: value for name, value in found.items() if name in DEFAULTS}
-    return completed(found)
+    try:
+        return complete_options(found)
+    except UserError as problem:
+        raise UserError(f"{file}: {problem}") from None
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        if not file.is_file():
+            raise UserError(f"there is no file {file}; --options names the official options")
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file} is too large for options: more than {MAX_BYTES:,} bytes")
+        return yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{file} is damaged: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
+        raise UserError(f"{file} is damaged: {shown(error, 120)}") from None

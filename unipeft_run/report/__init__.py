@@ -1,1 +1,1 @@
-"""Tables from run folders, and nothing else. Imports nothing heavy."""
+"""Tables and figures from run folders, beside the paper's numbers. Imports nothing heavy."""

@@ -1,4 +1,4 @@
-"""What sets one configuration apart from others, in the words of the command line."""
+"""Describes what distinguishes configurations, as command-line words."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ from typing import Any
 
 from unipeft_run.config.identity import science
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.runs.printable import printable
 
 Config = Mapping[str, Any]
-NAMED = ("seed", "backbone.weights", "backbone.name", "task.name")  # said elsewhere in a table
+SHOWN_ELSEWHERE = ("seed", "backbone.weights", "backbone.name", "task.name")
 NUMBERS = {"bottleneck": ("form.rank", "form.length"), "scale": ("composition.scale",)}
+LONGEST = 200  # characters of a value
 
 
-def differences(configs: Sequence[Config], said: Sequence[str] = NAMED) -> list[str]:
-    """For each configuration, `key=value` of all that is not the same in every one of them.
+def find_differences(
+    configs: Sequence[Config], excluded: Sequence[str] = SHOWN_ELSEWHERE
+) -> list[str]:
+    """Return, for each configuration, `key=value` of every key that is not the same in all.
 
-    `said`: the keys that stand elsewhere. A key that is not there is as one that is null.
+    `excluded`: keys shown elsewhere. A missing key equals null.
     """
-    flat = [dict(_leaves(_compared(config))) for config in configs]
+    flat = [dict(_leaves(_comparable(config))) for config in configs]
     keys = list(dict.fromkeys(key for leaves in flat for key in leaves))
-    values = {key: {leaves.get(key, "null") for leaves in flat} for key in keys if key not in said}
-    differing = [key for key, found in values.items() if len(found) > 1]
-    shown = [key for key in differing if not _follows(key, differing)]
+    sections = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+    keys.sort(key=lambda key: sections.index(key.partition(".")[0]))
+    values = {key: {leaves.get(key, "null") for leaves in flat} for key in keys}
+    differing = [key for key, found in values.items() if len(found) > 1 and key not in excluded]
+    shown = [key for key in differing if not _is_implied(key, differing)]
     return [
         " ".join(f"{key.removesuffix('._target_')}={leaves[key]}" for key in shown if key in leaves)
         for leaves in flat
     ]
 
 
-def _compared(config: Config) -> dict[str, Any]:
-    """What the numbers come from, with the slots' numbers under their own names."""
+def _comparable(config: Config) -> dict[str, Any]:
+    """Return the scientific configuration, with each slot's numbers under their short names."""
     slots = {
-        slot: {**part, **{n: config[slot][n] for n in NUMBERS if _counts(n, part)}}
+        slot: {**part, **{n: config[slot].get(n) for n in NUMBERS if _uses(n, part)}}
         for slot in SLOTS
-        if (part := science(config).get(slot)) is not None
+        if isinstance(part := science(config).get(slot), Mapping)
     }
     return {**science(config), **slots}
 
 
-def _counts(number: str, slot: Mapping[str, Any]) -> bool:
-    """Whether the form or the composition of the slot takes this number."""
+def _uses(number: str, slot: Mapping[str, Any]) -> bool:
+    """Return whether the slot's form or composition takes this number."""
     places = (tail.split(".") for tail in NUMBERS[number])
-    return any(slot[axis].get(key) is not None for axis, key in places)
+    return any(as_mapping(slot.get(axis)).get(key) is not None for axis, key in places)
 
 
-def _follows(key: str, differing: Sequence[str]) -> bool:
-    """Whether another differing key says it already: the slot's number, or the node's class."""
+def _is_implied(key: str, differing: Sequence[str]) -> bool:
+    """Return whether another differing key says the same: the slot's number, or the class."""
     slot, _, rest = key.partition(".")
     number = any(f"{slot}.{n}" in differing and rest in tails for n, tails in NUMBERS.items())
     node, _, leaf = key.rpartition(".")
@@ -54,17 +60,24 @@ def _follows(key: str, differing: Sequence[str]) -> bool:
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values as text; a class goes by its last name."""
+    """Yield dotted keys with their values as text; a class is shown by its last name."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
     elif path.endswith("_target_"):
-        yield path, str(node).rpartition(".")[2]
+        yield path, _format(str(node).rpartition(".")[2])
     else:
-        yield path, f"[{','.join(map(str, node))}]" if isinstance(node, list) else _short(node)
+        yield path, _format(node)
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "null"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return printable(f"[{','.join(map(str, value))}]", LONGEST)
+    return f"{value:g}" if isinstance(value, float) else printable(value, LONGEST)
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, else an empty one; for parts of stored configurations."""
+    return value if isinstance(value, Mapping) else {}

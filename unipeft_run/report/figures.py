@@ -1,81 +1,96 @@
-"""Runs as figures: the curves of training, and what methods reach against what they store."""
+"""Figures of runs: training curves, and the scores of methods against the parameters they store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle, groupby
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.report.differences import differences
+from unipeft_run.report.differences import as_mapping, find_differences
 from unipeft_run.report.tables import Spread, Table
-from unipeft_run.runs.registry import Run
-from unipeft_run.tracking.jsonl import records
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.reader import RunRecord, is_number
 
 WIDTH, HEIGHT = 4.2, 3.2  # inches of one panel
 FORMATS = (".svg", ".png", ".pdf")
 STYLES = ("-", "--", ":", "-.")
-MARKERS = "osD^v<>PX*h"  # one more than colours, so that no two points look the same
+MARKERS = "osD^v<>PX*h"  # coprime with the 10 colours, so that no two points look the same
+LARGEST = 1e30  # of a value that is drawn; matplotlib overflows beyond
+LONGEST = 120  # characters of a label
 
 
-def draw_curves(runs: Sequence[Run], file: Path) -> None:
-    """A row for each task and scale: training loss, what validation selects by, learning rate.
+def draw_curves(runs: Sequence[RunRecord], file: Path) -> None:
+    """Draw a row of panels per task and scale: training loss, validation score, learning rate.
 
-    A line for each run, over the updates. Raises `UserError` where there is nothing to draw.
+    One line per run, over the updates. Raises `UserError` if there is nothing to draw.
     """
-    groups = [(name, list(group)) for name, group in groupby(sorted(runs, key=_order), _group)]
+    groups = [(name, list(group)) for name, group in groupby(sorted(runs, key=_order), _group_name)]
     if not groups:
         raise UserError("no run has a record yet")
-    figure, panels = _panels(len(groups), 3, file)
+    figure, panels = _make_panels(len(groups), 3, file)
     for row, (name, group) in zip(panels, groups, strict=True):
-        keys = ("train/loss", _selected(group), "train/lr")
+        keys = ("train/loss", _selection_metric(group), "train/lr")
         for axes, key in zip(row, keys, strict=True):
-            axes.set(title=name, xlabel="step", ylabel=key)
-            for run, label, look in zip(group, _labels(group), _looks(), strict=False):
-                steps, values = _curve(run, key)
+            axes.set(title=_literal(name), xlabel="step", ylabel=_literal(key))
+            for run, label, look in zip(group, _label_runs(group), _looks(), strict=False):
+                steps, values = _read_curve(run, key)
                 marker = "o" if len(steps) < 20 else ""
-                axes.plot(steps, values, label=label, marker=marker, markersize=3, **look)
-        _legend(row[-1])
+                axes.plot(steps, values, label=_literal(label), marker=marker, markersize=3, **look)
+        _add_legend(row[-1])
     _write(figure, file)
 
 
-def _curve(run: Run, key: str) -> tuple[list[int], list[float]]:
-    """Steps, and the values of `key` at them."""
-    found = [r for r in records(run.folder / "train.jsonl") if r.get(key) is not None]
-    return [r["step"] for r in found], [r[key] for r in found]
+def _read_curve(run: RunRecord, key: str) -> tuple[list[int], list[float]]:
+    """Return the steps at which `key` was recorded, and its values."""
+    points = [
+        (record["step"], record[key])
+        for record in run.train_records()
+        if _is_drawn(record.get(key))
+    ]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _is_drawn(value: Any) -> bool:
+    return is_number(value) and abs(value) < LARGEST
 
 
 def draw_shares(tables: Sequence[Table], file: Path) -> None:
-    """A panel for each table: the metric against the parameters stored, as figure 2 of the paper.
+    """Draw a panel per table: the score against the stored parameters, as in the paper's figure 2.
 
-    Bars are the standard deviation over the seeds; dashed, what needs no training.
+    Error bars are the standard deviation over the seeds; dashed lines store no parameters.
     """
-    figure, panels = _panels(len(tables), 1, file)
+    figure, panels = _make_panels(len(tables), 1, file)
     for (axes,), table in zip(panels, tables, strict=True):
         metric = next(key for key, value in table.rows[0].items() if isinstance(value, Spread))
-        share = "stored %"
-        axes.set_title(fill(table.title, 56), fontsize="medium")
-        axes.set(xlabel=f"parameters {share}", ylabel=metric, xscale="log")
+        axes.set_title(_literal(fill(printable(table.title, 3 * LONGEST), 56)), fontsize="medium")
+        axes.set(xlabel="parameters stored %", ylabel=_literal(metric), xscale="log")
         for row, look, marker in zip(table.rows, _looks(), cycle(MARKERS), strict=False):
-            reached, stored = row.get(metric), row.get(share)
-            if not isinstance(reached, Spread):
+            score, stored, label = row.get(metric), row.get("stored %"), _literal(row["method"])
+            if not (isinstance(score, Spread) and _is_drawn(score.mean)):
                 continue
             color = look["color"]
-            if isinstance(stored, int | float) and stored > 0:
-                points = {"fmt": marker, "color": color, "label": row["method"], "capsize": 2}
-                axes.errorbar(stored, reached.mean, yerr=reached.std, **points)
+            if isinstance(stored, int | float) and 0 < stored < LARGEST:
+                style = {"fmt": marker, "color": color, "label": label, "capsize": 2}
+                axes.errorbar(stored, score.mean, yerr=score.std, **style)
             else:
-                axes.axhline(reached.mean, label=row["method"], linestyle="--", color=color)
-        _legend(axes)
+                axes.axhline(score.mean, label=label, linestyle="--", color=color)
+        _add_legend(axes)
     _write(figure, file)
 
 
-def _panels(rows: int, columns: int, file: Path) -> tuple[Any, Any]:
-    """A figure and its [rows, columns] axes. Raises `UserError` where it could not be written."""
+def _literal(text: Any) -> str:
+    """Return `text` for matplotlib, which otherwise parses $ as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def _make_panels(rows: int, columns: int, file: Path) -> tuple[Any, Any]:
+    """Make a figure and its [rows, columns] axes. Raises `UserError` for an unknown format."""
     if file.suffix not in FORMATS:
-        raise UserError(f"{file} is no figure; its name ends in {', '.join(FORMATS)}")
+        names = ", ".join(FORMATS)
+        raise UserError(f"--out {printable(file)}: the name of a figure ends in {names}")
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -84,54 +99,55 @@ def _panels(rows: int, columns: int, file: Path) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _legend(axes: Any) -> None:
-    """To the right of the panels, which keep their width: the figure grows as it is written."""
+def _add_legend(axes: Any) -> None:
+    """Add a legend to the right of the panels; the figure grows, the panels keep their width."""
     beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "frameon": False}
     axes.legend(**beside, fontsize="x-small").set_in_layout(False)
 
 
 def _write(figure: Any, file: Path) -> None:
     legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
-    dated = {"Date": None} if file.suffix == ".svg" else None  # the same runs, the same bytes
+    metadata = {"Date": None} if file.suffix == ".svg" else None  # the same runs, the same bytes
     try:
         figure.savefig(
-            file, dpi=150, metadata=dated, bbox_inches="tight", bbox_extra_artists=legends
+            file, dpi=150, metadata=metadata, bbox_inches="tight", bbox_extra_artists=legends
         )
     except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+        raise UserError(f"{printable(file)} cannot be written: {error.strerror}") from None
 
 
-def _looks() -> Any:
-    """Colours, and another kind of line when they have all been had."""
+def _looks() -> Iterator[dict[str, str]]:
+    """Cycle through colours, then through line styles."""
     colors = [f"C{number}" for number in range(10)]
     return cycle({"color": color, "linestyle": style} for style in STYLES for color in colors)
 
 
-def _group(run: Run) -> str:
-    """As on the dashboards: the task and its scale."""
-    task: Mapping[str, Any] = run.config.get("task") or {}
-    return f"{task.get('name')}-{run.config.get('scale')}"
+def _group_name(run: RunRecord) -> str:
+    """Return the task and its scale, as on the dashboards."""
+    task = as_mapping(run.config.get("task")).get("name")
+    return printable(f"{task}-{run.config.get('scale')}", LONGEST)
 
 
-def _order(run: Run) -> tuple[str, str, str]:
-    return _group(run), str(run.config.get("method")), str(run.config.get("seed"))
+def _order(run: RunRecord) -> tuple[str, str, str]:
+    return _group_name(run), str(run.config.get("method")), str(run.config.get("seed"))
 
 
-def _selected(runs: Sequence[Run]) -> str:
-    """The metric of the task where validation has it, else the loss."""
+def _selection_metric(runs: Sequence[RunRecord]) -> str:
+    """Return the task's metric if validation records have it, else the loss."""
     names = [f"validation/{run.metric[0].partition('/')[2]}" for run in runs if run.metric]
-    there = [name for name in names if any(_curve(run, name)[0] for run in runs)]
-    return there[0] if there else "validation/loss"
+    recorded = [name for name in names if any(_read_curve(run, name)[0] for run in runs)]
+    return recorded[0] if recorded else "validation/loss"
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """The method, what sets a run apart from others of it, and the seed where there are several."""
-    several = len({run.config.get("seed") for run in runs}) > 1
-    labels = [str(run.config.get("method")) for run in runs]
+def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
+    """Label each run by method, what distinguishes it from others of it, and seed if they vary."""
+    has_seeds = len({str(run.config.get("seed")) for run in runs}) > 1
+    labels = [printable(run.config.get("method"), LONGEST) for run in runs]
     for method in dict.fromkeys(labels):
-        alike = [number for number, label in enumerate(labels) if label == method]
-        apart = differences([runs[number].config for number in alike], ("seed", "task.name"))
-        for number, words in zip(alike, apart, strict=True):
-            seed = f"seed={runs[number].config.get('seed')}" if several else ""
+        same = [number for number, label in enumerate(labels) if label == method]
+        configs = [runs[number].config for number in same]
+        differences = find_differences(configs, ("seed", "task.name"))
+        for number, words in zip(same, differences, strict=True):
+            seed = printable(f"seed={runs[number].config.get('seed')}", 40) if has_seeds else ""
             labels[number] = " ".join(filter(None, (method, words, seed)))
     return labels

@@ -1,41 +1,40 @@
-"""What is still to run of an experiment: its cells, their states, the command of each."""
+"""Plans an experiment: its cells, their states, and the command of each missing one."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 
-from unipeft_run.config import compose, resolve, run_folder
+from unipeft_run.config import compose, plan
 from unipeft_run.config.messages import Illegal
-from unipeft_run.report.folders import Run, read_run
 from unipeft_run.report.tables import Row, Table
-from unipeft_run.sweeps.grid import grid
+from unipeft_run.runs.reader import read_run
+from unipeft_run.sweeps.grid import expand_grid
 
 
-def plan(name: str, words: Sequence[str]) -> Table:
-    """The cells of experiment `name` under the command line `words`. Raises `UserError`."""
-    _, settings, cells = grid("train", [f"experiment={name}", *words])
-    first: dict[str, str] = {}
-    rows = [_row(row, [*settings, *cell], first) for row, cell in cells]
+def plan_experiment(name: str, words: Sequence[str]) -> Table:
+    """Tabulate the cells of experiment `name` under the overrides `words`. Raises `UserError`."""
+    _, settings, cells = expand_grid("train", [f"experiment={name}", *words])
+    owners: dict[str, str] = {}
+    rows = [_make_row(row, [*settings, *cell], owners) for row, cell in cells]
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
     title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
-    every = f"all of them: unipeft-train -m experiment={shlex.join([name, *words])}"
-    return Table(title, {"experiment": name}, rows, [every] if missing else [])
+    run_all = f"to run all of them: unipeft-train -m experiment={shlex.join([name, *words])}"
+    return Table(title, {"experiment": name}, rows, [run_all] if missing else [])
 
 
-def _row(row: str, words: Sequence[str], first: dict[str, str]) -> Row:
-    """`first`: the row that each folder belongs to; filled here."""
+def _make_row(row: str, words: Sequence[str], owners: dict[str, str]) -> Row:
+    """`owners`: the row that each run folder belongs to; extended here."""
     state, command = "", ""
     try:
-        folder = run_folder(resolve(compose(words)))
-        twin = first.setdefault(str(folder), row)
-        found = read_run(folder)
-        state = "done" if isinstance(found, Run) else found
+        folder = plan(compose(words)).folder
+        owner = owners.setdefault(str(folder), row)
+        state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
         if state != "done":
             command = shlex.join(["unipeft-train", *words])
-        if twin != row:
-            state, command = f"the same run as {twin}", ""
+        if owner != row:
+            state, command = f"the same run as {owner}", ""
     except Illegal as reason:
         state = f"illegal: {reason}"
     return {"row": row, "state": state, "command": command}

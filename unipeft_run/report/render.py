@@ -1,62 +1,118 @@
-"""Tables as text, Markdown and CSV."""
+"""Renders tables as text, Markdown and CSV. Every value is printed literally, on one line."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from unipeft_run.report.tables import Row, Spread, Table, Value
+from unipeft_run.runs.printable import printable
 
-DECIMALS = {"loss": 4, "tokens/s": 0, "seconds": 0}  # else 2; what the paper prints as it does
+DECIMALS = {"loss": 4, "tokens/s": 0, "seconds": 0}  # default 2; printed scores as in the paper
 DECIMALS |= {"accuracy printed": 1, "bleu_paper printed": 1}
-WIDEST = 10_000  # characters of a line: it is the terminal that wraps, or does not
+WIDEST = 1 << 30  # characters of a line without a terminal
+LARGEST = 1e15  # written without an exponent
+GAP = 2  # spaces between columns
+MARKDOWN = re.compile(r"([\\`*<|])")  # starts code, emphasis, HTML or a cell within a word
 
 
-def text(tables: Sequence[Table]) -> str:
-    """For a terminal: every table as wide as it is, no line wrapped."""
-    return "\n\n".join(_text(table) for table in tables)
+def render_text(tables: Sequence[Table], width: int | None = None) -> str:
+    """Render tables for a terminal; a table wider than `width` becomes several blocks of columns.
+
+    `width` defaults to the terminal's; without a terminal, every table is one block.
+    """
+    width = width or _terminal_width()
+    return "\n\n".join("\n".join(_text_lines(table, width)) for table in tables)
 
 
-def _text(table: Table) -> str:
+def _terminal_width() -> int:
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else WIDEST
+
+
+def _text_lines(table: Table, width: int) -> Iterator[str]:
+    yield printable(table.title)
+    cells = [_format_row(table, row) for row in table.rows]
+    for number, block in enumerate(_split_columns(table, cells, width)):
+        if number:
+            yield ""
+        yield from _align(table, cells, block)
+    for note in table.notes:
+        yield f"  note: {printable(note)}"
+
+
+def _split_columns(table: Table, cells: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yield the columns of each block; all start with the first one, which names the row."""
+    widths = _measure(table, cells)
+    block: list[int] = []
+    for number in range(len(widths)):
+        used = sum(widths[other] + GAP for other in block)
+        if len(block) > 1 and used + widths[number] > width:
+            yield block
+            block = [0]
+        block.append(number)
+    yield block
+
+
+def _measure(table: Table, cells: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    headers = [printable(name) for name in table.columns]
+    return [max(map(cell_len, column)) for column in zip(headers, *cells, strict=True)]
+
+
+def _align(table: Table, cells: Sequence[Sequence[str]], block: Sequence[int]) -> Iterator[str]:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(box=None, header_style="bold", pad_edge=False)
-    for name in table.columns:
+    grid = RichTable(box=None, pad_edge=False, padding=(0, GAP // 2))
+    for number in block:
+        name = table.columns[number]
         justify: Literal["right", "left"] = "right" if _is_numeric(table, name) else "left"
-        grid.add_column(Text(name), justify=justify, no_wrap=True)
-    for row in table.rows:
-        grid.add_row(*(Text(word) for word in _words(table, row)))
-    console = Console(file=io.StringIO(), color_system=None, width=WIDEST)
+        grid.add_column(Text(printable(name)), justify=justify, no_wrap=True)
+    for row in cells:
+        grid.add_row(*(Text(row[number]) for number in block))
+    width = sum(_measure(table, cells)) + GAP * len(block)
+    console = Console(file=io.StringIO(), color_system=None, width=max(1, width))
     with console.capture() as printed:
         console.print(grid, highlight=False)
-    lines = [line.rstrip() for line in printed.get().splitlines()]
-    return "\n".join([table.title, *lines, *(f"  note: {note}" for note in table.notes)])
+    return (line.rstrip() for line in printed.get().splitlines())
 
 
-def markdown(tables: Sequence[Table]) -> str:
-    """With a heading for each table; numbers to the right."""
-    return "\n\n".join("\n".join(_markdown(table)) for table in tables)
+def render_markdown(tables: Sequence[Table]) -> str:
+    """Render each table under a heading, with numbers aligned right."""
+    return "\n\n".join("\n".join(_markdown_lines(table)) for table in tables)
 
 
-def _markdown(table: Table) -> Iterator[str]:
-    yield f"## {table.title}"
+def _markdown_lines(table: Table) -> Iterator[str]:
+    yield f"## {_escape(printable(table.title))}"
     yield ""
-    yield _bars(table.columns)
-    yield _bars(["--:" if _is_numeric(table, name) else "---" for name in table.columns])
+    yield _join([_escape(printable(name)) for name in table.columns])
+    yield _join(["--:" if _is_numeric(table, name) else "---" for name in table.columns])
     for row in table.rows:
-        yield _bars(_words(table, row))
+        yield _join([_escape(cell) for cell in _format_row(table, row)])
     if table.notes:
         yield ""
     for note in table.notes:
-        yield f"* {note}"
+        yield f"* {_escape(printable(note))}"
 
 
-def comma_separated(tables: Sequence[Table]) -> str:
-    """One sheet of all tables, full precision, a spread in two columns."""
+def _escape(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", text)
+
+
+def _join(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def render_csv(tables: Sequence[Table]) -> str:
+    """Render all tables as one sheet in full precision, each spread in two columns."""
     records = [record for table in tables for record in _records(table)]
     names = list(dict.fromkeys(name for record in records for name in record))
     sheet = io.StringIO()
@@ -64,13 +120,6 @@ def comma_separated(tables: Sequence[Table]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return sheet.getvalue().rstrip("\n")
-
-
-FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    "text": text,
-    "markdown": markdown,
-    "csv": comma_separated,
-}
 
 
 def _records(table: Table) -> Iterator[dict[str, object]]:
@@ -82,29 +131,41 @@ def _records(table: Table) -> Iterator[dict[str, object]]:
                 record[f"{name} std"] = value.std
             else:
                 record[name] = value
-        yield {**record, "notes": "; ".join(table.notes)}
+        record["notes"] = "; ".join(table.notes)
+        yield {printable(name): _literal(value) for name, value in record.items()}
 
 
-def _bars(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+def _literal(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
 
 
-def _words(table: Table, row: Row) -> list[str]:
-    return [_word(name, row.get(name)) for name in table.columns]
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "text": render_text,
+    "markdown": render_markdown,
+    "csv": render_csv,
+}
 
 
-def _word(name: str, value: Value) -> str:
+def _format_row(table: Table, row: Row) -> list[str]:
+    return [_format(name, row.get(name)) for name in table.columns]
+
+
+def _format(name: str, value: Value) -> str:
     if value is None or isinstance(value, str):
-        return value or ""
+        return printable(value or "")
     if isinstance(value, int | float) and name == "% printed":
         return f"{value:g}"
     if isinstance(value, int):
-        return f"{value:,}"
+        return _format_number(value, 0)
     decimals = DECIMALS.get(name, 2)
     if isinstance(value, float):
-        return f"{value:,.{decimals}f}"
-    std = "" if value.std is None else f" +- {value.std:.{decimals}f}"
-    return f"{value.mean:.{decimals}f}{std}"
+        return _format_number(value, decimals)
+    std = "" if value.std is None else f" +- {_format_number(value.std, decimals)}"
+    return f"{_format_number(value.mean, decimals)}{std}"
+
+
+def _format_number(value: float, decimals: int) -> str:
+    return f"{value:,.{decimals}f}" if abs(value) < LARGEST else f"{value:.4g}"
 
 
 def _is_numeric(table: Table, name: str) -> bool:

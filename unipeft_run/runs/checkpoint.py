@@ -1,8 +1,8 @@
-"""Training state on disk: safetensors and JSON only, whole or not there, checked when read.
+"""Training state on disk: safetensors and JSON only, complete or absent, verified when read.
 
 A checkpoint is a folder with `tensors.safetensors`, `state.json` and `checksums.json` (sha256 of
-the other two). It is written aside and renamed; what it replaces stays as `<name>.previous` until
-then, and afterwards where that is asked for. The frozen backbone is never in it.
+the other two). It is written to a temporary folder and renamed; the one it replaces is kept as
+`<name>.previous` until then, and afterwards if asked for. The frozen backbone is never in it.
 """
 
 from __future__ import annotations
@@ -21,58 +21,76 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unipeft_run.errors import UserError
-from unipeft_run.runs.folder import remove, sync
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.reading import open_regular, read_bytes
+from unipeft_run.runs.writing import (
+    Check,
+    make_folder,
+    no_check,
+    remove,
+    replacing,
+    sync,
+    temporary_path,
+)
 
 TENSORS, STATE, CHECKSUMS = "tensors.safetensors", "state.json", "checksums.json"
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError)
 
 log = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint whose content is not what was written."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: named tensors, and everything else as JSON."""
+    """Named tensors, and everything else as JSON."""
 
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
 
-def save_checkpoint(path: Path, content: Checkpoint, *, keep_previous: bool) -> None:
-    """Write the folder `path`; a stop at any moment leaves the old one or the new one whole."""
-    aside = path.with_name(f".{path.name}.part")
+def save_checkpoint(
+    path: Path, content: Checkpoint, *, keep_previous: bool, check: Check = no_check
+) -> None:
+    """Write the folder `path`; a stop at any moment leaves the old or the new one complete.
+
+    `check` is called before each step that changes what is there.
+    """
     previous = previous_of(path)
-    try:
-        _write(aside, content)
-    except OSError:
-        remove(aside)  # on a full disk it is in the way of the status
-        raise
-    if path.exists():
-        remove(previous)
-        path.rename(previous)
-    aside.rename(path)
-    sync(path.parent)
+    check(path)
+    check(previous)
+    make_folder(path.parent)
+    with replacing(path, check) as temporary:
+        _write(temporary, content)
+        check(path)
+        if path.exists():
+            remove(previous)
+            path.rename(previous)
     if not keep_previous:
+        check(previous)
         remove(previous)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read the folder `path`; `DamagedCheckpoint` names the file that is not as it was written."""
+    """Read the folder `path`; `DamagedCheckpoint` names the file whose content has changed."""
     try:
-        sums = json.loads((path / CHECKSUMS).read_bytes())
-        wrong = [name for name in (TENSORS, STATE) if sha256(path / name) != sums[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
-    if wrong:
-        raise DamagedCheckpoint(f"{path / wrong[0]} is damaged: its checksum is another")
-    return Checkpoint(load_file(path / TENSORS), json.loads((path / STATE).read_bytes()))
+        sums = json.loads(read_bytes(path / CHECKSUMS))
+        for name in (TENSORS, STATE):
+            if sha256(path / name) != sums[name]:
+                file = printable(path / name)
+                raise DamagedCheckpoint(f"{file} is damaged: its checksum differs")
+        return Checkpoint(load_file(path / TENSORS), json.loads((path / STATE).read_bytes()))
+    except DamagedCheckpoint:
+        raise
+    except UNREADABLE as error:
+        raise DamagedCheckpoint(f"{printable(path)} cannot be read: {error}") from error
 
 
 def _write(folder: Path, content: Checkpoint) -> None:
-    remove(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     tensors = {name: tensor.detach().contiguous() for name, tensor in content.tensors.items()}
     save_tensors(tensors, folder / TENSORS)
     (folder / STATE).write_text(json.dumps(content.state), encoding="utf-8")
@@ -82,48 +100,70 @@ def _write(folder: Path, content: Checkpoint) -> None:
         sync(folder / name)
 
 
+def replace_tensors(tensors: dict[str, Tensor], path: Path, check: Check = no_check) -> None:
+    """Write a safetensors file in one step; the old content stays until the new one is on disk."""
+    with replacing(path, check) as temporary:
+        folder = temporary_path(path)  # safetensors makes a temporary file of its own
+        folder.mkdir()
+        try:
+            save_tensors(tensors, folder / path.name)
+            sync(folder / path.name)
+            (folder / path.name).rename(temporary)
+        finally:
+            remove(folder)
+
+
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a disk that is full or broken is an `OSError`, as elsewhere."""
+    """Write a new safetensors file, with the permissions that the umask gives.
+
+    A full or broken disk is an `OSError`, as elsewhere.
+    """
+    path.touch(exist_ok=False)
+    mode = path.stat().st_mode & 0o777
     try:
-        save_file(tensors, path)
+        save_file(tensors, path)  # as 0600, whatever the umask
     except SafetensorError as error:
         full = f"os error {errno.ENOSPC}" in str(error)
         number = errno.ENOSPC if full else errno.EIO
         raise OSError(number, str(error), str(path)) from error
+    path.chmod(mode)
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
+    """Return the checksum of a file's content, 64 hex digits."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_newest(path: Path) -> Checkpoint | None:
-    """The checkpoint at `path`, or the one before it where that is damaged; None where none is."""
-    there = [folder for folder in (path, previous_of(path)) if folder.exists()]
-    for folder in there:
+    """Read the checkpoint at `path`, or the previous one if it is damaged; None without any."""
+    found = [folder for folder in (path, previous_of(path)) if folder.exists()]
+    for folder in found:
         try:
             return load_checkpoint(folder)
         except DamagedCheckpoint as error:
             log.warning("%s", error)
-    if there:
-        raise DamagedCheckpoint(f"no whole checkpoint is left at {path}; start afresh (force=true)")
+    if found:
+        name = printable(path)
+        raise DamagedCheckpoint(
+            f"no undamaged checkpoint is left at {name}; start afresh (force=true)"
+        )
     return None
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint that `path` replaced is kept."""
+    """Return where the checkpoint that `path` replaced is kept."""
     return path.with_name(f"{path.name}.previous")
 
 
 def join(parts: Mapping[str, Checkpoint]) -> Checkpoint:
-    """One checkpoint out of named parts."""
+    """Merge named checkpoints into one."""
     tensors = {f"{part}/{n}": t for part, c in parts.items() for n, t in c.tensors.items()}
     return Checkpoint(tensors, {part: c.state for part, c in parts.items()})
 
 
 def part(content: Checkpoint, name: str) -> Checkpoint:
-    """Undo `join` for one part."""
+    """Extract one of the checkpoints that `join` merged."""
     prefix = f"{name}/"
     tensors = {
         key.removeprefix(prefix): tensor

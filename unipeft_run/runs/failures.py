@@ -8,6 +8,10 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import LockLost
 
 RESUMES = "what is whole is kept, and the same command goes on from there"
+LESS_MEMORY = (
+    "a smaller recipe.batch_size (or recipe.max_tokens) with a larger recipe.accumulation needs "
+    "less, but is another run, with other results"
+)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -17,8 +21,7 @@ def sentence(problem: BaseException) -> str | None:
     if isinstance(problem, UserError | LockLost):
         return str(problem)
     if _is_out_of_memory(problem):
-        less = "a smaller recipe.batch_size (or recipe.max_tokens) with a larger"
-        return f"out of memory; {less} recipe.accumulation needs less. {_upper(RESUMES)}"
+        return f"out of memory; {LESS_MEMORY}. {_upper(RESUMES)}"
     if _is_lost_peer(problem):
         return f"another process of this run is gone; {RESUMES}"
     if not isinstance(problem, OSError):

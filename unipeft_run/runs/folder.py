@@ -1,7 +1,6 @@
-"""The folder of one run, outputs/<task>/<method>/<run_id>/: what is in it, and writing it safely.
+"""The folder of one run, outputs/<task>/<method>/<run_id>/: its files, and writing them safely.
 
-Every file is written under another name beside its place, synced and renamed, so a file that is
-there is whole whenever the process or the machine stopped. Imports nothing heavy.
+Imports nothing heavy. To read the folder of another process, see `reader`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import json
 import logging
 import math
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.reading import UnreadableFile, read_bytes, read_json
+from unipeft_run.runs.writing import make_folder, refuse_links, remove, replace_file
 
 State = Literal["running", "done", "failed", "diverged"]
 
@@ -35,16 +37,17 @@ CONTENT = (
     "wandb",
     "pushed.json",
 )
-ATTEMPT = ".attempt"  # how often the run was begun; stays where what it wrote goes
+ATTEMPT = ".attempt"  # how often the run was started; survives `clear`
+CONFIG_KEYS = (b"task", b"method", b"backbone", b"recipe")  # in every config.yaml of a run
 
 log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Reads and writes the files of a run folder; makes the folder where it is missing.
+    """Reads and writes the files of a run folder; creates the folder if it is missing.
 
-    `guard` is called before every write, and raises where the folder is another process's now.
-    Without `writes` nothing is written: of several processes of one run, only one does.
+    `guard` is called before every write and raises if another process owns the run by now.
+    `writes=False`: nothing is written, as in all but the main process of a run.
     """
 
     def __init__(
@@ -54,15 +57,20 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             os.scandir(path).close()
         except OSError as error:
-            problem = f"{error.filename or path}: {error.strerror}"
+            problem = f"{printable(error.filename or path)}: {error.strerror}"
             raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat, self._step = -math.inf, 0
         self._pace: tuple[int, float] | None = None  # the first step seen here, and when
 
+    def check(self, path: Path) -> None:
+        """Raise if this process has lost the run, or `path` leads through a symbolic link."""
+        self.guard()
+        refuse_links(self.path, path)
+
     def status(self) -> dict[str, Any]:
-        """The content of status.json: state, step, heartbeat, error; empty for a new folder."""
+        """Return status.json: state, step, heartbeat, error; empty for a new folder."""
         return read_status(self.path)
 
     def mark(
@@ -73,12 +81,12 @@ class RunFolder:
         total: int | None = None,
         error: str | None = None,
     ) -> None:
-        """Write the state down; without `step` and `total` those that stand there are kept."""
+        """Record the state in status.json; `step` and `total` default to what is recorded."""
         if not self.writes:
             return
         before = self.status()
-        step = max(before.get("step") or 0, self._step) if step is None else step
-        total = before.get("total") if total is None else total
+        step = max(_count(before.get("step")) or 0, self._step) if step is None else step
+        total = _count(before.get("total")) if total is None else total
         record = {
             "state": state,
             "step": step,
@@ -92,17 +100,17 @@ class RunFolder:
         except OSError:
             if state == "running":
                 raise
-            self._overwrite_status(record)  # a disk that is full has room where a file was
+            self._overwrite_status(record)  # a full disk has room where a file was
         self._last_beat = time.monotonic()
 
     def beat(self, step: int, total: int | None = None) -> None:
-        """Say that the run is alive at `step`; writes at most every few seconds."""
+        """Record that the run is alive at `step`, at most once every few seconds."""
         self._step = step
         if time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
             self.mark("running", step=step, total=total)
 
     def _seconds_left(self, step: int, total: int | None) -> float | None:
-        """At the pace since this process began, evaluations included."""
+        """Extrapolate the pace of this process, evaluations included."""
         now = time.monotonic()
         first, began = self._pace = self._pace or (step, now)
         if total is None or step <= first:
@@ -110,15 +118,17 @@ class RunFolder:
         return round((now - began) / (step - first) * (total - step), 1)
 
     def _overwrite_status(self, record: Mapping[str, Any]) -> None:
+        path = self.path / "status.json"
         try:
-            with (self.path / "status.json").open("r+b") as file:
+            self.check(path)
+            with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b") as file:
                 file.write(json.dumps(finite(record)).encode() + b"\n")
                 file.truncate()
         except OSError as problem:
             log.error("the state %s could not be written: %s", record["state"], problem)
 
     def read_json(self, name: str) -> Any:
-        """The content of the JSON file `name`."""
+        """Return the content of the JSON file `name`."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def write_json(self, name: str, data: Any) -> None:
@@ -126,13 +136,13 @@ class RunFolder:
         self.write_text(name, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write `text` to the file `name`, all of it or nothing."""
+        """Write `text` to the file `name`, completely or not at all."""
         if not self.writes:
             return
-        self.guard()
         path = self.path / name
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, text.encode())
+        self.check(path)
+        make_folder(path.parent)
+        replace_file(path, text.encode("utf-8", "backslashreplace"), self.check)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write predictions/<split>.jsonl, one row a line."""
@@ -140,73 +150,72 @@ class RunFolder:
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
 
     def clear(self) -> None:
-        """Remove what a run writes, and nothing else; what comes next is another attempt."""
+        """Remove what a run writes, and nothing else; the next run here is another attempt.
+
+        Raises `UserError` for a folder with such files that no run of ours wrote.
+        """
         if not self.writes:
             return
-        begun = any((self.path / name).exists() for name in CONTENT)
+        begun = [name for name in CONTENT if os.path.lexists(self.path / name)]
+        if begun and not is_run_folder(self.path):
+            raise UserError(
+                f"{printable(self.path)} holds {begun[0]}, but no config.yaml or status.json "
+                "written by a run; it is not cleared: name another folder, or empty it yourself"
+            )
+        self.guard()
         remove(self.path / "checkpoints")  # first: on a full disk it makes room
+        if (self.path / ATTEMPT).is_symlink() or not (self.path / ATTEMPT).is_file():
+            remove(self.path / ATTEMPT)
         if begun:
-            self.write_text(ATTEMPT, f"{attempt(self.path) + 1}\n")
+            self.write_text(ATTEMPT, f"{attempt_number(self.path) + 1}\n")
         for name in CONTENT:
+            self.guard()
             remove(self.path / name)
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a run of ours wrote `folder`: its status.json, config.yaml or .attempt.
+
+    Damaged files count as long as their keys are legible; symbolic links do not.
+    """
+    status, config = _content(folder / "status.json"), _content(folder / "config.yaml")
+    if all(f'"{key}"'.encode() in status for key in ("state", "step", "heartbeat")):
+        return True
+    if all(re.search(rb"^" + key + rb":", config, re.MULTILINE) for key in CONFIG_KEYS):
+        return True
+    return _content(folder / ATTEMPT).strip().isdigit()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return b"" if path.is_symlink() else read_bytes(path)
+    except UnreadableFile:
+        return b""
+
+
 def read_status(folder: Path) -> dict[str, Any]:
-    """status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
+    """Return status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
     return read_object(folder / "status.json")
 
 
-def attempt(folder: Path) -> int:
-    """How often the run in `folder` was begun: 1, and one more whenever it was cleared."""
-    path = folder / ATTEMPT
-    return int(path.read_text()) if path.exists() else 1
+def attempt_number(folder: Path) -> int:
+    """Return how often the run in `folder` was started: 1, and one more for each `clear`."""
+    text = _content(folder / ATTEMPT).strip()
+    return int(text) if text.isdigit() and len(text) < 10 else 1
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file `path`; empty where there is none, with a warning if damaged."""
+    """Return the JSON object in `path`; empty if it is missing, or damaged (with a warning)."""
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        return read_json(path)
+    except UnreadableFile as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            log.warning("%s/%s", printable(path.parent), error)
         return {}
-    except (OSError, ValueError) as error:
-        log.warning("%s cannot be read: %s", path, error)
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one go: written aside, synced, renamed."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(data)
-        sync(aside)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a write that fails does not say where
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until the file, or the names in the folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it; nothing there is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def finite(data: Any) -> Any:
-    """`data` with null for every number that JSON cannot say (nan, inf)."""
+    """Return `data` with null for every number that JSON cannot express (nan, inf)."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
@@ -214,3 +223,7 @@ def finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [finite(value) for value in data]
     return data
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

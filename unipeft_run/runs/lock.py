@@ -1,9 +1,9 @@
-"""One process a run: the lock in a run folder, which dies with its owner.
+"""The run lock: one process per run, released when its owner dies.
 
-The lock is the folder `.lock` with one empty file in it, whose name says who holds it and whose
-time of change is the owner's heartbeat. Only operations that are atomic on network disks too are
-used: a folder renamed to `.lock` fails where that holds a file, and a dead owner's file can be
-renamed to a new owner's name by one process only. Imports nothing heavy.
+The lock is the folder `.lock` with one empty file in it. The file's name identifies the owner and
+its modification time is the owner's heartbeat. It relies only on operations that are atomic on
+network disks too: renaming a folder to `.lock` fails if that holds a file, and only one process can
+rename a dead owner's file to its own name. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,32 +14,36 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import quote, unquote
 
-from unipeft_run.runs.folder import remove
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.writing import refuse_links, remove, remove_temporary, renew_file
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 120.0
-ATTEMPTS = 20  # others may take and free the lock between two looks of ours
-OWNER = re.compile(r"(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})@(.+)")
+ATTEMPTS = 20  # others may acquire and release the lock between two looks of ours
+MOST_ENTRIES = 100  # looked at in .lock, which should hold one
+OWNER = re.compile(r"(\d{1,10})-(\d{1,20})-([0-9a-f]{8})-([0-9a-f]{8})@(.+)")
 
 
-class Elsewhere(Exception):
-    """Another process has this run in its hands; the text says which."""
+class RunningElsewhere(Exception):
+    """Another process holds this run; the text says which, and until when."""
 
 
 class LockLost(RuntimeError):
-    """Another process took this one for dead, and has the run now."""
+    """Another process considered this one dead and took the run over."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its number and start, where that number means something, and its host's name.
+    """A process: its number and start time, where these identify it, and the name of its host.
 
     `heartbeat`: seconds since 1970, by the clock of the disk.
     """
@@ -53,52 +57,71 @@ class Owner:
 
     @property
     def name(self) -> str:
-        """The name of the file that stands for this owner."""
+        """The name of this owner's file in the lock."""
         return f"{self.pid}-{self.started}-{self.place}-{self.token}@{quote(self.host, safe='')}"
 
-    def alive(self, now: float) -> bool:
-        """Whether it still runs: looked up where its number is known here, else by heartbeat."""
-        if self.place == _place():
-            return _started(self.pid) == self.started
-        return now - self.heartbeat < STALE_SECONDS
+    @property
+    def is_local(self) -> bool:
+        """Whether the process number means something here: then no heartbeat is needed."""
+        return self.place == _place()
+
+    def is_alive(self, now: float) -> bool:
+        """Return whether it still runs: by its process number if local, else by its heartbeat.
+
+        A heartbeat in the future is no sign of life either: the same clock renews it every 10 s.
+        """
+        if self.is_local:
+            return _start_time(self.pid) == self.started
+        return abs(now - self.heartbeat) < STALE_SECONDS
 
 
 def owner_of(folder: Path) -> Owner | None:
-    """Who holds the run in `folder`, alive or not; only reads."""
-    try:
-        files = [(entry.name, entry.stat().st_mtime) for entry in os.scandir(folder / ".lock")]
-    except OSError:
-        return None
-    for name, heartbeat in files:
-        if match := OWNER.fullmatch(name):
-            pid, started, place, token, host = match.groups()
-            return Owner(int(pid), int(started), place, token, unquote(host), heartbeat)
-    return None
+    """Return the process that holds the run in `folder`, alive or not; reads only."""
+    return next(iter(_owners(folder / ".lock")), None)
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a living process holds the run in `folder`; only reads."""
-    owner = owner_of(folder)
-    return owner is not None and owner.alive(time.time())
+    """Return whether a living process holds the run in `folder`; reads only."""
+    return any(owner.is_alive(time.time()) for owner in _owners(folder / ".lock"))
+
+
+def _owners(lock: Path) -> list[Owner]:
+    owners = []
+    for name, heartbeat in _entries(lock):
+        if match := OWNER.fullmatch(name):
+            pid, started, place, token, host = match.groups()
+            owners.append(Owner(int(pid), int(started), place, token, unquote(host), heartbeat))
+    return owners
+
+
+def _entries(lock: Path) -> list[tuple[str, float]]:
+    """Name and modification time of what the folder `lock` holds."""
+    try:
+        with os.scandir(lock) as entries:
+            found = [(e.name, e.stat(follow_symlinks=False)) for e in islice(entries, MOST_ENTRIES)]
+    except OSError:
+        return []
+    return [(name, status.st_mtime) for name, status in found]
 
 
 class RunLock:
-    """While entered, the run in `folder` is this process's. Raises `Elsewhere` on entering."""
+    """Holds the run in `folder` while entered. Entering raises `RunningElsewhere`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, folder / ".lock"
         pid = os.getpid()
         token = secrets.token_hex(4)
-        self._owner = Owner(pid, _started(pid) or 0, _place(), token, socket.gethostname())
+        self._owner = Owner(pid, _start_time(pid) or 0, _place(), token, socket.gethostname())
         self._mine = self._lock / self._owner.name
-        self._aside = folder / f".lock.{token}"
+        self._candidate = folder / f".lock.{token}"
         self._done = Event()
         self._thread = Thread(target=self._beat, daemon=True, name="heartbeat")
 
     def __enter__(self) -> RunLock:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._take()
-        self._sweep()
+        refuse_links(self._folder, self._lock)
+        self._acquire()
+        self._remove_leftovers()
         self._thread.start()
         return self
 
@@ -110,82 +133,111 @@ class RunLock:
             self._lock.rmdir()
 
     def check(self) -> None:
-        """Raise `LockLost` if the lock is another's now (this process was stopped for long)."""
-        if not self._mine.exists():
-            raise LockLost(f"{self._folder} was taken over by another process; this one leaves it")
-
-    def _take(self) -> None:
-        for _ in range(ATTEMPTS):
-            if self._created():
-                return
-            owner = owner_of(self._folder)
-            if owner is None:  # freed just now
-                continue
-            now = self._now()
-            if owner.alive(now):
-                raise Elsewhere(_sentence(self._folder, owner, now))
-            if self._taken_over(owner):
-                return
-        raise Elsewhere(f"{self._folder} is being taken up by other processes; try again")
-
-    def _created(self) -> bool:
-        """Rename a folder with our file in it to the lock: fails where another's file is."""
+        """Raise `LockLost` if another process holds the run by now (this one was stopped)."""
         try:
-            self._aside.mkdir()
-            (self._aside / self._owner.name).touch()
-            self._aside.rename(self._lock)
+            os.close(os.open(self._mine, os.O_RDONLY))  # opened: network disks answer it afresh
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise
+            name = printable(self._folder)
+            raise LockLost(f"{name} was taken over by another process; this one stops") from None
+
+    def _acquire(self) -> None:
+        for _ in range(ATTEMPTS):
+            if self._create():
+                return
+            self._remove_strays()
+            owners, now = _owners(self._lock), self._now()
+            if alive := [owner for owner in owners if owner.is_alive(now)]:
+                raise RunningElsewhere(_sentence(self._folder, alive[0], now))
+            if owners and self._take_over(owners):
+                return
+        held = ", ".join(printable(name) for name, _ in _entries(self._lock)[:3])
+        what = f"its .lock holds {held}" if held else "other processes are acquiring it"
+        raise RunningElsewhere(f"{printable(self._folder)} cannot be locked: {what}; try again")
+
+    def _create(self) -> bool:
+        """Rename a folder with our file in it to the lock; fails if another's file is there."""
+        try:
+            self._candidate.mkdir()
+            (self._candidate / self._owner.name).touch()
+            self._candidate.rename(self._lock)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
         finally:
-            remove(self._aside)
+            remove(self._candidate)
         return self._mine.exists()
 
-    def _taken_over(self, dead: Owner) -> bool:
-        """Give the dead owner's file our name: works for one process only."""
-        held = self._lock / dead.name
+    def _remove_strays(self) -> None:
+        """Remove what is no owner's file: nothing of ours writes it, and it blocks the lock."""
+        with suppress(OSError):
+            if not stat.S_ISDIR(self._lock.lstat().st_mode):
+                self._lock.unlink()
+        for name, _ in _entries(self._lock):
+            if not OWNER.fullmatch(name):
+                with suppress(OSError):
+                    remove(self._lock / name)
+
+    def _take_over(self, dead: list[Owner]) -> bool:
+        """Rename a dead owner's file to ours, which works for one process only.
+
+        Then make sure that the dead one, should it wake up, writes nothing: its unfinished files
+        are removed, and train.jsonl, which it may have open, is replaced by a copy.
+        """
+        held = self._lock / dead[0].name
         try:
-            os.utime(held)  # before, so that nobody ever sees the new name with an old heartbeat
+            os.utime(held)  # first: nobody must ever see the new name with an old heartbeat
             held.rename(self._mine)
         except FileNotFoundError:
             pass  # another was faster; or, on a network disk, our own rename was sent twice
-        return self._mine.exists()
+        if not self._mine.exists():
+            return False
+        for other in dead[1:]:
+            (self._lock / other.name).unlink(missing_ok=True)
+        for folder in (self._folder, self._folder / "predictions", self._folder / "checkpoints"):
+            remove_temporary(folder)
+        renew_file(self._folder / "train.jsonl")
+        return True
 
-    def _sweep(self) -> None:
-        """Remove what processes left that were killed while they tried."""
+    def _remove_leftovers(self) -> None:
+        """Remove the candidates of processes that were killed while they tried."""
         now = self._mine.stat().st_mtime
         for left in self._folder.glob(".lock.*"):
             with suppress(FileNotFoundError):
-                if now - left.stat().st_mtime > STALE_SECONDS:
+                if abs(now - left.lstat().st_mtime) > STALE_SECONDS:
                     remove(left)
 
     def _now(self) -> float:
-        """The time by the clock of the disk, which need not be ours."""
-        self._aside.mkdir()
+        """Return the time by the clock of the disk, which need not be ours."""
+        self._candidate.mkdir()
         try:
-            return self._aside.stat().st_mtime
+            return self._candidate.stat().st_mtime
         finally:
-            remove(self._aside)
+            remove(self._candidate)
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_SECONDS):
             try:
                 os.utime(self._mine)
             except FileNotFoundError:
-                return  # `check` says so
+                return  # `check` reports it
             except OSError:
-                continue  # the disk may come back before anyone thinks us dead
+                continue  # the disk may come back before the lock is stale
 
 
 def _sentence(folder: Path, owner: Owner, now: float) -> str:
     ago = max(0, round(now - owner.heartbeat))
-    who = f"process {owner.pid} on {owner.host}"
-    return f"{folder} is being run by {who} (last sign of life {ago} s ago); left to it"
+    who = f"process {owner.pid} on {printable(owner.host)}"
+    left = max(0, round(owner.heartbeat + STALE_SECONDS - now))
+    end = "ends with it" if owner.is_local else f"is stale in {left} s unless renewed"
+    name = printable(folder)
+    return f"{name} is being run by {who} (last heartbeat {ago} s ago); its lock {end}"
 
 
 @cache
 def _place() -> str:
-    """Where a process number means the same process: this host, since its start, in this space."""
+    """Identify where process numbers are unique: this host since its boot, this pid namespace."""
     parts = [socket.gethostname()]
     with suppress(OSError):  # both are Linux's
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -193,21 +245,21 @@ def _place() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def _started(pid: int) -> int | None:
-    """When process `pid` began, in ticks since the host's start; None if it is no more.
+def _start_time(pid: int) -> int | None:
+    """Return when process `pid` started, in ticks since boot; None if it is gone.
 
-    0 for a living process where the system does not say (no /proc).
+    0 for a living process if the system does not say (no /proc).
     """
     if Path("/proc/self/stat").exists():
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            text = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             return None
-        state, *fields = stat.rpartition(")")[2].split()
+        state, *fields = text.rpartition(")")[2].split()
         return None if state in "ZX" else int(fields[18])
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
     except PermissionError:
         pass

@@ -1,4 +1,4 @@
-"""How a run ended: plain data that crosses processes, and the exit code it makes."""
+"""How a run ended, as plain data that crosses processes, and the exit code it leads to."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ GOOD = ("done", "skipped", "equal")
 
 
 class Outcome(TypedDict):
-    """`state`: done, skipped (it was done already), equal (to another cell), illegal, refused
-    (something named is not there), running elsewhere, diverged, failed, lost (a process of it was
-    killed; a grid takes it up again). `error`: a sentence, or empty."""
+    """How one run or cell ended.
+
+    `state`: "done"; "skipped" (done before); "equal" (to another cell); "illegal" (a point outside
+    the design space); "refused" (another user error); "running elsewhere"; "diverged"; "failed";
+    "lost" (one of its processes was killed; a grid reruns it). `error`: a sentence, or empty.
+    """
 
     state: str
     error: str
@@ -26,10 +29,10 @@ class Outcome(TypedDict):
     metrics: dict[str, Any]
 
 
-def attempt(run: Callable[[], Mapping[str, Any]]) -> Outcome:
-    """Call `run`, which returns metrics with their `state`; its failures become an outcome.
+def capture_outcome(run: Callable[[], Mapping[str, Any]]) -> Outcome:
+    """Call `run`, which returns metrics and its `state`; turn exceptions into an outcome.
 
-    What is no failure (an interrupt, an exit) passes.
+    KeyboardInterrupt and SystemExit propagate.
     """
     start, state, error = time.monotonic(), "done", ""
     metrics: dict[str, Any] = {}
@@ -46,19 +49,18 @@ def attempt(run: Callable[[], Mapping[str, Any]]) -> Outcome:
 
 
 def refused(refusal: UserError) -> Outcome:
-    """The outcome of a configuration that is wrong or illegal."""
-    return ended("illegal" if isinstance(refusal, Illegal) else "refused", str(refusal))
+    """Return the outcome of a configuration that is wrong or illegal."""
+    return make_outcome("illegal" if isinstance(refusal, Illegal) else "refused", str(refusal))
 
 
-def ended(state: str, error: str = "") -> Outcome:
-    """The outcome of a cell that was never started."""
+def make_outcome(state: str, error: str = "") -> Outcome:
+    """Return an outcome without metrics, of a run that was not called here."""
     return Outcome(state=state, error=error, seconds=0.0, metrics={})
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """0: all is well; 1: something failed; 2: nothing could be run as it was written."""
+    """Return 0 if all is well, 1 if something failed, 2 if nothing could run as written."""
     states = [outcome["state"] for outcome in outcomes]
-    wrong = ("illegal", "refused")
-    if states and all(state in wrong for state in states):
+    if states and all(state in ("illegal", "refused") for state in states):
         return 2
     return int(any(state not in GOOD and state != "illegal" for state in states))

@@ -1,1 +1,1 @@
-"""Many runs from one command, and one run on many processes: grids, engines, launching."""
+"""Many runs from one command, and one run on several processes: grids, engines, launching."""

@@ -1,4 +1,4 @@
-"""Many runs from one command line: the cells of the grid, what is wrong with some, the table."""
+"""Many runs from one command line: expand the grid, check its cells, run them, print the table."""
 
 from __future__ import annotations
 
@@ -21,88 +21,90 @@ from unipeft_run.config import compose, implied
 from unipeft_run.config.experiments import expand
 from unipeft_run.config.messages import Illegal, conf_dir
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, ended, exit_code
-from unipeft_run.sweeps.engines import Engine, in_rounds
+from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
+from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
 
 Check = Callable[[DictConfig, Sequence[str]], Hashable]  # identifies the run, or UserError
 Cell = list[str]
-WIDEST = 10_000  # characters of a line: a table is as wide as it is, no cell of it wrapped
+WIDEST = 10_000  # characters of a line: no cell of a table is wrapped
 
 
-def multirun(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
-    """Run every cell of the grid that means something; print the table; return the exit code.
+def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
+    """Run every legal cell, print the table, return the exit code.
 
-    A word that is not known anywhere is a `UserError`, before anything has run.
+    Raises `UserError` before anything runs: for an unknown key, and if no cell is legal.
     """
-    hydra, settings, rows = grid(config_name, overrides)
+    check_hydra_settings(overrides, is_grid=True)
+    hydra, settings, rows = expand_grid(config_name, overrides)
     cells = [words for _, words in rows]
-    outcomes = _judge(config_name, settings, cells, check)
-    legal = [number for number, outcome in enumerate(outcomes) if outcome is None]
+    verdicts = _check_cells(config_name, settings, cells, check)
+    legal = [number for number, verdict in enumerate(verdicts) if verdict is None]
     if not legal:
-        reasons = dict.fromkeys(outcome["error"] for outcome in outcomes if outcome)
+        reasons = dict.fromkeys(verdict["error"] for verdict in verdicts if verdict)
         raise UserError("\n".join(list(reasons)[:3]))
     print(f"{len(legal)} of {len(cells)} cells to run", file=sys.stderr)
-    found = iter(_launch(hydra, config_name, settings, [cells[n] for n in legal], job))
-    ends = [outcome or next(found) for outcome in outcomes]
-    print_table(cells, ends)
-    return exit_code(ends)
+    launched = iter(_launch(hydra, config_name, settings, [cells[n] for n in legal], job))
+    outcomes = [verdict or next(launched) for verdict in verdicts]
+    print_table(cells, outcomes)
+    return exit_code(outcomes)
 
 
-def grid(
+def expand_grid(
     config_name: str, overrides: Sequence[str]
 ) -> tuple[Hydra, list[str], list[tuple[str, Cell]]]:
-    """Hydra, its own words among `overrides`, and the cells that the others make.
+    """Return Hydra, its own settings among `overrides`, and the cells, each with a name.
 
-    A cell of an experiment has the name of its row. Raises `UserError`.
+    The name is that of a row of an experiment, else empty. Raises `UserError`.
     """
-    settings = [word for word in overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
-    hydra = _hydra()
-    given = _expand(hydra, config_name, [word for word in overrides if word not in settings])
-    rows = [row for words in given for row in expand(words, settings)]
+    settings = [word for word in overrides if is_hydra_setting(word)]
+    hydra = _create_hydra()
+    swept = _split_lists(hydra, config_name, [w for w in overrides if w not in settings])
+    rows = [row for words in swept for row in expand(words, settings)]
     return hydra, settings, [(name, [*cell, *implied(cell)]) for name, cell in rows]
 
 
-def _hydra() -> Hydra:
+def _create_hydra() -> Hydra:
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("unipeft", create_config_search_path(str(conf_dir())))
-    GlobalHydra.instance().clear()  # there is one at a time, and `compose` makes its own
+    GlobalHydra.instance().clear()  # only one may exist, and `compose` makes its own
     return hydra
 
 
-def _expand(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Cell]:
-    """The overrides of each cell: a=1,2 b=3,4 are four cells, the last word moving fastest."""
+def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Cell]:
+    """Split lists into cells: a=1,2 b=3,4 are four, the last key varying fastest."""
     try:
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
         one = [word for word in overrides if not word.startswith("experiment=")]
-        compose(one, config_name)  # says what it is
+        compose(one, config_name)  # raises a UserError that names the word
         raise
 
 
-def _judge(
+def _check_cells(
     config_name: str, settings: Sequence[str], cells: Sequence[Cell], check: Check
 ) -> list[Outcome | None]:
-    """An outcome for each cell that is not to be run, None for the others."""
+    """Return an outcome for each cell that is not to run (illegal or equal), None for the rest."""
     seen: dict[Hashable, int] = {}
     verdicts: list[Outcome | None] = []
     for number, cell in enumerate(cells):
         try:
             identity = check(compose([*settings, *cell], config_name), cell)
         except Illegal as reason:
-            verdicts.append(ended("illegal", str(reason)))
+            verdicts.append(make_outcome("illegal", str(reason)))
             continue
         twin = seen.setdefault(identity, number)
-        same = ended("equal", f"the same run as {' '.join(cells[twin])}")
-        verdicts.append(None if twin == number else same)
+        equal = make_outcome("equal", f"the same run as {' '.join(cells[twin])}")
+        verdicts.append(None if twin == number else equal)
     return verdicts
 
 
 def _launch(
     hydra: Hydra, config_name: str, settings: Sequence[str], cells: Sequence[Cell], job: Job
 ) -> list[Outcome]:
-    """Hand the cells to Hydra's launcher; an outcome for each, whatever becomes of its workers."""
+    """Run the cells on Hydra's launcher; return an outcome for each, even if its worker dies."""
     config = hydra.compose_config(
         config_name,
         [*settings, *cells[0]],
@@ -111,24 +113,35 @@ def _launch(
     )
     with TemporaryDirectory(prefix="unipeft-") as folder:
         engine = Engine(hydra.config_loader, config, job, Path(folder))
-        return in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)
+        return launch_in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)
 
 
 def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """What differs between the cells, and how each ended, on stdout; reasons on stderr."""
+    """Print what distinguishes the cells and how each ended; the reasons go to stderr.
+
+    Nothing in a cell, which may be a path, is read as markup or as a terminal's control sequence.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
     table = Table("cell", "state", "metric", "seconds", box=None, header_style="bold")
     for cell, outcome in zip(cells, outcomes, strict=True):
-        label = " ".join(word for word in cell if word not in common) or " ".join(cell)
-        table.add_row(label, outcome["state"], _metric(outcome), f"{outcome['seconds']:.0f}")
+        label = printable(" ".join(word for word in cell if word not in common) or " ".join(cell))
+        row = (label, outcome["state"], _format_metric(outcome), f"{outcome['seconds']:.0f}")
+        table.add_row(*map(Text, row))
         if outcome["error"]:
-            print(f"{outcome['state']}: {label}: {outcome['error']}", file=sys.stderr)
+            error = "\n".join(map(printable, outcome["error"].splitlines()))
+            print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
     Console(width=WIDEST).print(table, highlight=False)
 
 
-def _metric(outcome: Outcome) -> str:
+def printable(text: str) -> str:
+    """Replace control characters by question marks."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _format_metric(outcome: Outcome) -> str:
     name = outcome["metrics"].get("primary", "")
     return f"{name} {outcome['metrics'][name]:.2f}" if name else ""

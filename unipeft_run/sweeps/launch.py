@@ -1,4 +1,4 @@
-"""Start the processes of one run on this machine, as torchrun does: `processes=2`."""
+"""Start the processes of one run on this machine, with torchrun's launcher: `processes=2`."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from unipeft_run.config import PlannedRun
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.lock import Elsewhere, LockLost, RunLock
-from unipeft_run.runs.outcome import Outcome
+from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.local import visible_gpus
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.interrupts import SIGNALS, Interrupted
 
-SECONDS_BETWEEN_LOOKS = 0.5
-ENDS_ALL = ("failed", "refused", "illegal")
-QUIET = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
-LONGEST = 2000  # of an error: what is put into a pipe must fit, as nobody reads meanwhile
-TAKEN = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # by torch's launcher
+MONITOR_SECONDS = 0.5
+PROCESSES_PER_CORE = 4  # more than any CPU run gains from
+TERMINATING = ("failed", "refused", "illegal")  # outcomes of one process that end the run
+QUIET_LOGGERS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
+LONGEST_ERROR = 2000  # characters: nobody reads the pipe meanwhile, so the error must fit into it
+LAUNCHER_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # torch's launcher handles these
 
 Job = Callable[[PlannedRun], Outcome]
-Notes = SimpleQueue[tuple[int, Outcome]]  # of those that failed, the first one first
+Failures = SimpleQueue[tuple[int, Outcome]]  # rank and outcome, the first failure first
 
 
-def run_in_processes(planned: PlannedRun, job: Job) -> Outcome:
-    """Run in as many processes as the configuration asks for; return the outcome of rank 0.
+def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
+    """Run in as many processes as the configuration asks for; return rank 0's outcome.
 
-    Where one fails the others are ended, and its outcome is the run's; "lost" where one is
-    killed. Raises `Interrupted` after a signal to this process or to any of them. `job`: what each
-    does, at module level.
+    If a process fails, the rest are terminated and its outcome is returned; "lost" if one is
+    killed. Raises `Interrupted` after a signal to this process or to any of them. `job`: a
+    module-level function that each process calls.
     """
+    if problem := _describe_excess(planned.config.processes):
+        return make_outcome("refused", problem)
     threads = max(1, (os.cpu_count() or 1) // planned.config.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     settings = LaunchConfig(
@@ -53,78 +57,93 @@ def run_in_processes(planned: PlannedRun, job: Job) -> Outcome:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        monitor_interval=SECONDS_BETWEEN_LOOKS,
+        monitor_interval=MONITOR_SECONDS,
         start_method="spawn",
     )
-    began, notes = time.monotonic(), multiprocessing.get_context("spawn").SimpleQueue()
+    began, failures = time.monotonic(), multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        with _handlers_given_back(), _only_our_words():
-            outcomes = elastic_launch(settings, one_of_them)(planned, job, notes)
-    except SignalException as stop:  # the processes have got it too
+        with _preserve_signal_handlers(), _silence_launcher():
+            outcomes = elastic_launch(settings, run_process)(planned, job, failures)
+    except SignalException as stop:  # the processes have received it too
         raise Interrupted(stop.sigval) from None
-    except ChildFailedError as end:
-        outcome = _how(end, planned.config.processes, notes)
+    except ChildFailedError as error:
+        outcome = _outcome_of(error, planned.config.processes, failures)
         outcome["seconds"] = time.monotonic() - began
         if outcome["state"] in ("failed", "lost"):
-            _write_down(planned, outcome["error"])
+            _mark_failed(planned, outcome["error"])
         return outcome
     return cast("Outcome", outcomes[0])
 
 
-def one_of_them(planned: PlannedRun, job: Job, notes: Notes) -> Outcome:
-    """What each process does. One that returns waits for all others; one that exits ends them."""
+def _describe_excess(count: int) -> str | None:
+    """Say why this machine cannot run `count` processes; None if it can."""
+    gpus, cores = len(visible_gpus()), os.cpu_count() or 1
+    if gpus and count > gpus:
+        return f"processes={count}: at most one a GPU, and {gpus} can be used here"
+    most = PROCESSES_PER_CORE * cores
+    if not gpus and count > most:
+        return f"processes={count}: at most {most} on this machine, which has {cores} cores"
+    return None
+
+
+def run_process(planned: PlannedRun, job: Job, failures: Failures) -> Outcome:
+    """Call `job` in one process of the run; exit if its outcome must terminate the others.
+
+    A process that returns waits for the rest; one that exits terminates them.
+    """
     try:
         outcome = job(planned)
     except KeyboardInterrupt as stop:
-        # torch would take it for an end like any other, and wait for a value for ever
+        # as an exception, torch would count it as success and wait for a result for ever
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
-    if outcome["state"] not in ENDS_ALL:
+    if outcome["state"] not in TERMINATING:
         return outcome
-    notes.put((processes.rank(), {**outcome, "error": outcome["error"][:LONGEST]}))
-    time.sleep(2 * SECONDS_BETWEEN_LOOKS)  # one that was killed, and is why we fail, is seen first
+    failures.put((processes.rank(), {**outcome, "error": outcome["error"][:LONGEST_ERROR]}))
+    # if this process failed because another was killed, let the launcher see that one first
+    time.sleep(2 * MONITOR_SECONDS)
     sys.exit(1)
 
 
-def _how(end: ChildFailedError, count: int, notes: Notes) -> Outcome:
-    """The outcome of a run of which a process ended before its time. Raises `Interrupted`."""
-    rank, failure = end.get_first_failure()
+def _outcome_of(error: ChildFailedError, count: int, failures: Failures) -> Outcome:
+    """Return the outcome of a run one of whose processes exited. Raises `Interrupted`."""
+    rank, failure = error.get_first_failure()
     code, who = failure.exitcode, f"process {rank + 1} of {count}"
     if code - 128 in SIGNALS:
         raise Interrupted(code - 128) from None
     if code < 0:
         memory = ", as by the kernel when memory is short" if -code == signal.SIGKILL else ""
-        error = f"{who} ({failure.pid}) was killed by {failure.signal_name()}{memory}; {RESUMES}"
-        return Outcome(state="lost", error=error, seconds=0.0, metrics={})
-    noted = list(_all_of(notes))
-    if rank in [number for number, _ in noted]:
-        return noted[0][1]  # the others may have failed because of this one
-    told = f": {failure.message['message']}" if isinstance(failure.message, dict) else ""
-    error = f"{who} ({failure.pid}) ended with exit code {code}{told}"
-    return Outcome(state="failed", error=error, seconds=0.0, metrics={})
+        killed = f"{who} ({failure.pid}) was killed by {failure.signal_name()}{memory}"
+        return make_outcome("lost", f"{killed}; {RESUMES}")
+    reported = list(_drain(failures))
+    if rank in [number for number, _ in reported]:
+        return reported[0][1]  # the others may have failed because of this one
+    reason = f": {failure.message['message']}" if isinstance(failure.message, dict) else ""
+    return make_outcome("failed", f"{who} ({failure.pid}) ended with exit code {code}{reason}")
 
 
-def _all_of(notes: Notes) -> Iterator[tuple[int, Outcome]]:
-    while not notes.empty():
-        yield notes.get()
+def _drain(failures: Failures) -> Iterator[tuple[int, Outcome]]:
+    while not failures.empty():
+        yield failures.get()
 
 
-def _write_down(planned: PlannedRun, error: str) -> None:
-    """Put the reason into the run folder: the leading process did not live to, or knew another."""
+def _mark_failed(planned: PlannedRun, error: str) -> None:
+    """Write `error` into the run folder: rank 0 may have died, or known another reason."""
     path = planned.folder
     if not (path / "config.yaml").exists():
         return  # it ended before the run began
-    with suppress(Elsewhere, LockLost, OSError), RunLock(path) as lock:
+    with suppress(RunningElsewhere, LockLost, OSError), RunLock(path) as lock:
         if not (path / "metrics.json").exists():
             RunFolder(path, lock.check).mark("failed", error=error)
 
 
 @contextmanager
-def _handlers_given_back() -> Iterator[None]:
-    """Torch's launcher takes signals for itself, and keeps them for what comes after it."""
+def _preserve_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that torch's launcher replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, TAKEN)}
+    signals = map(signal.Signals.__getitem__, LAUNCHER_SIGNALS)
+    before = {number: signal.getsignal(number) for number in signals}
     try:
         yield
     finally:
@@ -133,10 +152,10 @@ def _handlers_given_back() -> Iterator[None]:
 
 
 @contextmanager
-def _only_our_words() -> Iterator[None]:
-    """How a run ended is said once, in one sentence."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(QUIET)]
-    loggers = [logging.getLogger(name) for name in {*names, *QUIET}]
+def _silence_launcher() -> Iterator[None]:
+    """Turn off the launcher's logs: the outcome has the reason, in one sentence."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(QUIET_LOGGERS)]
+    loggers = [logging.getLogger(name) for name in {*names, *QUIET_LOGGERS}]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,5 @@
-"""Where the numbers of a run go: a file (the truth), the terminal, Weights & Biases."""
+"""Trackers: where a run's records go. train.jsonl is the source of truth; the console, Weights &
+Biases and TensorBoard are views of it."""
 
 from __future__ import annotations
 
@@ -9,29 +10,29 @@ Record = Mapping[str, Any]
 
 
 class Tracker:
-    """Hears what happens in a run, in this order. A tracker overrides what it cares for."""
+    """Receives run events in this order; override the ones you need."""
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """The run begins, with its resolved configuration."""
+        """Receive the resolved configuration when the run starts."""
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Training goes on after `step` of `total`: 0, or where a stopped run is taken up.
+        """Receive where training starts: after `step` of `total` updates, 0 unless resumed.
 
-        `evaluated`: the last step whose evaluation counts; one after it is made again.
+        `evaluated`: the last step whose evaluation is kept; later ones are repeated.
         """
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
-        """An update was made; for what is shown live."""
+        """Receive the numbers of every update, for live display."""
 
     def log(self, record: Record, step: int) -> None:
-        """Numbers to keep: every few updates, after an evaluation, at the end."""
+        """Receive a record to keep: every few updates, after an evaluation, and at the end."""
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """The run is over, in `state`, with its final metrics. Always called, also after errors."""
+        """Receive the final metrics and state. Always called, also after an error."""
 
 
 class Trackers(Tracker):
-    """Several trackers as one."""
+    """Forwards every event to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers

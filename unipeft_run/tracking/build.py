@@ -1,33 +1,33 @@
-"""The trackers that a configuration asks for."""
+"""Builds the trackers that a configuration asks for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from unipeft_run.config.schema import TrackingConfig
-from unipeft_run.runs.folder import attempt
+from unipeft_run.runs.folder import RunFolder, attempt_number
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.tracking.tensorboard import TensorBoard
 from unipeft_run.tracking.wandb import WandB
 
 
-def trackers(given: TrackingConfig, folder: Path, console: Tracker) -> list[Tracker]:
-    """The truth first, then its views."""
-    name = public_name(folder)
+def build_trackers(options: TrackingConfig, folder: RunFolder, console: Tracker) -> list[Tracker]:
+    """Build train.jsonl's tracker first, then the views of it."""
+    name = dashboard_name(folder.path)
     views: list[Tracker] = [console]
-    if given.wandb is not None:
-        views.append(WandB(folder, name, **given.wandb.model_dump(exclude={"name"})))
-    if given.tensorboard is not None:
-        views.append(TensorBoard(given.tensorboard, name))
-    return [Jsonl(folder / "train.jsonl"), *views]
+    if options.wandb is not None:
+        views.append(WandB(folder.path, name, **options.wandb.model_dump()))
+    if options.tensorboard is not None:
+        views.append(TensorBoard(options.tensorboard, name))
+    return [Jsonl(folder.path / "train.jsonl", folder.check), *views]
 
 
-def public_name(folder: Path) -> str:
-    """A name for the run in `folder` outside of it: task-method-run_id.
+def dashboard_name(folder: Path) -> str:
+    """Name the run in `folder` on dashboards: task-method-run_id, and the attempt from the 2nd on.
 
-    Two methods with the same science share a run_id, and so do not share this. A run that was
-    begun afresh has its number at the end: what a dashboard has of the one before is not its own.
+    The method is part of it because two methods with the same scientific configuration share a
+    run_id. The attempt keeps a run restarted with force=true apart from the one it replaced.
     """
-    number = attempt(folder)
+    number = attempt_number(folder)
     return "-".join((*folder.absolute().parts[-3:], *([str(number)] if number > 1 else ())))

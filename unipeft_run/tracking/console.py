@@ -1,4 +1,4 @@
-"""The terminal: a live progress bar, or a plain line now and then where stderr is no terminal."""
+"""Console tracker: a live progress bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Advance = Callable[[int], None]
 
 
 class Console(Tracker):
-    """Shows training, and evaluation inside it, on stderr.
+    """Shows training and evaluation on stderr.
 
-    `every`: seconds between two plain lines, where stderr is no terminal.
+    `every`: seconds between two plain lines if stderr is not a terminal.
     """
 
     def __init__(self, *, every: float = 10.0, console: rich.console.Console | None = None) -> None:
@@ -42,7 +42,7 @@ class Console(Tracker):
         self._pace = _Pace(0, 0, every)
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Put up the bar of training, standing at `step`."""
+        """Start the training bar at `step`."""
         self._pace = _Pace(step, total, self._every)
         if self._console.is_terminal:
             self._bar = self._new_bar()
@@ -50,22 +50,22 @@ class Console(Tracker):
             self._bar.start()
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
-        """Move the bar, or write a line if the last is some seconds old."""
+        """Move the bar, or write a line if the last one is old enough."""
         if self._bar is not None and self._training is not None:
-            self._bar.numbers = _numbers(record, next_evaluation)
+            self._bar.numbers = _format_update(record, next_evaluation)
             self._bar.update(self._training, completed=step)
-        elif self._pace.due(step):
-            self.say(f"{self._pace.of(step)}  {_numbers(record, next_evaluation)}")
+        elif self._pace.is_due(step):
+            self.say(f"{self._pace.describe(step)}  {_format_update(record, next_evaluation)}")
 
     def log(self, record: Record, step: int) -> None:
-        """Write the result of an evaluation; the numbers of training are in the bar."""
+        """Write the result of an evaluation; training numbers are in the bar."""
         found = {key: value for key, value in record.items() if key.startswith("validation/")}
         if found:
             mark = "  (best so far)" if record.get("best_step") == step else ""
-            self.say(f"step {step}  {_sentence(found)}{mark}")
+            self.say(f"step {step}  {_format_evaluation(found)}{mark}")
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """Take the bar down and leave the terminal as it was."""
+        """Remove the bar and restore the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._training = None
@@ -76,9 +76,9 @@ class Console(Tracker):
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:
-        """Show work of `total` parts, under the bar of training if there is one.
+        """Show progress over `total` items, below the training bar if there is one.
 
-        Yields what to call with the number of parts just done.
+        Yields a function to call with the number of items just finished.
         """
         if not self._console.is_terminal:
             yield self._plain_progress(description, total)
@@ -95,17 +95,17 @@ class Console(Tracker):
     def _plain_progress(self, description: str, total: int) -> Advance:
         pace, done = _Pace(0, total, self._every), 0
 
-        def advance(parts: int) -> None:
+        def advance(items: int) -> None:
             nonlocal done
-            done += parts
-            if pace.due(done):
-                self.say(f"{description}  {pace.of(done)}")
+            done += items
+            if pace.is_due(done):
+                self.say(f"{description}  {pace.describe(done)}")
 
         return advance
 
     def _new_bar(self) -> _Bar:
         return _Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -113,13 +113,13 @@ class Console(Tracker):
             TimeRemainingColumn(),
             console=self._console,
             refresh_per_second=4,
-            # stdout that goes to a file must not be drawn on the terminal instead
+            # otherwise stdout that goes to a file would be drawn on the terminal
             redirect_stdout=sys.stdout.isatty(),
         )
 
 
 class _Bar(Progress):
-    """Bars with a line of numbers below, so that both fit a narrow terminal."""
+    """Progress bars with a line of numbers below, so that both fit a narrow terminal."""
 
     numbers = ""
 
@@ -130,22 +130,22 @@ class _Bar(Progress):
 
 
 class _Pace:
-    """Position, time and time left, for plain lines at most every `every` seconds."""
+    """Tracks position and time left, and allows a plain line every `every` seconds."""
 
     def __init__(self, step: int, total: int, every: float) -> None:
         self._first, self._total, self._every = step, total, every
-        self._began = self._said = time.monotonic()
+        self._began = self._last_line = time.monotonic()
 
-    def due(self, step: int) -> bool:
-        """Whether a line should be written now."""
+    def is_due(self, step: int) -> bool:
+        """Return whether a line should be written now; if so, restart the interval."""
         now = time.monotonic()
-        due = now - self._said >= self._every or step == self._total
-        if due:
-            self._said = now
-        return due
+        is_due = now - self._last_line >= self._every or step == self._total
+        if is_due:
+            self._last_line = now
+        return is_due
 
-    def of(self, step: int) -> str:
-        """Such as `120/400  0:00:12 elapsed  0:00:28 left`."""
+    def describe(self, step: int) -> str:
+        """Return, for example, `120/400  0:00:12 elapsed  0:00:28 left`."""
         elapsed = time.monotonic() - self._began
         left = elapsed / max(1, step - self._first) * (self._total - step)
         return f"{step}/{self._total}  {_clock(elapsed)} elapsed  {_clock(left)} left"
@@ -155,7 +155,7 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _numbers(record: Record, next_evaluation: int | None) -> str:
+def _format_update(record: Record, next_evaluation: int | None) -> str:
     text = (
         f"loss {record['train/loss']:.4f}  lr {record['train/lr']:.2e}  "
         f"{record['train/tokens_per_second']:,.0f} tokens/s"
@@ -163,10 +163,12 @@ def _numbers(record: Record, next_evaluation: int | None) -> str:
     return text if next_evaluation is None else f"{text}  next evaluation {next_evaluation}"
 
 
-def _sentence(record: Record) -> str:
-    parts = [
-        f"{key.removeprefix('validation/')} {value:.4f}"
+def _format_evaluation(record: Record) -> str:
+    """Name the metrics: losses with four decimals, percentages and seconds with two."""
+    numbers = {
+        key.removeprefix("validation/"): value
         for key, value in record.items()
         if isinstance(value, float)
-    ]
+    }
+    parts = (f"{name} {value:.{4 if name == 'loss' else 2}f}" for name, value in numbers.items())
     return "validation  " + "  ".join(parts)

@@ -1,55 +1,64 @@
-"""train.jsonl: a record a line, the truth from which every other view is drawn."""
+"""train.jsonl: one record per line, the source of truth for every dashboard."""
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.runs.folder import finite, replace_file
+from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import finite
+from unipeft_run.runs.reading import UnreadableFile, parse_record, read_bytes, read_records
+from unipeft_run.runs.writing import Check, append_text, no_check, replace_file
 from unipeft_run.tracking import Record, Tracker
+
+LARGEST = 1 << 30  # bytes of a train.jsonl that can be resumed
+LARGEST_STEP = 10**15
 
 
 class Jsonl(Tracker):
-    """Appends every record to `path`; a run taken up again leaves the file of one never stopped."""
+    """Appends every record to `path`. A resumed run leaves the same file as one never stopped."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, check: Check = no_check) -> None:
+        self._path, self._check = path, check
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Drop what a stopped run wrote after its last checkpoint, and a line cut short."""
+        """Drop the records written after the last checkpoint, and an incomplete last line."""
         if not self._path.exists():
             return
-        lines = self._path.read_bytes().splitlines(keepends=True)
+        try:
+            lines = read_bytes(self._path, LARGEST).splitlines(keepends=True)
+        except UnreadableFile as error:
+            raise UserError(f"the run cannot be resumed: {error}; see force=true") from None
         last = step if evaluated is None else evaluated
-        kept = [
-            line
-            for line in lines
-            if line.endswith(b"\n") and _step_of(line) <= (last if _evaluation(line) else step)
-        ]
+        kept = [line for line in lines if _is_kept(line, last if _is_evaluation(line) else step)]
         if kept != lines:
-            replace_file(self._path, b"".join(kept))
+            replace_file(self._path, b"".join(kept), self._check)
 
     def log(self, record: Record, step: int) -> None:
-        """Append one line and hand it to the system at once."""
-        line = json.dumps({"step": step, **finite(record)}, ensure_ascii=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Append one line and hand it to the operating system at once."""
+        line = json.dumps({"step": step, **finite(record)}, ensure_ascii=False) + "\n"
+        append_text(self._path, line, self._check)
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of the file `path`, in order; none where there is no file."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
+def read_train_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records in `path` that have a step; none if there is no file.
+
+    Raises `UnreadableFile` if the file cannot be read.
+    """
+    return (record for record in read_records(path) if _has_step(record))
 
 
-def _evaluation(line: bytes) -> bool:
+def _is_evaluation(line: bytes) -> bool:
     return b'"validation/' in line
 
 
-def _step_of(line: bytes) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
-        return math.inf
+def _is_kept(line: bytes, last: int) -> bool:
+    record = parse_record(line) if line.endswith(b"\n") else None
+    return record is not None and _has_step(record) and bool(record["step"] <= last)
+
+
+def _has_step(record: Record) -> bool:
+    step = record.get("step")
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < LARGEST_STEP

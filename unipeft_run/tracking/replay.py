@@ -1,4 +1,4 @@
-"""Runs sent to a dashboard from what their folders hold: after weeks offline, after a crash."""
+"""Replays runs to a dashboard from their folders: after weeks offline, or after a crash."""
 
 from __future__ import annotations
 
@@ -8,70 +8,113 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.runs.folder import read_object, replace_file
-from unipeft_run.runs.registry import Run
-from unipeft_run.tracking import Tracker
-from unipeft_run.tracking.build import public_name
-from unipeft_run.tracking.jsonl import records
-from unipeft_run.tracking.tensorboard import TensorBoard
+from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import read_object
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.reader import RunRecord
+from unipeft_run.runs.reading import UnreadableFile, read_bytes
+from unipeft_run.runs.writing import replace_file
+from unipeft_run.tracking import Record, Tracker
+from unipeft_run.tracking.build import dashboard_name
+from unipeft_run.tracking.tensorboard import TensorBoard, load_writer
 from unipeft_run.tracking.wandb import WandB
 
 SENT = ("config.yaml", "train.jsonl", "metrics.json", "parameters.json", "predictions/test.jsonl")
+LARGEST = 1 << 28  # bytes of one of these files
+BOARDS = Path("boards")  # where TensorBoard's event files go
+NAMES = ("project", "entity", "group", "job_type", "name")  # of W&B, from a stored configuration
 
 
-def push(runs: Sequence[Run], sink: str, *, mode: str = "online", again: bool = False) -> int:
-    """Send every run that is not going on to `sink`; 1 if one could not be sent.
+def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: bool = False) -> int:
+    """Send every run that is not running to `sink`; return 1 if one could not be sent.
 
-    What was sent before and has not changed since is not sent again, unless `again`.
+    A run that was sent before and has not changed is sent only with `again`. Prints a line per run.
     """
-    told = [_push(run, sink, mode, again) for run in runs]
-    for run, (state, why) in zip(runs, told, strict=True):
-        print(f"{state}: {run.label}" + (f": {why}" if why else ""))
-    return int(any(state == "failed" for state, _ in told))
+    if sink == "tensorboard":
+        _require_tensorboard()
+    has_failed = False
+    for run in runs:
+        try:
+            state, detail = _push(run, sink, mode, again)
+        except Exception as error:  # a damaged run must not stop the others
+            state, detail = "failed", str(error) or type(error).__name__
+        print(": ".join(filter(None, (state, run.label, printable(detail, 300)))), flush=True)
+        has_failed |= state == "failed"
+    return int(has_failed)
 
 
-def _push(run: Run, sink: str, mode: str, again: bool) -> tuple[str, str]:
+def _require_tensorboard() -> None:
+    try:
+        load_writer()
+    except ImportError as error:
+        raise UserError(f"nothing was sent: {error}") from None
+
+
+def _push(run: RunRecord, sink: str, mode: str, again: bool) -> tuple[str, str]:
+    """Send one run; return what became of it, and the details."""
     if run.state == "running":
-        return "skipped", "it is running, and sends itself"
+        return "skipped", "it is running, and sends its records itself"
     if run.state == "damaged":
-        return "failed", "its configuration cannot be read"
-    tracker = _tracker(run, sink, mode)
+        return "failed", run.error or "its configuration cannot be read"
     mark, digest = run.folder / "pushed.json", _digest(run.folder)
     target = f"{sink} {mode}" if sink == "wandb" else sink
     pushed = read_object(mark)
     if pushed.get(target) == digest and not again:
-        return "there already", ""
-    try:
-        replay(run.folder, run.config, run.state, tracker)
-    except (OSError, ValueError) as error:
-        return "failed", str(error)
-    if isinstance(tracker, WandB) and tracker.problem:
+        return "sent before", ""
+    tracker = _make_tracker(run, sink, mode)
+    records = list(run.train_records())
+    replay(run.config, records, run.metrics, run.state, tracker)
+    if tracker.problem:
         return "failed", tracker.problem
-    replace_file(mark, json.dumps({**pushed, target: digest}, indent=2).encode() + b"\n")
-    return "sent", f"{len(records(run.folder / 'train.jsonl'))} records"
+    try:
+        replace_file(mark, json.dumps({**pushed, target: digest}, indent=2).encode() + b"\n")
+    except OSError as error:
+        return "failed", f"it was sent, but {mark.name} cannot be written: {error.strerror}"
+    return "sent", f"{len(records)} records"
 
 
-def replay(folder: Path, config: Mapping[str, Any], state: str, tracker: Tracker) -> None:
-    """Tell `tracker` what it would have heard during the run."""
-    found = records(folder / "train.jsonl")
+def replay(
+    config: Mapping[str, Any],
+    records: Sequence[Record],
+    metrics: Mapping[str, Any],
+    state: str,
+    tracker: Tracker,
+) -> None:
+    """Give `tracker` the events that it would have received during the run."""
     tracker.start(config)
-    tracker.begin(0, max((record["step"] for record in found), default=0))
-    for record in found:
+    tracker.begin(0, max((record["step"] for record in records), default=0))
+    for record in records:
         tracker.log({key: value for key, value in record.items() if key != "step"}, record["step"])
-    tracker.finish(read_object(folder / "metrics.json"), state)
+    tracker.finish(metrics, state)
 
 
-def _tracker(run: Run, sink: str, mode: str) -> Tracker:
-    given = run.config.get("tracking") or {}
-    name = public_name(run.folder)
+def _make_tracker(run: RunRecord, sink: str, mode: str) -> WandB | TensorBoard:
+    """Build the tracker of `sink`; of the stored options only names are taken, never a place."""
+    name = dashboard_name(run.folder)
     if sink == "tensorboard":
-        return TensorBoard(given.get("tensorboard") or "boards", name)
-    return WandB(run.folder, name, **{**(given.get("wandb") or {}), "mode": mode})
+        return TensorBoard(BOARDS, name)
+    return WandB(run.folder, name, **{**_stored_names(run.config), "mode": mode})
+
+
+def _stored_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return W&B's options in a stored configuration that are of the right type."""
+    tracking = config.get("tracking")
+    options = tracking.get("wandb") if isinstance(tracking, Mapping) else None
+    if not isinstance(options, Mapping):
+        return {}
+    tags = options.get("tags")
+    words = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return {**{n: options[n] for n in NAMES if isinstance(options.get(n), str)}, "tags": words}
 
 
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in (folder / name for name in SENT):
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
+    """Return a hash of everything that is sent."""
+    digests = [hashlib.sha256(_content(folder / name)).digest() for name in SENT]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path, LARGEST)
+    except UnreadableFile:
+        return b""

@@ -1,4 +1,4 @@
-"""TensorBoard: the same numbers as event files, one folder a run."""
+"""TensorBoard: the numbers of every record as event files, one folder for each run."""
 
 from __future__ import annotations
 
@@ -9,34 +9,61 @@ from typing import Any
 
 from unipeft_run.tracking import Record, Tracker
 
+INSTALL = "pip install 'unipeft[tensorboard]'"
+
 log = logging.getLogger(__name__)
 
 
 class TensorBoard(Tracker):
-    """Writes the numbers of every record to event files in `folder`/`run_id`."""
+    """Writes the numbers of every record to event files in `folder`/`run_id`.
+
+    A missing package or a folder that cannot be written turns it off; training continues.
+    `problem`: why the event files are missing or incomplete; None if they are complete.
+    """
 
     def __init__(self, folder: str | Path, run_id: str) -> None:
-        self._path = Path(folder) / run_id
+        self.path = Path(folder) / run_id
+        self.problem: str | None = None
         self._writer: Any = None
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Open the files; what a stopped run wrote after its checkpoint is hidden."""
+        """Open the event files; TensorBoard hides older events from the next step on."""
         try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            log.warning("TensorBoard is off for this run: %s", error)
-            return
-        self._writer = SummaryWriter(str(self._path), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+            make_writer = load_writer()
+            self._writer = make_writer(str(self.path), purge_step=step + 1 if step else 0)
+        except (ImportError, OSError) as error:
+            self._turn_off(error)
 
     def log(self, record: Record, step: int) -> None:
         """Write every number of the record under its name."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             for key, value in record.items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(key, value, step)
+        except OSError as error:
+            self._turn_off(error)
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """Close the files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the event files."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                self._turn_off(error)
+
+    def _turn_off(self, error: Exception) -> None:
+        self._writer = None
+        self.problem = f"TensorBoard is off for this run: {error}"
+        log.warning(self.problem)
+
+
+def load_writer() -> Any:
+    """Return PyTorch's `SummaryWriter`. Raises `ImportError` with the command that installs it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(f"{error}; {INSTALL}") from None
+    return SummaryWriter

@@ -1,7 +1,7 @@
-"""Weights & Biases: one run object a run, written from a thread of its own.
+"""Weights & Biases: one W&B run for each training run, written from a background thread.
 
-A missing package or key, a server that is slow, wrong or away: training neither stops nor waits.
-train.jsonl has everything, so nothing is lost where this tracker goes off.
+A missing package or key and a slow, broken or unreachable server neither stop nor delay training.
+train.jsonl has every record, so nothing is lost when this tracker turns itself off.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from unipeft_run.tracking import Record, Tracker, wandb_server
-from unipeft_run.tracking.content import axes, tables, tags
-from unipeft_run.tracking.jsonl import records
+from unipeft_run.tracking.content import find_axes, find_tables, make_tags
+from unipeft_run.tracking.jsonl import read_train_records
+from unipeft_run.tracking.wandb_service import open_run, stop_service
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -25,20 +26,24 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Job = Callable[["Run"], object]
 
-CONNECTING, UPLOADING = 15, 30  # seconds of patience with a server
+# Seconds: for the server to open the run; for W&B to send what is left at the end; for `finish`
+CONNECTING, UPLOADING, FINISHING = 15, 20, 30
 
 log = logging.getLogger(__name__)
 
 
 class WandB(Tracker):
-    """Sends what `log` gets to the run `run_id`; its files are in `folder`/wandb.
+    """Sends every record to the W&B run `run_id`; its local files are in `folder`/wandb.
 
-    `mode` auto: what $WANDB_MODE says, else online where there is a key ($WANDB_API_KEY or
-    netrc), else offline; online that cannot be had becomes offline. `job_type` is the method
-    unless given, `group` the task and its scale, and the axes are tags beside those given.
-    `problem`: why the run is not there, or not whole; None while all is well. A row there is a
-    record here, with its place in train.jsonl as W&B's own step and ours beside it as `step`: what
-    the server has already is not sent again, so a run taken up or replayed is never doubled.
+    `mode`: auto follows $WANDB_MODE, and otherwise is online if there is a key ($WANDB_API_KEY or
+    netrc), and offline if there is none or the server cannot be reached. `group` defaults to the
+    task and its scale, `job_type` to the method, `name` to `run_id`; `tags` are added to those of
+    the four axes, and a single word is one tag. `problem`: why the run is missing or incomplete on
+    the server; None if it is complete.
+
+    A history row is one record. W&B's own step is the record's index in train.jsonl, and our step
+    is the column `step`. Rows that the server already has are not sent again, so resuming or
+    replaying a run never duplicates them.
     """
 
     def __init__(
@@ -51,14 +56,15 @@ class WandB(Tracker):
         entity: str | None = None,
         group: str | None = None,
         job_type: str | None = None,
-        tags: Sequence[str] = (),
+        tags: str | Sequence[str] = (),
         name: str | None = None,
     ) -> None:
-        self._mode = _resolve(mode)
-        self._folder, self._tags = folder, list(tags)
-        self._given: dict[str, Any] = {
+        self._mode = _resolve_mode(mode)
+        self._folder = folder.absolute()  # W&B's service may have another working directory
+        self._tags = [tags] if isinstance(tags, str) else list(tags)
+        self._names = {
             "id": run_id,
-            "dir": str(folder),
+            "dir": str(self._folder),
             "project": project,
             "entity": entity,
             "group": group,
@@ -67,51 +73,54 @@ class WandB(Tracker):
         }
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self._exit_code, self._place = 1, 0  # of the next record among those of the run
+        self._exit_code = 1
+        self._index = 0  # of the next record in train.jsonl
+        self._is_abandoned = False
         self.problem: str | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Open the run in the background."""
         if self._mode == "disabled":
             return
-        # its reports on itself wait for the server when the process ends, and print when that fails
+        # W&B's error reporting waits for the server at exit, and prints if that fails
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
-            import wandb  # here, not in the thread: two threads importing can trip each other
+            import wandb  # noqa: F401  here, not in the thread: concurrent imports can deadlock
         except ImportError as error:
-            self._say_off(error)
+            self._report("off", error)
             return
-        self._thread = Thread(target=self._work, args=(wandb, config), daemon=True)
+        self._thread = Thread(target=self._work, args=(config,), daemon=True)
         self._thread.start()
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Find the place of the next record: after those of the run before it was stopped."""
-        found = records(self._folder / "train.jsonl") if step else []
-        self._place = sum(record["step"] <= step for record in found)
+        """Find the index of the next record: after those written before the run was stopped."""
+        found = read_train_records(self._folder / "train.jsonl") if step else iter(())
+        self._index = sum(record["step"] <= step for record in found)
 
     def log(self, record: Record, step: int) -> None:
-        """Queue a record; returns at once."""
+        """Queue a record; returns immediately."""
         numbers = {key: value for key, value in record.items() if value is not None}
-        place, self._place = self._place, self._place + 1
+        index, self._index = self._index, self._index + 1
 
         def send(run: Run) -> None:
-            if place >= run.starting_step:  # where the server's rows end
-                run.log({"step": step, **numbers}, step=place)
+            if index >= run.starting_step:  # the number of rows that the server has
+                run.log({"step": step, **numbers}, step=index)
 
         self._put(send)
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """Queue tables and summary, close the run and wait for that, within reason."""
+        """Queue tables and summary and close the run; returns within FINISHING seconds."""
         if self._thread is None:
             return
         self._exit_code = 0 if state == "done" else 1
         self._put(self._log_tables)
         self._put(lambda run: run.summary.update({**summary, "state": state}))
         self._put(None)
-        self._thread.join(timeout=2 * CONNECTING + UPLOADING)
+        self._thread.join(timeout=FINISHING)
         if self._thread.is_alive():
-            self.problem = "Weights & Biases does not answer; train.jsonl has every record"
-            log.warning(self.problem)
+            self._is_abandoned = True
+            self._warn(f"did not answer for {FINISHING} seconds; train.jsonl has every record")
+            stop_service(patience=0)
         self._thread = None
 
     def _log_tables(self, run: Run) -> None:
@@ -119,17 +128,17 @@ class WandB(Tracker):
 
         found = {
             name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
-            for name, (columns, rows) in tables(self._folder)
+            for name, (columns, rows) in find_tables(self._folder)
         }
-        run.summary.update(found)  # not a row: one that is sent again replaces the one before
+        run.summary.update(found)  # not a row, so sending it again replaces it
 
     def _put(self, job: Job | None) -> None:
         if self._thread is not None and self._thread.is_alive():
             self._jobs.put(job)
 
-    def _work(self, wandb: Any, config: Mapping[str, Any]) -> None:
+    def _work(self, config: Mapping[str, Any]) -> None:
         try:
-            run = self._open(wandb, config)
+            run = self._open(config)
             try:
                 for job in iter(self._jobs.get, None):
                     job(run)
@@ -137,78 +146,69 @@ class WandB(Tracker):
                 run.finish(exit_code=self._exit_code)
             if not run.offline:
                 self._check_rows(run)
-        except Exception as error:  # whatever it is, training goes on
-            self._say_off(error)
+        except Exception as error:  # no error of W&B may stop training
+            if not self._is_abandoned:
+                self._report("off", error)
+                stop_service(patience=2)
+
+    def _open(self, config: Mapping[str, Any]) -> Run:
+        """Open the run; in mode auto, offline if the server cannot be used."""
+        if (self._folder / "wandb").is_symlink():
+            raise OSError("wandb in the run folder is a symbolic link")
+        if self._mode != "auto":
+            return self._init(config, self._mode)
+        try:
+            wandb_server.check_reachable()
+            return self._init(config, "online")
+        except Exception as error:
+            self._report("offline", error)
+            stop_service(patience=2)
+            return self._init(config, "offline")
+
+    def _init(
+        self, config: Mapping[str, Any], mode: Literal["online", "offline", "disabled"]
+    ) -> Run:
+        given = {key: value for key, value in self._names.items() if value is not None}
+        return open_run(
+            mode,
+            CONNECTING,
+            UPLOADING,
+            {**config, "axes": find_axes(config)},
+            **{**_default_names(config), **given},
+            tags=[*self._tags, *make_tags(config)],
+        )
 
     def _check_rows(self, run: Run) -> None:
-        """Raise where the server lacks rows: what it refused, `finish` does not tell."""
+        """Raise `OSError` if the server lacks rows: W&B does not report those it refused."""
         deadline, pause = time.monotonic() + CONNECTING, 0.5
-        while (there := wandb_server.rows(run.entity, run.project, run.id)) < self._place:
+        while (there := wandb_server.count_rows(run.entity, run.project, run.id)) < self._index:
             if time.monotonic() + pause > deadline:
-                raise OSError(f"the server has {there} of {self._place} records")
+                raise OSError(f"the server has {there} of {self._index} records")
             time.sleep(pause)
             pause *= 2
 
-    def _say_off(self, error: Exception) -> None:
-        self.problem = f"Weights & Biases is off for this run: {_first_line(error)}"
+    def _report(self, mode: str, error: Exception) -> None:
+        self._warn(f"is {mode} for this run: {_first_line(error)}")
+
+    def _warn(self, problem: str) -> None:
+        self.problem = f"Weights & Biases {problem}"
         log.warning(self.problem)
 
-    def _open(self, wandb: Any, config: Mapping[str, Any]) -> Run:
-        wandb.setup(wandb.Settings(silent=True))
-        if self._mode != "auto":
-            try:
-                return self._init(wandb, config, self._mode)
-            except Exception:
-                wandb.teardown()  # or else the run counts as open
-                raise
-        try:
-            wandb_server.knock()
-            return self._init(wandb, config, "online")
-        except Exception as error:
-            self.problem = f"Weights & Biases is offline for this run: {_first_line(error)}"
-            log.warning(self.problem)
-            wandb.teardown()  # or else the run counts as open
-            return self._init(wandb, config, "offline")
 
-    def _init(self, wandb: Any, config: Mapping[str, Any], mode: str) -> Run:
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,
-            x_disable_stats=True,
-            x_save_requirements=False,
-            init_timeout=CONNECTING,
-            finish_timeout=UPLOADING,
-            finish_timeout_raises=True,
-        )
-        resume = "allow" if mode == "online" else None  # without a server there is nothing to ask
-        run: Run = wandb.init(
-            **{**_names(config), **{k: v for k, v in self._given.items() if v is not None}},
-            config={**config, "axes": axes(config)},
-            tags=[*self._tags, *tags(config)],
-            mode=mode,
-            resume=resume,
-            settings=settings,
-            reinit="create_new",
-        )
-        run.define_metric("*", step_metric="step")
-        return run
-
-
-def _names(config: Mapping[str, Any]) -> dict[str, Any]:
+def _default_names(config: Mapping[str, Any]) -> dict[str, Any]:
     task = config.get("task")
-    name = task["name"] if isinstance(task, Mapping) else task
+    name = task.get("name") if isinstance(task, Mapping) else task
     return {"group": f"{name}-{config.get('scale')}", "job_type": config.get("method")}
 
 
-def _resolve(mode: Mode) -> Mode:
-    """`auto` stays only where there is a key to try."""
+def _resolve_mode(mode: Mode) -> Mode:
+    """Replace auto by $WANDB_MODE, or by offline if there is no key."""
     if mode != "auto":
         return mode
     wanted = os.environ.get("WANDB_MODE", "")
     if wanted in ("online", "offline", "disabled"):
         return cast(Mode, wanted)
-    return "auto" if wandb_server.key() else "offline"
+    return "auto" if wandb_server.api_key() else "offline"
 
 
 def _first_line(error: Exception) -> str:

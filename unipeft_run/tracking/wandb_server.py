@@ -1,4 +1,4 @@
-"""What a Weights & Biases server is asked by us: whether it is there, and how much it has."""
+"""Requests to the Weights & Biases server: is it reachable, and how many rows does a run have?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import base64
 import json
 import netrc
 import os
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-PATIENCE = 5  # seconds for an answer
+PATIENCE = 5  # seconds for a whole answer
+LONGEST = 1 << 20  # bytes of an answer
 ROWS = """query RowsOfRun($entity: String, $project: String, $run: String!) {
   model(name: $project, entityName: $entity) {
     bucket(name: $run, missingOk: true) { historyLineCount }
@@ -19,10 +22,10 @@ ROWS = """query RowsOfRun($entity: String, $project: String, $run: String!) {
 }"""
 
 
-def key() -> str | None:
-    """The account's key: $WANDB_API_KEY, or what netrc has for the server."""
-    if given := os.environ.get("WANDB_API_KEY"):
-        return given
+def api_key() -> str | None:
+    """Return the account's key from $WANDB_API_KEY, or from netrc for this server."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
     try:
         found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_address()).netloc)
     except (OSError, netrc.NetrcParseError):
@@ -30,30 +33,54 @@ def key() -> str | None:
     return found[2] if found else None
 
 
-def knock() -> None:
-    """Raise where no server is; much sooner than wandb itself gives up."""
+def check_reachable() -> None:
+    """Raise `OSError` if the server does not answer; much sooner than wandb itself gives up."""
     try:
-        urlopen(_address(), timeout=PATIENCE).close()
+        _fetch(_address())
     except HTTPError as answer:
         if answer.code >= 500:
             raise
 
 
-def rows(entity: str, project: str, run_id: str) -> int:
-    """How many rows of history the server has of a run. Raises `OSError` without an answer."""
-    values = {"entity": entity, "project": project, "run": run_id}
-    found = _ask(ROWS, values)["model"]
-    bucket = found["bucket"] if found else None
+def count_rows(entity: str, project: str, run_id: str) -> int:
+    """Ask how many history rows the server has of a run. Raises `OSError` without an answer."""
+    variables = {"entity": entity, "project": project, "run": run_id}
+    model = _query(ROWS, variables)["model"]
+    bucket = model["bucket"] if model else None
     return int(bucket["historyLineCount"]) if bucket else 0
 
 
-def _ask(query: str, values: dict[str, Any]) -> dict[str, Any]:
-    account = base64.b64encode(f"api:{key()}".encode()).decode()
+def _query(query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    account = base64.b64encode(f"api:{api_key()}".encode()).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {account}"}
-    body = json.dumps({"query": query, "variables": values}).encode()
-    with urlopen(Request(f"{_address()}/graphql", body, headers), timeout=PATIENCE) as answer:
-        data: dict[str, Any] = json.loads(answer.read())["data"]
-    return data
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    data: dict[str, Any] = json.loads(_fetch(Request(f"{_address()}/graphql", body, headers)))
+    content: dict[str, Any] = data["data"]
+    return content
+
+
+def _fetch(request: str | Request) -> bytes:
+    """Return the body of the answer; raise `TimeoutError` after PATIENCE seconds in all.
+
+    The timeout of `urlopen` alone starts again with every byte that arrives.
+    """
+    answers: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            with urlopen(request, timeout=PATIENCE) as answer:
+                answers.put(answer.read(LONGEST))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=read, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PATIENCE)
+    except Empty:
+        raise TimeoutError(f"the server did not answer within {PATIENCE} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _address() -> str:

@@ -1,1 +1,1 @@
-"""The loop, and what it needs."""
+"""Training: the loop, losses, optimisers, precision, checkpoints, several processes."""

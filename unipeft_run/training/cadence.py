@@ -1,4 +1,4 @@
-"""When a training evaluates, records, checkpoints and ends."""
+"""When training logs, evaluates, checkpoints and ends."""
 
 from __future__ import annotations
 
@@ -8,54 +8,65 @@ from dataclasses import dataclass
 from unipeft_run.errors import UserError
 from unipeft_run.training.progress import Progress
 
+MOST_STEPS = 10**9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """All in updates; `early_stopping` in evaluations that bring no new best. None: never."""
+    """Intervals in updates, None for never.
+
+    `total`: the last update. `epoch`: updates in an epoch. `early_stopping`: the number of
+    evaluations in a row without a new best after which training ends.
+    """
 
     total: int
     epoch: int
     evaluate: int | None
-    record: int
+    log: int
     checkpoint: int | None
     early_stopping: int | None
 
-    def done(self, progress: Progress) -> bool:
+    def is_done(self, progress: Progress) -> bool:
         """Whether training is over."""
         patience = self.early_stopping or math.inf
         return progress.step >= self.total or progress.misses >= patience
 
-    def evaluation_due(self, progress: Progress) -> bool:
-        """Whether the state as it is should be evaluated: once, and at the end in any case."""
+    def is_evaluation_due(self, progress: Progress) -> bool:
+        """Whether to evaluate now: at each interval and after the last update, once per step."""
         if self.evaluate is None or progress.step == progress.evaluated:
             return False
         return progress.step == self.total or progress.step % self.evaluate == 0
 
-    def record_due(self, progress: Progress) -> bool:
-        """Whether the numbers of training should be written down."""
-        return progress.step == self.total or progress.step % self.record == 0
+    def is_log_due(self, progress: Progress) -> bool:
+        """Whether to log a training record now."""
+        return progress.step == self.total or progress.step % self.log == 0
 
-    def checkpoint_due(self, progress: Progress) -> bool:
-        """Whether to checkpoint; after an evaluation that is done anyway."""
-        if self.checkpoint is None or self.evaluation_due(progress):
+    def is_checkpoint_due(self, progress: Progress) -> bool:
+        """Whether to checkpoint now; an evaluation checkpoints anyway."""
+        if self.checkpoint is None or self.is_evaluation_due(progress):
             return False
         return progress.step % self.checkpoint == 0
 
     def next_evaluation(self, step: int) -> int | None:
-        """The step of the first evaluation after `step`."""
+        """Return the step of the first evaluation after `step`."""
         if self.evaluate is None or step >= self.total:
             return None
         return min(self.total, (step // self.evaluate + 1) * self.evaluate)
 
-    def epochs(self, step: int) -> float:
-        """Epochs passed at `step`."""
+    def epochs_at(self, step: int) -> float:
+        """Return the epochs completed at `step`."""
         return round(step / self.epoch, 4)
 
 
 def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: int) -> int:
-    """Updates in all: `max_steps` if given, else `epochs`."""
+    """Return the number of updates: `max_steps` if given, else that of `epochs`."""
     if max_steps is not None:
         return max_steps
     if epochs is None:
         raise UserError("give recipe.max_steps or recipe.epochs")
+    if epochs * steps_per_epoch > MOST_STEPS:
+        raise UserError(
+            f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch is "
+            f"{steps_per_epoch:,} of them"
+        )
     return math.ceil(epochs * steps_per_epoch)

@@ -1,50 +1,88 @@
-"""The training states that a run folder keeps: the last one, to go on from, and the best."""
+"""The two training states kept in a run folder: the last one, to resume from, and the best."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
-from unipeft_run.runs.checkpoint import Checkpoint, DamagedCheckpoint, load_newest, save_checkpoint
+from unipeft_run.runs.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    load_checkpoint,
+    load_newest,
+    previous_of,
+    save_checkpoint,
+)
 from unipeft_run.runs.folder import RunFolder
+from unipeft_run.training.divergence import find_non_finite
 
 LAST, BEST = "checkpoints/last", "checkpoints/best"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class StoredStates:
-    """The states in `folder`; only the process that writes it keeps any."""
+class CheckpointStore:
+    """Loads and saves the states in `folder`. Only the process that writes the folder saves."""
 
     folder: RunFolder
 
-    def last(self) -> Checkpoint | None:
-        return load_newest(self.folder.path / LAST)
+    def load_last(self) -> Checkpoint | None:
+        """Load the state to resume from; None to start from the beginning.
 
-    def best(self, known: int | None) -> Checkpoint | None:
-        """The best state; None before the first. `known`: the step that the last state has it at.
+        A state that is not finite, as older versions saved, is skipped with a warning.
+        """
+        path = self.folder.path / LAST
+        newest = load_newest(path)
+        if newest is None or _is_finite(newest, path):
+            return newest
+        return _load_finite(previous_of(path))
 
-        A run that stopped between keeping the best and the last, or whose last one is damaged,
-        may find a later and better one than it knows of, and comes by there again. Raises
-        `DamagedCheckpoint` for an earlier one, and for none.
+    def load_best(self, known: int | None) -> Checkpoint | None:
+        """Load the best state; None if there is none yet.
+
+        `known`: the step of the best state according to the last one. The stored one may be of a
+        later step: the run stopped before it could save the last state too, and will reach that
+        step again. Raises `DamagedCheckpoint` if it is missing or of an earlier step.
         """
         if known is None:
             return None
         path = self.folder.path / BEST
         best = load_newest(path)
         if best is None:
-            raise DamagedCheckpoint(f"{path} is gone; start afresh (force=true)")
+            raise DamagedCheckpoint(f"{path} is missing; start afresh (force=true)")
         if (step := best.state.get("step", known)) < known:
             raise DamagedCheckpoint(
-                f"{path} is of step {step}, the best was step {known}; start afresh (force=true)"
+                f"{path} is of step {step}, but the best was step {known}; "
+                "start afresh (force=true)"
             )
         return best
 
-    def keep_last(self, content: Checkpoint) -> None:
-        self._keep(LAST, content, keep_previous=True)
+    def save_last(self, content: Checkpoint) -> None:
+        """Save the state to resume from, and keep the one before it."""
+        self._save(LAST, content, keep_previous=True)
 
-    def keep_best(self, content: Checkpoint) -> None:
-        self._keep(BEST, content, keep_previous=False)
+    def save_best(self, content: Checkpoint) -> None:
+        """Save the best state in place of the earlier one."""
+        self._save(BEST, content, keep_previous=False)
 
-    def _keep(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
+    def _save(self, name: str, content: Checkpoint, *, keep_previous: bool) -> None:
         if self.folder.writes:
-            self.folder.guard()
-            save_checkpoint(self.folder.path / name, content, keep_previous=keep_previous)
+            path, check = self.folder.path / name, self.folder.check
+            save_checkpoint(path, content, keep_previous=keep_previous, check=check)
+
+
+def _load_finite(path: Path) -> Checkpoint | None:
+    try:
+        content = load_checkpoint(path)
+    except DamagedCheckpoint:
+        return None
+    return content if _is_finite(content, path) else None
+
+
+def _is_finite(content: Checkpoint, path: Path) -> bool:
+    name = find_non_finite(content.tensors)
+    if name is not None:
+        log.warning("%s is not finite (%s), and is not used", path, name)
+    return name is None

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT during training: finish the update, write a checkpoint, then go."""
+"""SIGTERM and SIGINT during training: finish the update, write a checkpoint, exit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.distributed.parallel import totals
+from unipeft_run.training.distributed.parallel import all_reduce_sum
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run; a checkpoint is written and the same command continues.
+    """A signal stopped the run after a checkpoint; the same command resumes it.
 
-    Like `KeyboardInterrupt` no `Exception`, so that what handles failures lets it pass.
+    Like `KeyboardInterrupt` it is not an `Exception`, so handlers of failures let it propagate.
     """
 
     def __init__(self, signum: int) -> None:
@@ -29,69 +29,69 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While entered, the first signal is noted; a second one takes its usual course.
+    """A signal handler that records the first signal; a second one has its default effect.
 
-    Not with several processes: Ctrl-C reaches each of them, and whoever has started them sends it
-    to each once more. Who does not go in time gets SIGKILL from there.
+    With several processes all signals are recorded: Ctrl-C reaches every process, and the launcher
+    forwards it to each once more. The launcher kills processes that do not exit in time.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
-        self._at_once = False
+        self._immediate = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         self._handlers = {}
-        self._hold()
+        self._install()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self._restore()
 
     def check(self, device: torch.device) -> None:
-        """Raise `Interrupted` if a signal has come, in all processes of the run if to one."""
-        asked = totals([self._received == signum for signum in SIGNALS], device)
-        for signum, times in zip(SIGNALS, asked, strict=True):
-            if times:
-                if processes.count() > 1:
-                    self._hold()  # what comes during the save asks for the same once more
+        """Raise `Interrupted` on all ranks if any of them has received a signal."""
+        counts = all_reduce_sum([self._received == signum for signum in SIGNALS], device)
+        for signum, count in zip(SIGNALS, counts, strict=True):
+            if count:
+                if processes.world_size() > 1:
+                    self._install()  # a repeated signal must not cut the checkpoint short
                 raise Interrupted(signum)
 
     def last_check(self, device: torch.device) -> None:
-        """`check` for what has come until now; signals take their usual course from here on."""
-        self._let_go()
+        """Restore the handlers, then `check` what has been received until now."""
+        self._restore()
         self.check(device)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, a signal is answered where it comes: for long work that may be dropped.
+    def immediate(self) -> Iterator[None]:
+        """Raise as soon as a signal arrives: for long work that may be dropped.
 
-        Not with several processes: the others would wait for this one.
+        No effect with several processes, where the others would wait for this one.
         """
-        self._at_once = processes.count() == 1
+        self._immediate = processes.world_size() == 1
         try:
-            self._answer()
+            self._raise_if_immediate()
             yield
         finally:
-            self._at_once = False
+            self._immediate = False
 
-    def _hold(self) -> None:
-        # Python takes signal handlers from its main thread only; elsewhere the owner decides
+    def _install(self) -> None:
+        # Python allows signal handlers in its main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 self._handlers.setdefault(signum, signal.getsignal(signum) or signal.SIG_DFL)
-                signal.signal(signum, self._note)
+                signal.signal(signum, self._record)
 
-    def _let_go(self) -> None:
+    def _restore(self) -> None:
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         self._received = signum
-        if processes.count() == 1:
-            self._let_go()
-        self._answer()
+        if processes.world_size() == 1:
+            self._restore()
+        self._raise_if_immediate()
 
-    def _answer(self) -> None:
-        if self._at_once and self._received is not None:
+    def _raise_if_immediate(self) -> None:
+        if self._immediate and self._received is not None:
             raise Interrupted(self._received)

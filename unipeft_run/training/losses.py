@@ -22,17 +22,19 @@ CHUNK = 2**25  # logits at a time: 128 MiB of float32, 134 positions of mBART's 
 
 
 class Loss(Protocol):
-    """What a trainer and an evaluator need: the mean over the batch's targets, and their number."""
+    """Returns the mean loss over the batch's targets, and their number."""
+
+    smoothing: float
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]: ...
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """(1 - e) * NLL + e * mean_v(-log p_v), both averaged over labels other than -100.
+    """Return (1 - e) * NLL + e * mean_v(-log p_v), averaged over labels other than -100.
 
     `logits` [..., V], `labels` [...]; e = `smoothing` is spread over all V entries, the gold one
-    included, and at least in float32, like the LabelSmoother of the paper's code (which sums over
-    V in float32 for float64 logits too: it differs by 1e-7 there).
+    included, as by the LabelSmoother of the paper's code. Computed in float32 or wider; the
+    LabelSmoother sums over V in float32 for float64 logits too, and differs by 1e-7 there.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(
@@ -43,32 +45,32 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 class SequenceLoss:
     """Label-smoothed cross-entropy of a decoder's predictions, per target token.
 
-    As `cross_entropy` of the model's logits, without them: the head gets no positions to predict,
-    and what it should have got goes through it `chunk` logits at a time. All of it happens within
-    the model's own forward, where a sharded head is whole.
+    Equals `cross_entropy` of the model's logits, which are never all in memory: a hook replaces the
+    head's input by an empty one, and applies the head itself to `chunk` logits at a time. This
+    happens inside the model's forward, where FSDP has gathered the head.
     """
 
     def __init__(self, smoothing: float, chunk: int = CHUNK) -> None:
         self.smoothing, self.chunk = smoothing, chunk
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-        # without labels: the model itself computes no loss
+        # without labels, the model computes no loss of its own
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         inner: Any = extract_model_from_parallel(model)
-        instead = _InsteadOfLogits(batch["labels"], inner.final_logits_bias, self)
-        hook = inner.get_output_embeddings().register_forward_pre_hook(instead)
+        chunked = _ChunkedHead(batch["labels"], inner.final_logits_bias, self)
+        hook = inner.get_output_embeddings().register_forward_pre_hook(chunked)
         try:
             empty = model(**inputs, use_cache=False).logits  # [B, 0, V]
         finally:
             hook.remove()
-        assert instead.loss is not None
-        # adding nothing ties the model's output into the graph, which DDP and FSDP wait for
-        return instead.loss + empty.sum(), instead.count
+        assert chunked.loss is not None
+        # adding zero keeps the model's output in the graph, as DDP and FSDP need
+        return chunked.loss + empty.sum(), chunked.count
 
 
 @dataclass
-class _InsteadOfLogits:
-    """A hook before the head: it takes the hidden states, [B, T, D], and leaves [B, 0, D]."""
+class _ChunkedHead:
+    """A pre-forward hook of the head: hidden states [B, T, D] become a loss and [B, 0, D]."""
 
     labels: Tensor
     bias: Tensor
@@ -93,8 +95,8 @@ class _InsteadOfLogits:
 class _HeadLoss(torch.autograd.Function):
     """Mean loss of `gold` [N] under softmax(states W^T + bias), `rows` positions at a time.
 
-    Its gradient is found on the way, while a chunk's logits are there, so that backward has none
-    to compute again; where nobody wants it (a frozen head), it is not.
+    Gradients are computed chunk by chunk during forward, so backward never needs the logits.
+    Tensors that need no gradient, such as a frozen head, get none.
     """
 
     @staticmethod
@@ -131,7 +133,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # the sums come undivided and unscaled, in the range where half precision is at its best
+        # divided and scaled only here: half precision is most accurate for the plain sums
         factor = upstream / ctx.count
         gradients = [
             None if sums is None else (sums * factor).to(dtype)
@@ -141,14 +143,14 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _matmul_dtype(states: Tensor) -> torch.dtype:
-    """What the head multiplies in: autocast's type, where it is on."""
+    """Return the type of the head's matrix products: autocast's, if it is on."""
     device = states.device.type
     on = torch.is_autocast_enabled(device) and states.dtype != torch.float64
     return torch.get_autocast_dtype(device) if on else states.dtype
 
 
 def _to_probabilities(logits: Tensor, gold: Tensor, smoothing: float) -> Tensor:
-    """The loss of each row of `logits` [n, V]; in their place stay the probabilities."""
+    """Return the loss of each row of `logits` [n, V], which become probabilities in place."""
     mean = logits.mean(-1)
     top = logits.amax(-1, keepdim=True)
     predicted = logits.gather(1, gold[:, None])[:, 0]
@@ -158,22 +160,25 @@ def _to_probabilities(logits: Tensor, gold: Tensor, smoothing: float) -> Tensor:
 
 
 def _to_gradient(probabilities: Tensor, gold: Tensor, smoothing: float) -> Tensor:
-    """The gradient of each row's loss by its logits, in place of its probabilities [n, V]."""
+    """Turn probabilities [n, V] in place into the gradients of the losses by the logits."""
     probabilities.sub_(smoothing / probabilities.size(-1))
     at_gold = probabilities.new_full((len(gold), 1), smoothing - 1)
     return probabilities.scatter_add_(1, gold[:, None], at_gold)
 
 
 class ClassificationLoss:
-    """Cross-entropy of the classes, per example."""
+    """Label-smoothed cross-entropy of the classes, per example."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        self.smoothing = smoothing
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         labels = batch["labels"]
-        return cross_entropy(class_logits(model, batch), labels), len(labels)
+        return cross_entropy(class_logits(model, batch), labels, self.smoothing), len(labels)
 
 
 def class_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """[B, C]"""
+    """Return the logits [B, C] of a classifier."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert isinstance(logits, Tensor)
     return logits

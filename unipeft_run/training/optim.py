@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the paper's recipe."""
+"""Optimisers and learning-rate schedules, those of the paper's code among them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from unipeft_run.errors import UserError
 
 
 class OfficialAdamW(AdamW):
-    """AdamW with the arithmetic of transformers in 2021, which the paper's code trained with.
+    """AdamW as in transformers in 2021, which the paper's code trained with.
 
         p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
         p <- p - lr wd p
 
-    Unlike `torch.optim.AdamW`, eps is added to sqrt(v) without bias correction, and the decay
-    acts on the value already updated. The first line is torch's own update with
-    eps / sqrt(1 - b2^t) as its eps, so torch's fast kernels do the work.
+    Unlike in `torch.optim.AdamW`, eps is added to sqrt(v) without bias correction, and the decay
+    acts on the updated value. The first line is torch's update with eps / sqrt(1 - b2^t) as its
+    eps, so torch's fast kernels apply.
     """
 
     def __init__(
         self, params: Iterable[dict[str, Any]], *, weight_decay: float = 0.0, **adam: Any
     ) -> None:
-        """`params`: groups, each with its own `weight_decay` or else the common one."""
+        """Take parameter groups; `weight_decay` is the default for groups without their own."""
         super().__init__(params, weight_decay=weight_decay, **adam)
         for group in self.param_groups:
             group.update(updates=0, plain_eps=group["eps"], decay=group["weight_decay"])
@@ -38,7 +38,7 @@ class OfficialAdamW(AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient; one group shares one count t."""
+        """Update every parameter that has a gradient; t is counted per group."""
         for group in self.param_groups:
             group["updates"] += 1
             correction = 1 - group["betas"][1] ** group["updates"]
@@ -56,10 +56,10 @@ SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
     "constant": "constant_with_warmup",
-}  # ours: transformers' name
+}  # our name: the name in transformers
 
 
-def build(
+def build_optimizer_and_schedule(
     model: nn.Module,
     total_steps: int,
     *,
@@ -73,13 +73,13 @@ def build(
     warmup_steps: int = 0,
     warmup_ratio: float = 0.0,
 ) -> tuple[Optimizer, LRScheduler]:
-    """The optimiser over what trains in `model`, and its schedule over `total_steps` updates."""
+    """Build the optimiser of the trained parameters and its schedule over `total_steps` updates."""
     optimizer = build_optimizer(
         model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
     )
     warmup = warmup_steps or math.ceil(warmup_ratio * total_steps)
     if warmup == total_steps:
-        warmup -= 1  # the schedules divide by the number of updates after it
+        warmup -= 1  # the schedules divide by the number of updates after the warm-up
     return optimizer, build_schedule(optimizer, total_steps, schedule, warmup, lr_end)
 
 
@@ -92,24 +92,25 @@ def build_optimizer(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Optimizer:
-    """Optimiser `name` over the parameters of `model` that require a gradient.
+    """Build the optimiser `name` over the parameters of `model` that require a gradient.
 
-    Everything decays except biases and LayerNorm parameters (see `parameter_groups`).
+    Weight decay spares biases and LayerNorm parameters (see `parameter_groups`).
     """
     if name not in OPTIMIZERS:
         raise UserError(_unknown("optimizer", name, OPTIMIZERS))
     beta1, beta2 = betas
     groups = parameter_groups(model, weight_decay)
     # The fused kernel is several times faster on a CPU. On CUDA it would hide from accelerate
-    # that the loss scaler skipped an update, so there torch chooses (the foreach one).
+    # that the loss scaler skipped an update, so torch chooses there (the foreach kernel).
     on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
     return OPTIMIZERS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=on_cpu or None)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: with `weight_decay` and without (names with "bias"; LayerNorm parameters).
+    """Split the trained parameters into two groups, with and without `weight_decay`.
 
-    As in the paper's code, prefix embeddings, LoRA matrices and learned scales do decay.
+    Names with "bias" and LayerNorm parameters do not decay. As in the paper's code, prefix
+    embeddings, LoRA matrices and learned scales do.
     """
     norms = {
         id(parameter)
@@ -129,9 +130,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_schedule(
     optimizer: Optimizer, total_steps: int, name: str, warmup_steps: int, lr_end: float
 ) -> LRScheduler:
-    """Linear warm-up over `warmup_steps`, then `name` until `total_steps`.
+    """Build a linear warm-up over `warmup_steps`, then the schedule `name` until `total_steps`.
 
-    polynomial falls in a line to `lr_end` and stays there, linear and cosine fall to 0.
+    polynomial decays linearly to `lr_end`; linear and cosine decay to 0.
     """
     if name not in SCHEDULES:
         raise UserError(_unknown("schedule", name, SCHEDULES))

@@ -1,9 +1,10 @@
-"""How far a training is: what a checkpoint keeps beside tensors, and what is measured."""
+"""The position of a training run, its best evaluation, and its throughput and memory."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import resource
 import statistics
 import sys
@@ -17,24 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unipeft_run.data.batching import IGNORED
+
 TIMED_STEPS = 1000
 
 
 @dataclass
 class Clock:
-    """Wall time of a run over all its parts. `earlier`: up to the checkpoint taken up here."""
+    """Wall time of a run. `earlier`: seconds of earlier processes, from the checkpoint."""
 
     earlier: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
-        """The seconds so far."""
+        """Return the seconds so far."""
         return self.earlier + time.monotonic() - self.began
 
 
 @dataclass
 class Meter:
-    """Sums over some updates."""
+    """Sums over a number of updates."""
 
     steps: int = 0
     loss: float = 0.0
@@ -43,7 +46,7 @@ class Meter:
     seconds: float = 0.0
 
     def add(self, loss: float, tokens: int, samples: int, seconds: float) -> None:
-        """Count one update."""
+        """Add one update."""
         self.steps += 1
         self.loss += loss
         self.tokens += tokens
@@ -51,7 +54,7 @@ class Meter:
         self.seconds += seconds
 
     def rates(self) -> dict[str, float]:
-        """Mean loss and throughput, named as in train.jsonl and metrics.json."""
+        """Return mean loss and throughput, named as in train.jsonl and metrics.json."""
         seconds = max(self.seconds, 1e-9)
         return {
             "train/loss": self.loss / max(1, self.steps),
@@ -64,8 +67,9 @@ class Meter:
 class Progress:
     """Position in the data and in the schedule, the best evaluation so far, and the meters.
 
-    `position`: batches taken in this epoch. `evaluated`: the step evaluated last. `misses`:
-    evaluations since the best one. `window`: since the last record; `total`: since the start.
+    `position`: batches consumed in this epoch. `evaluated`: the step of the last evaluation.
+    `misses`: evaluations since the best one. `window`: updates since the last log record; `total`:
+    all updates.
     """
 
     step: int = 0
@@ -74,6 +78,7 @@ class Progress:
     evaluated: int = 0
     best_step: int | None = None
     best_value: float | None = None
+    best_loss: float | None = None
     misses: int = 0
     last_loss: float = 0.0
     window: Meter = field(default_factory=Meter)
@@ -81,12 +86,12 @@ class Progress:
     step_seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Progress:
-        """Undo `dataclasses.asdict`."""
+    def from_dict(cls, state: Mapping[str, Any]) -> Progress:
+        """Build it from what `dataclasses.asdict` returned."""
         meters = {name: Meter(**state[name]) for name in ("window", "total")}
         return cls(**{**state, **meters})
 
-    def count(self, loss: float, tokens: int, samples: int, seconds: float) -> None:
+    def add_update(self, loss: float, tokens: int, samples: int, seconds: float) -> None:
         """Count one update, which took `seconds` without evaluation."""
         self.step += 1
         for meter in (self.window, self.total):
@@ -94,27 +99,34 @@ class Progress:
         self.step_seconds = [*self.step_seconds[1 - TIMED_STEPS :], seconds]
 
     def close_window(self) -> None:
-        """Begin a new window; a record of the old one is being written."""
+        """Start a new window, once the old one is in a log record."""
         self.last_loss = self.window.rates()["train/loss"]
         self.window = Meter()
 
-    def judge(self, value: float, goal: str) -> bool:
-        """Count an evaluation; whether it is the new best.
+    def add_evaluation(self, value: float, loss: float | None, goal: str) -> bool:
+        """Count an evaluation, and return whether it is the new best.
 
-        A tie keeps the earlier one, and nan is never best.
+        At equal `value` the lower validation `loss` wins, at equal loss the earlier evaluation.
+        A value that is not finite is never the best.
         """
         self.evaluated = self.step
-        best = self.best_value
-        sign = 1 if goal == "max" else -1
-        better = value == value if best is None else sign * value > sign * best
-        if better:
-            self.best_step, self.best_value, self.misses = self.step, value, 0
+        is_best = math.isfinite(value) and self._is_better(value, loss, goal)
+        if is_best:
+            self.best_step, self.best_value, self.best_loss = self.step, value, loss
+            self.misses = 0
         else:
             self.misses += 1
-        return better
+        return is_best
+
+    def _is_better(self, value: float, loss: float | None, goal: str) -> bool:
+        if self.best_value is None:
+            return True
+        if value != self.best_value:
+            return value > self.best_value if goal == "max" else value < self.best_value
+        return loss is not None and self.best_loss is not None and loss < self.best_loss
 
     def metrics(self) -> dict[str, float]:
-        """Loss since the last record, or of it where nothing came after; throughput of it all."""
+        """Return the loss since the last log record (or of it), and overall throughput."""
         if not self.total.steps:
             return {}
         loss = self.window.rates()["train/loss"] if self.window.steps else self.last_loss
@@ -126,33 +138,38 @@ class Progress:
         }
 
 
-def size(batches: Sequence[Mapping[str, Tensor]]) -> tuple[int, int]:
-    """Tokens and samples of `batches`."""
+def count_tokens_and_samples(batches: Sequence[Mapping[str, Tensor]]) -> tuple[int, int]:
+    """Count the tokens and the examples of `batches`."""
     return sum(map(count_tokens, batches)), sum(len(batch["labels"]) for batch in batches)
 
 
 def count_tokens(batch: Mapping[str, Tensor]) -> int:
-    """Tokens in `batch` that are no padding: source and, where there is one, target."""
+    """Count the tokens of `batch` without padding: source and, for text, target."""
     tokens = int(batch["attention_mask"].sum())
+    return tokens + count_targets(batch) if batch["labels"].dim() > 1 else tokens
+
+
+def count_targets(batch: Mapping[str, Tensor]) -> int:
+    """Count what the loss averages over: target tokens, or examples for classes."""
     labels = batch["labels"]  # [B] for classes, [B, T] for text
-    return tokens + int((labels != -100).sum()) if labels.dim() > 1 else tokens
+    return int((labels != IGNORED).sum()) if labels.dim() > 1 else len(labels)
 
 
 def reset_peak_memory() -> None:
-    """Forget what was held before, for a run that is not the first of its process."""
-    gc.collect()  # a model in a cycle of references is held until then
+    """Reset the peak memory, for a run that is not the first of its process."""
+    gc.collect()  # frees models in reference cycles
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError, AttributeError):  # what glibc has freed and kept counts as held
+    with suppress(OSError, AttributeError):  # glibc keeps freed memory, which counts
         ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):  # Linux, where it may be written
+    with suppress(OSError):  # on Linux, if writable
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory held since the reset: of torch on a GPU, else of the whole process."""
+    """Return the peak memory since the reset: torch's on a GPU, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

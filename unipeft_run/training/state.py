@@ -1,9 +1,10 @@
-"""What a checkpoint of a training holds: gathered from the live objects, and put back into them."""
+"""The content of a training checkpoint: gathered from live objects and restored into them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,13 +18,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from unipeft_run.runs.checkpoint import Checkpoint, join, part
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.distributed.parallel import placed, whole
+from unipeft_run.training.distributed.parallel import gather_full, local_part, shard_like
 from unipeft_run.training.progress import Clock, Progress
 
 
 @dataclass
 class TrainingState:
-    """Everything that a resumed training needs to go on as if it had never stopped."""
+    """Everything that training needs to resume bit for bit."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -33,7 +34,7 @@ class TrainingState:
     clock: Clock = field(default_factory=Clock)
 
     def gather(self) -> Checkpoint:
-        """The state now; of the model only what trains. All processes call it together."""
+        """Return the current state, with trained parameters only. A collective call."""
         scaler = None if self.scaler is None else self.scaler.state_dict()
         schedule = self.schedule.state_dict()
         state = {
@@ -47,11 +48,11 @@ class TrainingState:
             "optimizer": optimizer_state(self.optimizer, self.model),
             "training": Checkpoint({}, state),
         }
-        random = gather_object([rng_state()])  # each process draws its own dropout
+        random = gather_object([rng_state()])  # each rank draws its own dropout
         return join(parts | {f"random{rank}": state for rank, state in enumerate(random)})
 
     def restore(self, content: Checkpoint) -> None:
-        """Undo `gather`."""
+        """Load what `gather` returned."""
         state = part(content, "training").state
         load_parameters(self.model, part(content, "parameters").tensors)
         load_optimizer_state(self.optimizer, self.model, part(content, "optimizer"))
@@ -59,58 +60,68 @@ class TrainingState:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         mine = f"random{processes.rank()}"
-        if mine in content.state:  # else there are more processes than before
+        if mine in content.state:  # otherwise there are more processes than before
             load_rng_state(part(content, mine))
-        self.progress = Progress.of(state["progress"])
-        self.clock.earlier = state.get("wall_seconds", 0.0)  # older checkpoints are without
+        self.progress = Progress.from_dict(state["progress"])
+        self.clock.earlier = state.get("wall_seconds", 0.0)  # missing in older checkpoints
+
+    def local_tensors(self) -> dict[str, Tensor]:
+        """Return this rank's part of the trained parameters and of the optimiser's state."""
+        parameters = {name: local_part(p) for name, p in trained_parameters(self.model).items()}
+        entries = _named_entries(self.optimizer, self.model)
+        moments = {key: local_part(v) for key, v in entries.items() if isinstance(v, Tensor)}
+        return parameters | moments
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that train, by name; tied ones once."""
+    """Return the trained parameters by name; tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def parameter_values(model: nn.Module) -> dict[str, Tensor]:
-    """The values of the parameters that train, by name; all processes call it together."""
-    return {name: whole(p) for name, p in trained_parameters(model).items()}
+    """Return the values of the trained parameters by name. A collective call."""
+    return {name: gather_full(p) for name, p in trained_parameters(model).items()}
 
 
 @torch.no_grad()
 def load_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into the parameters that train in `model`: the same names, or ValueError."""
+    """Copy `tensors` into the trained parameters of `model`; ValueError if names differ."""
     parameters = trained_parameters(model)
     if parameters.keys() != tensors.keys():
         odd = sorted(parameters.keys() ^ tensors.keys())[0]
-        raise ValueError(f"the checkpoint belongs to another model: {odd!r} is in one of them only")
+        raise ValueError(f"the checkpoint is of another model: only one of them has {odd!r}")
     for name, parameter in parameters.items():
-        parameter.copy_(placed(tensors[name], parameter))
+        parameter.copy_(shard_like(tensors[name], parameter))
 
 
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> Checkpoint:
-    """The optimiser's state with parameter names for its numbers, tensors apart from the rest."""
+    """Return the optimiser's state by parameter name, tensors apart from the rest."""
     names = _names_in_order(optimizer, model)
-    content = optimizer.state_dict()
-    entries = {
+    entries, groups = _named_entries(optimizer, model), optimizer.state_dict()["param_groups"]
+    tensors = {key: gather_full(v) for key, v in entries.items() if isinstance(v, Tensor)}
+    numbers = {key: value for key, value in entries.items() if key not in tensors}
+    return Checkpoint(tensors, {"names": names, "groups": groups, "numbers": numbers})
+
+
+def _named_entries(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    """Return the entries of the optimiser's state, keyed `parameter/entry`."""
+    names = _names_in_order(optimizer, model)
+    return {
         f"{names[index]}/{key}": value
-        for index, entry in content["state"].items()
+        for index, entry in optimizer.state_dict()["state"].items()
         for key, value in entry.items()
     }
-    tensors = {key: whole(value) for key, value in entries.items() if isinstance(value, Tensor)}
-    numbers = {key: value for key, value in entries.items() if key not in tensors}
-    return Checkpoint(
-        tensors, {"names": names, "groups": content["param_groups"], "numbers": numbers}
-    )
 
 
 def load_optimizer_state(optimizer: Optimizer, model: nn.Module, content: Checkpoint) -> None:
-    """Undo `optimizer_state`."""
+    """Load what `optimizer_state` returned."""
     names = _names_in_order(optimizer, model)
     if names != content.state["names"]:
-        raise ValueError("the checkpoint belongs to an optimiser over other parameters")
+        raise ValueError("the checkpoint is of an optimiser over other parameters")
     indices = {name: index for index, name in enumerate(names)}
     parameters = dict(model.named_parameters())
     tensors = {
-        key: placed(value, parameters[key.rpartition("/")[0]])
+        key: shard_like(value, parameters[key.rpartition("/")[0]])
         for key, value in content.tensors.items()
     }
     state: dict[int, dict[str, Any]] = {}
@@ -126,7 +137,7 @@ def _names_in_order(optimizer: Optimizer, model: nn.Module) -> list[str]:
 
 
 def rng_state() -> Checkpoint:
-    """The random states of Python, NumPy, torch and its GPUs."""
+    """Return the random states of Python, NumPy, torch and its GPUs."""
     numpy = np.random.get_state(legacy=False)
     keys = numpy["state"].pop("key")
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -136,7 +147,7 @@ def rng_state() -> Checkpoint:
 
 
 def load_rng_state(content: Checkpoint) -> None:
-    """Undo `rng_state`."""
+    """Load what `rng_state` returned."""
     version, internal, gauss = content.state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy, keys = content.state["numpy"], content.tensors["numpy"].numpy().astype(np.uint32)
@@ -145,3 +156,8 @@ def load_rng_state(content: Checkpoint) -> None:
     for index in range(torch.cuda.device_count()):
         if f"cuda{index}" in content.tensors:
             torch.cuda.set_rng_state(content.tensors[f"cuda{index}"], index)
+
+
+def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Restore torch's random states afterwards, of the CPU and of `device`."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

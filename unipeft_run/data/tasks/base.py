@@ -59,8 +59,6 @@ class Task(ABC):
     selection: str = ""
 
     kind: ClassVar[Literal["seq2seq", "classification"]]
-    metrics: ClassVar[tuple[str, ...]]  # what `score` computes
-    primary: ClassVar[str]  # the metric in the paper's tables
     label_names: ClassVar[tuple[str, ...]] = ()
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
@@ -78,6 +76,16 @@ class Task(ABC):
                 f"task.label_column={columns.label} is also the column of texts or ids: "
                 "labels need a column of their own"
             )
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that `score` computes."""
+
+    @property
+    @abstractmethod
+    def primary(self) -> str:
+        """The metric in the paper's tables."""
 
     @property
     @abstractmethod

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import datasets
 from huggingface_hub import constants
 
 from unipeft_run.data.tasks.messages import printable
 from unipeft_run.errors import UserError
+from unipeft_run.hub import is_hub_reachable
 
 CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are still scripts
-SECONDS = 3.0
-
-
-@cache
-def is_hub_reachable() -> bool:
-    """Whether the hub answers within SECONDS + 1; asked once per process.
-
-    The clients' own retries take half a minute. The thread is needed because a silent name server
-    blocks that long too, whatever the timeout.
-    """
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
-    thread.start()
-    thread.join(SECONDS + 1)
-    return bool(answers and answers[0])
-
-
-def _answers() -> bool:
-    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
-    request = urllib.request.Request(endpoint, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, ValueError):
-        return False
 
 
 @contextmanager

@@ -103,30 +103,45 @@ def _column(table: pa.Table, name: str, columns: Columns, where: str) -> pa.Chun
 
 
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return `values` without dictionary encoding and string views."""
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    """Return text and integers without dictionary encoding and string views."""
+    kind = values.type
+    if pa.types.is_dictionary(kind) and (_is_text(kind.value_type) or _is_integer(kind.value_type)):
+        values = values.cast(kind.value_type)
     return values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_integer(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind))
 
 
 def _texts(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     if not _is_text(values.type):
         raise UserError(f"{where}: column {name!r} holds {printable(str(values.type))}, not text")
+    if not _is_utf8(values):
+        raise UserError(f"{where}: column {name!r} is not UTF-8 throughout")
+    return values
+
+
+def _is_utf8(values: pa.ChunkedArray) -> bool:
     try:
         values.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{where}: column {name!r} is not UTF-8 throughout") from error
-    return values
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _class_numbers(
     values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None, where: str
 ) -> pa.Array:
-    if not (pa.types.is_integer(values.type) or _is_text(values.type)):
+    if _is_text(values.type):
+        _texts(values, str(columns.label), where)
+    elif not _is_integer(values.type):
         what = f"column {columns.label!r} holds {printable(str(values.type))}"
         raise UserError(f"{where}: {what}, not class numbers or names")
     encoded = values.combine_chunks().dictionary_encode()
@@ -161,7 +176,7 @@ def _is_in_order(
 
 
 def _ids(table: pa.Table, identifier: str | None) -> dict[str, pa.ChunkedArray]:
-    """Return the column of identifiers as strings; {} if they are neither text nor integers."""
+    """Return the column of identifiers as strings; {} if it holds anything else."""
     values = _decoded(table.column(table.column_names.index(identifier)))
-    usable = _is_text(values.type) or pa.types.is_integer(values.type)
+    usable = _is_integer(values.type) or (_is_text(values.type) and _is_utf8(values))
     return {str(identifier): values.cast(pa.string())} if usable and not values.null_count else {}

@@ -17,8 +17,8 @@ class XSum(SequenceTask):
     """Summarisation in one sentence.
 
     The trivial baseline is the first `lead_words` words of the document, or its first sentence if
-    `lead_words` is None.
-    `rouge_tokenizer`: None for rouge-score's own, or "unicode" (docs/metrics.md).
+    `lead_words` is None. `rouge_tokenizer` is None for rouge-score's own, or "unicode"
+    (docs/metrics.md).
     """
 
     source_column: str = "document"
@@ -61,5 +61,5 @@ class XSum(SequenceTask):
         return " ".join(text.split()[: self.lead_words])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """Compute ROUGE-1, -2, -L and -Lsum, in percent."""
+        """Compute ROUGE-1, -2, -L and -Lsum in percent."""
         return rouge(predictions, references, self.rouge_tokenizer)

@@ -11,8 +11,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unipeft_run.backbones.architectures import architecture
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
-from unipeft_run.backbones.sites import resolve, table_of
+from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.slots import Slot, build_slots, import_class, matching_parameters
@@ -25,7 +26,7 @@ def counts(config: RunConfig) -> dict[str, Any]:
     that matches nothing.
     """
     shape = architecture(config.backbone, num_labels(config.task))
-    head = table_of(shape).head if config.head == "trained" else ()
+    head = family_of(shape).head if config.head == "trained" else ()
     return count(shape, build_slots(config), [*config.unfreeze, *head])
 
 
@@ -98,7 +99,7 @@ def _deltas(
     model: Any = _Layers(shapes)
     for slot, parts in slots.items():
         if parts is not None:
-            for site in resolve(model, config, **dict(parts.representation)):
+            for site in find_sites(model, config, **dict(parts.representation)):
                 yield slot, parts.build(site).eval()
 
 

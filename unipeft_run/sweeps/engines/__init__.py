@@ -1,6 +1,6 @@
-"""Where the cells of a grid run: Hydra's launchers, with our semantics where a worker is killed."""
+"""Where the cells of a grid run: Hydra's launchers, and reruns of cells whose worker was killed."""
 
 from unipeft_run.sweeps.engines.engine import Engine
-from unipeft_run.sweeps.engines.rounds import in_rounds
+from unipeft_run.sweeps.engines.rounds import launch_in_rounds
 
-__all__ = ["Engine", "in_rounds"]
+__all__ = ["Engine", "launch_in_rounds"]

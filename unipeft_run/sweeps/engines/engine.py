@@ -1,4 +1,4 @@
-"""Hydra's launcher, as hydra/launcher= names it: cells in, outcomes or losses out."""
+"""The launcher that hydra/launcher= names: takes cells, returns outcomes or lost workers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines.local import threads, visible_gpus, workers
-from unipeft_run.sweeps.engines.worker import Job, Lost, Notes, Worker
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell, visible_gpus
+from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
 
-POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # joblib's
+POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # exceptions of joblib
 
 
 class Engine:
-    """Runs `job` on cells, in `config.hydra.launcher`; workers of this machine use `folder`."""
+    """Runs `job` on cells with `config.hydra.launcher`; local workers report through `folder`."""
 
     def __init__(self, loader: object, config: DictConfig, job: Job, folder: Path) -> None:
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
@@ -31,40 +31,41 @@ class Engine:
         self.submission = secrets.token_hex(8)
         self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         if self.kind == "ray":
-            _needs("ray")
+            _require("ray")
         elif self.kind == "submitit_slurm":
-            import_module("unipeft_run.sweeps.engines.slurm").watch_the_queue()
+            import_module("unipeft_run.sweeps.engines.slurm").install_queue_watcher()
 
     @property
     def shared_fate(self) -> bool:
-        """Whether a killed worker takes the others with it."""
+        """Whether one killed worker ends the others."""
         return self.kind == "joblib"
 
-    def launch(self, cells: Sequence[list[str]]) -> list[Outcome | Lost]:
-        """One round: what became of each of `cells`."""
+    def launch(self, cells: Sequence[list[str]]) -> list[Outcome | WorkerLost]:
+        """Run one round; return an outcome or a loss for each of `cells`."""
         self.rounds += 1
-        notes = Notes(self.folder, self.rounds)
-        launcher = self._launcher(self._worker(len(cells), notes))
+        log = RoundLog(self.folder, self.rounds)
+        launcher = self._build_launcher(self._build_worker(len(cells), log))
         try:
-            backs = launcher.launch(cells, initial_job_idx=0)
+            results = launcher.launch(cells, initial_job_idx=0)
         except Exception as failure:
             if type(failure).__name__ not in POOL_LOST:
                 raise
-            text = f"a worker is gone: {type(failure).__name__}"
-            return [notes.read(number, text) for number in range(len(cells))]
-        return [_outcome(back) for back in backs]
+            text = f"a worker was lost: {type(failure).__name__}"
+            return [log.read(number, text) for number in range(len(cells))]
+        return [_outcome_of(result) for result in results]
 
-    def _worker(self, cells: int, notes: Notes) -> Worker:
+    def _build_worker(self, cells: int, log: RoundLog) -> Worker:
         if self.kind != "joblib":
             return Worker(self.job, submission=self.submission)
         gpus, launcher = visible_gpus(), self.config.hydra.launcher
         processes = OmegaConf.select(self.config, "processes", default=1)
-        many = workers(launcher.n_jobs, cells, len(gpus), processes)
+        workers = count_workers(launcher.n_jobs, cells, len(gpus), processes)
         with read_write(self.config), open_dict(self.config):
-            launcher.n_jobs = many
-        return Worker(self.job, notes, threads(many, cells), gpus, self.submission)
+            launcher.n_jobs = workers
+        threads = threads_per_cell(workers, cells)
+        return Worker(self.job, log, threads, gpus, self.submission)
 
-    def _launcher(self, worker: Worker) -> Launcher:
+    def _build_launcher(self, worker: Worker) -> Launcher:
         if self.kind != "ray":
             return Plugins.instance().instantiate_launcher(
                 hydra_context=self.context, task_function=worker, config=self.config
@@ -76,16 +77,16 @@ class Engine:
         return launcher
 
 
-def _needs(extra: str) -> None:
+def _require(extra: str) -> None:
     try:
         import_module(extra)
     except ImportError:
         raise UserError(f"hydra/launcher={extra} needs pip install 'unipeft[{extra}]'") from None
 
 
-def _outcome(back: JobReturn) -> Outcome | Lost:
-    if back.status is JobStatus.COMPLETED:
-        outcome: Outcome = back.return_value
+def _outcome_of(result: JobReturn) -> Outcome | WorkerLost:
+    if result.status is JobStatus.COMPLETED:
+        outcome: Outcome = result.return_value
         return outcome
-    problem = back._return_value
-    return problem if isinstance(problem, Lost) else ended("failed", str(problem))
+    problem = result._return_value
+    return problem if isinstance(problem, WorkerLost) else make_outcome("failed", str(problem))

@@ -1,4 +1,4 @@
-"""The machine shared out among the workers of hydra/launcher=joblib."""
+"""Share this machine's GPUs and cores among the workers of hydra/launcher=joblib."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unipeft_run.sweeps.engines.worker import THREADS
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES may be made of here."""
+    """Return the GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = (name.strip() for name in given.split(","))
@@ -19,11 +19,11 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(map(str, range(torch.cuda.device_count())))
 
 
-def workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
-    """How many workers: -1 is one for each group of `processes` GPUs, or for each core.
+def count_workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
+    """Return the number of workers; -1: one for each `processes` GPUs, or for each core.
 
-    Two at least, where one was not asked for: with one, joblib takes this very process, and what
-    kills a worker would kill the whole grid.
+    At least two unless `n_jobs` is 1: with one, joblib runs cells in this very process, and
+    whatever kills a cell would kill the grid.
     """
     from joblib import effective_n_jobs
 
@@ -33,8 +33,8 @@ def workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
     return max(2, min(wanted, cells))
 
 
-def threads(workers: int, cells: int) -> int | None:
-    """The threads of one cell where so many `workers` share the cores; None if the user chose."""
+def threads_per_cell(workers: int, cells: int) -> int | None:
+    """Return a cell's threads when `workers` share the cores; None if the user has set them."""
     from joblib import cpu_count
 
     return None if THREADS in os.environ else max(1, cpu_count() // min(workers, cells))

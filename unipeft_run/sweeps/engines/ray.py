@@ -1,4 +1,4 @@
-"""hydra/launcher=ray: every cell is a task of Ray. Imports Ray where it is needed."""
+"""hydra/launcher=ray: each cell is a task of Ray, which is imported only when used."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from unipeft_run.errors import UserError
-from unipeft_run.sweeps.engines.worker import THREADS, Lost
+from unipeft_run.sweeps.engines.worker import THREADS, WorkerLost
 
-# A Ray of one's own: no dashboard, and little room for objects, since cells send none.
+# For a Ray started here: no dashboard, and little memory for objects, since cells send none.
 LOCAL = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-PATIENCE = {  # seconds; Ray's own 30 are too few on a machine whose cores are all at work
+START_TIMEOUTS = {  # seconds; Ray's default of 30 is too short on a busy machine
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_gcs_server_port_wait_time_s": "300",
 }
-WORKER_LOST = (
+LOSSES = (  # exceptions of Ray
     "WorkerCrashedError",
     "OutOfMemoryError",
     "NodeDiedError",
@@ -32,7 +32,10 @@ WORKER_LOST = (
 
 
 class RayLauncher(Launcher):  # type: ignore[misc]
-    """settings: `init` is for ray.init, `remote` for ray.remote: conf/hydra/launcher/ray.yaml."""
+    """Hydra's launcher interface for Ray.
+
+    `settings`: arguments of ray.init and of ray.remote, as in conf/hydra/launcher/ray.yaml.
+    """
 
     def __init__(self, settings: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(settings, resolve=True)
@@ -42,23 +45,23 @@ class RayLauncher(Launcher):  # type: ignore[misc]
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Hydra's."""
+        """Store what Hydra passes; part of Hydra's interface."""
         self.context, self.job, self.config = hydra_context, task_function, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Hydra's: all cells to Ray, and what each has returned. Raises `UserError`."""
+        """Run all cells as tasks of Ray and return their results. Raises `UserError`."""
         import ray
 
         if not ray.is_initialized():
             self._start(ray)
         tasks = [self._submit(ray, *cell) for cell in enumerate(job_overrides, initial_job_idx)]
-        return [_returned(ray, task) for task in tasks]
+        return [_result_of(ray, task) for task in tasks]
 
     def _start(self, ray: Any) -> None:
         address = self.init.get("address") or os.environ.get("RAY_ADDRESS")
-        for name, seconds in PATIENCE.items():
+        for name, seconds in START_TIMEOUTS.items():
             os.environ.setdefault(name, seconds)
         try:
             ray.init(**(self.init if address else {**LOCAL, **self.init}))
@@ -71,21 +74,21 @@ class RayLauncher(Launcher):  # type: ignore[misc]
         config = self.context.config_loader.load_sweep_config(self.config, list(words))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        each = {"num_gpus": min(1, ray.cluster_resources().get("GPU", 0)), **self.remote}
+        options = {"num_gpus": min(1, ray.cluster_resources().get("GPU", 0)), **self.remote}
         processes = OmegaConf.select(config, "processes", default=1)
-        shares = {key: each[key] * processes for key in ("num_cpus", "num_gpus")}
-        return ray.remote(**{**each, **shares})(run_cell).remote(
+        shares = {key: options[key] * processes for key in ("num_cpus", "num_gpus")}
+        return ray.remote(**{**options, **shares})(run_cell).remote(
             self.context,
             config,
             self.job,
             Singleton.get_state(),
             Path.cwd(),
-            _environment(each["num_cpus"]),
+            _worker_environment(options["num_cpus"]),
         )
 
 
-def _environment(cpus: float) -> dict[str, str]:
-    """What a worker, on whatever machine, has from here: the cache, and its threads."""
+def _worker_environment(cpus: float) -> dict[str, str]:
+    """Return the variables of a worker on any machine: the cache and the threads."""
     from unipeft_run.data.cache import cache_root
 
     threads = os.environ.get(THREADS) or str(max(1, int(cpus)))
@@ -100,7 +103,7 @@ def run_cell(
     folder: Path,
     environment: Mapping[str, str],
 ) -> JobReturn:
-    """In the worker: one cell, in the `folder` where the command was typed."""
+    """Run one cell in the worker, in the `folder` where the command was typed."""
     os.environ.update(environment)
     os.chdir(folder)
     setup_globals()
@@ -115,11 +118,11 @@ def run_cell(
     )
 
 
-def _returned(ray: Any, task: Any) -> JobReturn:
+def _result_of(ray: Any, task: Any) -> JobReturn:
     try:
         return ray.get(task)
     except ray.exceptions.RayError as failure:
         name, text = type(failure).__name__, " ".join(str(failure).split())
-        problem = f"a worker of Ray is gone: {name}" if name in WORKER_LOST else text
-        kind = Lost if name in WORKER_LOST else RuntimeError
+        problem = f"a Ray worker was lost: {name}" if name in LOSSES else text
+        kind = WorkerLost if name in LOSSES else RuntimeError
         return JobReturn(status=JobStatus.FAILED, _return_value=kind(problem))

@@ -1,4 +1,4 @@
-"""The cells of killed workers are taken up again, a few times each."""
+"""Launch cells in rounds: those whose worker was killed are rerun, a few times each."""
 
 from __future__ import annotations
 
@@ -10,65 +10,71 @@ from collections.abc import Callable, Sequence
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import STALE_SECONDS
-from unipeft_run.runs.outcome import Outcome, ended
-from unipeft_run.sweeps.engines.worker import Lost
+from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.worker import WorkerLost
 
 Cell = list[str]
-Launch = Callable[[list[Cell]], list[Outcome | Lost]]
-TIMES = 3  # that a cell may lose its worker
+Launch = Callable[[list[Cell]], list[Outcome | WorkerLost]]
+MAX_LOSSES = 3  # of one cell's workers, after which the cell has failed
 
 
-def in_rounds(launch: Launch, cells: Sequence[Cell], *, shared_fate: bool = False) -> list[Outcome]:
-    """An outcome for each of `cells`, whatever becomes of the workers.
+def launch_in_rounds(
+    launch: Launch, cells: Sequence[Cell], *, shared_fate: bool = False
+) -> list[Outcome]:
+    """Return an outcome for each of `cells`, even if its worker is killed.
 
-    A cell whose worker was killed is in the next round too, and goes on from its checkpoint. With
-    shared_fate one killed worker takes the others with it: what was in their hands comes after
-    the rest, and by itself at last, so that a cell that kills its worker ends no other.
+    Such a cell is in the next round too, and resumes from its checkpoint. With `shared_fate`, one
+    killed worker takes the others with it. Cells that were running then come after the rest, and
+    one by one in the last round, so that a cell that kills its worker ends no other.
     """
-    ends: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     losses: Counter[int] = Counter()
-    while waiting := [number for number in range(len(cells)) if number not in ends]:
-        calm = [n for n in waiting if not (shared_fate and losses[n] == TIMES - 1)]
-        round_ = sorted(calm, key=losses.__getitem__) or waiting[:1]
+    while waiting := [number for number in range(len(cells)) if number not in outcomes]:
+        together = [n for n in waiting if not (shared_fate and losses[n] == MAX_LOSSES - 1)]
+        round_ = sorted(together, key=losses.__getitem__) or waiting[:1]
         try:
-            launched = map(_told, launch([cells[n] for n in round_]))
-            backs = dict(zip(round_, launched, strict=True))
+            launched = map(_unwrap_lost, launch([cells[n] for n in round_]))
+            results = dict(zip(round_, launched, strict=True))
         except UserError:
             raise
         except Exception as failure:
             traceback.print_exc(file=sys.stderr)
-            problem = f"the launcher failed: {type(failure).__name__}: {failure}".partition("\n")[0]
-            return [ends.get(n) or ended("failed", problem) for n in range(len(cells))]
-        ends |= {n: back for n, back in backs.items() if not isinstance(back, Lost)}
-        _count({n: back for n, back in backs.items() if isinstance(back, Lost)}, losses, ends)
-        _wait_for_locks(losses, ends)
-    return [ends[n] for n in range(len(cells))]
+            error = f"the launcher failed: {type(failure).__name__}: {failure}".partition("\n")[0]
+            return [outcomes.get(n) or make_outcome("failed", error) for n in range(len(cells))]
+        outcomes |= {n: end for n, end in results.items() if not isinstance(end, WorkerLost)}
+        lost = {n: end for n, end in results.items() if isinstance(end, WorkerLost)}
+        _count_losses(lost, losses, outcomes)
+        _wait_for_stale_locks(losses, outcomes)
+    return [outcomes[n] for n in range(len(cells))]
 
 
-def _told(back: Outcome | Lost) -> Outcome | Lost:
-    """A run over several processes says itself that one of them was killed."""
-    return back if isinstance(back, Lost) or back["state"] != "lost" else Lost(back["error"])
+def _unwrap_lost(end: Outcome | WorkerLost) -> Outcome | WorkerLost:
+    """Turn the outcome "lost", of a run on several processes, into a `WorkerLost`."""
+    if isinstance(end, WorkerLost) or end["state"] != "lost":
+        return end
+    return WorkerLost(end["error"])
 
 
-def _count(lost: dict[int, Lost], losses: Counter[int], ends: dict[int, Outcome]) -> None:
-    """Add the `lost` cells to `losses`; the end of those that were lost too often to `ends`."""
-    held = [n for n, loss in lost.items() if loss.held] or list(lost)
-    losses.update(held)
-    for n in held:
-        if losses[n] >= TIMES:
-            ends[n] = ended(
-                "failed", f"its worker was lost {TIMES} times; the last time: {lost[n]}"
-            )
-    again = len(lost.keys() - ends.keys())
+def _count_losses(
+    lost: dict[int, WorkerLost], losses: Counter[int], outcomes: dict[int, Outcome]
+) -> None:
+    """Add the `lost` cells to `losses`; add an outcome for those that were lost too often."""
+    begun = [n for n, loss in lost.items() if loss.begun] or list(lost)
+    losses.update(begun)
+    for n in begun:
+        if losses[n] >= MAX_LOSSES:
+            error = f"its worker was lost {MAX_LOSSES} times; the last time: {lost[n]}"
+            outcomes[n] = make_outcome("failed", error)
+    again = len(lost.keys() - outcomes.keys())
     if again:
-        print(f"{next(iter(lost.values()))}; cells taken up again: {again}", file=sys.stderr)
+        print(f"{next(iter(lost.values()))}; cells to rerun: {again}", file=sys.stderr)
 
 
-def _wait_for_locks(losses: Counter[int], ends: dict[int, Outcome]) -> None:
-    """A worker killed on another machine is known to be dead when its heartbeat is old."""
-    held = [n for n in losses if n in ends and ends[n]["state"] == "running elsewhere"]
-    if held := [n for n in held if losses[n] < TIMES]:
+def _wait_for_stale_locks(losses: Counter[int], outcomes: dict[int, Outcome]) -> None:
+    """Wait until locks left by workers killed on other machines are stale, to rerun their cells."""
+    held = [n for n in losses if n in outcomes and outcomes[n]["state"] == "running elsewhere"]
+    if held := [n for n in held if losses[n] < MAX_LOSSES]:
         losses.update(held)
         for n in held:
-            del ends[n]
+            del outcomes[n]
         time.sleep(STALE_SECONDS)

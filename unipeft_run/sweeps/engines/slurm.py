@@ -1,7 +1,7 @@
-"""hydra/launcher=submitit_slurm where a job is killed: with accounts (sacct) or without.
+"""hydra/launcher=submitit_slurm: notice killed jobs, also where Slurm has no accounting.
 
-submitit asks `sacct`, which knows nothing where Slurm keeps no accounts: it would wait for a killed
-job for ever. The queue is always there, and a job that has left it without a result is lost.
+submitit asks `sacct`, which knows nothing without accounting, so it would wait for a killed job for
+ever. The queue always works: a job that has left it without a result is lost.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from hydra.core.utils import JobReturn, JobStatus
 from submitit.core.utils import UncompletedJobError
 from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
-from unipeft_run.sweeps.engines.worker import Lost
+from unipeft_run.sweeps.engines.worker import WorkerLost
 
-SECONDS_BETWEEN_LOOKS = 30  # at most; results are looked for every second, on the disk
-GONE = "GONE"  # from the queue
+POLL_SECONDS = 30  # of the queue, at most; results on disk are polled every second
+GONE = "GONE"  # our state of a job that has left the queue
 _results = SlurmJob.results
 
 
 class QueueWatcher(SlurmInfoWatcher):  # type: ignore[misc]
-    """The states of jobs from `squeue`, which names those that have ended for some minutes more."""
+    """Reads job states from `squeue`, which lists ended jobs for some more minutes."""
 
     def _make_command(self) -> list[str] | None:
         if not self._registered - self._finished:
@@ -27,28 +27,28 @@ class QueueWatcher(SlurmInfoWatcher):  # type: ignore[misc]
         return ["squeue", *wanted]
 
     def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-        """The state of every job in the queue, and of ours that have left it."""
+        """Return the states of the jobs in the queue, and of ours that have left it."""
         lines = string.decode() if isinstance(string, bytes) else string
         found: dict[str, dict[str, str]] = super().read_info(f"JobID|State|NodeList\n{lines}")
         left = self._registered - self._finished - set(found)
         return {**found, **{job: {"JobID": job, "State": GONE} for job in left}}
 
 
-def watch_the_queue() -> None:
-    """From now on submitit looks at the queue, and a lost job is a cell's loss, not the grid's."""
-    SlurmJob.watcher = QueueWatcher(delay_s=SECONDS_BETWEEN_LOOKS)
-    SlurmJob.results = results
+def install_queue_watcher() -> None:
+    """Make submitit poll the queue, and turn a killed job into a lost cell, not a failed grid."""
+    SlurmJob.watcher = QueueWatcher(delay_s=POLL_SECONDS)
+    SlurmJob.results = results_of
 
 
-def results(job: SlurmJob[JobReturn]) -> list[JobReturn]:
-    """What the job returned; a failed `JobReturn` if it ended without a word."""
+def results_of(job: SlurmJob[JobReturn]) -> list[JobReturn]:
+    """Return what the job returned, or a failed `JobReturn` if it left no result."""
     try:
         return _results(job)
     except UncompletedJobError as problem:
         where = f"Slurm job {job.job_id}"
-        loss: Exception = Lost(f"{where} ended without a result (state {job.state})")
-        if job.state.startswith("CANCELLED"):  # someone wanted it so
+        loss: Exception = WorkerLost(f"{where} ended without a result (state {job.state})")
+        if job.state.startswith("CANCELLED"):  # on purpose
             loss = RuntimeError(f"{where} was cancelled")
-        elif job.paths.result_pickle.exists():  # a failure outside of the run
+        elif job.paths.result_pickle.exists():  # a failure outside the run
             loss = RuntimeError(str(problem).strip().splitlines()[-1])
         return [JobReturn(status=JobStatus.FAILED, _return_value=loss)]

@@ -1,4 +1,4 @@
-"""What happens around a cell in the process that runs it. Imports nothing heavy."""
+"""Runs a cell in its process, with its GPUs and threads. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,56 +16,57 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.config import plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome
+from unipeft_run.training.distributed.environment import prepare_environment
 
 Job = Callable[[DictConfig], Outcome]
 THREADS = "OMP_NUM_THREADS"
-FORCED = ".forced"  # in a run folder: the submission that began the run with force=true
+FORCED = ".forced"  # in a run folder: the submission that last began the run with force=true
 _slots: dict[Path, int] = {}  # of this process
 
 
-class Lost(Exception):
-    """A cell came back without an outcome: its process is gone.
+class WorkerLost(Exception):
+    """The process of a cell died before it returned an outcome.
 
-    held: whether that process had begun the cell.
+    `begun`: whether that process had begun the cell.
     """
 
-    def __init__(self, text: str, held: bool = True) -> None:
+    def __init__(self, text: str, begun: bool = True) -> None:
         super().__init__(text)
-        self.held = held
+        self.begun = begun
 
 
 @dataclass(frozen=True)
-class Notes:
-    """What the workers of one machine write down about one round of cells, in a folder."""
+class RoundLog:
+    """Files in which local workers record which cells of a round they began and ended."""
 
     folder: Path
     round: int
 
     def begin(self, number: int) -> None:
-        """Cell `number` of the round is in this worker's hands."""
+        """Record that this worker begins cell `number`."""
         self._file(number, "begun").touch()
 
     def end(self, number: int, outcome: Outcome) -> None:
-        """Cell `number` has ended."""
-        aside = self._file(number, "part")
-        aside.write_text(json.dumps(outcome))
-        aside.rename(self._file(number, "ended"))
+        """Record the outcome of cell `number`."""
+        part = self._file(number, "part")
+        part.write_text(json.dumps(outcome))
+        part.rename(self._file(number, "ended"))
 
-    def read(self, number: int, problem: str) -> Outcome | Lost:
-        """The outcome of cell `number`, or `problem` where it has none."""
+    def read(self, number: int, problem: str) -> Outcome | WorkerLost:
+        """Return the outcome of cell `number`, or a loss with the text `problem`."""
         ended = self._file(number, "ended")
         if ended.exists():
             outcome: Outcome = json.loads(ended.read_text())
             return outcome
-        return Lost(problem, held=self._file(number, "begun").exists())
+        return WorkerLost(problem, begun=self._file(number, "begun").exists())
 
     def slot(self) -> int:
-        """The lowest number that no other living worker has; this process keeps it to its end."""
+        """Return the lowest number that no other live worker holds; keep it until exit."""
         if self.folder not in _slots:
-            _slots[self.folder] = next(n for n in count() if self._claimed(n))
+            _slots[self.folder] = next(n for n in count() if self._claim(n))
         return _slots[self.folder]
 
-    def _claimed(self, number: int) -> bool:
+    def _claim(self, number: int) -> bool:
         import fcntl
 
         file = os.open(self.folder / f"slot{number}", os.O_CREAT | os.O_RDWR)
@@ -74,7 +75,7 @@ class Notes:
         except BlockingIOError:
             os.close(file)
             return False
-        return True  # and the file stays open: however the process ends, the lock ends with it
+        return True  # the file stays open, and its lock is held until the process ends
 
     def _file(self, number: int, what: str) -> Path:
         return self.folder / f"round{self.round}.cell{number}.{what}"
@@ -82,36 +83,37 @@ class Notes:
 
 @dataclass(frozen=True)
 class Worker:
-    """`job` as an engine runs it; plain data, so that it can be sent to a process.
+    """Callable that runs `job` on a cell; plain data, so that it can be sent to a process.
 
-    threads: for one cell (None: what the environment says, or Slurm). gpus: of the machine, to be
-    shared out among the workers. Both are settled before `job` imports torch. submission: a name
-    that all workers of one command have, also where a queue starts their jobs a second time.
+    `threads`: of one cell (None: as in the environment, or as Slurm says). `gpus`: the machine's,
+    shared among the workers. Both take effect before `job` imports torch. `submission`: identifies
+    the command, also for jobs that a queue starts a second time.
     """
 
     job: Job
-    notes: Notes | None = None
+    log: RoundLog | None = None
     threads: int | None = None
     gpus: tuple[str, ...] = ()
     submission: str = ""
 
     def __call__(self, cfg: DictConfig) -> Outcome:
-        self._settle(OmegaConf.select(cfg, "processes", default=1))
+        prepare_environment()
+        self._assign_resources(OmegaConf.select(cfg, "processes", default=1))
         if OmegaConf.select(cfg, "force", default=False):
             self._force_once(cfg)
-        if self.notes is None:
+        if self.log is None:
             return self.job(cfg)
         number = HydraConfig.get().job.num
-        self.notes.begin(number)
+        self.log.begin(number)
         outcome = self.job(cfg)
-        self.notes.end(number, outcome)
+        self.log.end(number, outcome)
         return outcome
 
     def _force_once(self, cfg: DictConfig) -> None:
-        """A run that this submission has cleared before goes on: its worker was lost, or requeued.
+        """Drop `force` if this submission has cleared the run before, and lost its worker.
 
-        The mark is older than the configuration that a run writes when it is cleared, and by the
-        same clock.
+        The mark is written before the configuration of a cleared run, on the same disk: if the
+        configuration is newer than the mark, the run has been cleared.
         """
         folder = RunFolder(plan(cfg).folder)
         mark, config = folder.path / FORCED, folder.path / "config.yaml"
@@ -120,16 +122,16 @@ class Worker:
         elif config.exists() and config.stat().st_mtime_ns >= mark.stat().st_mtime_ns:
             cfg.force = False
 
-    def _settle(self, processes: int) -> None:
+    def _assign_resources(self, processes: int) -> None:
         threads = self.threads
         if threads is None and THREADS not in os.environ:
             threads = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
         if threads:
             os.environ[THREADS] = str(max(1, threads // processes))
-        if self.gpus and self.notes:
-            first = self.notes.slot() * processes
+        if self.gpus and self.log:
+            first = self.log.slot() * processes
             mine = (self.gpus[n % len(self.gpus)] for n in range(first, first + processes))
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(mine))
-        # joblib leaves its own way of starting processes as the default, which no child knows
+        # joblib sets its own start method as the default, which child processes do not know
         if multiprocessing.get_start_method(allow_none=True) == "loky":
             multiprocessing.set_start_method(None, force=True)

@@ -1,1 +1,1 @@
-"""One run over several processes."""
+"""One run on several processes: ranks, the process environment, DDP and FSDP2."""

@@ -1,6 +1,6 @@
-"""Which of the processes of one run this is: what torchrun and accelerate say in the environment.
+"""Rank and world size of this process, as torchrun sets them in the environment.
 
-Imports nothing heavy.
+Imports nothing heavy. `environment.prepare_environment` has validated the variables before.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 
-def count() -> int:
-    """The processes that share this run."""
+def world_size() -> int:
+    """The number of processes that share this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """The number of this process among them, from 0."""
+    """The rank of this process, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
-def leads() -> bool:
-    """Whether this is the one that writes to the run folder and to the terminal."""
+def is_main() -> bool:
+    """Whether this is rank 0, which writes to the run folder and to the terminal."""
     return rank() == 0
 
 
 @contextmanager
-def only_the_lead_prints() -> Iterator[None]:
-    """Inside, the other processes write nothing to stdout."""
-    if leads():
+def silence_other_ranks() -> Iterator[None]:
+    """Discard what ranks other than 0 print to stdout."""
+    if is_main():
         yield
         return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
         yield

@@ -12,7 +12,7 @@ from unipeft_run.evaluation.metrics import bleu
 
 
 class RomanianBleu(evaluate.Metric):  # type: ignore[misc]
-    """Scores translations against one reference each."""
+    """Scores Romanian translations against one reference each."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = {name: datasets.Value("string") for name in ("predictions", "references")}

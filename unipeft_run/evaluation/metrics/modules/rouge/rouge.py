@@ -19,10 +19,13 @@ class Rouge(evaluate.Metric):  # type: ignore[misc]
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Lin (2004), ROUGE",
-            inputs_description="One prediction and one reference per example.",
+            inputs_description="One prediction and one reference per example; "
+            "tokenizer: None for rouge-score's own, or 'unicode'.",
             features=datasets.Features(features),
         )
 
-    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, Any]:
-        scores = rouge(predictions, references)
+    def _compute(
+        self, predictions: list[Any], references: list[Any], tokenizer: str | None = None
+    ) -> dict[str, Any]:
+        scores = rouge(predictions, references, tokenizer)
         return {**scores.metrics, "signatures": scores.signatures}

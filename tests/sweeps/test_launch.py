@@ -1,4 +1,4 @@
-"""One of several processes fails, is killed, or gets a signal: the run ends, and says why."""
+"""One of several processes fails, is killed or gets a signal: the run ends with the reason."""
 
 from __future__ import annotations
 
@@ -20,42 +20,41 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from unipeft_run.cli import check_train
-from unipeft_run.config import run_folder
 from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
 from unipeft_run.runs.lock import owner_of
-from unipeft_run.runs.outcome import Outcome, ended, exit_code
-from unipeft_run.runs.registry import read
-from unipeft_run.sweeps import launch as several
-from unipeft_run.sweeps.engines import in_rounds
-from unipeft_run.sweeps.engines.worker import Lost
-from unipeft_run.sweeps.grid import multirun
+from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.runs.reader import read_run
+from unipeft_run.sweeps import launch
+from unipeft_run.sweeps.engines import launch_in_rounds
+from unipeft_run.sweeps.engines.worker import WorkerLost
+from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.training import interrupts
 from unipeft_run.training.checkpoint_store import LAST
 from unipeft_run.training.interrupts import Interrupted, Interrupts
 
 CPU = torch.device("cpu")
-SECONDS = 150  # until what hangs is a failure; all take ten or so
+TIMEOUT = 150  # seconds; each takes about ten
 
-# ---- how a run ended, from what is known of one process
+# ---- the outcome of a run from the failure of one process
 
 
 def end_of(code: int, *told: tuple[int, str]) -> Any:
-    notes: several.Notes = multiprocessing.get_context("spawn").SimpleQueue()
+    notes: launch.Failures = multiprocessing.get_context("spawn").SimpleQueue()
     for rank, error in told:
-        notes.put((rank, ended("failed", error)))
+        notes.put((rank, make_outcome("failed", error)))
     failure = ProcessFailure(local_rank=1, pid=77, exitcode=code, error_file="")
-    return several._how(ChildFailedError("train", {1: failure}), 2, notes)
+    return launch._outcome_of(ChildFailedError("train", {1: failure}), 2, notes)
 
 
-def test_the_first_that_failed_says_why() -> None:
+def test_the_first_failure_is_the_reason() -> None:
     for first, second in ((0, 1), (1, 0)):
         outcome = end_of(1, (first, "out of memory"), (second, "another process is gone"))
-        assert outcome == ended("failed", "out of memory")
+        assert outcome == make_outcome("failed", "out of memory")
 
 
-def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
+def test_a_killed_process_takes_precedence_over_failed_ones() -> None:
     outcome = end_of(-9, (0, "another process is gone"))
     assert outcome["state"] == "lost"
     memory = "as by the kernel when memory is short"
@@ -64,29 +63,33 @@ def test_a_killed_process_is_named_before_those_that_failed_for_it() -> None:
     assert "killed by SIGSEGV; what" in end_of(-11)["error"]
 
 
-def test_a_process_that_exits_without_a_word_is_named() -> None:
+def test_a_process_that_exits_silently_is_named() -> None:
     told = end_of(7, (0, "another process is gone"))
-    assert told == ended("failed", "process 2 of 2 (77) ended with exit code 7")
+    assert told == make_outcome("failed", "process 2 of 2 (77) ended with exit code 7")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_the_exit_code_of_a_signal_is_an_interrupt(signum: int) -> None:
+def test_the_exit_code_of_a_signal_raises_interrupted(signum: int) -> None:
     with pytest.raises(Interrupted) as stop:
         end_of(128 + signum)
     assert stop.value.signum == signum
 
 
-def test_a_grid_takes_a_lost_cell_up_again(capsys: pytest.CaptureFixture[str]) -> None:
-    backs: Iterator[list[Outcome | Lost]] = iter(
-        [[ended("lost", "killed by SIGKILL"), ended("done")], [ended("done")]]
+def test_a_grid_reruns_a_lost_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    backs: Iterator[list[Outcome | WorkerLost]] = iter(
+        [[make_outcome("lost", "killed by SIGKILL"), make_outcome("done")], [make_outcome("done")]]
     )
-    assert in_rounds(lambda _: next(backs), [["seed=1"], ["seed=2"]]) == [ended("done")] * 2
-    assert capsys.readouterr().err == "killed by SIGKILL; cells taken up again: 1\n"
+    assert (
+        launch_in_rounds(lambda _: next(backs), [["seed=1"], ["seed=2"]])
+        == [make_outcome("done")] * 2
+    )
+    assert capsys.readouterr().err == "killed by SIGKILL; cells to rerun: 1\n"
 
 
 def test_a_cell_that_is_always_lost_has_failed() -> None:
-    (end,) = in_rounds(lambda _: [ended("lost", "killed by SIGKILL")], [["seed=1"]])
-    assert end == ended("failed", "its worker was lost 3 times; the last time: killed by SIGKILL")
+    (end,) = launch_in_rounds(lambda _: [make_outcome("lost", "killed by SIGKILL")], [["seed=1"]])
+    error = "its worker was lost 3 times; the last time: killed by SIGKILL"
+    assert end == make_outcome("failed", error)
 
 
 # ---- signals
@@ -98,7 +101,7 @@ def kill(signum: int) -> None:
 
 @contextmanager
 def caught() -> Iterator[list[int]]:
-    """The signals that take what is their usual course here."""
+    """Collect the signals that reach the handlers installed before."""
     usual: list[int] = []
     numbers = interrupts.SIGNALS
     before = [signal.signal(n, lambda number, _: usual.append(number)) for n in numbers]
@@ -110,7 +113,7 @@ def caught() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_to_one_process_takes_its_usual_course(second: int) -> None:
+def test_a_second_signal_to_one_process_has_its_default_effect(second: int) -> None:
     with caught() as usual, Interrupts() as given:
         kill(signal.SIGTERM)
         with pytest.raises(Interrupted):
@@ -120,9 +123,11 @@ def test_a_second_signal_to_one_process_takes_its_usual_course(second: int) -> N
         assert usual == [second]
 
 
-def test_a_signal_to_several_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_signal_to_several_processes_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(interrupts, "totals", lambda values, _: list(map(float, values)))
+    monkeypatch.setattr(interrupts, "all_reduce_sum", lambda values, _: list(map(float, values)))
     with caught() as usual:
         with Interrupts() as given:
             kill(signal.SIGINT)
@@ -135,10 +140,12 @@ def test_a_signal_to_several_may_come_again(monkeypatch: pytest.MonkeyPatch) -> 
         assert usual == [signal.SIGTERM]
 
 
-def test_all_processes_stop_for_the_signal_that_one_has_got(
+def test_all_processes_stop_for_a_signal_to_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interrupts, "totals", lambda values, _: [0.0, 1.0])  # another's SIGINT
+    monkeypatch.setattr(
+        interrupts, "all_reduce_sum", lambda values, _: [0.0, 1.0]
+    )  # another's SIGINT
     with Interrupts() as given, pytest.raises(Interrupted, match="SIGINT"):
         given.check(CPU)
 
@@ -155,7 +162,7 @@ def test_no_signal_is_lost_at_the_end_of_training() -> None:
 
 @contextmanager
 def started(job: str, output: Path) -> Iterator[subprocess.Popen[str]]:
-    """The job in two processes; whatever happens, none of them is left."""
+    """Start the job in two processes, and leave none of them behind."""
     paths = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, tiny_jobs.__file__, job, str(output)],
@@ -174,22 +181,22 @@ def started(job: str, output: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def outcome_of(job: str, output: Path, code: int = 1) -> tuple[Any, str]:
-    """How it ended, and what it wrote to stderr."""
+    """Return the outcome of the job, and its stderr."""
     with started(job, output) as process:
-        out, errors = process.communicate(timeout=SECONDS)
+        out, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code, errors
     return json.loads(out), errors
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIMEOUT
     while not path.exists() or (path.name.startswith("pid") and not path.read_text()):
         assert time.monotonic() < end, path
         time.sleep(0.05)
 
 
 def folder_of(output: Path) -> Path:
-    return run_folder(tiny_jobs.config_of(output))
+    return tiny_jobs.config_of(output).folder
 
 
 @pytest.mark.slow
@@ -205,14 +212,14 @@ def test_one_process_ends_the_run(tmp_path: Path, job: str, state: str, part: st
     outcome, errors = outcome_of(job, tmp_path)
     assert outcome["state"] == state and part in outcome["error"]
     assert "\n" not in outcome["error"] and outcome["seconds"] > 0
-    assert errors == "", "the reason is said once, by whoever shows the outcome"
-    run, path = read(folder_of(tmp_path)), folder_of(tmp_path)
+    assert errors == "", "the reason is printed once, with the outcome"
+    run, path = read_run(folder_of(tmp_path)), folder_of(tmp_path)
     assert (run.state, run.step, run.error) == ("failed", 3, outcome["error"])
     assert owner_of(path) is None
 
 
 @pytest.mark.slow
-def test_a_refusal_of_all_processes_is_one(tmp_path: Path) -> None:
+def test_a_user_error_in_all_processes_is_one_outcome(tmp_path: Path) -> None:
     outcome, errors = outcome_of("refused", tmp_path, code=2)
     assert (outcome["state"], errors) == ("refused", "")
     assert outcome["error"] == "there is no such file; see task.path"
@@ -225,11 +232,11 @@ def assert_saved(folder: Path, error: str) -> None:
     assert last is not None
     step = last.state["training"]["progress"]["step"]
     assert 0 < step < 500 and status["step"] == step
-    assert read(folder).state == "stale"
+    assert read_run(folder).state == "stale"
 
 
 @pytest.mark.slow
-def test_ctrl_c_reaches_everyone_and_all_is_saved(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_all_processes_and_the_state_is_saved(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     with started("trains", tmp_path) as process:
         wait_for(folder / "pid1")
@@ -239,37 +246,37 @@ def test_ctrl_c_reaches_everyone_and_all_is_saved(tmp_path: Path) -> None:
         children = [int((folder / f"pid{rank}").read_text()) for rank in (0, 1)]
         for child in children:
             os.kill(child, signal.SIGINT)
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (130, "stopped by SIGINT\n")
     assert_saved(folder, "stopped by SIGINT")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_stops_all(tmp_path: Path, rank: int) -> None:
+def test_a_signal_to_one_process_stops_all(tmp_path: Path, rank: int) -> None:
     folder = folder_of(tmp_path)
     with started("trains", tmp_path) as process:
         wait_for(folder / "pid1")
         time.sleep(3)
         os.kill(int((folder / f"pid{rank}").read_text()), signal.SIGTERM)
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (143, "stopped by SIGTERM\n")
     assert_saved(folder, "stopped by SIGTERM")
 
 
 @pytest.mark.slow
-def test_an_interrupt_of_one_outside_training_ends_all(tmp_path: Path) -> None:
+def test_an_interrupt_of_one_outside_training_terminates_all(tmp_path: Path) -> None:
     with started("interrupted_alone", tmp_path) as process:
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (130, "stopped by SIGINT\n")
 
 
 @pytest.mark.slow
-def test_a_cell_with_a_killed_process_is_done_in_the_end(
+def test_a_cell_with_a_killed_process_is_rerun_until_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     given = ["task=sst2", "method=mam", "seed=1,2", "processes=2", f"output={tmp_path}"]
-    assert multirun("train", given, tiny_jobs.in_a_grid, check_train) == 0
+    assert run_grid("train", given, tiny_jobs.in_a_grid, check_train) == 0
     assert "was killed by SIGKILL" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,155 @@
+"""Compare `unipeft_run.generate` with transformers' `generate`: one process, random weights.
+
+    python scripts/bench/beam.py --shape base --types fp32 bf16
+    python scripts/bench/beam.py --shape mini --sources 16 --beams 4 --json beam.json
+
+Both sides decode the same sources to the same length under the rules of transformers. The time of
+a step is the difference of two searches of different length, divided by the number of steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration
+
+import unipeft_run
+
+SHAPES: dict[str, dict[str, int]] = {
+    "mini": {"d_model": 256, "layers": 3, "heads": 4, "ffn": 1024, "vocab": 8192},
+    "base": {"d_model": 768, "layers": 6, "heads": 12, "ffn": 3072, "vocab": 50265},
+    "large": {"d_model": 1024, "layers": 12, "heads": 16, "ffn": 4096, "vocab": 50265},
+}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SHORT = 10  # tokens of the shorter search
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="base")
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
+    parser.add_argument("--sources", type=int, default=4)
+    parser.add_argument("--beams", type=int, default=6)
+    parser.add_argument("--source-tokens", type=int, default=512)
+    parser.add_argument("--new-tokens", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    return parser.parse_args()
+
+
+def build_model(shape: str, dtype: torch.dtype, device: str) -> Any:
+    """A BART of this shape; with this spread, float32 searches agree."""
+    size = SHAPES[shape]
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=size["vocab"],
+        d_model=size["d_model"],
+        **{f"{stack}_layers": size["layers"] for stack in ("encoder", "decoder")},
+        **{f"{stack}_attention_heads": size["heads"] for stack in ("encoder", "decoder")},
+        **{f"{stack}_ffn_dim": size["ffn"] for stack in ("encoder", "decoder")},
+        init_std=0.04,
+    )
+    return BartForConditionalGeneration(config).to(device, dtype).eval()
+
+
+def search_with_transformers(model: Any, inputs: dict[str, Tensor], decoding: Any) -> Tensor:
+    return model.generate(
+        **inputs,
+        **{name: value for name, value in decoding.items() if name != "forced_eos"},
+        forced_eos_token_id=model.config.eos_token_id,
+        do_sample=False,
+    )
+
+
+def search_with_unipeft(model: Any, inputs: dict[str, Tensor], decoding: Any) -> Tensor:
+    return unipeft_run.generate(model, **inputs, decoding=decoding, rules="transformers")
+
+
+SEARCHES: dict[str, Callable[..., Tensor]] = {
+    "transformers": search_with_transformers,
+    "unipeft": search_with_unipeft,
+}
+
+
+def measure(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
+    """One row for each side: seconds of a search, milliseconds of a step, and both ratios."""
+    model = build_model(options.shape, TYPES[dtype], options.device)
+    shape = (options.sources, options.source_tokens)
+    sources = torch.randint(5, model.config.vocab_size, shape, device=options.device)
+    inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources)}
+    rows, tokens = [], []
+    for name, search in SEARCHES.items():
+        seconds = {}
+        for length in (SHORT, options.new_tokens):
+            seconds[length], found = time_search(search, model, inputs, length, options)
+        step = (seconds[options.new_tokens] - seconds[SHORT]) / (options.new_tokens - SHORT)
+        rows.append({"type": dtype, "search": name, "seconds": seconds[options.new_tokens]})
+        rows[-1]["step_ms"] = 1000 * step
+        tokens.append(found)
+    for row in rows:
+        row["search_ratio"] = rows[0]["seconds"] / row["seconds"]
+        row["step_ratio"] = rows[0]["step_ms"] / row["step_ms"]
+        row["same_tokens"] = torch.equal(*tokens)
+    return rows
+
+
+def time_search(
+    search: Callable[..., Tensor],
+    model: Any,
+    inputs: dict[str, Tensor],
+    new_tokens: int,
+    options: argparse.Namespace,
+) -> tuple[float, Tensor]:
+    """Median seconds of a search that generates exactly `new_tokens`, and its tokens."""
+    decoding = {
+        "num_beams": options.beams,
+        "max_length": new_tokens + 1,
+        "min_length": new_tokens + 1,
+        "no_repeat_ngram_size": 3,
+        "early_stopping": True,
+        "forced_eos": True,
+    }
+    seconds = []
+    for _ in range(options.repeats):
+        start = clock()
+        tokens = search(model, inputs, decoding)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(clock() - start)
+    return statistics.median(seconds), tokens
+
+
+def clock() -> float:
+    """Seconds: of the processor where that does the work, so that other processes matter less."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print("type  search         search (s)  step (ms)  search x  step x  same tokens")
+    for row in rows:
+        print(
+            f"{row['type']:5} {row['search']:13} {row['seconds']:11.2f} {row['step_ms']:10.1f}"
+            f" {row['search_ratio']:9.2f} {row['step_ratio']:7.2f}  {row['same_tokens']}"
+        )
+
+
+def main() -> None:
+    options = parse_arguments()
+    rows = [row for dtype in options.types for row in measure(options, dtype)]
+    print_table(rows)
+    print(f"{torch.get_num_threads()} threads, {options.device}, torch {torch.__version__}")
+    if options.json:
+        options.json.write_text(json.dumps({**vars(options), "rows": rows}, default=str, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""What a grid prints, what it refuses, and how many processes a run may have."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from tiny_cli import call
+
+from unipeft_run import cli
+from unipeft_run.config import compose
+from unipeft_run.errors import UserError
+from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.sweeps import launch
+from unipeft_run.sweeps.grid import print_table
+from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
+
+SST2 = ("task=sst2", "method=mam", "scale=mini")
+
+
+# ---- the table
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "unfreeze=[classifier*],[roberta*]",
+        "task.path=/data/[/b]/[bold]x",
+        "task.path=[red]/[/red]",
+        "output=[link=http://x]y[/link]",
+        ":smile:",
+    ],
+)
+def test_values_are_no_markup(label: str, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"primary": "test/[b]", "test/[b]": 1.0}
+    good = Outcome(state="done", error="", seconds=2.0, metrics=metrics)
+    print_table([[label], ["seed=2"]], [good, make_outcome("failed", f"no [/i] {label}")])
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        [*label.split(), "done", "test/[b]", "1.00", "2"],
+        ["seed=2", "failed", "0"],
+    ]
+    assert err == f"failed: seed=2: no [/i] {label}\n"
+
+
+def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = make_outcome("failed", "no file \x1b[2Jx\nand \x07more")
+    print_table([["task.path=\x1b]0;title\x07"]], [outcome])
+    out, err = capsys.readouterr()
+    assert not set(out + err) & {"\x1b", "\x07"}
+    assert "task.path=?]0;title?" in out
+    assert err == "failed: task.path=?]0;title?: no file ?[2Jx\nand ?more\n"
+
+
+# ---- Hydra's own settings
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("hydra/sweeper=optuna", "other sweepers are not supported"),
+        ("+hydra/sweeper=ax", "other sweepers are not supported"),
+        ("hydra.sweeper.n_trials=3", "other sweepers are not supported"),
+        ("hydra.sweep.dir=mine", "set output=DIR"),
+        ("++hydra.sweep.subdir=x", "set output=DIR"),
+        ("hydra.run.dir=mine", "set output=DIR"),
+        ("hydra.output_subdir=.hydra", "set output=DIR"),
+        ("hydra.job.chdir=true", "set output=DIR"),
+        ("hydra.job.name=x", "has no effect. Of Hydra's settings, these have: hydra.launcher"),
+        ("+hydra.job.env_set.ACCELERATE_USE_CPU=1", "has no effect"),
+        ("hydra.mode=MULTIRUN", "has no effect"),
+        ("~hydra.launcher_x", "has no effect"),
+        ("hydra={}", "has no effect"),
+    ],
+)
+@pytest.mark.parametrize("grid", [True, False])
+def test_a_setting_of_hydra_without_effect_is_refused(
+    word: str,
+    part: str,
+    grid: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert is_hydra_setting(word)
+    with pytest.raises(UserError) as refusal:
+        check_hydra_settings([*SST2, word], is_grid=grid)
+    assert str(refusal.value).startswith(f"{word}: ") and part in str(refusal.value)
+    flags = ["-m", "seed=1,2"] if grid else []
+    assert call(cli.train, monkeypatch, *flags, *SST2, word) == 2
+    assert capsys.readouterr().err == f"{refusal.value}\n"
+
+
+def test_settings_of_hydra_with_an_effect_are_taken() -> None:
+    check_hydra_settings(
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=basic"], is_grid=True
+    )
+    check_hydra_settings(["hydra.searchpath=[file:///x]", "hydra.verbose=true"], is_grid=False)
+
+
+def test_a_launcher_needs_a_grid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(cli.train, monkeypatch, *SST2, "hydra/launcher=joblib") == 2
+    assert capsys.readouterr().err == "hydra/launcher=joblib: launchers run grids; add -m\n"
+
+
+# ---- too many processes
+
+
+def never(cfg: object) -> Outcome:
+    raise AssertionError("no process may start")
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "cores", "error"),
+    [
+        (9, "", 2, "processes=9: at most 8 on this machine, which has 2 cores"),
+        (3, "0,1", 64, "processes=3: at most one a GPU, and 2 can be used here"),
+    ],
+)
+def test_more_processes_than_the_machine_can_run(
+    monkeypatch: pytest.MonkeyPatch, count: int, gpus: str, cores: int, error: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    cfg = compose([*SST2, f"processes={count}"], "train")
+    outcome = launch.launch_processes(cfg, never)
+    assert outcome == make_outcome("refused", error)
+    assert exit_code([outcome]) == 2
+    assert launch._describe_excess(count - 1) is None
+
+
+@pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2")])
+def test_absurdly_many_processes_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    began = time.monotonic()
+    words = (*flags, *SST2, "processes=100000", f"output={tmp_path}")
+    assert call(cli.train, monkeypatch, *words) == 2
+    assert time.monotonic() - began < 20
+    assert (
+        "processes=100000 is not a number that is whole, from 1 to 1024" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,95 @@
+"""Read the weights of a model: safetensors only. Pickles can execute code and are refused."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from unipeft_run.backbones.files import find_file, read_object
+from unipeft_run.config.messages import shown
+from unipeft_run.errors import UserError
+from unipeft_run.hub import is_hub_reachable
+
+SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+CONVERT = (
+    "import sys, torch; from safetensors.torch import save_file; "
+    "save_file({k: v.clone().contiguous() for k, v in torch.load(sys.argv[1], "
+    "map_location='cpu', weights_only=True).items()}, sys.argv[2], {'format': 'pt'})"
+)
+
+
+def read_weights(source: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of `source`, a folder or hub id. Raises UserError if there are none."""
+    if file := find_file(source, SAFETENSORS):
+        return read_tensors(file)
+    if index := find_file(source, INDEX):
+        return _read_shards(source, index)
+    if file := _find_converted(source):
+        return read_tensors(file)
+    for name in PICKLES:
+        if (Path(source) / name).is_file():
+            raise UserError(pickle_refusal(Path(source) / name))
+    raise UserError(f"{source} holds no {SAFETENSORS}")
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of one safetensors file. Raises UserError if it is damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file} cannot be read: {shown(error, 120)}") from None
+
+
+def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
+    """The tensors of all files in a safetensors index, which lie beside it."""
+    files = read_object(index).get("weight_map")
+    names = set(files.values()) if isinstance(files, Mapping) else {None}
+    tensors: dict[str, torch.Tensor] = {}
+    for name in sorted(names, key=str):
+        if not (isinstance(name, str) and SHARD.fullmatch(name)):
+            raise UserError(f"{index} is damaged: {shown(name)} is no name of a safetensors file")
+        file = find_file(source, name)
+        if file is None:
+            raise UserError(f"{source} holds no {shown(name)}, which {index.name} names")
+        tensors |= read_tensors(file)
+    return tensors
+
+
+def _find_converted(source: str) -> Path | None:
+    """The hub's own safetensors conversion of a repository that holds a pickle, if there is one."""
+    if Path(source).is_dir() or not is_hub_reachable():
+        return None
+    from huggingface_hub import get_repo_discussions
+
+    for discussion in get_repo_discussions(source, author="SFconvertbot"):
+        if discussion.is_pull_request and "safetensors" in discussion.title:
+            return find_file(source, SAFETENSORS, discussion.git_reference)
+    return None
+
+
+def pickle_refusal(file: Path) -> str:
+    """The message for a pickle, with the command that converts it."""
+    target = shlex.quote(str(file.with_name(SAFETENSORS)))
+    return (
+        f"{file} is a pickle, which can execute code; only safetensors are read. "
+        "If you trust it, convert it:\n"
+        f'python -c "{CONVERT}" {shlex.quote(str(file))} {target}'
+    )
+
+
+def check_numbers(tensors: Mapping[str, torch.Tensor], names: set[str], source: object) -> None:
+    """Raise UserError if one of the tensors in `names` is not of a floating-point type."""
+    for name in sorted(names & tensors.keys()):
+        if tensors[name].dtype not in NUMBERS:
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            raise UserError(
+                f"{source}: {shown(name)} is {kind}; "
+                "weights must be float32, float64, float16 or bfloat16"
+            )

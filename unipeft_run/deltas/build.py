@@ -1,0 +1,74 @@
+"""Build the model of a configuration: its backbone with its deltas attached."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import set_seed
+
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.load import load_backbone
+from unipeft_run.backbones.locate import locate
+from unipeft_run.config import RunConfig, load
+from unipeft_run.deltas.attach import PREFIX, attach
+from unipeft_run.deltas.counting.counts import num_labels
+from unipeft_run.deltas.delta_file import load_delta
+from unipeft_run.deltas.slots import build_slots, stored_slots
+from unipeft_run.errors import UserError
+
+
+def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
+    """Load the backbone from `source` and attach the configured deltas, in eval mode.
+
+    New weights are drawn from the run's seed. `inference`: the deltas hold just what is stored, to
+    be filled by `load_delta`. Raises UserError.
+    """
+    set_seed(config.seed)
+    model = load_backbone(
+        source,
+        family=config.backbone.family,
+        weights=config.backbone.weights,
+        num_labels=num_labels(config.task),
+        config=config.backbone.config,
+    )
+    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
+    return model
+
+
+def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
+    """Return the backbone of a finished run with its delta, in eval mode.
+
+    A frozen classifier is initialised again from the run's seed. `allow`: prefixes of classes
+    outside this package that the run may name; no other code is executed. Raises UserError.
+    """
+    folder = Path(folder)
+    config = load(folder, allow)
+    if not (folder / "delta.safetensors").is_file():
+        raise UserError(f"{folder} holds no finished run: there is no delta.safetensors in it")
+    backbone = config.backbone
+    source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
+    model = build_model(config, source, inference=True)
+    load_delta(model, folder)
+    return model.eval()
+
+
+def unfreeze_patterns(config: RunConfig) -> list[str]:
+    """The patterns of backbone parameters that train, a trained classifier's included."""
+    head = FAMILIES[config.backbone.family].head if config.head == "trained" else ()
+    return [*config.unfreeze, *head]
+
+
+def backbone_size(model: nn.Module) -> int:
+    """Count the backbone's own parameters, tied ones once."""
+    return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
+
+
+def delta_recipe(config: RunConfig) -> dict[str, Any]:
+    """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
+    slots = {
+        name: slot.model_dump(mode="json", by_alias=True)
+        for name, slot in stored_slots(config).items()
+    }
+    backbone = config.backbone.model_dump(mode="json")
+    return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}

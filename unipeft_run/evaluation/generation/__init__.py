@@ -1,0 +1,67 @@
+"""Generation: greedy and beam search of BART and mBART, with or without deltas.
+
+`settings.py` validates the decoding settings; `search.py` holds the loop that greedy and beam
+search share; `hypotheses.py` holds the two sets of beam-search rules; `decoder.py`, `cache.py` and
+`attention.py` run the model's own decoder for all beams of a source at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unipeft_run.evaluation.decoding import Rules
+from unipeft_run.evaluation.generation.beam_search import BeamSearch
+from unipeft_run.evaluation.generation.decoder import Decoder, encode
+from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_with_transformers
+from unipeft_run.evaluation.generation.greedy import GreedySearch
+from unipeft_run.evaluation.generation.settings import Settings
+
+__all__ = ["can_generate", "encode", "generate"]
+
+
+def can_generate(model: Any) -> bool:
+    """Whether `generate` runs this model itself, not through transformers."""
+    return find_obstacle(model) is None
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    *,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    decoding: Mapping[str, Any],
+    rules: Rules = "2021",
+    encoder_states: Tensor | None = None,
+) -> Tensor:
+    """Generate a target for each source; return token ids, [B, T].
+
+    Rows start with the decoder start token and are padded on the right. Nothing is taken from
+    `model.generation_config`. A model or an attention implementation that this search does not
+    support goes through transformers' `generate`, which is logged.
+
+    Args:
+        model: BART or mBART, with or without deltas.
+        input_ids, attention_mask: the sources, [B, S], padded on either side.
+        decoding: keys of `evaluation.decoding`, and optionally `decoder_start_token_id`,
+            `forced_bos_token_id`, `forced_eos_token_id`, `eos_token_id`, `pad_token_id` and
+            `bos_token_id`, which default to the model's config.
+        rules: `2021` for the beam search that the paper ran, `transformers` for today's. A key
+            `rules` in `decoding` takes precedence.
+        encoder_states: the encoder's output for these sources, if it has been computed already.
+
+    Raises:
+        ValueError: for an unknown key, a missing key or a value out of range.
+    """
+    settings = Settings.read(decoding, model.config, rules)
+    if obstacle := find_obstacle(model):
+        return generate_with_transformers(model, input_ids, attention_mask, settings, obstacle)
+    if encoder_states is None:
+        encoder_states = encode(model, input_ids, attention_mask)
+    search = GreedySearch if settings.num_beams == 1 else BeamSearch
+    with Decoder(model, encoder_states, attention_mask, settings) as decoder:
+        return search(decoder, settings).run().to(input_ids.dtype)

@@ -1,0 +1,59 @@
+"""Generation through transformers, where our own search does not apply."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
+from unipeft_run.evaluation.generation.settings import Settings
+from unipeft_run.training.distributed.parallel import is_sharded
+
+log = logging.getLogger(__name__)
+
+
+def find_obstacle(model: Any) -> str | None:
+    """Why our own search cannot run this model; None if it can."""
+    config = model.config
+    if is_sharded(model):
+        return "its parameters are sharded"
+    if config.model_type not in FAMILIES or "decoder" not in FAMILIES[config.model_type].stacks:
+        return f"the family {config.model_type} is not supported"
+    if config._attn_implementation not in IMPLEMENTATIONS:
+        return f"the attention implementation {config._attn_implementation} is not supported"
+    return None
+
+
+def generate_with_transformers(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, settings: Settings, obstacle: str
+) -> Tensor:
+    """Generate with `model.generate`, and log why and under which rules."""
+    note = "" if settings.num_beams == 1 else ", under the beam-search rules of transformers"
+    log.info("Generating through transformers%s: %s.", note, obstacle)
+    config = settings.to_generation_config()
+    with _only(config, model):
+        tokens = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=config,
+            synced_gpus=is_sharded(model),
+        )
+    assert isinstance(tokens, Tensor)
+    return tokens
+
+
+@contextmanager
+def _only(config: GenerationConfig, model: GenerationMixin) -> Iterator[None]:
+    """Keep transformers from completing `config` with the model's own generation settings."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own

@@ -1,0 +1,78 @@
+"""Check PEFT's adapter_config.json, which comes from outside. Imports nothing heavy."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unipeft_run.backbones.fields import SHARE, Rule, number
+from unipeft_run.config.messages import shown
+from unipeft_run.errors import UserError
+
+# fields of LoraConfig that change the arithmetic and have no counterpart here
+FOREIGN = (
+    "use_dora",
+    "lora_bias",
+    "fan_in_fan_out",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "use_qalora",
+    "use_bdlora",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+    "kasa_config",
+    "alora_invocation_tokens",
+)
+# values of init_lora_weights that leave the base weights alone
+PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
+ALPHA = number("a number above 0", lambda value: value > 0)
+PATTERNS = Rule("a mapping of patterns to numbers above 0", lambda value: isinstance(value, dict))
+NAMES = Rule(
+    "a list of names",
+    lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+)
+MAX_PATTERN, MAX_REPEATS = 200, 4  # bounds on a regular expression from a file
+
+
+def check_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError for anything but plain LoRA, and for a value of the wrong type."""
+    if (kind := config.get("peft_type")) != "LORA":
+        raise UserError(f"{folder} holds {shown(kind)}; only LORA can be imported")
+    if foreign := [name for name in FOREIGN if config.get(name)]:
+        raise UserError(f"{folder}: {foreign[0]} has no counterpart here")
+    if (bias := config.get("bias", "none")) != "none":
+        raise UserError(f"{folder}: bias={shown(bias)} has no counterpart here")
+    if (init := config.get("init_lora_weights", True)) not in PLAIN_INITS:
+        raise UserError(f"{folder}: init_lora_weights={shown(init)} changes the backbone's weights")
+    _check_value("lora_alpha", config.get("lora_alpha"), ALPHA, folder)
+    _check_value("lora_dropout", config.get("lora_dropout", 0.0), SHARE, folder)
+    _check_value("modules_to_save", config.get("modules_to_save") or [], NAMES, folder)
+    _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, folder)
+    for pattern, alpha in (config.get("alpha_pattern") or {}).items():
+        _check_value(f"alpha_pattern {pattern}", alpha, ALPHA, folder)
+        _check_pattern(pattern, folder)
+
+
+def _check_value(name: str, value: Any, rule: Rule, folder: Path) -> None:
+    if not rule.is_valid(value):
+        raise UserError(f"{folder}: {shown(name)}={shown(value)}: must be {rule.description}")
+
+
+def _check_pattern(pattern: str, folder: Path) -> None:
+    """Refuse a regular expression that is invalid, or that could take forever to match."""
+    repeats = sum(pattern.count(sign) for sign in "*+?{")
+    if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
+        raise UserError(f"{folder}: alpha_pattern {shown(pattern)} is too complex")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{folder}: alpha_pattern {shown(pattern)}: {error}") from None
+
+
+def alpha_of(config: Mapping[str, Any], path: str) -> float:
+    """Return the alpha of the LoRA at `path`: PEFT takes the first pattern that ends the path."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    matching = (a for p, a in patterns.items() if re.match(rf"(.*\.)?({p})$", path))
+    return next(matching, config["lora_alpha"])

@@ -1,0 +1,47 @@
+"""Guard the folders that imports and exports write to. Imports nothing heavy."""
+
+from pathlib import Path
+
+from unipeft_run.config.messages import shown
+from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import is_run_folder
+
+
+def check_run_target(folder: Path, *, force: bool) -> None:
+    """Raise UserError unless `folder` is new, empty or, with `force`, a run folder of ours."""
+    names = _names_in(folder)
+    if not names:
+        return
+    is_run = is_run_folder(folder)
+    if is_run and not force:
+        raise UserError(f"{folder} already holds a run; name another --out, or add --force")
+    if not is_run:
+        raise _not_empty(folder, names, "a run folder")
+
+
+def check_export_target(folder: Path, files: tuple[str, ...], *, force: bool) -> None:
+    """Raise UserError unless `folder` is new, empty or, with `force`, holds only `files`."""
+    names = _names_in(folder)
+    if not names:
+        return
+    is_export = names <= set(files) and not any((folder / name).is_symlink() for name in names)
+    if is_export and not force:
+        raise UserError(f"{folder} already holds an adapter; name another --out, or add --force")
+    if not is_export:
+        raise _not_empty(folder, names, "an exported adapter")
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise UserError(f"--out={folder} cannot be used: {error.strerror}") from None
+
+
+def _not_empty(folder: Path, names: set[str], kind: str) -> UserError:
+    return UserError(
+        f"--out={folder} is neither empty nor {kind}: it holds {shown(min(names))}; "
+        "nothing was written, name a new folder"
+    )

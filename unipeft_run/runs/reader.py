@@ -1,0 +1,254 @@
+"""Find run folders and read them: the one reader behind runs, report, replay and export.
+
+    runs = find_runs([Path("outputs")])        # every run in and below, each real folder once
+    run = read_run(Path("outputs/sst2/mam/ab12cd34"))
+    finished, left_out = finished_runs([Path("outputs")])
+
+A run folder is untrusted data: nothing in it is executed, every read is bounded, and a damaged file
+is a sentence in `RunRecord.problems`, never an exception. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unipeft_run.errors import UserError
+from unipeft_run.runs.lock import is_running
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.reading import (
+    UnreadableFile,
+    parse_record,
+    read_json,
+    read_last_lines,
+    read_records,
+    read_yaml,
+)
+from unipeft_run.runs.search import search
+
+STATES = ("running", "stale", "done", "failed", "diverged", "damaged")
+RECORDED_STATES = ("running", "done", "failed", "diverged")  # in status.json
+TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation
+LARGEST_STEP = 10**15
+# what a finished run's metrics.json must hold to be tabulated
+STRINGS = ("task", "method", "scale", "backbone", "run_id", "primary")
+NUMBERS = ("seed", "parameters/trained", "parameters/stored", "parameters/stored_percent")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder as read.
+
+    `state`: as in status.json, except `stale` (its process is gone), `damaged` (its configuration
+    cannot be read), and `done` for every run with metrics.json whose process is gone.
+    `metric`: name and value, of the test split if the run is done, else of the last evaluation.
+    `problems`: one sentence for each file that cannot be read. All texts here are printable; the
+    values in `config`, `metrics` and `status` are not (see `printable`).
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    status: Mapping[str, Any]
+    state: str
+    step: int
+    total: int | None
+    seconds_left: float | None
+    error: str
+    metric: tuple[str, float] | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """task/method/run_id, printable."""
+        return printable("/".join(self.folder.absolute().parts[-3:]))
+
+    @cached_property
+    def cell(self) -> str:
+        """The run id of the configuration with the seed ignored: all seeds of a cell share it.
+
+        Raises KeyError, TypeError or AttributeError if the configuration is incomplete.
+        """
+        from unipeft_run.config.identity import digest_of, science
+        from unipeft_run.config.stored import upgrade
+
+        return digest_of(science(upgrade({**self.config, "seed": 0})))
+
+    @property
+    def reason_left_out(self) -> str:
+        """Why this run is in no table of finished runs; empty if it can be tabulated."""
+        if self.problems:
+            return self.problems[0]
+        if not self.metrics:
+            return _unfinished(self)
+        missing = [name for name in STRINGS if not isinstance(self.metrics.get(name), str)]
+        missing += [name for name in NUMBERS if not is_number(self.metrics.get(name))]
+        if missing or self.metrics["primary"] not in self.metrics:
+            names = ", ".join(missing) or printable(self.metrics["primary"], 60)
+            return f"damaged: metrics.json lacks {names}"
+        try:
+            self.cell, self.config["backbone"]["weights"], self.config["task"]["name"]
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return "damaged: config.yaml does not hold a whole configuration"
+        return ""
+
+    def train_records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records of train.jsonl that have a whole, non-negative `step`, in file order.
+
+        Raises `UnreadableFile` if the file is there and cannot be read.
+        """
+        for record in read_records(self.folder / "train.jsonl"):
+            if _whole(record.get("step")) is not None:
+                yield record
+
+    def predictions(self, split: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of predictions/<split>.jsonl; none if there is no such file.
+
+        Raises `UnreadableFile` if the file is there and cannot be read.
+        """
+        return read_records(self.folder / "predictions" / f"{split}.jsonl")
+
+
+def find_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
+    """Yield every run in and below `folders` in order of name, each real folder once.
+
+    Symbolic links to folders are followed. A folder that cannot be listed is a damaged run.
+    """
+    for found in search(folders):
+        yield damaged_run(found.path, found.problem) if found.problem else read_run(found.path)
+
+
+def finished_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
+    """Return the finished runs in and below `folders`, and a line for every run left out.
+
+    Raises `UserError` if a folder is missing or holds no run.
+    """
+    finished: dict[str, RunRecord] = {}
+    left_out: list[str] = []
+    for run in [run for folder in folders for run in _runs_in(folder)]:
+        reason = run.reason_left_out
+        if not reason:
+            key = f"{run.metrics['task']} {run.metrics['run_id']}"
+            twin = finished.setdefault(key, run)
+            same = os.path.samefile(run.folder, twin.folder)
+            reason = "" if same else f"the same run as {printable(twin.folder)}"
+        if reason:
+            left_out.append(f"{printable(_relative(run.folder))}: {reason}")
+    return list(finished.values()), left_out
+
+
+def _runs_in(folder: Path) -> list[RunRecord]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {printable(folder)}; name one with runs, as outputs")
+    if runs := list(find_runs([folder])):
+        return runs
+    raise UserError(f"{printable(folder)} holds no run: no config.yaml, status.json, metrics.json")
+
+
+def _relative(folder: Path) -> Path:
+    here, path = Path.cwd(), folder.absolute()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the run in `folder`; writes and executes nothing, never raises for damaged content."""
+    problems: list[str] = []
+    config = _read(read_yaml, folder / "config.yaml", problems, required=True)
+    status = _read(read_json, folder / "status.json", problems)
+    metrics = _read(read_json, folder / "metrics.json", problems)
+    state = _state(folder, config, status, metrics)
+    error = "" if state == "done" else _text(status.get("error"))
+    if state == "damaged" and problems:
+        error = problems[0]
+    return RunRecord(
+        folder=folder,
+        config=config,
+        metrics=metrics,
+        status=status,
+        state=state,
+        step=_whole(status.get("step")) or 0,
+        total=_whole(status.get("total")),
+        seconds_left=_seconds(status.get("seconds_left")) if state == "running" else None,
+        error=error,
+        metric=_metric(folder, metrics),
+        problems=tuple(problems),
+    )
+
+
+def damaged_run(folder: Path, problem: str) -> RunRecord:
+    """Return the record of a folder of which nothing can be read."""
+    return RunRecord(folder, {}, {}, {}, "damaged", 0, None, None, problem, None, (problem,))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether `value` is an int or float; booleans are not numbers here."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read(read: Any, path: Path, problems: list[str], *, required: bool = False) -> dict[str, Any]:
+    try:
+        return dict(read(path))
+    except UnreadableFile as problem:
+        missing = isinstance(problem.__cause__, FileNotFoundError)
+        if missing and required:
+            problems.append(f"there is no {path.name}")
+        elif not missing:
+            problems.append(str(problem))
+        return {}
+
+
+def _state(
+    folder: Path, config: Mapping[str, Any], status: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
+    recorded = status.get("state", "running")
+    if not config:
+        return "damaged"
+    if recorded == "running" and is_running(folder):
+        return "running"
+    if metrics:
+        return "done"
+    known = isinstance(recorded, str) and recorded in RECORDED_STATES
+    return "stale" if recorded == "running" else recorded if known else "damaged"
+
+
+def _unfinished(run: RunRecord) -> str:
+    """Why a run has no metrics yet, in a few words."""
+    if not run.status:
+        return "not begun"
+    state = "stale (its process is gone)" if run.state == "stale" else run.state
+    reason = f": {run.error[:160]}" if run.error else ""
+    return f"{state} at step {run.step}{reason}"
+
+
+def _whole(value: Any) -> int | None:
+    """`value` if it is a plausible number of updates, else None."""
+    whole = is_number(value) and value == int(value) and 0 <= value < LARGEST_STEP
+    return int(value) if whole else None
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if is_number(value) and 0 <= value < LARGEST_STEP else None
+
+
+def _text(value: Any) -> str:
+    return printable(" ".join(value.split()), 500) if isinstance(value, str) else ""
+
+
+def _metric(folder: Path, metrics: Mapping[str, Any]) -> tuple[str, float] | None:
+    name = metrics.get("primary")
+    if isinstance(name, str) and is_number(metrics.get(name)):
+        return printable(name, 60), metrics[name]
+    if metrics:
+        return None
+    for line in reversed(read_last_lines(folder / "train.jsonl", TAIL)):
+        if b'"validation/' not in line:
+            continue
+        for key, value in (parse_record(line) or {}).items():
+            kind, _, rest = key.partition("/")
+            if kind == "validation" and is_number(value) and rest not in ("loss", "seconds"):
+                return printable(key, 60), value
+    return None

@@ -1,0 +1,90 @@
+"""Find the run folders below a folder: bounded, each real one once, loops of links avoided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MARKS = frozenset(("config.yaml", "status.json", "metrics.json"))  # one of them makes it a run
+DEPTH, DEPTH_BELOW_LINK = 16, 4  # a link leads to a run, or to output/task/method/run_id
+MOST_FOLDERS = 200_000
+
+Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run folder, or a folder that cannot be listed, with the `problem`."""
+
+    path: Path
+    problem: str = ""
+
+
+def search(tops: Iterable[Path]) -> Iterator[Found]:
+    """Yield the run folders in and below `tops`, sorted by name; hidden folders are skipped.
+
+    Nothing below a run folder is searched: what trackers keep there looks like runs.
+    """
+    seen: set[Identity] = set()
+    for top in tops:
+        above = {_identity(parent) for parent in top.absolute().parents}
+        yield from _Search(seen, above).walk(str(top), DEPTH)
+
+
+@dataclass
+class _Search:
+    seen: set[Identity]
+    above: set[Identity | None]  # of the folder searched: a link to one of them is a loop
+    left: int = field(default_factory=lambda: MOST_FOLDERS)
+
+    def walk(self, path: str, depth: int) -> Iterator[Found]:
+        if self.left == 0:
+            return
+        try:
+            status = os.stat(path)
+            identity = status.st_dev, status.st_ino
+            if identity in self.seen:
+                return
+            self.seen.add(identity)
+            names, folders = _list(path)
+        except OSError as error:
+            yield Found(Path(path), f"cannot be listed: {error.strerror}")
+            return
+        if not MARKS.isdisjoint(names):
+            yield Found(Path(path))
+            return
+        self.left -= 1
+        if self.left == 0:
+            yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name one further down")
+        for folder, is_link in folders:
+            below = min(depth - 1, DEPTH_BELOW_LINK) if is_link else depth - 1
+            if below >= 0 and not (is_link and _identity(Path(folder)) in self.above):
+                yield from self.walk(folder, below)
+
+
+def _list(path: str) -> tuple[set[str], list[tuple[str, bool]]]:
+    """Every name in the folder `path`; its sub-folders, sorted, with whether each is a link."""
+    names, folders = set(), []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            names.add(entry.name)
+            if not entry.name.startswith(".") and _is_folder(entry):
+                folders.append((entry.path, entry.is_symlink()))
+    return names, sorted(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

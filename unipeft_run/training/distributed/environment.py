@@ -1,0 +1,94 @@
+"""The process environment: validate what torchrun sets, drop what would change the numbers.
+
+The numbers of a run come from its configuration alone. Libraries read settings from environment
+variables too; those are removed before the libraries see them. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import MutableMapping
+
+from unipeft_run.errors import UserError
+
+Environment = MutableMapping[str, str]
+
+DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# In several processes without WORLD_SIZE, each would believe that it is alone.
+MPI_WORLD_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# Mixed precision, accumulation, device, DeepSpeed, FSDP, Megatron, dynamo: all of accelerate's
+# settings, which its launcher passes through the environment (transformers reads some of them).
+LIBRARY_PREFIXES = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
+# Each of these computes float32 matrix products in a shorter type.
+SHORTER_TYPES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "XLA_USE_BF16",
+    "XLA_DOWNCAST_BF16",
+)
+NEUTRAL = ("", "0", "no", "none", "false")
+
+
+def prepare_environment(environ: Environment = os.environ) -> None:
+    """Validate the distributed variables and remove library settings that change numbers.
+
+    Prints one line that names the removed ones. Raises `UserError`. Call it before torch is
+    imported; calling it again is free.
+    """
+    validate_distributed(environ)
+    removed = [name for name in environ if _changes_numbers(name)]
+    named = [f"{name}={environ[name]}" for name in sorted(removed) if _is_set(environ[name])]
+    for name in removed:
+        del environ[name]
+    if named and environ.get("RANK", "0") == "0":
+        print(f"ignored, since the configuration decides: {', '.join(named)}", file=sys.stderr)
+
+
+def validate_distributed(environ: Environment) -> None:
+    """Raise `UserError` unless the variables describe one process, or one of several."""
+    given = {name: _whole_number(environ, name) for name in DISTRIBUTED if name != "MASTER_ADDR"}
+    size, rank, local_rank = (given[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+    _check_mpi(environ)
+    if size is not None and size < 1:
+        raise UserError(f"WORLD_SIZE={size}: must be at least 1. Unset it to run one process.")
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
+        if value is not None and not 0 <= value < (size or 1):
+            why = f"must be from 0 to {size - 1}" if size else "given without WORLD_SIZE"
+            raise UserError(f"{name}={value}: {why}. {_how_to_start()}")
+    missing = [name for name in DISTRIBUTED if not environ.get(name)]
+    if missing and ((size or 1) > 1 or local_rank is not None):
+        first = f"WORLD_SIZE={size}" if size else f"LOCAL_RANK={local_rank}"
+        raise UserError(f"{first} is set, but not {', '.join(missing)}. {_how_to_start()}")
+
+
+def _whole_number(environ: Environment, name: str) -> int | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    if not text.strip().lstrip("-").isascii() or not text.strip().lstrip("-").isdigit():
+        raise UserError(f"{name}={text!r}: must be a whole number. {_how_to_start()}")
+    return int(text)
+
+
+def _check_mpi(environ: Environment) -> None:
+    for name in MPI_WORLD_SIZES if "WORLD_SIZE" not in environ else ():
+        if (environ.get(name) or "1") != "1":
+            raise UserError(f"{name}={environ[name]}: MPI is not supported. {_how_to_start()}")
+
+
+def _how_to_start() -> str:
+    return (
+        "Start several processes with processes=N or torchrun, which sets "
+        f"{', '.join(DISTRIBUTED)}; unset them to run one process."
+    )
+
+
+def _changes_numbers(name: str) -> bool:
+    return name.startswith(LIBRARY_PREFIXES) or name in SHORTER_TYPES
+
+
+def _is_set(value: str) -> bool:
+    return value.strip().lower() not in NEUTRAL

@@ -1,0 +1,39 @@
+"""Divergence: a loss, gradient, weight or optimiser state that is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+SMALLEST_SCALE = 2.0**-14  # of fp16's losses; a gradient that overflows below it never fits
+
+
+class Diverged(RuntimeError):
+    """Training is no longer finite at update `step`. No such state has been saved."""
+
+    def __init__(self, problem: str, step: int) -> None:
+        super().__init__(problem)
+        self.step = step
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Raise `Diverged` if the number called `name` is NaN or infinite."""
+    if not math.isfinite(value):
+        raise Diverged(f"the {name} is {value} at step {step}", step)
+
+
+def find_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with a NaN or an infinity; None if all are finite.
+
+    Waits for the device once, whatever the number of tensors.
+    """
+    checked = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+    if not checked:
+        return None
+    device = next(iter(checked.values())).device
+    flags = [t.detach().isfinite().all().to(device) for t in checked.values()]
+    finite = torch.stack(flags).tolist()
+    return next((name for name, ok in zip(checked, finite, strict=True) if not ok), None)
