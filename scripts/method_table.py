@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 
+from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.config.messages import conf_dir, options
-from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.schema import AXES
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- methods: scripts/method_table.py writes this -->", "<!-- end of methods -->"
@@ -31,37 +31,36 @@ def render_table() -> str:
 
 def _rows(method: str) -> list[tuple[str, ...]]:
     """The rows of one method; its name and tables in the paper are in the first row only."""
-    cfg = _compose(method)
+    words = ("task=xsum", f"method={method}")
+    config = resolve(compose(words))
     text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
     head = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
     paper = "<br>".join(line for line in head if re.match(r"Tables? \d|No row", line))
-    slots = list(_slots(cfg)) or [("", *(("",) * len(AXES)), _unfrozen(cfg))]
+    slots = list(_slots(config, _chosen_files(words)))
+    slots = slots or [("", *(("",) * len(AXES)), _unfrozen(config))]
     equations = [_equation(line) for line in head if line.startswith("h <- ")]
     equations += [""] * (len(slots) - len(equations))
     rows = [("", *slot, equation, "") for slot, equation in zip(slots, equations, strict=True)]
     return [(f"`{method}`", *rows[0][1:-1], paper), *rows[1:]]
 
 
-def _compose(method: str) -> Any:
-    """Compose the configuration of `method`, with Hydra's record of the chosen files."""
-    words = ["task=xsum", f"method={method}"]
+def _chosen_files(words: Sequence[str]) -> Mapping[str, str]:
+    """Hydra's record of the file chosen for each group."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("train", words, return_hydra_config=True)
+        return hydra.compose("train", list(words), return_hydra_config=True).hydra.runtime.choices
 
 
-def _slots(cfg: Any) -> Iterator[tuple[str, ...]]:
+def _slots(config: RunConfig, files: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     """Yield the name, the four axes and the numbers of every slot that is filled."""
-    choices = cfg.hydra.runtime.choices
-    for slot in SLOTS:
-        if cfg[slot] is not None:
-            axes = (choices[f"{axis}@{slot}"] for axis in AXES)
-            scale = f", s={cfg[slot].scale:g}" if cfg[slot].get("scale") else ""
-            yield slot, *axes, f"{cfg[slot].bottleneck}{scale}"
+    for name, slot in config.slots().items():
+        axes = (files[f"{axis}@{name}"] for axis in AXES)
+        scale = f", s={slot.scale:g}" if slot.scale else ""
+        yield name, *axes, f"{slot.bottleneck}{scale}"
 
 
-def _unfrozen(cfg: Any) -> str:
+def _unfrozen(config: RunConfig) -> str:
     """The trainable backbone parameters of a method without slots."""
-    return f"`unfreeze={list(cfg.unfreeze)}`".replace("'", '"')
+    return f"`unfreeze={list(config.unfreeze)}`".replace("'", '"')
 
 
 def _equation(line: str) -> str:

@@ -161,7 +161,7 @@ def test_a_local_model_needs_only_its_config(
     [
         (["task=xsum", "method=mam", "format=yaml"], "choose from text, json"),
         ([], "give task="),
-        (["task=xsum", "method=mam", "attn.bottleneck=0"], "1 or more"),
+        (["task=xsum", "method=mam", "attn.bottleneck=0"], "must be at least 1"),
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
     ],
 )

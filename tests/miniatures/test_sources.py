@@ -216,5 +216,5 @@ def test_a_miniature_without_weights_says_how_to_train_them(
 
 
 def test_unknown_miniature_data_gives_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"task.mini=sst is not known \(did you mean sst2\?\)"):
+    with pytest.raises(UserError, match=r"task.mini=sst is unknown \(did you mean sst2\?\)"):
         sources.fetch("sst")
