@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
-from hostile_models import AUTO_MAP, HostileModel, write_pickle
+from hostile_models import AUTO_MAP, HostileModel, change_json, write_pickle
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
@@ -135,9 +136,13 @@ def test_an_adapter_beside_the_weights_is_not_followed(model: HostileModel) -> N
     assert not model.was_executed
 
 
-def test_generation_config_is_not_read(model: HostileModel) -> None:
-    model.change("generation_config.json", max_length=3, custom_generate="evil")
-    assert load(model).config.to_dict() == load(model).config.to_dict()
+def test_generation_config_is_not_read(tmp_path: Path) -> None:
+    tiny.backbone("bart").save_pretrained(tmp_path)
+    before: Any = load_backbone(str(tmp_path), family="bart")
+    change_json(tmp_path / "generation_config.json", {"max_length": 3, "custom_generate": "evil"})
+    after: Any = load_backbone(str(tmp_path), family="bart")
+    assert after.generation_config.to_dict() == before.generation_config.to_dict()
+    assert after.generation_config.max_length != 3
 
 
 @pytest.mark.parametrize(

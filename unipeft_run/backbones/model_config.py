@@ -21,6 +21,20 @@ REFUSED = {  # in config.json: what it asks for
     "auto_map": "code from the model folder, which is never executed",
     "quantization_config": "quantised weights, which are not supported",
 }
+LOADING = (  # options of transformers' loader, for a better message than the nearest field
+    "trust_remote_code",
+    "code_revision",
+    "auto_map",
+    "attn_implementation",
+    "quantization_config",
+    "torch_dtype",
+    "dtype",
+    "device_map",
+    "use_safetensors",
+    "revision",
+    "subfolder",
+    "token",
+)
 MAX_LABELS = 10_000
 MAX_PARAMETERS = 10**11
 
@@ -89,6 +103,11 @@ def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
     checked = {}
     for key, value in changes.items():
         name = family.aliases.get(key, key)
+        if name in LOADING:
+            raise UserError(
+                f"there is no key {PREFIX}{key}: how a model is loaded cannot be configured; "
+                f"{PREFIX}* sets fields such as {family.hidden_dropout}"
+            )
         if name not in family.fields:
             known = [f"{PREFIX}{field}" for field in (*family.fields, *family.aliases)]
             raise UserError(unknown_key(f"{PREFIX}{key}", known))

@@ -15,6 +15,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONVERTER = "SFconvertbot"  # the account of the hub that opens pull requests with conversions
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -63,13 +64,14 @@ def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
 
 
 def _find_converted(source: str) -> Path | None:
-    """The hub's own safetensors conversion of a repository that holds a pickle, if there is one."""
+    """The hub's own safetensors conversion of a repository that holds a pickle only, or None."""
     if Path(source).is_dir() or not is_hub_reachable():
         return None
     from huggingface_hub import get_repo_discussions
 
-    for discussion in get_repo_discussions(source, author="SFconvertbot"):
-        if discussion.is_pull_request and "safetensors" in discussion.title:
+    for discussion in get_repo_discussions(source, author=CONVERTER):
+        by_hub = discussion.author == CONVERTER and discussion.is_pull_request
+        if by_hub and "safetensors" in discussion.title:
             return find_file(source, SAFETENSORS, discussion.git_reference)
     return None
 
