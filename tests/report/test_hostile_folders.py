@@ -97,6 +97,8 @@ def test_odd_configurations_stand_beside_a_published_table(
 ) -> None:
     for seed, changed in enumerate(ODD_CONFIGURATIONS.values()):
         make_odd_run(changed, seed)
+    for seed, metrics in enumerate(({"scale": "[/bold]"}, {"task": "\x1b[2J"}), start=100):
+        make_run("task=sst2", "method=mam", f"seed={seed}", **metrics)
     assert main(["outputs", "--experiment", "table2_sst2"]) == 0
     out, err = capsys.readouterr()
     assert "MAM" in out and "\x1b" not in out + err

@@ -8,6 +8,7 @@ from typing import Any
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment
 from unipeft_run.config.identity import digest_of
+from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
 from unipeft_run.report.differences import find_differences
@@ -26,7 +27,8 @@ def compare_with_paper(experiment: Experiment, runs: Sequence[RunRecord]) -> lis
     tables = []
     for task in dict.fromkeys(cell.task for cell in experiment.cells if cell.task):
         ours = [run for run in runs if run.metrics["task"] == task]
-        scales = sorted({run.metrics["scale"] for run in ours} or {"paper"}, reverse=True)
+        known = {run.metrics["scale"] for run in ours}.intersection(options("scale"))
+        scales = sorted(known or {"paper"}, reverse=True)
         tables += [_make_table(experiment, task, scale, ours) for scale in scales]
     return tables
 
