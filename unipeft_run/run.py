@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run import config as configuration
 from unipeft_run.errors import UserError
 from unipeft_run.inputs import Inputs, gather
-from unipeft_run.runs.failures import described
+from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
@@ -80,7 +80,7 @@ def _train(cfg: Mapping[str, Any], inputs: Inputs, folder: RunFolder) -> dict[st
     except Diverged as problem:
         return {"state": "diverged", "error": f"{problem}; the last checkpoint is kept"}
     except Exception as problem:
-        folder.mark("failed", error=described(problem))
+        folder.mark("failed", error=describe_failure(problem))
         raise
 
 
