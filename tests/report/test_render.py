@@ -40,6 +40,12 @@ def test_a_narrow_terminal_gets_blocks_of_whole_columns(width: int) -> None:
     assert widest <= max(width, len(ROWS[0]["method"]) + 2 + 25), "one wide column may not fit"
 
 
+def test_rows_that_are_empty_in_a_later_block_are_left_out() -> None:
+    rows = [{"method": "mam", "a" * 30: 1.0, "b" * 30: 2.0}, {"method": "trivial", "a" * 30: 3.0}]
+    text = render_text([Table("x", {}, rows)], 50)
+    assert (text.count("mam"), text.count("trivial"), text.count("3.00")) == (2, 1, 1)
+
+
 def test_without_a_terminal_a_table_is_one_block() -> None:
     title, header, *rows, note = render_text([TABLE]).splitlines()
     assert (title, note) == ("sst2, scale mini", "  note: accuracy: percent")

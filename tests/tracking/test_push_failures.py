@@ -111,7 +111,7 @@ def test_a_damaged_folder_is_one_line_and_the_rest_is_sent(
     code = command(["push", "outputs"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].startswith(answer), lines
-    assert lines[1] == f"sent: sst2/mam/{second.name}: 1 records"
+    assert lines[1] == f"sent: sst2/mam/{second.name}: 1 record"
     assert code == (1 if lines[0].startswith("failed") else 0)
     assert "\x1b" not in "".join(lines)
 

@@ -145,7 +145,7 @@ def wait_until(condition: Any, seconds: float = 20) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "tags"), [("foo", ["foo"]), (["foo", "bar"], ["foo", "bar"]), ((), [])]
+    ("given", "tags"), [("foo", ["foo"]), (["foo", "bar"], ["foo", "bar"]), ((), []), (None, [])]
 )
 def test_a_single_word_is_one_tag(tmp_path: Path, given: Any, tags: list[str]) -> None:
     tracker = WandB(tmp_path, "ab12cd34", mode="offline", tags=given, name="my run")

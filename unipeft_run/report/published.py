@@ -7,6 +7,7 @@ from typing import Any
 
 from unipeft_run.config import compose, resolve, run_id
 from unipeft_run.config.experiments import Cell, Experiment
+from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.report.differences import find_differences
 from unipeft_run.report.tables import SPREAD, Row, Spread, Table, group_by_cell, measure_spread
@@ -24,7 +25,8 @@ def compare_with_paper(experiment: Experiment, runs: Sequence[RunRecord]) -> lis
     tables = []
     for task in dict.fromkeys(cell.task for cell in experiment.cells if cell.task):
         ours = [run for run in runs if run.metrics["task"] == task]
-        scales = sorted({run.metrics["scale"] for run in ours} or {"paper"}, reverse=True)
+        known = {run.metrics["scale"] for run in ours}.intersection(options("scale"))
+        scales = sorted(known or {"paper"}, reverse=True)
         tables += [_make_table(experiment, task, scale, ours) for scale in scales]
     return tables
 

@@ -39,9 +39,11 @@ def _text_lines(table: Table, width: int) -> Iterator[str]:
     yield printable(table.title)
     cells = [_format_row(table, row) for row in table.rows]
     for number, block in enumerate(_split_columns(table, cells, width)):
-        if number:
+        rows = cells
+        if number:  # rows with nothing in this block are left out
             yield ""
-        yield from _align(table, cells, block)
+            rows = [row for row in cells if any(row[column] for column in block[1:])]
+        yield from _align(table, rows, block)
     for note in table.notes:
         yield f"  note: {printable(note)}"
 

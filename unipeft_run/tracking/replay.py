@@ -51,7 +51,7 @@ def _require_tensorboard() -> None:
 
 
 def _push(run: RunRecord, sink: str, mode: str, again: bool) -> tuple[str, str]:
-    """Send one run; return what became of it, and the details."""
+    """Send one run; return its outcome and the details."""
     if run.state == "running":
         return "skipped", "it is running, and sends its records itself"
     if run.state == "damaged":
@@ -70,7 +70,7 @@ def _push(run: RunRecord, sink: str, mode: str, again: bool) -> tuple[str, str]:
         replace_file(mark, json.dumps({**pushed, target: digest}, indent=2).encode() + b"\n")
     except OSError as error:
         return "failed", f"it was sent, but {mark.name} cannot be written: {error.strerror}"
-    return "sent", f"{len(records)} records"
+    return "sent", f"{len(records)} record{'s' * (len(records) != 1)}"
 
 
 def replay(
@@ -89,7 +89,7 @@ def replay(
 
 
 def _make_tracker(run: RunRecord, sink: str, mode: str) -> WandB | TensorBoard:
-    """Build the tracker of `sink`; of the stored options only names are taken, never a place."""
+    """Build the tracker of `sink`; of the stored options it takes names, never a path."""
     name = dashboard_name(run.folder)
     if sink == "tensorboard":
         return TensorBoard(BOARDS, name)

@@ -56,12 +56,12 @@ class WandB(Tracker):
         entity: str | None = None,
         group: str | None = None,
         job_type: str | None = None,
-        tags: str | Sequence[str] = (),
+        tags: str | Sequence[str] | None = (),
         name: str | None = None,
     ) -> None:
         self._mode = _resolve_mode(mode)
         self._folder = folder.absolute()  # W&B's service may have another working directory
-        self._tags = [tags] if isinstance(tags, str) else list(tags)
+        self._tags = [tags] if isinstance(tags, str) else list(tags or ())
         self._names = {
             "id": run_id,
             "dir": str(self._folder),
