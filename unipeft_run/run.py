@@ -15,7 +15,7 @@ import yaml
 from unipeft_run.config import PlannedRun, RunConfig, load
 from unipeft_run.config.contents import DATA, check_unchanged, contents_of
 from unipeft_run.inputs import Inputs, load_inputs, splits_of
-from unipeft_run.runs.failures import described
+from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
@@ -82,7 +82,7 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
         folder.mark("diverged", step=problem.step, error=str(problem))
         return {"state": "diverged", "error": str(problem)}
     except Exception as problem:
-        folder.mark("failed", error=described(problem))
+        folder.mark("failed", error=describe_failure(problem))
         raise
 
 

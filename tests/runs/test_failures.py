@@ -1,4 +1,4 @@
-"""What stops a run from outside: a clear state, one sentence, nothing lost."""
+"""Failures with an outside cause leave a clear state, one sentence, and complete files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs import folder as run_folder
 from unipeft_run.runs import writing
 from unipeft_run.runs.checkpoint import Checkpoint, save_checkpoint
-from unipeft_run.runs.failures import described, sentence
+from unipeft_run.runs.failures import describe_failure, explain_failure
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import LockLost
 from unipeft_run.runs.reader import find_runs
@@ -25,7 +25,7 @@ from unipeft_run.runs.writing import Check, replace_file
 from unipeft_run.training.trainer import Trainer
 
 
-def test_a_full_disk_still_lets_the_state_be_written(
+def test_the_state_is_written_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path)
@@ -44,10 +44,10 @@ def test_a_full_disk_still_lets_the_state_be_written(
 
 
 @pytest.mark.parametrize("fits", [0, 1, 4, 9])
-def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
+def test_a_disk_that_fills_up_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    """The states of `fits` updates fit; then the disk is full, until there is room again."""
+    """The disk is full after the states of `fits` updates, until there is room again."""
     monkeypatch.setattr(run_folder, "HEARTBEAT_SECONDS", 0.0)
     undisturbed = make_trainer(tmp_path / "undisturbed")
     expected = undisturbed.fit()
@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_when_the_state_is_written_loses_nothing(
         short.setattr(run_folder, "replace_file", full)
         with pytest.raises(OSError) as problem:
             trainer.fit()
-        told = sentence(problem.value) or ""
+        told = explain_failure(problem.value) or ""
         assert told.startswith(f"the disk is full ({tmp_path / 'run' / 'status.json'}); make room")
         trainer.folder.mark("failed", error=told)
     status = trainer.folder.status()
@@ -82,10 +82,10 @@ def _untimed(folder: Path) -> list[dict[str, Any]]:
     return [{k: row[k] for k in row if "second" not in k} for row in rows]
 
 
-def test_a_damaged_best_state_is_never_passed_over(
+def test_a_damaged_best_state_is_never_replaced_by_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Found at the end: the last state is another one, and is not given out for the best."""
+    """The damage is found at the end, when the best state is loaded."""
     finish = Trainer._finish
 
     def after_damage(trainer: Trainer) -> object:
@@ -108,7 +108,7 @@ def test_a_damaged_best_state_is_never_passed_over(
     assert make_trainer(tmp_path).fit().best_step is not None
 
 
-def test_a_run_that_never_began_to_train_can_be_tried_again(
+def test_a_run_that_failed_before_training_can_be_rerun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class TooLarge:
@@ -127,12 +127,14 @@ def test_a_run_that_never_began_to_train_can_be_tried_again(
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
-    """Killed before a line was written, there is nothing to list; the same command begins."""
+    """Killed before its first write, a run is not listed; the same command starts it."""
     (tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34" / ".lock").mkdir(parents=True)
     assert list(find_runs([tmp_path])) == []
 
 
-def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_checkpoint_is_removed_from_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
@@ -140,12 +142,12 @@ def test_a_full_disk_makes_room_again(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("unipeft_run.runs.checkpoint.save_file", full)
     with pytest.raises(OSError) as problem:
         save_checkpoint(tmp_path / "last", Checkpoint({}, {}), keep_previous=True)
-    assert (sentence(problem.value) or "").startswith("the disk is full (")
+    assert (explain_failure(problem.value) or "").startswith("the disk is full (")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[1]", b"null"])
-def test_damaged_json_is_as_if_not_there(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_json_counts_as_missing(tmp_path: Path, damage: bytes) -> None:
     folder = RunFolder(tmp_path)
     for name in ("status.json", "metrics.json"):
         (tmp_path / name).write_bytes(damage)
@@ -155,13 +157,13 @@ def test_damaged_json_is_as_if_not_there(tmp_path: Path, damage: bytes) -> None:
     assert read_object(tmp_path / "metrics.json") == {}
 
 
-def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(UserError, match=r"the run folder cannot be used: .*outputs.*; see output="):
         RunFolder(tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34")
 
 
-def test_time_left_is_by_the_pace_of_this_process(
+def test_time_left_is_extrapolated_from_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([10.0, 10.0, 20.0, 20.0])
@@ -186,11 +188,11 @@ def test_time_left_is_by_the_pace_of_this_process(
         (RuntimeError("NCCL error: remote process exited or a network error"), "another process"),
     ],
 )
-def test_what_comes_from_outside_is_one_sentence(problem: BaseException, part: str) -> None:
-    text = sentence(problem) or ""
+def test_an_outside_cause_is_one_sentence(problem: BaseException, part: str) -> None:
+    text = explain_failure(problem) or ""
     assert text.startswith(part) and "\n" not in text
 
 
-def test_other_failures_keep_their_name() -> None:
-    assert sentence(KeyError("x")) is None
-    assert described(KeyError("x")) == "KeyError: 'x'"
+def test_other_failures_keep_their_class() -> None:
+    assert explain_failure(KeyError("x")) is None
+    assert describe_failure(KeyError("x")) == "KeyError: 'x'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,20 @@ def test_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
     (run,) = find_runs([folder.parent])
     assert run.state == "damaged" and run.label == "sst2/mam/ab12cd34"
     assert read_run(folder).label.endswith(r"out\xff\x1b[2J")
+
+
+def test_a_thousand_runs_are_read_in_a_moment(tmp_path: Path) -> None:
+    """So that 5,000 take about a second; parsing each configuration alone takes several."""
+    (source,) = RECORDED.glob("sst2/*/*")
+    config = (source / "config.yaml").read_text().split("seed: ")
+    for number in range(1000):
+        folder = make_folder(tmp_path / f"{number:04d}")
+        (folder / "config.yaml").write_text(f"{config[0]}seed: {number}{config[1][2:]}")
+    start = time.process_time()
+    runs = list(find_runs([tmp_path]))
+    assert time.process_time() - start < 0.8
+    assert [run.config["seed"] for run in runs] == list(range(1000))
+    assert all(run.config["task"]["name"] == "sst2" for run in runs)
 
 
 # ---- finished runs

@@ -1,4 +1,4 @@
-"""Stopped anywhere and taken up again, a training ends with the bits of one never stopped."""
+"""Stopped anywhere and resumed, a training ends with the same bits as one never stopped."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ WALL = ("seconds", "per_second")
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Stands for SIGKILL."""
 
 
 def after(calls: int, function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
-    """`function`, but call number `calls` begins with `act`."""
+    """Return `function`, which calls `act` first at call number `calls`."""
     count = 0
 
     def wrapped(*given: Any) -> Any:
@@ -62,18 +62,18 @@ def send_sigterm() -> None:
 
 
 def new_process(folder: Path, **changed: Any) -> Trainer:
-    """A trainer as a new process has it: nothing is left of an earlier one's random state."""
+    """Make a trainer as a new process would: no random state of an earlier one is left."""
     made = make_trainer(folder, **{"loss_fn": noisy_loss_fn, "selection": SELECTION, **changed})
     if load_newest(folder / LAST) is not None:
         random.seed(), np.random.seed(), torch.seed()
     return made
 
 
-SELECTION = ("accuracy", "max")  # is not always better than the last, so that `best` matters
+SELECTION = ("accuracy", "max")  # the best state is not always the last one
 
 
 def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, Any]:
-    """All that a run leaves, but for wall times."""
+    """Return everything that a run leaves, except wall times."""
     lines = (folder / "train.jsonl").read_text().splitlines()
     last = load_checkpoint(folder / LAST)
     state = json.loads(json.dumps(last.state))
@@ -163,7 +163,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path, uninterrupted: dict
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_early_stopping_counts_on(tmp_path: Path) -> None:
+def test_early_stopping_keeps_its_count(tmp_path: Path) -> None:
     values = [0.5, 0.4, 0.3, 0.2]
 
     def run(folder: Path, **changed: Any) -> FitResult:
@@ -178,7 +178,7 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batches", [3, 12, 40])
-def test_sigterm_ends_the_update_and_checkpoints(
+def test_sigterm_finishes_the_update_and_checkpoints(
     tmp_path: Path, uninterrupted: dict[str, Any], batches: int
 ) -> None:
     handler = signal.getsignal(signal.SIGTERM)
@@ -191,13 +191,13 @@ def test_sigterm_ends_the_update_and_checkpoints(
     last = load_newest(tmp_path / LAST)
     assert last is not None
     saved = last.state["training"]["progress"]["step"]
-    assert status["step"] == saved == (batches + 1) // 2  # none is lost
+    assert status["step"] == saved == (batches + 1) // 2  # no update is lost
     trainer = new_process(tmp_path)
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
 def test_sigterm_ends_an_evaluation_at_once(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
-    never = after(1, evaluate, kill)  # what comes after the signal in this evaluation
+    never = after(1, evaluate, kill)  # the rest of this evaluation
 
     def long_evaluation(*given: Any) -> Any:
         send_sigterm()
@@ -210,7 +210,7 @@ def test_sigterm_ends_an_evaluation_at_once(tmp_path: Path, uninterrupted: dict[
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_sigterm_after_the_last_update_is_obeyed(
+def test_sigterm_after_the_last_update_stops_the_run(
     tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     class Signals(Tracker):
@@ -227,7 +227,7 @@ def test_sigterm_after_the_last_update_is_obeyed(
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_an_evaluation_that_is_made_again_is_recorded_once(
+def test_a_repeated_evaluation_is_recorded_once(
     tmp_path: Path, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Interrupted):
@@ -240,10 +240,10 @@ def test_an_evaluation_that_is_made_again_is_recorded_once(
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_a_best_state_newer_than_the_checkpoint_is_what_it_says(
+def test_a_best_state_newer_than_the_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the two; where the way there is not repeated to the bit, as on some GPUs."""
+    """Killed between the two, where the updates are not reproduced exactly, as on some GPUs."""
 
     def scripted(*values: float) -> Callable[..., Any]:
         script = iter(values)
@@ -299,7 +299,7 @@ def test_sigterm_to_a_process(tmp_path: Path, uninterrupted: dict[str, Any]) -> 
     assert result.step == uninterrupted["result"][0]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(
     tmp_path: Path, uninterrupted: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Killed):

@@ -14,6 +14,7 @@ from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
+from unipeft_run.runs.reading import UnreadableFile, read_json
 from unipeft_run.runs.writing import Check, no_check, replace_file
 
 TENSORS, RECIPE = "delta.safetensors", "delta.json"
@@ -55,8 +56,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         if not name.is_file():
             raise UserError(f"{folder} is not a finished run: {name.name} is missing")
     try:
-        written = json.loads(recipe.read_bytes()).get("sha256")
-    except (ValueError, AttributeError):
+        written = read_json(recipe).get("sha256")
+    except UnreadableFile:
         raise UserError(f"{recipe} is damaged: it is not a JSON object") from None
     if written not in (None, sha256(file)):
         raise UserError(f"{file} is damaged: its checksum differs from the one in {RECIPE}")

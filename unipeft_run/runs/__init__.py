@@ -1,1 +1,1 @@
-"""Run folders: written so that they survive, and read again."""
+"""Run folders: the lock, safe writing, checkpoints, and the one bounded reader."""

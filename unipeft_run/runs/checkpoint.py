@@ -156,14 +156,16 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 
 
-def join(parts: Mapping[str, Checkpoint]) -> Checkpoint:
-    """Merge named checkpoints into one."""
-    tensors = {f"{part}/{n}": t for part, c in parts.items() for n, t in c.tensors.items()}
-    return Checkpoint(tensors, {part: c.state for part, c in parts.items()})
+def merge_parts(parts: Mapping[str, Checkpoint]) -> Checkpoint:
+    """Merge named checkpoints into one; `extract_part` is the inverse."""
+    tensors = {
+        f"{name}/{key}": t for name, part in parts.items() for key, t in part.tensors.items()
+    }
+    return Checkpoint(tensors, {name: part.state for name, part in parts.items()})
 
 
-def part(content: Checkpoint, name: str) -> Checkpoint:
-    """Extract one of the checkpoints that `join` merged."""
+def extract_part(content: Checkpoint, name: str) -> Checkpoint:
+    """Extract the checkpoint `name` from a merged one."""
     prefix = f"{name}/"
     tensors = {
         key.removeprefix(prefix): tensor

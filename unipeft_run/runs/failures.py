@@ -1,4 +1,4 @@
-"""What stops a run from outside, as one sentence that says what to do. Imports nothing heavy."""
+"""Explains failures with an outside cause in one sentence. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import LockLost
+from unipeft_run.runs.printable import printable
 
-RESUMES = "what is whole is kept, and the same command goes on from there"
+RESUMES = "complete files are kept, and the same command resumes the run"
 LESS_MEMORY = (
     "a smaller recipe.batch_size (or recipe.max_tokens) with a larger recipe.accumulation needs "
     "less, but is another run, with other results"
@@ -16,17 +17,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def sentence(problem: BaseException) -> str | None:
-    """One sentence for a failure that is none of the code's; None for any other."""
+def explain_failure(problem: BaseException) -> str | None:
+    """Return one sentence for a failure with an outside cause; None for a fault of the code."""
     if isinstance(problem, UserError | LockLost):
         return str(problem)
     if _is_out_of_memory(problem):
-        return f"out of memory; {LESS_MEMORY}. {_upper(RESUMES)}"
+        return f"out of memory; {LESS_MEMORY}. {_capitalise(RESUMES)}"
     if _is_lost_peer(problem):
         return f"another process of this run is gone; {RESUMES}"
     if not isinstance(problem, OSError):
         return None
-    where = f" ({problem.filename})" if problem.filename else ""
+    where = f" ({printable(problem.filename)})" if problem.filename else ""
     if problem.errno in FULL:
         return f"the disk is full{where}; make room: {RESUMES}"
     if problem.errno in CLOSED:
@@ -36,22 +37,22 @@ def sentence(problem: BaseException) -> str | None:
     return None
 
 
-def described(problem: BaseException) -> str:
-    """`sentence`, or the kind of exception and its text."""
-    return sentence(problem) or f"{type(problem).__name__}: {problem}"
+def describe_failure(problem: BaseException) -> str:
+    """Return `explain_failure`, or the exception's class and text."""
+    return explain_failure(problem) or f"{type(problem).__name__}: {problem}"
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:
-    # torch names its own by class on a GPU, and on a CPU by text only
+    # torch raises a class of its own on a GPU, but only a text on a CPU
     named = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(problem)
 
 
 def _is_lost_peer(problem: BaseException) -> bool:
-    # of gloo and of NCCL, in what torch raises for them
+    # what torch raises for gloo and for NCCL
     text = str(problem) if isinstance(problem, RuntimeError) else ""
     return ("gloo" in text and "by peer" in text) or "remote process exited" in text
 
 
-def _upper(text: str) -> str:
+def _capitalise(text: str) -> str:
     return text[0].upper() + text[1:]

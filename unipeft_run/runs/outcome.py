@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from unipeft_run.config.messages import Illegal
 from unipeft_run.errors import UserError
-from unipeft_run.runs.failures import described, sentence
+from unipeft_run.runs.failures import describe_failure, explain_failure
 
 GOOD = ("done", "skipped", "equal")
 
@@ -42,9 +42,9 @@ def capture_outcome(run: Callable[[], Mapping[str, Any]]) -> Outcome:
     except UserError as refusal:
         return refused(refusal)
     except Exception as failure:
-        if sentence(failure) is None:
+        if explain_failure(failure) is None:
             traceback.print_exc(file=sys.stderr)
-        state, error = "failed", described(failure)
+        state, error = "failed", describe_failure(failure)
     return Outcome(state=state, error=error, seconds=time.monotonic() - start, metrics=metrics)
 
 

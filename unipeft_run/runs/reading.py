@@ -56,9 +56,10 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size or limit  # files in /proc have no size
             content = file.read(min(size, limit) + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UnreadableFile(f"{path.name}: {reason}") from error
+    except OSError as error:
+        raise UnreadableFile(f"{path.name}: {error.strerror}") from error
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{path.name} {error}") from None
     if len(content) > limit:
         raise UnreadableFile(f"{path.name} is larger than {limit >> 20} MiB")
     return content

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from unipeft_run.runs.checkpoint import Checkpoint, join, part
+from unipeft_run.runs.checkpoint import Checkpoint, extract_part, merge_parts
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import gather_full, local_part, shard_like
 from unipeft_run.training.progress import Clock, Progress
@@ -49,19 +49,19 @@ class TrainingState:
             "training": Checkpoint({}, state),
         }
         random = gather_object([rng_state()])  # each rank draws its own dropout
-        return join(parts | {f"random{rank}": state for rank, state in enumerate(random)})
+        return merge_parts(parts | {f"random{rank}": state for rank, state in enumerate(random)})
 
     def restore(self, content: Checkpoint) -> None:
         """Load what `gather` returned."""
-        state = part(content, "training").state
-        load_parameters(self.model, part(content, "parameters").tensors)
-        load_optimizer_state(self.optimizer, self.model, part(content, "optimizer"))
+        state = extract_part(content, "training").state
+        load_parameters(self.model, extract_part(content, "parameters").tensors)
+        load_optimizer_state(self.optimizer, self.model, extract_part(content, "optimizer"))
         self.schedule.load_state_dict(dict(state["schedule"]))
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         mine = f"random{processes.rank()}"
         if mine in content.state:  # otherwise there are more processes than before
-            load_rng_state(part(content, mine))
+            load_rng_state(extract_part(content, mine))
         self.progress = Progress.from_dict(state["progress"])
         self.clock.earlier = state.get("wall_seconds", 0.0)  # missing in older checkpoints
 
