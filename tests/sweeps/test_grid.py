@@ -106,7 +106,21 @@ def test_a_launcher_needs_a_grid(
     assert capsys.readouterr().err == "hydra/launcher=joblib: launchers run grids; add -m\n"
 
 
-# ---- too many processes
+# ---- processes
+
+
+def test_the_threads_of_several_processes_are_not_inherited_by_later_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with launch._share_cores(3):
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    with launch._share_cores(3):
+        assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
 def never(cfg: object) -> Outcome:

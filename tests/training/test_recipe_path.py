@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from tiny_cli import call
 from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
 from unipeft_run import cli
+from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.experiment import Experiment
 from unipeft_run.run import evaluate
 
@@ -138,6 +140,27 @@ def test_a_far_too_large_learning_rate_is_never_done(
         assert status["state"] == "diverged"
         assert "no checkpoint had been saved" in status["error"]
         assert not (run / "metrics.json").exists() and not (run / "checkpoints").exists()
+
+
+def test_a_test_loss_that_is_not_finite_is_divergence(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    evaluate_really = Evaluator.__call__
+
+    def spoiled(self: Evaluator, model: Any, split: str, *given: Any, **named: Any) -> Any:
+        result = evaluate_really(self, model, split, *given, **named)
+        if split == "test":
+            result.metrics["loss"] = math.nan
+        return result
+
+    monkeypatch.setattr(Evaluator, "__call__", spoiled)
+    given = words("sst2", inputs, "method=bitfit", f"output={tmp_path / 'outputs'}")
+    assert call(cli.train, monkeypatch, *given) == 1
+    (run,) = (tmp_path / "outputs" / "sst2" / "bitfit").iterdir()
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["error"]) == ("diverged", "the test loss is nan at step 4")
+    assert not (run / "metrics.json").exists()
 
 
 def metrics_of_best(run: Path) -> int:

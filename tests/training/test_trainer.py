@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tiny_training import (
 from torch import Tensor, nn
 
 from unipeft_run.tracking import Tracker
+from unipeft_run.training.progress import Progress
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -156,6 +158,15 @@ def test_ties_are_broken_the_same_after_a_resume(tmp_path: Path) -> None:
         trainer.fit()
     trainer = make_trainer(tmp_path, evaluate=evaluate_until(0), selection=("rouge2", "max"))
     assert trainer.fit().best_step == 6
+
+
+def test_a_checkpoint_without_the_loss_of_its_best_state_keeps_it_at_a_tie() -> None:
+    """Version 0.1 did not store it."""
+    stored = asdict(Progress(step=12, best_step=6, best_value=0.0))
+    del stored["best_loss"]
+    progress = Progress.from_dict(stored)
+    assert not progress.add_evaluation(0.0, 1e-9, "max")
+    assert (progress.best_step, progress.misses, progress.evaluated) == (6, 1, 12)
 
 
 @pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 18), (None, 20)])

@@ -24,6 +24,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.local import visible_gpus
+from unipeft_run.sweeps.engines.worker import THREADS
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.interrupts import SIGNALS, Interrupted
 
@@ -47,8 +48,6 @@ def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
     """
     if problem := _describe_excess(planned.config.processes):
         return make_outcome("refused", problem)
-    threads = max(1, (os.cpu_count() or 1) // planned.config.processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     settings = LaunchConfig(
         run_id="unipeft",
         min_nodes=1,
@@ -62,7 +61,11 @@ def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
     )
     began, failures = time.monotonic(), multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        with _preserve_signal_handlers(), _silence_launcher():
+        with (
+            _share_cores(planned.config.processes),
+            _preserve_signal_handlers(),
+            _silence_launcher(),
+        ):
             outcomes = elastic_launch(settings, run_process)(planned, job, failures)
     except SignalException as stop:  # the processes have received it too
         raise Interrupted(stop.sigval) from None
@@ -134,6 +137,22 @@ def _mark_failed(planned: PlannedRun, error: str) -> None:
     with suppress(RunningElsewhere, LockLost, OSError), RunLock(path) as lock:
         if not (path / "metrics.json").exists():
             RunFolder(path, lock.check).mark("failed", error=error)
+
+
+@contextmanager
+def _share_cores(count: int) -> Iterator[None]:
+    """Share the cores among `count` processes, unless the user has set their threads.
+
+    The variable is removed afterwards: later cells of a grid must not inherit it.
+    """
+    if THREADS in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(max(1, (os.cpu_count() or 1) // count))
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
 
 
 @contextmanager

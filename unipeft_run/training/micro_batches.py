@@ -53,7 +53,8 @@ class MicroBatches:
     """An endless iterator over the micro-batches of `loader` that keeps `progress` up to date.
 
     The loader's `batch_sampler` takes `load_state_dict({"epoch": e, "position": p})`, with p the
-    batches already consumed in epoch e; each iteration over the loader is one epoch.
+    batches already consumed in epoch e; each iteration over the loader is one epoch. With several
+    processes it also has `is_replicated(e, p)`: whether all ranks get that whole batch.
     """
 
     def __init__(self, loader: DataLoader[Any], progress: Progress, device: torch.device) -> None:
