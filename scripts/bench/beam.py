@@ -3,15 +3,15 @@
     python scripts/bench/beam.py --shape base --types fp32 bf16
     python scripts/bench/beam.py --shape mini --sources 16 --beams 4 --json beam.json
 
-Both sides decode the same sources to the same length under the rules of transformers. The time of
-a step is the difference of two searches of different length, divided by the number of steps.
+Both sides decode the same sources to the same length under the rules of transformers, in turn; the
+shortest time of several repeats counts. The time of a step is the difference between two searches
+of different length, divided by the difference in steps. On a CPU times are processor times.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ SHAPES: dict[str, dict[str, int]] = {
     "large": {"d_model": 1024, "layers": 12, "heads": 16, "ffn": 4096, "vocab": 50265},
 }
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SHORT = 10  # tokens of the shorter search
+SHORT = 20  # tokens of the shorter search
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,8 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sources", type=int, default=4)
     parser.add_argument("--beams", type=int, default=6)
     parser.add_argument("--source-tokens", type=int, default=512)
-    parser.add_argument("--new-tokens", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--new-tokens", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     return parser.parse_args()
@@ -86,20 +86,31 @@ def measure(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
     shape = (options.sources, options.source_tokens)
     sources = torch.randint(5, model.config.vocab_size, shape, device=options.device)
     inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources)}
-    rows, tokens = [], []
-    for name, search in SEARCHES.items():
-        seconds = {}
-        for length in (SHORT, options.new_tokens):
-            seconds[length], found = time_search(search, model, inputs, length, options)
-        step = (seconds[options.new_tokens] - seconds[SHORT]) / (options.new_tokens - SHORT)
-        rows.append({"type": dtype, "search": name, "seconds": seconds[options.new_tokens]})
-        rows[-1]["step_ms"] = 1000 * step
-        tokens.append(found)
+    seconds: dict[tuple[str, int], float] = {}
+    tokens: dict[str, Tensor] = {}
+    for _ in range(options.repeats):  # in turn, so that both sides see the same machine
+        for name, search in SEARCHES.items():
+            for length in (SHORT, options.new_tokens):
+                spent, tokens[name] = time_search(search, model, inputs, length, options)
+                seconds[name, length] = min(spent, seconds.get((name, length), spent))
+    rows = [make_row(dtype, name, seconds, options.new_tokens) for name in SEARCHES]
     for row in rows:
         row["search_ratio"] = rows[0]["seconds"] / row["seconds"]
         row["step_ratio"] = rows[0]["step_ms"] / row["step_ms"]
-        row["same_tokens"] = torch.equal(*tokens)
+        row["same_tokens"] = torch.equal(*tokens.values())
     return rows
+
+
+def make_row(
+    dtype: str, name: str, seconds: dict[tuple[str, int], float], length: int
+) -> dict[str, Any]:
+    step = (seconds[name, length] - seconds[name, SHORT]) / (length - SHORT)
+    return {
+        "type": dtype,
+        "search": name,
+        "seconds": seconds[name, length],
+        "step_ms": 1000 * step,
+    }
 
 
 def time_search(
@@ -109,7 +120,7 @@ def time_search(
     new_tokens: int,
     options: argparse.Namespace,
 ) -> tuple[float, Tensor]:
-    """Median seconds of a search that generates exactly `new_tokens`, and its tokens."""
+    """Seconds of a search that generates exactly `new_tokens`, and its tokens."""
     decoding = {
         "num_beams": options.beams,
         "max_length": new_tokens + 1,
@@ -118,18 +129,15 @@ def time_search(
         "early_stopping": True,
         "forced_eos": True,
     }
-    seconds = []
-    for _ in range(options.repeats):
-        start = clock()
-        tokens = search(model, inputs, decoding)
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(clock() - start)
-    return statistics.median(seconds), tokens
+    start = clock()
+    tokens = search(model, inputs, decoding)
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start, tokens
 
 
 def clock() -> float:
-    """Seconds: of the processor where that does the work, so that other processes matter less."""
+    """Processor time on a CPU, which other processes disturb less; wall time on a GPU."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 

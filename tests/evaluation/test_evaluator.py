@@ -234,6 +234,30 @@ def test_decoding_does_what_it_says(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_the_encoder_runs_once_for_loss_and_text(
+    autocast: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = summariser(tmp_path, autocast=autocast)
+    calls: list[int] = []
+    model.get_encoder().register_forward_hook(lambda *_: calls.append(1))
+    result = evaluator(model, "test")
+    assert len(calls) == (3 if autocast is None else 6)  # under autocast only the loss is bf16
+    monkeypatch.setattr(module, "can_generate", lambda model: False)
+    apart = evaluator(model, "test")
+    assert apart.metrics == result.metrics
+    assert apart.rows == result.rows
+
+
+def test_signatures_name_the_rules_that_were_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = summariser(tmp_path)
+    assert evaluator(model, "test").signatures["decoding"].endswith("|rules:2021")
+    monkeypatch.setattr(module, "can_generate", lambda model: False)
+    assert evaluator(model, "test").signatures["decoding"].endswith("|rules:transformers")
+
+
 def test_references_of_the_papers_code_are_cut(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path, references="reference_code")
     result = evaluator(model, "test")
