@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from attached_models import TASKS, perturbed_model
+from attached_models import METHODS, TASKS, perturbed_model
 from tiny import batch
 from torch.nn.parallel import DistributedDataParallel
 
-from unipeft_run.config.messages import options
-
-METHODS = [method for method in options("method") if method != "none"]
 CORES, SWITCH = ("sdpa", "eager"), (False, True)
 ROWS = list(itertools.product(TASKS, METHODS))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from attached_models import METHODS
 from beam_search_2021 import generate_2021
-from test_matrix import METHODS
 from tiny import SEQ2SEQ
 from tiny_generation import (
     STARTS,

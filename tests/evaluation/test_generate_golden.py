@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from golden_cases import case_inputs, load_case
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_golden import inputs, load
 from tiny_generation import without_padding
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -75,8 +75,8 @@ def test_the_rules_differ_in_the_recorded_number_of_cases() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", GENERATED)
 def test_recorded_generations_of_every_method(case: str, dtype: torch.dtype) -> None:
-    meta, tensors, model = load(case)
-    given = inputs(tensors)
+    meta, tensors, model = load_case(case)
+    given = case_inputs(tensors)
     decoding = {"max_length": 12, "min_length": 3, "no_repeat_ngram_size": 3}
     decoding["decoder_start_token_id"] = meta["model_config"]["decoder_start_token_id"]
     for name, beams in (("greedy", 1), ("beam3", 3)):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from hostile_models import AUTO_MAP, change_json, write_pickle
+from official_checkpoint import LORA, MAM, Files, lora_state, mam_state
 from safetensors.torch import load_file, save_file
-from test_import_official import LORA, MAM, Files, lora_state, mam_state
 from tiny_fuzz import snapshot
 
 from unipeft_run.commands import export_peft, import_official

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from hostile_models import AUTO_MAP, HostileModel, write_pickle
-from test_import_official import LORA, Files, lora_state
+from official_checkpoint import LORA, Files, lora_state
 from tiny_cli import call
 
 from unipeft_run import cli

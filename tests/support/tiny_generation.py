@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import torch
-from test_matrix import model_of
+from attached_models import perturbed_model
 from tiny import backbone
 from transformers import GenerationConfig
 
@@ -16,7 +16,7 @@ STARTS = {"bart": 2, "mbart": 90}
 
 def peaked_model(family: str, method: str | None = None, seed: int = 0, core: str = "sdpa") -> Any:
     """A float64 model, without deltas if `method` is None, whose sources get different targets."""
-    model = backbone(family, seed) if method is None else model_of(family, method, core)
+    model = backbone(family, seed) if method is None else perturbed_model(family, method, core)
     if method is None:
         model.set_attn_implementation(core)
     rng = random.Random(seed)

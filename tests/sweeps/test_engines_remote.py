@@ -16,7 +16,7 @@ from tiny_cli import call
 from tiny_engines import install
 
 from unipeft_run import cli
-from unipeft_run.config import compose, plan
+from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.ray import START_TIMEOUTS
