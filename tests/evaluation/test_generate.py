@@ -23,7 +23,7 @@ from tiny_generation import (
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
 
 from unipeft_run import generate
-from unipeft_run.deltas.attach import attach, deltas
+from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
@@ -114,14 +114,14 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
     attach(model, {"attn": slot})
     model.double()
     with torch.no_grad():
-        for _, delta in deltas(model):
+        for _, delta in find_deltas(model):
             for parameter in delta.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
     sources, decoding = draw(3, family)
     assert without_padding(generate(model, **sources, decoding=decoding)) == generate_2021(
         model, **sources, **decoding
     )
-    for _, delta in deltas(model):  # nothing of the search is left behind
+    for _, delta in find_deltas(model):  # nothing of the search is left behind
         assert "memory" not in vars(delta.form)
         assert delta.x is None
 

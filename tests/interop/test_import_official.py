@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from official_checkpoint import LORA, MAM, Files, lora_state, mam_state
+from official_checkpoint import LAYERS, LORA, MAM, WIDTH, Files, lora_state, mam_state
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 

@@ -19,6 +19,11 @@ def planned(*words: str) -> PlannedRun:
     return plan(compose(["scale=mini", *words]))
 
 
+def resolved(*words: str) -> dict[str, Any]:
+    """The configuration of a miniature run as plain data."""
+    return planned(*words).config.plain()
+
+
 def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
     """Make the folder of a finished run that reached `primary`, in ./outputs.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from tiny_training import loss_fn, make_trainer
 from torch import Tensor, nn
 
@@ -85,8 +86,8 @@ def killed_once(planned: PlannedRun) -> Outcome:
     return together(end)(planned)
 
 
-def in_a_grid(planned: PlannedRun) -> Outcome:
-    return launch_processes(planned, killed_once)
+def in_a_grid(cfg: DictConfig) -> Outcome:
+    return launch_processes(plan(cfg), killed_once)
 
 
 def exits(planned: PlannedRun) -> Outcome:

@@ -18,7 +18,7 @@ from tiny_cli import call
 from unipeft_run import cli
 from unipeft_run.commands.report import main
 from unipeft_run.config import PlannedRun, run_id
-from unipeft_run.config.experiments import expand, refuse
+from unipeft_run.config.experiments import expand, refuse_experiment
 from unipeft_run.config.resolve import resolve_data
 from unipeft_run.errors import UserError
 
@@ -150,7 +150,7 @@ def test_an_experiment_of_your_own(train: Train, runs: list[dict[str, Any]]) -> 
 def test_experiments_without_cells_are_left_to_hydra() -> None:
     for words in (["task=sst2"], ["experiment=null"], ["experiment=glob(table6_*)"]):
         assert expand(words) == [("", words)]
-        refuse(words)
+        refuse_experiment(words)
 
 
 # ---- the plan
@@ -249,4 +249,4 @@ def test_tables_without_runs_show_the_paper_alone(capsys: pytest.CaptureFixture[
 
 def test_an_unknown_experiment_is_a_user_error() -> None:
     with pytest.raises(UserError, match="not known"):
-        refuse(["experiment=nothing"])
+        refuse_experiment(["experiment=nothing"])

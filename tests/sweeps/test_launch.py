@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import tiny_jobs
 import torch
+from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from unipeft_run.cli import check_train
+from unipeft_run.config import plan
 from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
@@ -277,6 +278,10 @@ def test_a_cell_with_a_killed_process_is_rerun_until_done(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     given = ["task=sst2", "method=mam", "seed=1,2", "processes=2", f"output={tmp_path}"]
-    assert run_grid("train", given, tiny_jobs.in_a_grid, check_train) == 0
+
+    def identify(cfg: DictConfig, _: Sequence[str]) -> Path:
+        return plan(cfg).folder
+
+    assert run_grid("train", given, tiny_jobs.in_a_grid, identify) == 0
     assert "was killed by SIGKILL" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before

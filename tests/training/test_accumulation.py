@@ -12,7 +12,7 @@ import torch
 from tiny_training import collate, make_loader, make_model, make_trainer
 from torch import Tensor, nn
 
-from unipeft_run.data.batching import IGNORED, BatchSampler, Bucketed, Collator
+from unipeft_run.data.batching import IGNORED, BatchSampler, Collator, LengthBuckets
 from unipeft_run.training import micro_batches
 from unipeft_run.training.losses import SequenceLoss
 from unipeft_run.training.micro_batches import MicroBatch, Weighting, micro_batch_weights
@@ -125,7 +125,7 @@ def test_a_replicated_batch_counts_once(
 def test_the_sampler_knows_which_batches_are_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
-    sampler = BatchSampler(Bucketed(torch.arange(8).numpy()[:, None] + 1, 3, seed=1))
+    sampler = BatchSampler(LengthBuckets(torch.arange(8).numpy()[:, None] + 1, 3, seed=1))
     for epoch in range(2):
         sizes = [len(batch) for batch in sampler.plan(epoch)]
         found = [sampler.is_replicated(epoch, n) for n in range(len(sizes))]

@@ -18,7 +18,7 @@ from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
 
 from unipeft_run import cli
 from unipeft_run.evaluation.evaluator import Evaluator
-from unipeft_run.experiment import Experiment
+from unipeft_run.experiment import PreparedRun
 from unipeft_run.run import evaluate
 
 
@@ -93,10 +93,10 @@ def test_a_long_target_names_the_key_that_truncates_it(split: str, key: str) -> 
     experiment: Any = SimpleNamespace(
         encoded={split: rows},
         task=SimpleNamespace(kind="seq2seq"),
-        cfg={"evaluation": {"decoding": None}},
+        config=SimpleNamespace(evaluation=SimpleNamespace(decoding=None)),
     )
     found = [("task.max_source_length", 2), (f"task.{key}_target_length", 4)]
-    assert list(Experiment._lengths(experiment)) == found
+    assert list(PreparedRun._lengths(experiment)) == found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there, fp16 is evaluated in fp16")
