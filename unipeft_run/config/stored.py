@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unipeft_run.config.declarations import PACKAGE, is_ours
 from unipeft_run.config.resolve import resolve_data
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
+from unipeft_run.runs.reading import read_yaml
 
 # Modules of version 0.1 that stored configurations take classes from -> their package today.
 MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
@@ -41,12 +40,9 @@ def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{file} is damaged: it does not hold a configuration")
+    data = read_yaml(file)
+    if not data:
+        raise UserError(f"{file} is damaged: it holds no configuration")
     return upgrade(data)
 
 
