@@ -154,7 +154,9 @@ def test_progress_counts_examples(tmp_path: Path) -> None:
     assert seen == [("validation", 9), 4, 4, 1]
 
 
-def test_two_processes_give_the_results_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_give_the_results_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluator, model = classifier(tmp_path, batch_size=2)
     alone = evaluator(model, "test")
     parts: list[Any] = []
