@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -17,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied, load, plan
+from unipeft_run.config import PlannedRun, compose, implied, load, plan, quote_paths
 from unipeft_run.config.hydra_errors import needed
 from unipeft_run.config.messages import conf_dir
-from unipeft_run.config.resolve import absolute
+from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused
 from unipeft_run.sweeps.grid import run_grid
@@ -112,11 +113,12 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
     del overrides
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError(run_needed())
-    allow = tuple(map(str, [cfg.allow] if isinstance(cfg.allow, str) else cfg.allow or ()))
-    folder = Path(str(cfg.run)).expanduser()
-    load(folder, allow)
-    paths = [absolute(path) if path else None for path in (cfg.task.path, cfg.backbone.path)]
-    return PlannedEvaluation(folder, str(cfg.split), allow, *paths)
+    config = read_eval_config(cfg)
+    folder = Path(os.path.expanduser(config.run))
+    load(folder, config.allow)
+    return PlannedEvaluation(
+        folder, config.split, config.allow, config.task.path, config.backbone.path
+    )
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
@@ -165,7 +167,7 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 2
     try:
         with processes.silence_other_ranks():
-            return _main(command, argv)
+            return _main(command, quote_paths(argv))
     except UserError as error:
         if processes.is_main():
             print(error, file=sys.stderr)
@@ -209,7 +211,7 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse Hydra's flags among the overrides, in any order."""
     parser = get_args_parser()
-    parser.usage = "unipeft-train key=value ... (see --help)"
+    parser.error = _refuse_flag  # type: ignore[method-assign]
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
     for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
@@ -217,6 +219,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.config_dir:  # the same as an override, which `compose` takes
         args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
     return args
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise UserError(f"{message}; see --help")
 
 
 def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:

@@ -122,7 +122,6 @@ class PreparedRun:
         config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
         check_finite("test loss", test.metrics["loss"], fitted.step)
-        check_finite("test loss", test.metrics["loss"], fitted.step)
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:

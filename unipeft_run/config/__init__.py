@@ -6,6 +6,7 @@
 
 from unipeft_run.config.compose import compose as compose
 from unipeft_run.config.compose import implied as implied
+from unipeft_run.config.compose import quote_paths as quote_paths
 from unipeft_run.config.identity import PlannedRun as PlannedRun
 from unipeft_run.config.identity import plan as plan
 from unipeft_run.config.identity import plan_config as plan_config

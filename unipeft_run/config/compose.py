@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 
 import hydra
@@ -13,8 +15,15 @@ from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 
 
+PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
+# What Hydra reads as the text that it is; true, 2024 and 1e5 would be values of other types
+UNQUOTED = re.compile(r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE)
+EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
+
+
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """Compose the configuration of a command line. Raises UserError."""
+    overrides = quote_paths(overrides)
     refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)
@@ -25,7 +34,29 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     register_presets()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(config_name, [*overrides, *implied(overrides)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "provider=hydra.searchpath")  # a missing folder
+            return hydra.compose(config_name, [*overrides, *implied(overrides)])
+
+
+def quote_paths(words: Sequence[str]) -> list[str]:
+    """Quote the paths among `words` that Hydra would read otherwise, such as ~/data and 2024.
+
+    A comma separates the values of a grid, as in other overrides.
+    """
+    return [_with_quoted_path(word) for word in words]
+
+
+def _with_quoted_path(word: str) -> str:
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in PATH_KEYS or EXPRESSION.fullmatch(value):
+        return word
+    return f"{key}={','.join(map(_quote, value.split(',')))}"
+
+
+def _quote(path: str) -> str:
+    plain = path in ("", "null", "???") or UNQUOTED.fullmatch(path)
+    return path if plain else f"'{path}'"
 
 
 def implied(overrides: Sequence[str]) -> list[str]:

@@ -23,8 +23,9 @@ from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
-# what composing may raise; TypeError comes from a group given a list of numbers
-UNREADABLE = (HydraException, OmegaConfBaseException, ValueError, TypeError)
+# what composing may raise; TypeError comes from a group given a list of numbers, UserWarning from
+# a missing folder in hydra.searchpath
+UNREADABLE = (HydraException, OmegaConfBaseException, ValueError, TypeError, UserWarning)
 NEEDED = ("task", "method")
 WORDS = {  # keys of other tools -> ours
     "model": "backbone",
@@ -67,7 +68,7 @@ def _explain(error: Exception, overrides: Sequence[str], config_name: str, compo
         if sentence := _unsuitable(override, known):
             return sentence
         if re.fullmatch(r"(task|method)=(null)?", override):
-            return needed([o for o in overrides if o != override])
+            return needed([o for o in overrides if _key(o) != _key(override)])
     if isinstance(error, MissingConfigException):
         return _no_such_file(error, overrides)
     if isinstance(error, OverrideParseException):
@@ -80,6 +81,10 @@ def _explain(error: Exception, overrides: Sequence[str], config_name: str, compo
         return _no_such_key(found[1], _known(compose, rest, config_name) or known)
     if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
         return f"{shown(found[1])} names several values; add -m to run each of them"
+    if found := re.search(r"Error merging override (\S+?)=(.*)", message, re.DOTALL):
+        return f"{found[1]}={shown(found[2])}: not a value of the kind that {found[1]} holds"
+    if found := re.search(r"provider=hydra.searchpath.*path=(.*) is not available", message):
+        return f"hydra.searchpath: there is no folder {found[1]}"
     if found := re.search(r"An item is already at '([^']+)'", message):
         return f"{found[1]} exists already; leave out the + before it"
     return shown(message.replace("\n", "; "), 160)
@@ -123,13 +128,18 @@ def _unknown_front(override: str, known: list[str]) -> str | None:
 
 
 def _no_option(override: str) -> str | None:
-    """Explain a group that is set to null or to several files and cannot be."""
+    """Explain a group that is deleted, or set to what names no file of it."""
     key, _, value = override.partition("=")
-    others = (*NEEDED, "experiment", *AXES)
-    if key not in groups() or key in others or not re.fullmatch(r"null|\[.*", value):
+    group = key.lstrip("~")
+    if group not in groups() or group in ("experiment", *AXES):
         return None
-    names = shown(", ".join(options(key)), 90)
-    return f"{key} cannot be {shown(value)}; leave it out, or choose from {names}"
+    names = shown(", ".join(options(group)), 90)
+    if key != group:
+        return f"{shown(override)}: a run needs {group}=, one of {names}"
+    no_name = re.fullmatch(r"[\[{].*|[-+.\d]+|true|false", value, re.DOTALL)
+    if no_name or value == "null" and key not in NEEDED:
+        return f"{key} cannot be {shown(value)}; leave it out, or choose from {names}"
+    return None
 
 
 def _no_such_file(error: MissingConfigException, overrides: Sequence[str]) -> str:

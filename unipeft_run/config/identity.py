@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def plan_config(config: RunConfig) -> PlannedRun:
     """Compute the identity of a checked configuration."""
     contents = contents_of(config)
     identity = run_id(config, contents)
-    folder = Path(config.output).expanduser() / config.task.name / config.method / identity
+    output = Path(os.path.expanduser(config.output))
+    folder = output / config.task.name / config.method / identity
     return PlannedRun(config, contents, identity, folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,8 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.legality import check_slot
 from unipeft_run.config.rules import check_combinations
-from unipeft_run.config.schema import RunConfig
-from unipeft_run.config.validation import missing, missing_error, validate
+from unipeft_run.config.schema import EvalConfig, RunConfig
+from unipeft_run.config.validation import check, missing, missing_error, validate
 from unipeft_run.errors import UserError
 
 PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
@@ -24,6 +23,16 @@ def resolve(cfg: DictConfig) -> RunConfig:
     Relative paths become absolute, so that the configuration means the same in another folder.
     Raises UserError, one sentence that names the key.
     """
+    return resolve_data(_plain(cfg))
+
+
+def read_eval_config(cfg: DictConfig) -> EvalConfig:
+    """Check what unipeft-eval was given; its paths become absolute. Raises UserError."""
+    return check(EvalConfig, _with_absolute_paths(_plain(cfg)))
+
+
+def _plain(cfg: DictConfig) -> dict[Any, Any]:
+    """Plain data without ???, expressions and Hydra's own settings. Raises UserError."""
     for path in missing(OmegaConf.to_container(cfg)):
         raise missing_error(path)
     try:
@@ -32,7 +41,7 @@ def resolve(cfg: DictConfig) -> RunConfig:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(data, dict)
     data.pop("hydra", None)
-    return resolve_data(data)
+    return data
 
 
 def resolve_data(data: dict[Any, Any]) -> RunConfig:
@@ -63,4 +72,4 @@ def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
 
 def absolute(path: str) -> str:
     """Make a path absolute; ~ is the home folder."""
-    return os.path.abspath(Path(path).expanduser())
+    return os.path.abspath(os.path.expanduser(path))

@@ -216,3 +216,17 @@ class RunConfig(Section):
     def plain(self) -> dict[str, Any]:
         """Dictionaries, lists and numbers, as config.yaml holds them."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class PlaceConfig(Section):
+    path: str | None = key("the folder where it is now; null: where it was", None)
+
+
+class EvalConfig(Section):
+    """What unipeft-eval is given, see conf/eval.yaml."""
+
+    run: str = key("a run folder")
+    split: str = key("the split to evaluate")
+    task: PlaceConfig
+    backbone: PlaceConfig
+    allow: Words = key("prefixes of classes outside unipeft_run that the run may name")

@@ -32,10 +32,10 @@ KINDS = {  # pydantic's error types -> what the value must be
     "finite_number": "a finite number",
     "too_short": "a list of {min_length} values",
     "too_long": "a list of {max_length} values",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt:.12g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than": "less than {lt:.12g}",
+    "less_than_equal": "at most {le:.12g}",
     "list_type": "a list, as in [a,b]",
 }
 MARKS = {"form": "gives", "composition": "takes"}  # what a class of that axis declares

@@ -13,7 +13,7 @@ from unipeft_run.errors import UserError
 def cache_root() -> Path:
     """Return `$UNIPEFT_CACHE`, or `~/.cache/unipeft` by default."""
     named = os.environ.get("UNIPEFT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "unipeft"
+    return Path(os.path.expanduser(named)) if named else Path.home() / ".cache" / "unipeft"
 
 
 @contextmanager
