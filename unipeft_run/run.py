@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun, RunConfig, load
-from unipeft_run.config.contents import DATA, check_unchanged, contents_of
+from unipeft_run.config.contents import CONTENTS, DATA, check_unchanged, contents_of
 from unipeft_run.inputs import Inputs, load_inputs, splits_of
 from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import RunFolder, read_object
@@ -21,7 +21,6 @@ from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
-CONTENTS = "contents.json"  # content hashes of the data, weights and classes a run was made of
 
 
 def run(planned: PlannedRun) -> Metrics:

@@ -16,13 +16,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.printable import printable, printable_lines
 from unipeft_run.runs.reader import RunRecord, find_runs
+
+if TYPE_CHECKING:
+    from unipeft_run.config import PlannedRun
 
 RETRIED = ("failed", "diverged", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
@@ -158,6 +161,18 @@ def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
     except Exception as error:  # a damaged folder must not stop the others
         return make_outcome("refused", printable(str(error) or type(error).__name__, 500))
     if now != folder:
-        moved = f"the configuration stored in {run.label} belongs to another run by now, {now}"
-        return make_outcome("refused", printable(moved))
+        return make_outcome("refused", printable(_moved(run.label, folder, planned)))
     return train_planned(planned)
+
+
+def _moved(label: str, folder: Path, planned: PlannedRun) -> str:
+    """Say why the run cannot be rerun in its folder."""
+    from unipeft_run.config.contents import CONTENTS, changed
+    from unipeft_run.runs.folder import read_object
+
+    names = ", ".join(changed(read_object(folder / CONTENTS), planned.contents))
+    cause = f"{names} changed since" if names else "its version computed run ids differently"
+    return (
+        f"{label} cannot be rerun in its folder: {cause}; the command that started it "
+        f"makes a new run, {planned.folder.name}"
+    )

@@ -17,7 +17,9 @@ from unipeft_run.config.presets import register_presets
 
 PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
 # What Hydra reads as the text that it is; true, 2024 and 1e5 would be values of other types
-UNQUOTED = re.compile(r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE)
+UNQUOTED = re.compile(
+    r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
+)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
 
 

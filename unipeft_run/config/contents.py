@@ -11,6 +11,7 @@ from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.fingerprint import combine, fingerprint, fingerprint_files
 from unipeft_run.errors import UserError
 
+CONTENTS = "contents.json"  # of a run folder: the hashes that it was made of
 DATA, BACKBONE, SOURCE = "data", "backbone.path", "_source_"
 BACKBONE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
@@ -39,12 +40,16 @@ def identifying(contents: Mapping[str, str]) -> dict[str, str]:
 
 def check_unchanged(run: Path, expected: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Raise UserError if data, weights or a class differ from what the run was made of."""
-    for key, digest in expected.items():
-        if key in now and now[key] != digest:
-            raise UserError(
-                f"{_description(key)} changed since the run in {run}; "
-                "give the original with task.path=DIR or backbone.path=DIR, or train again"
-            )
+    if names := changed(expected, now):
+        raise UserError(
+            f"{' and '.join(names)} changed since the run in {run}; "
+            "give the original with task.path=DIR or backbone.path=DIR, or train again"
+        )
+
+
+def changed(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:
+    """Describe what has other content than before, among what both name."""
+    return [_description(key) for key in before if key in now and now[key] != before[key]]
 
 
 def _description(key: str) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from unipeft_run.config.contents import contents_of, identifying
 from unipeft_run.config.declarations import is_ours
-from unipeft_run.config.inert import existing_parts, inert_keys, refuse_inert
+from unipeft_run.config.inert import existing_parts, inert_keys, refuse_inert, unread_keys
 from unipeft_run.config.resolve import resolve
 from unipeft_run.config.schema import SLOTS, RunConfig
 
@@ -32,7 +32,8 @@ SCIENTIFIC = (
     "seed",
     "precision",
 )
-LOGGING = ("log_every", "checkpoint_every")  # of the recipe: they change files, not numbers
+# What changes files or speed, but not the numbers
+UNSCIENTIFIC = {"recipe": ("log_every", "checkpoint_every"), "evaluation": ("batch_size",)}
 NUMBERS = ("bottleneck", "scale", "mlp_width")  # of a slot: form and composition hold them
 
 
@@ -79,7 +80,8 @@ def run_id(config: RunConfig, contents: Mapping[str, str] | None = None) -> str:
 def science(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration that the numbers depend on."""
     part = {key: value for key, value in plain.items() if key in SCIENTIFIC}
-    part["recipe"] = {k: v for k, v in plain.get("recipe", {}).items() if k not in LOGGING}
+    for section, keys in UNSCIENTIFIC.items():
+        part[section] = {k: v for k, v in plain.get(section, {}).items() if k not in keys}
     for slot in SLOTS:
         if part.get(slot) is not None:
             part[slot] = {k: v for k, v in part[slot].items() if k not in NUMBERS}
@@ -95,7 +97,7 @@ def digest_of(science: Mapping[str, Any]) -> str:
 def _canonical(config: RunConfig) -> dict[str, Any]:
     """The plain configuration without keys that have no effect or that the family lacks."""
     plain = config.plain()
-    for key, _ in inert_keys(config):
+    for key in (*(key for key, _ in inert_keys(config)), *unread_keys(config)):
         _set(plain, key, None)
     for name, slot in config.slots().items():
         where = plain[name]["representation"]

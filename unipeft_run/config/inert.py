@@ -14,13 +14,18 @@ from unipeft_run.config.messages import Illegal
 from unipeft_run.config.schema import RunConfig, SlotConfig
 
 Inert = tuple[str, str]  # dotted key, reason
+# Of the recipe, what the evaluation of a model that does not train reads.
+READ_UNTRAINED = ("label_smoothing",)
 
 
 def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
     """Raise `Illegal` for an override of a key that has no effect in `config`."""
     reasons = dict(inert_keys(config))
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        if value == "null":  # says that it has no effect
+            continue
         for inert, reason in reasons.items():
             if key == inert or key.startswith(f"{inert}."):
                 raise Illegal(f"{override}: {key} has no effect here: {reason}")
@@ -35,6 +40,21 @@ def inert_keys(config: RunConfig) -> Iterator[Inert]:
         yield from ((f"{name}.{key}", reason) for key, reason in _slot(slot, config))
 
 
+def unread_keys(config: RunConfig) -> Iterator[str]:
+    """Yield the keys that a model without trained parameters does not read.
+
+    They are left out of the identity too, but may be set: a grid over methods sets them for all.
+    """
+    if config.trains():
+        return
+    yield from ("optim", "task.selection")
+    recipe = type(config.recipe).model_fields
+    yield from (f"recipe.{name}" for name in recipe if name not in READ_UNTRAINED)
+    yield from (f"backbone.config.{name}" for name in config.backbone.config if "dropout" in name)
+    if config.evaluation.decoding and config.backbone.weights == "pretrained":
+        yield "seed"  # a classifier's head is random
+
+
 def _evaluation(config: RunConfig) -> Iterator[Inert]:
     decoding = config.evaluation.decoding
     if decoding is None:
@@ -45,6 +65,8 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:
+    if config.recipe.max_steps is not None:
+        yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:
         yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch an update"
     if config.optim.schedule != "polynomial":

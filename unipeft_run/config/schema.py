@@ -213,6 +213,10 @@ class RunConfig(Section):
         found = {name: getattr(self, name) for name in SLOTS}
         return {name: slot for name, slot in found.items() if slot is not None}
 
+    def trains(self) -> bool:
+        """Tell whether any parameter trains."""
+        return bool(self.slots() or self.unfreeze or self.head == "trained")
+
     def plain(self) -> dict[str, Any]:
         """Dictionaries, lists and numbers, as config.yaml holds them."""
         return self.model_dump(mode="json", by_alias=True)
