@@ -228,7 +228,7 @@ def _refuse_flag(message: str) -> NoReturn:
 def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:
     """Let Hydra answer --cfg, --info, --hydra-help and shell completion."""
     flags = [word for word in argv if word not in overrides]
-    sys.argv = [sys.argv[0], *flags, *overrides, *implied(overrides)]
+    sys.argv = [sys.argv[0], *overrides, *implied(overrides), *flags]  # --info takes a word
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
         lambda cfg: None
     )()

@@ -254,7 +254,7 @@ def test_a_grid_with_an_untrained_model_may_set_the_recipe() -> None:
 
 def test_epochs_beside_updates_are_refused() -> None:
     words = ["task=sst2", "method=mam", "recipe.max_steps=3", "recipe.epochs=2"]
-    with pytest.raises(Illegal, match="recipe.max_steps takes precedence"):
+    with pytest.raises(Illegal, match=r"recipe\.max_steps takes precedence"):
         plan(compose(words), words)
     same = [*words[:-1], "recipe.epochs=null"]
     assert plan(compose(same), same).run_id == plan(compose(words[:-1])).run_id

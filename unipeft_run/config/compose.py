@@ -14,7 +14,6 @@ from unipeft_run.config.hydra_errors import UNREADABLE, complaint
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 
-
 PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
 # What Hydra reads as the text that it is; true, 2024 and 1e5 would be values of other types
 UNQUOTED = re.compile(
@@ -35,10 +34,12 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     register_presets()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "provider=hydra.searchpath")  # a missing folder
-            return hydra.compose(config_name, [*overrides, *implied(overrides)])
+    with (
+        hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("error", "provider=hydra.searchpath")  # a missing folder
+        return hydra.compose(config_name, [*overrides, *implied(overrides)])
 
 
 def quote_paths(words: Sequence[str]) -> list[str]:

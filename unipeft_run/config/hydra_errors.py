@@ -73,12 +73,16 @@ def _explain(error: Exception, overrides: Sequence[str], config_name: str, compo
         return _no_such_file(error, overrides)
     if isinstance(error, OverrideParseException):
         return f"cannot read {shown(error.override)}; quote it, as in 'key=\"value, (with) signs\"'"
-    message = str(error)
-    if "You must specify" in message:
+    if "You must specify" in str(error):
         return needed(overrides)
-    if found := re.search(r"Could not override '([^']+)'", message):
+    if found := re.search(r"Could not override '([^']+)'", str(error)):
         rest = [o for o in overrides if _key(o) != found[1]]
         return _no_such_key(found[1], _known(compose, rest, config_name) or known)
+    return _reword(str(error))
+
+
+def _reword(message: str) -> str:
+    """Say in our words what Hydra says without a suggestion."""
     if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
         return f"{shown(found[1])} names several values; add -m to run each of them"
     if found := re.search(r"Error merging override (\S+?)=(.*)", message, re.DOTALL):
@@ -137,7 +141,7 @@ def _no_option(override: str) -> str | None:
     if key != group:
         return f"{shown(override)}: a run needs {group}=, one of {names}"
     no_name = re.fullmatch(r"[\[{].*|[-+.\d]+|true|false", value, re.DOTALL)
-    if no_name or value == "null" and key not in NEEDED:
+    if no_name or (value == "null" and key not in NEEDED):
         return f"{key} cannot be {shown(value)}; leave it out, or choose from {names}"
     return None
 

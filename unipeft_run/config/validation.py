@@ -128,6 +128,8 @@ def _explain(
     if len(here) > 1:
         right = " or ".join(dict.fromkeys(map(_alternative, here)))
         return UserError(f"{path}={shown(_number(value))}: must be {right}")
+    if kind == "literal_error":
+        return UserError(f"{path}={shown(value)}: must be {_alternative(error)}")
     words = KINDS.get(kind)
     if words is None:
         return UserError(f"{path}={shown(value)}: {error['msg'].removeprefix('Value error, ')}")
