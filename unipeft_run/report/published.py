@@ -41,7 +41,7 @@ def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[Ru
     cells = [cell for cell in experiment.cells if cell.task == task]
     metrics = experiment.metrics.get(task, ())
     rows = [row for cell in cells for row in _make_rows(cell, scale, metrics, by_method)]
-    notes = [*experiment.notes, *(f"{cell.row}: {cell.note}" for cell in cells if cell.note)]
+    notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
     if any(row["differs in"] for row in rows):
