@@ -237,7 +237,7 @@ def test_evaluation_prints_the_metrics_of_a_run_folder(
         (["split=test"], "give run=DIR"),
         (["run=nowhere"], "not a run folder"),
         (["run=run", "splt=test"], "did you mean split?"),
-        (["run=evil"], "wants to run os.system"),
+        (["run=evil"], "names the class os.system"),
     ],
 )
 def test_evaluation_refuses_in_a_sentence(

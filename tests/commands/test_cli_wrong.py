@@ -19,7 +19,7 @@ SECONDS = 2.0  # of CPU: on a quiet machine, half of it
 
 WRONG = {
     # a task
-    "train task=sst method=mam": "task=sst is not known (did you mean sst2?)",
+    "train task=sst method=mam": "task=sst is unknown (did you mean sst2?)",
     "train task=null method=mam": "give task= one of mnli, sst2",
     "train method=mam": "give task= one of mnli, sst2",
     # a method
@@ -31,7 +31,7 @@ WRONG = {
     f"train {SST2} backbone=bart_lrge": "did you mean bart_large?",
     f"train {SST2} backbone=bart_large": "chooses a class, which bart_large cannot",
     f"train {SST2} precision=fp8": "choose from fp32, bf16, fp16, auto",
-    f"train {SST2} debug=small --cfg job": "debug=small is not known",
+    f"train {SST2} debug=small --cfg job": "debug=small is unknown",
     f"train {SST2} hydra/launcher=jobli -m": "pip install 'unipeft[joblib]'",
     # a key
     "train taks=sst2 method=mam": "did you mean task",

@@ -119,10 +119,10 @@ def test_target_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 WRONG = {
     "nothing": ([], "missing: task, predictions, references. Usage: unipeft-score task=NAME"),
-    "a task": (["task=xsun"], "task=xsun is not known (did you mean xsum?)"),
+    "a task": (["task=xsun"], "task=xsun is unknown (did you mean xsum?)"),
     "a key": (["tusk=xsum"], "did you mean task?"),
     "no value": (["task="], "task=: no value given; write task=..."),
-    "a format": (["format=xml"], "format=xml is not known"),
+    "a format": (["format=xml"], "format=xml is unknown"),
     "a task key": (["task.rouge_tokeniser=unicode"], "did you mean task.rouge_tokenizer?"),
     "another task's key": (["task.target_language=de"], "no key task.target_language"),
     "a tokenizer": (["task.rouge_tokenizer=ascii"], "choose from unicode, null"),
@@ -172,7 +172,7 @@ def test_bad_files_give_one_sentence(
 def test_unknown_classes(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["task=sst2", *write_files(tmp_path, ["0", word], ["0", "1"])]) == 2
     err = capsys.readouterr().err
-    assert f"predictions, line 2: class={word} is not known" in err
+    assert f"predictions, line 2: class={word} is unknown" in err
     assert ("did you mean positive?" in err) == (word == "positve")
 
 

@@ -18,7 +18,7 @@ from unipeft_run.errors import UserError
 
 
 @pytest.fixture
-def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _not_cached(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(reach, "SECONDS", 0.3)
     reach.is_hub_reachable.cache_clear()

@@ -53,7 +53,7 @@ def test_selection_minimises_the_loss_and_maximises_metrics() -> None:
 @pytest.mark.parametrize(
     ("name", "selection", "sentence"),
     [
-        ("xsum", "f1", r"task.selection=f1 is not known.*loss, rouge1, rouge2, rougeL, rougeLsum"),
+        ("xsum", "f1", r"task.selection=f1 is unknown.*loss, rouge1, rouge2, rougeL, rougeLsum"),
         ("xsum", "rouge3", r"did you mean rouge"),
         ("wmt16_en_ro", "rouge2", r"choose from loss, bleu, bleu_paper, chrf"),
         ("sst2", "acuracy", r"did you mean accuracy\?.*choose from loss, accuracy"),
@@ -68,7 +68,7 @@ def test_an_unknown_selection_is_refused_before_data_is_loaded(
 
 def test_the_papers_bleu_selects_for_romanian_only() -> None:
     assert make("wmt16_en_ro", selection="bleu_paper").selection_rule == ("bleu_paper", "max")
-    with pytest.raises(UserError, match=r"bleu_paper is not known.*choose from loss, bleu, chrf"):
+    with pytest.raises(UserError, match=r"bleu_paper is unknown.*choose from loss, bleu, chrf"):
         make("wmt16_en_ro", selection="bleu_paper", target_language="de")
 
 
@@ -156,7 +156,7 @@ def test_an_evaluation_reads_only_its_splits(tmp_path: Path) -> None:
     (folder / "test.jsonl").rename(folder / "validation_mismatched.jsonl")
     write(tmp_path, "mnli")
     assert list(task.load(task.splits_for("test"))) == ["test", "validation_mismatched"]
-    with pytest.raises(UserError, match=r"split=tset is not known \(did you mean test\?\)"):
+    with pytest.raises(UserError, match=r"split=tset is unknown \(did you mean test\?\)"):
         task.load(["tset"])
 
 

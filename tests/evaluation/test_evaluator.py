@@ -1,4 +1,4 @@
-"""The evaluator: the same numbers whatever the batches, the processes and the model's own files."""
+"""The evaluator: batches, processes and the model's own files do not change its results."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def assemble(
 # Classes
 
 
-def test_classes_are_those_of_the_examples_one_by_one(tmp_path: Path) -> None:
+def test_classification_equals_evaluating_examples_one_by_one(tmp_path: Path) -> None:
     evaluator, model = classifier(tmp_path)
     result = evaluator(model, "test")
     tokenizer, names = evaluator.tokenizer, ("negative", "positive")
@@ -117,7 +117,7 @@ def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
     assert evaluator(model, "test", 5).rows == evaluator(model, "test").rows[:5]
 
 
-def test_mnli_is_matched_whole_and_in_part_and_mismatched(
+def test_mnli_reports_matched_first_1600_and_mismatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MNLI.beside["test"]["first_1600"] == Beside("test", 1600)
@@ -129,7 +129,7 @@ def test_mnli_is_matched_whole_and_in_part_and_mismatched(
     evaluator, _ = assemble(task, tokenizer, None, loss)
     model = tiny_text.roberta(len(tokenizer), 3)
     whole = evaluator(model, "test").metrics
-    # too few examples for a first 1,600 of them
+    # the split has fewer than 1,600 examples, so first_1600 is left out
     assert set(whole) == {f"{n}{m}" for n in ("loss", "accuracy") for m in ("", "_mismatched")}
     mismatched = evaluator(model, "validation_mismatched").metrics
     assert whole["accuracy_mismatched"] == mismatched["accuracy"]
@@ -143,7 +143,7 @@ def test_mnli_is_matched_whole_and_in_part_and_mismatched(
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_left_in_its_mode(training: bool, tmp_path: Path) -> None:
+def test_training_mode_is_restored(training: bool, tmp_path: Path) -> None:
     evaluator, model = classifier(tmp_path)
     model.train(training)
     metrics = [evaluator(model, "test").metrics for _ in range(2)]
@@ -165,7 +165,9 @@ def test_progress_counts_examples(tmp_path: Path) -> None:
     assert seen == [("validation", 9), 4, 4, 1]
 
 
-def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_give_the_results_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluator, model = classifier(tmp_path, batch_size=2)
     alone = evaluator(model, "test")
     parts: list[Any] = []
@@ -207,7 +209,7 @@ def test_text_does_not_depend_on_the_batches(tmp_path: Path) -> None:
     assert {"loss", "rouge1", "rouge2", "rougeL", "rougeLsum"} == set(result.metrics)
 
 
-def test_decoding_takes_nothing_from_the_models_own_files(tmp_path: Path) -> None:
+def test_decoding_ignores_the_models_generation_config(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path, decoding=Decoding(num_beams=1, max_length=9))
     stated = evaluator(model, "test").rows
     own = model.generation_config
@@ -217,7 +219,7 @@ def test_decoding_takes_nothing_from_the_models_own_files(tmp_path: Path) -> Non
     assert model.generation_config is own
 
 
-def test_decoding_does_what_it_says(tmp_path: Path) -> None:
+def test_decoding_settings_are_applied(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path)
     batch = evaluator.collator(list(evaluator.encoded["test"]))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -258,7 +260,7 @@ def test_signatures_name_the_rules_that_were_followed(
     assert evaluator(model, "test").signatures["decoding"].endswith("|rules:transformers")
 
 
-def test_references_of_the_papers_code_are_cut(tmp_path: Path) -> None:
+def test_reference_code_truncates_references(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path, references="reference_code")
     result = evaluator(model, "test")
     tokenizer = evaluator.tokenizer

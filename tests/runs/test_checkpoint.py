@@ -150,7 +150,7 @@ def test_optimizer_state_is_matched_by_name(name: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     small, large = nn.Linear(2, 2, bias=False), nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="another model: 'bias' is in one of them only"):
+    with pytest.raises(ValueError, match="of another model: only one of them has 'bias'"):
         load_parameters(large, trained_parameters(small))
     states = [build_optimizer(model, name="adamw", lr=0.1) for model in (small, large)]
     with pytest.raises(ValueError, match="over other parameters"):

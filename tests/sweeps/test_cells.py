@@ -113,7 +113,7 @@ def test_task_and_method_filter_the_cells() -> None:
         (["experiment=table6_xsum", "--cfg", "job"], "add -m to run each of them"),
         (["-m", "experiment=table6_xsu"], "did you mean table6_xsum?"),
         (["-m", "experiment=table6_xsum", "task=sst2"], "has no cell of task=sst2"),
-        (["-m", "experiment=table6_xsum", "scale=big"], "scale=big is not known"),
+        (["-m", "experiment=table6_xsum", "scale=big"], "scale=big is unknown"),
         (["-m", "experiment=table6_xsum", "seed=[1"], "cannot read"),
         (["-m", "experiment=table5_xsum", "recipe.max_stps=3"], "did you mean recipe.max_steps"),
     ],
@@ -248,5 +248,5 @@ def test_tables_without_runs_show_the_paper_alone(capsys: pytest.CaptureFixture[
 
 
 def test_an_unknown_experiment_is_a_user_error() -> None:
-    with pytest.raises(UserError, match="not known"):
+    with pytest.raises(UserError, match="is unknown"):
         refuse_experiment(["experiment=nothing"])

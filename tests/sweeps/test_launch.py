@@ -61,7 +61,7 @@ def test_a_killed_process_takes_precedence_over_failed_ones() -> None:
     memory = "as by the kernel when memory is short"
     assert outcome["error"] == f"process 2 of 2 (77) was killed by SIGKILL, {memory}; {RESUMES}"
     assert exit_code([outcome]) == 1
-    assert "killed by SIGSEGV; what" in end_of(-11)["error"]
+    assert "killed by SIGSEGV; complete files" in end_of(-11)["error"]
 
 
 def test_a_process_that_exits_silently_is_named() -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tiny_config import configured
+
 from unipeft_run.tracking.summary import format_headline, format_result
 
-CONFIG = {
-    "task": {"name": "xsum"},
-    "backbone": {"name": "bart_large"},
-    "method": "mam",
-    "recipe": {"batch_size": 4, "max_tokens": None, "accumulation": 16},
-}
+WORDS = ("task=xsum", "method=mam", "recipe.accumulation=16")
+CONFIG = configured(*WORDS, "recipe.batch_size=4")
 SITES = [
     {"slot": "attn", "representation": "attn.heads", "sites": 36, "trained": 1, "stored": 1},
     {"slot": "ffn", "representation": "ffn", "sites": 24, "trained": 61_000_000, "stored": 27},
@@ -39,7 +37,8 @@ def test_the_headline_fits_72_columns_and_is_aligned() -> None:
 
 
 def test_batches_by_tokens_are_named() -> None:
-    config = {**CONFIG, "recipe": {"batch_size": None, "max_tokens": 4096, "accumulation": 1}}
+    by_tokens = ("recipe.batch_size=null", "recipe.max_tokens=4096", "recipe.accumulation=1")
+    config = configured(*WORDS, *by_tokens)
     assert "update: 4,096 tokens of the longer side, 0.00 % padding" in format_headline(
         config, TABLE, 0
     )

@@ -67,19 +67,10 @@ def _sources(config: RunConfig) -> Iterator[Inert]:
 
 def _slot(slot: SlotConfig, config: RunConfig) -> Iterator[Inert]:
     yield from _narrowing(slot)
-    form, composition = slot.form, slot.composition
-    declared = declaration_of(form.target), declaration_of(composition.target)
-    if declared[0]:
-        for key, needed in declared[0].attributes["acts_with"].items():
-            if form.keywords.get(needed) is None:
-                yield f"form.{key}", f"form.{needed} is null"
-    if all(declared):  # another's class may take these numbers under any name
-        numbers = {"bottleneck": ("rank", "length"), "mlp_width": ("mlp_width",)}
-        for number, keywords in numbers.items():
-            if not any(keyword in form.keywords for keyword in keywords):
-                yield number, f"form {form.name} does not take it"
-        if "scale" not in composition.keywords:
-            yield "scale", f"composition {composition.name} does not take it"
+    declared = declaration_of(slot.form.target)
+    for key, needed in declared.attributes["acts_with"].items() if declared else ():
+        if slot.form.keywords.get(needed) is None:
+            yield f"form.{key}", f"form.{needed} is null"
 
 
 def _narrowing(slot: SlotConfig) -> Iterator[Inert]:

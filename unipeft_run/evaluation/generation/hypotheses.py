@@ -148,8 +148,8 @@ class HypothesesOfTransformers(Hypotheses):
         if length + 1 == settings.max_length:
             ended = torch.ones_like(ended)
         open_scores = candidates.scores + ended.float() * HOPELESS
-        chosen = candidates.take(open_scores.topk(count, dim=1).indices)
-        chosen = replace(chosen, scores=open_scores.topk(count, dim=1).values)
+        best = open_scores.topk(count, dim=1)
+        chosen = replace(candidates.take(best.indices), scores=best.values)
         self._add(candidates, ended, beams, length)
         self._update_done(chosen.scores[:, 0] / length**settings.length_penalty)
         return chosen
