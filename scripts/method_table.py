@@ -41,8 +41,8 @@ the parameters that receive a gradient, `stored` those that inference needs (a p
 MLP), in percent of the backbone.
 
 The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
-paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`, and accuracy
-(%) for `mnli` and `sst2`. docs/tables.md shows how to run a whole table or figure.
+paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`,
+and accuracy (%) for `mnli` and `sst2`. docs/tables.md shows how to run a whole table or figure.
 """
 
 
