@@ -53,18 +53,12 @@ class Command(Generic[Plan]):
 
 def train() -> NoReturn:
     """unipeft-train: train and test the configured run."""
-    command = Command(
-        "train", plan, train_planned, train_job, run_folder, train_help, lambda: needed([])
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    sys.exit(main(TRAIN, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
     """unipeft-eval: evaluate the delta of a run folder."""
-    command = Command(
-        "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, run_needed
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    sys.exit(main(EVALUATE, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
@@ -151,6 +145,12 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
 def run_needed() -> str:
     """Say that a run folder is needed."""
     return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
+
+
+TRAIN = Command("train", plan, train_planned, train_job, run_folder, train_help, lambda: needed([]))
+EVALUATE = Command(
+    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, run_needed
+)
 
 
 def main(command: Command[Plan], argv: Sequence[str]) -> int:

@@ -42,8 +42,7 @@ def run(case: str, inputs: Path, output: Path) -> int:
 
 def call(given: list[str]) -> int:
     """Call unipeft-train; return the exit code."""
-    command = cli.Command("train", cli.train_job, cli.check_train, str, str)
-    return cli.main(command, given)
+    return cli.main(cli.TRAIN, given)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:

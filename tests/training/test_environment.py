@@ -13,7 +13,6 @@ import torch
 from tiny_training import make_trainer
 
 from unipeft_run import cli
-from unipeft_run.config import plan
 from unipeft_run.errors import UserError
 from unipeft_run.training.distributed.environment import DISTRIBUTED, prepare_environment
 
@@ -125,8 +124,7 @@ def test_a_contradictory_environment_is_one_sentence(
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    command = cli.Command("train", plan, cli.train_planned, cli.train_job, str, str, str)
-    assert cli.main(command, ["task=sst2", "method=mam"]) == 2
+    assert cli.main(cli.TRAIN, ["task=sst2", "method=mam"]) == 2
     assert capsys.readouterr().err == f"{problem.value}\n"
 
 
