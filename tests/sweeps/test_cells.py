@@ -1,4 +1,4 @@
-"""Experiments on the command line: their cells run, are planned and are compared with the paper."""
+"""Experiments: running their cells, planning them, comparing runs with the paper."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str
 
 
 @pytest.mark.slow
-def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
+def test_cells_are_not_a_product_but_multiply_with_lists(
     train: Train, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", *TABLE5, "limit.train=8", "seed=1,2") == 0
@@ -77,7 +77,7 @@ def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
     assert lines[-1][:-1] == last
 
 
-def test_the_paper_scale_has_the_paper_s_sizes() -> None:
+def test_the_paper_scale_has_the_papers_sizes() -> None:
     rows = dict(expand(["experiment=table12_xsum", "seed=1"]))
     assert len(rows) == 14
     expected = ["task=xsum", "method=parallel_ffn", "ffn.bottleneck=1024", "seed=1"]
@@ -215,7 +215,7 @@ def test_a_user_error_in_a_plan_is_one_sentence(
 # ---- compared with the paper
 
 
-def test_tables_show_the_paper_and_our_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_show_printed_results_and_our_runs(capsys: pytest.CaptureFixture[str]) -> None:
     more = {"test/rouge1": 30.0, "test/rougeLsum": 25.0}
     for seed in (1, 2):
         words = "task=xsum", "method=scaled_parallel_ffn", f"seed={seed}"
@@ -237,7 +237,7 @@ def test_tables_show_the_paper_and_our_runs(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-def test_tables_without_runs_show_the_paper_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_without_runs_show_only_printed_results(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("task=sst2", "method=mam")
     assert main(["outputs", "--experiment", "table6", "--format", "markdown"]) == 0
     out = capsys.readouterr().out

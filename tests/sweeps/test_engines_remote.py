@@ -1,4 +1,4 @@
-"""Ray and Slurm engines against stand-ins: a module that runs tasks in place, and a program."""
+"""Ray and Slurm engines against fakes: a `ray` module that runs tasks in place, and an `squeue`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_forced_cell_that_is_rerun_is_not_cleared_again(
 
 
 def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
-    """A worker is lost before it clears, a job is requeued after; then a new command forces."""
+    """One worker is lost before clearing, one job is requeued after; then a new command forces."""
     words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
     config = plan(compose(words)).folder / "config.yaml"
     config.parent.mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_a_remote_ray_gets_no_settings_of_a_local_one(
     assert err[-1] == "hydra/launcher=ray needs pip install 'unipeft[ray]'"
 
 
-# ---- Slurm, as programs on the path
+# ---- Slurm, as a script on the path
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_lost(
