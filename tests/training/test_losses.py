@@ -28,7 +28,7 @@ def dense(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def translations() -> dict[str, Tensor]:
-    """Five examples with padding on both sides, 19 targets."""
+    """Return five examples with padding on both sides, 19 targets."""
     generator = torch.Generator().manual_seed(5)
 
     def ids(length: int) -> list[int]:

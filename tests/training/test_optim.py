@@ -70,7 +70,7 @@ def literal_adamw(p: Tensor, m: Tensor, v: Tensor, t: int, lr: float, wd: float)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6], ids=["large gradients", "gradients like eps"])
-def test_official_adamw_is_the_literal_one(scale: float) -> None:
+def test_official_adamw_equals_the_literal_one(scale: float) -> None:
     torch.manual_seed(0)
     ours = nn.Linear(5, 4).double()
     theirs = nn.Linear(5, 4).double()
