@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWand
         yield server
 
 
-def test_a_dripping_answer_ends_at_its_deadline(
+def test_an_answer_that_drips_ends_at_its_deadline(
     server: FakeWandB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every byte arrives within urlopen's own timeout."""

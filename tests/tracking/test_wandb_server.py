@@ -88,7 +88,7 @@ KEYS = ("step", "train/loss", "validation/loss")
 
 
 def recorded(folder: Path) -> list[tuple[Any, ...]]:
-    """Return what train.jsonl holds."""
+    """Return the records in train.jsonl."""
     return [tuple(map(row.get, KEYS)) for row in read_train_records(folder / "train.jsonl")]
 
 
@@ -115,8 +115,8 @@ def test_a_run_is_sent_during_training(server: FakeWandB, tmp_path: Path) -> Non
 def test_a_resumed_run_continues_the_same_wandb_run(
     server: FakeWandB, tmp_path: Path, stopped: int
 ) -> None:
-    """Stopped during an evaluation, the server has the row of that step but not the evaluation;
-    stopped after the last checkpoint, it has more rows than the run resumes from."""
+    """If it was stopped during an evaluation, the server has the row of that step alone; if after
+    the last checkpoint, the server has more rows than the run resumes from."""
     track(tmp_path, 1, 4, "failed", cut=True)
     (run,) = server.runs.values()
     assert (run.exit_code, len(run.rows)) == (1, 5)
@@ -172,7 +172,7 @@ def test_pushing_after_a_crash_completes_the_run(
 
 
 def test_a_restarted_run_is_another_wandb_run(server: FakeWandB, finished: Path) -> None:
-    """Also if it is resumed, and when it is pushed."""
+    """Even if it is resumed or pushed."""
     name, config = dashboard_name(finished), (finished / "config.yaml").read_text()
     assert command(["push", "outputs"]) == 0
     before = server.runs[name].content()
