@@ -107,9 +107,7 @@ def _add_legend(axes: Any) -> None:
 
 def _write(figure: Any, file: Path) -> None:
     legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
-    metadata = (
-        {"Date": None} if file.suffix == ".svg" else None
-    )  # so that equal runs give equal bytes
+    metadata = {"Date": None} if file.suffix == ".svg" else None  # so that output is reproducible
     try:
         figure.savefig(
             file, dpi=150, metadata=metadata, bbox_inches="tight", bbox_extra_artists=legends
