@@ -38,7 +38,7 @@ CELLS = {
 
 
 def base(family: str) -> Any:
-    """A backbone, whose classifier differs each time."""
+    """Return a backbone; its classifier differs each time."""
     model = backbone(family).double()
     if family == "roberta":
         torch.seed()

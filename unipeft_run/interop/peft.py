@@ -66,9 +66,9 @@ def export_peft(
 ) -> None:
     """Write the LoRA of `model` to `folder`, for `peft.PeftModel.from_pretrained`.
 
-    `base` is the backbone's id or path, for the reader. A classification head is included, trained
-    or not. `folder` must be new or empty; with `force` it may hold an exported adapter. Raises
-    UserError, with the reason, for a delta that PEFT cannot express.
+    `base`: the backbone's id or path, recorded for information. A classification head is included,
+    trained or not. `folder` must be new or empty; with `force` it may hold an exported adapter.
+    Raises UserError, with the reason, for a delta that PEFT cannot express.
     """
     check_export_target(folder, (CONFIG, TENSORS), force=force)
     placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
@@ -133,16 +133,16 @@ def _scale(delta: Delta) -> float:
 
 
 def _number(value: float) -> float:
-    """`value` as an int if it is whole: PEFT's alpha usually is."""
+    """Return `value` as an int if it is whole, as PEFT's alpha usually is."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-12) else value
 
 
 def _targets(model: nn.Module, paths: set[str]) -> list[str]:
-    """The last components of the paths if no other module shares them, else the paths."""
-    words = {path.rpartition(".")[2] for path in paths}
-    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in words}
-    return sorted(words if named == paths else paths)
+    """Return the last components of the paths if no other module shares them, else the paths."""
+    names = {path.rpartition(".")[2] for path in paths}
+    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in names}
+    return sorted(names if named == paths else paths)
 
 
 def import_peft(model: nn.Module, folder: Path) -> None:
@@ -216,7 +216,7 @@ def _build_delta(
 def _find_head(
     model: nn.Module, config: Mapping[str, Any], name: str, tensor: torch.Tensor
 ) -> nn.Parameter:
-    """The parameter of a classification head that `tensor` belongs to."""
+    """Return the classification-head parameter for `tensor`."""
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
