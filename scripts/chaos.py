@@ -1,4 +1,4 @@
-"""Kill real runs at random moments, resume them with the same command, and compare every bit.
+"""Kill runs at random moments, resume them with the same command, and compare every bit.
 
     python scripts/chaos.py 30 [--seed 0] [--folder DIR] [--fork]
 
@@ -52,7 +52,7 @@ class Process(Protocol):
 
 
 class Forked:
-    """The same command in a fork of this process, which has already imported everything."""
+    """A run in a fork of this process, which has already imported everything."""
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], printed: Path) -> None:
         import unipeft_run.experiment  # noqa: F401
@@ -73,7 +73,7 @@ class Forked:
             train()
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -84,7 +84,7 @@ class Forked:
         return self._process.exitcode
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
 
 
@@ -95,7 +95,7 @@ Wait = Callable[[Path, Process], None]
 class Sandbox:
     """A folder with a tiny backbone, tiny data and the runs on them.
 
-    With `fork` a run does not repeat the imports, which take most of the time of so small a run.
+    With `fork` a run does not repeat the imports, which take most of the time of a tiny run.
     """
 
     folder: Path
@@ -148,7 +148,7 @@ class Sandbox:
         return text
 
     def disturb(self, wait: Wait, *words: str, output: str) -> bool:
-        """Start the run and kill it after `wait`; False if it ended earlier."""
+        """Start the run and kill it after `wait`; return False if it ended earlier."""
         began = time.time()
         process = self.start(*words, output=output)
         wait(self.folder / output, process)
@@ -180,7 +180,7 @@ def find_phase(output: Path, began: float) -> str:
 
 
 def read_results(output: Path) -> dict[str, Any]:
-    """Everything that the only run under `output` wrote, without times."""
+    """Return everything that the only run under `output` wrote, without times."""
     (folder,) = find_run_folders(output)
     lines = (folder / "train.jsonl").read_text().splitlines()
     return {
