@@ -85,7 +85,7 @@ class PackageIndexes:
             yield f"{index.rstrip('/')}/{index_pages.normalise_project(project)}/"
 
     def _list_files(self, place: str) -> list[str]:
-        """Return the addresses of the files in a folder or on a page; [] if there is no such page."""
+        """Return the addresses of the files in a folder or on a page; [] if there is no page."""
         with _reading():
             if (path := index_pages.local_path(place)) is not None:
                 return index_pages.list_local(path)
