@@ -39,9 +39,9 @@ FILES = ("delta.safetensors", "delta.json", "predictions/test.jsonl")
 class GridSandbox(Sandbox):
     """A sandbox for grids: many runs by one command."""
 
-    def start_grid(self, words: Sequence[str], output: str) -> Process:
+    def start_grid(self, overrides: Sequence[str], output: str) -> Process:
         """Start the grid; it prints to OUTPUT.log."""
-        return self.start("-m", *words, output=output)
+        return self.start("-m", *overrides, output=output)
 
     def read_log(self, output: str) -> str:
         """Return what the grid printed, without progress lines."""

@@ -30,10 +30,10 @@ def mam(tmp_path: Path) -> Files:
     return Files(tmp_path, MAM, mam_state())
 
 
-def call(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def call(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.run(
-        [sys.executable, "-c", COMMANDS[name], *words],
+        [sys.executable, "-c", COMMANDS[name], *arguments],
         env={**os.environ, "PYTHONPATH": paths, "UNIPEFT_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,

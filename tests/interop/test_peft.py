@@ -15,7 +15,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings(  # PEFT's: of the hub, and a name in transformers
+pytestmark = pytest.mark.filterwarnings(  # PEFT's warnings about the hub and a transformers name
     "ignore::UserWarning:peft", "ignore:.*is_gradient_checkpointing:FutureWarning"
 )
 
@@ -46,8 +46,8 @@ def base(family: str) -> Any:
     return model
 
 
-def trained(family: str, method: str, *words: str) -> Any:
-    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+def trained(family: str, method: str, *overrides: str) -> Any:
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *overrides)
     model = base(family)
     attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     [
         (("prefix",), "through the cache"),
         (("mam",), "through the cache"),
@@ -140,10 +140,10 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
     ],
 )
 def test_unsupported_deltas_are_not_exported(
-    words: tuple[str, ...], reason: str, tmp_path: Path
+    overrides: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=reason):
-        export_peft(trained("bart", *words), tmp_path / "new")
+        export_peft(trained("bart", *overrides), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

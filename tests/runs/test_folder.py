@@ -137,7 +137,7 @@ def test_a_folder_is_a_run_folder_from_its_first_file(
         config, status = ((path / n).read_text() for n in ("config.yaml", "status.json"))
         for number, (name, text) in enumerate((("config.yaml", config), ("status.json", status))):
             if path == made and name == "status.json":
-                continue  # made up: without a heartbeat
+                continue  # the made one has no heartbeat
             folder = RunFolder(tmp_path / path.name / str(number))
             folder.write_text(name, text)
             assert is_run_folder(folder.path)

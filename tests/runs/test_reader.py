@@ -63,8 +63,8 @@ def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state:
 
 
 def test_the_cell_ignores_the_seed(tmp_path: Path) -> None:
-    words = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
-    first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in words)
+    overrides = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
+    first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in overrides)
     assert first == second != other
 
 

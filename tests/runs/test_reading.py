@@ -28,10 +28,10 @@ CONFIGS = [
 # ---- YAML
 
 
-@pytest.mark.parametrize("words", CONFIGS, ids=" ".join)
-def test_configurations_are_read_as_pyyaml_reads_them(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("overrides", CONFIGS, ids=" ".join)
+def test_configurations_are_read_as_pyyaml_reads_them(tmp_path: Path, overrides: list[str]) -> None:
     file = tmp_path / "config.yaml"
-    config = resolved(*words)
+    config = resolved(*overrides)
     for text in (OmegaConf.to_yaml(OmegaConf.create(config)), yaml.safe_dump(config)):
         file.write_text(text)
         assert read_yaml(file) == yaml.safe_load(text) == config

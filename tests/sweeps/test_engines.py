@@ -138,9 +138,9 @@ class Share:
     """A process in the middle of a `Worker`'s cell, with the resources that it was assigned."""
 
     def __init__(self, folder: Path, number: int, processes: int, gpus: str) -> None:
-        words = [str(folder), str(number), str(processes), gpus]
+        arguments = [str(folder), str(number), str(processes), gpus]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SHARE, *words],
+            [sys.executable, "-c", SHARE, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -232,10 +232,10 @@ def test_joblibs_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_engine_is_not_part_of_a_runs_identity() -> None:
-    words = ["task=sst2", "method=mam", "scale=mini"]
-    plain = run_id(resolve(compose(words, "train")))
+    overrides = ["task=sst2", "method=mam", "scale=mini"]
+    plain = run_id(resolve(compose(overrides, "train")))
     engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
-    assert run_id(resolve(compose([*engine, *words], "train"))) == plain
+    assert run_id(resolve(compose([*engine, *overrides], "train"))) == plain
 
 
 def starts_a_process(cfg: DictConfig) -> Outcome:
@@ -272,9 +272,12 @@ def test_joblib_starts_a_worker_for_each_gpu(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-x")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
+    overrides = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
     code = run_grid(
-        "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg, _: int(cfg.seed)
+        "train",
+        [*overrides, "hydra/launcher=joblib"],
+        takes_its_share,
+        lambda cfg, _: int(cfg.seed),
     )
     assert code == 0
     threads = max(1, joblib.cpu_count() // 2)

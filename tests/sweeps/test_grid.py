@@ -156,8 +156,8 @@ def test_absurdly_many_processes_are_refused_at_once(
     tmp_path: Path,
 ) -> None:
     began = time.monotonic()
-    words = (*flags, *SST2, "processes=100000", f"output={tmp_path}")
-    assert call(cli.train, monkeypatch, *words) == 2
+    overrides = (*flags, *SST2, "processes=100000", f"output={tmp_path}")
+    assert call(cli.train, monkeypatch, *overrides) == 2
     assert time.monotonic() - began < 20
     assert "processes=100000: must be at most 4096" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -146,7 +146,7 @@ def test_all_processes_stop_for_a_signal_to_one(
 ) -> None:
     monkeypatch.setattr(
         interrupts, "all_reduce_sum", lambda values, _: [0.0, 1.0]
-    )  # another's SIGINT
+    )  # another rank's SIGINT
     with Interrupts() as given, pytest.raises(Interrupted, match="SIGINT"):
         given.check(CPU)
 

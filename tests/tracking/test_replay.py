@@ -142,14 +142,14 @@ def test_axes_are_named_by_class_and_site() -> None:
         "representation": {"sites": ["attn.heads"]},
         "composition": {"_target_": "unipeft_run.deltas.compositions.Gated"},
     }
-    words = {
+    axes = {
         "form": "Memory",
         "insertion": "parallel",
         "representation": "attn.heads",
         "composition": "Gated",
     }
-    assert find_axes({"attn": slot, "ffn": None}) == {"attn": words}
-    assert make_tags({"attn": slot}) == [f"attn.{axis}={word}" for axis, word in words.items()]
+    assert find_axes({"attn": slot, "ffn": None}) == {"attn": axes}
+    assert make_tags({"attn": slot}) == [f"attn.{axis}={name}" for axis, name in axes.items()]
 
 
 def test_tables_come_from_the_files_that_exist(folder: Path, tmp_path: Path) -> None:

@@ -273,8 +273,8 @@ tracker.finish({}, "done")
 def test_the_process_exits_when_the_upload_fails(server: FakeWandB, tmp_path: Path) -> None:
     server.fails = {"file_stream": 500}
     began = time.monotonic()
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path), "0"]
-    done = subprocess.run(words, env=dict(os.environ), capture_output=True, text=True, timeout=90)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "0"]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0 and done.stdout == "", done
     assert "Weights & Biases is off for this run" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -284,14 +284,14 @@ def test_the_process_exits_when_the_upload_fails(server: FakeWandB, tmp_path: Pa
 @pytest.mark.slow
 def test_rows_sent_before_a_kill_are_not_sent_again(server: FakeWandB, tmp_path: Path) -> None:
     """wandb uploads every 15 seconds."""
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]
-    process = subprocess.Popen(words, env=dict(os.environ))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]
+    process = subprocess.Popen(command, env=dict(os.environ))
     deadline = time.monotonic() + 120
     while not (server.runs.get("x") and server.runs["x"].rows) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.kill()
     process.wait()
     assert len(server.runs["x"].rows) == 2 and server.runs["x"].exit_code is None
-    subprocess.run([*words[:-1], "0"], check=True, timeout=90)
+    subprocess.run([*command[:-1], "0"], check=True, timeout=90)
     assert server.runs["x"].history("step", "loss") == [(1, 1), (2, 1 / 2), (3, 1 / 3)]
     assert server.runs["x"].exit_code == 0
