@@ -16,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.commands.help import evaluate_help, train_help
+from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import PlannedRun, compose, implied, load, plan
 from unipeft_run.config.hydra_errors import needed
@@ -183,7 +184,8 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 0
     args = _parse(argv)
     if args.help:
-        print(command.help())
+        keys = [word for word in args.overrides if "=" not in word]
+        print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     if args.multirun and args.cfg:
         raise UserError("--cfg shows one configuration; leave out -m and the lists of values")

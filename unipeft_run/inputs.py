@@ -38,7 +38,7 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
     return Inputs(task, task.load(splits), source)
 
 
-def splits_of(config: RunConfig, split: str) -> set[str]:
+def splits_of(config: RunConfig, split: str) -> tuple[str, ...]:
     """The splits that evaluating `split` reads. Raises UserError for an unknown one."""
     from unipeft_run.data.tasks.base import SPLITS
 
@@ -46,4 +46,4 @@ def splits_of(config: RunConfig, split: str) -> set[str]:
     known = (*SPLITS, *task.optional_splits)
     if split not in known:
         raise UserError(unknown_choice("split", split, known))
-    return {split, *(beside.split for beside in task.beside.get(split, {}).values())}
+    return task.splits_for(split)
