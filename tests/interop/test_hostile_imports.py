@@ -111,7 +111,7 @@ DENSE = "pretrained_model.roberta.encoder.layer.0.output.dense.weight"
         (DENSE, lambda t: None, "has no tensor roberta.encoder.layer.0.output.dense.weight"),
         (DENSE, lambda t: t[:2], "is [2, 64]; the options and the configuration make it [32, 64]"),
         (DENSE, lambda t: t.to(torch.bool), "is bool, not of a floating-point type"),
-        ("x.ef_lora_A", lambda t: torch.zeros(4, 4), "no place for the official tensor x.ef_lora"),
+        ("x.ef_lora_A", lambda t: torch.zeros(4, 4), "unexpected official tensor x.ef_lora"),
     ],
     ids=range(10),
 )

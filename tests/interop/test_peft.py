@@ -136,7 +136,7 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
         (("lora_attn", "attn.form.norm=in"), "no LayerNorm"),
         (("lora_attn", "attn.composition.norm=true"), "no LayerNorm"),
         (("lora_attn", "representation@attn=context"), "parallel to one weight"),
-        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single backbone weights"),
+        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "individual backbone weights"),
     ],
 )
 def test_unsupported_deltas_are_not_exported(
@@ -153,8 +153,8 @@ def test_unsupported_deltas_are_not_exported(
         ({"target_modules": ["q_proj"], "use_dora": True}, "use_dora"),
         ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias=lora_only"),
         ({"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias"),
-        ({"target_modules": ["out_proj"]}, "no place for a LoRA at model.*out_proj"),
-        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "no place for"),
+        ({"target_modules": ["out_proj"]}, "LoRA at model.*out_proj cannot be"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "unexpected tensor"),
     ],
 )
 def test_unsupported_peft_settings_are_refused(

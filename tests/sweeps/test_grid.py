@@ -70,7 +70,7 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
         ("hydra.run.dir=mine", "set output=DIR"),
         ("hydra.output_subdir=.hydra", "set output=DIR"),
         ("hydra.job.chdir=true", "set output=DIR"),
-        ("hydra.job.name=x", "has no effect. Of Hydra's settings, these have: hydra.launcher"),
+        ("hydra.job.name=x", "has no effect. Hydra settings with an effect: hydra.launcher"),
         ("+hydra.job.env_set.ACCELERATE_USE_CPU=1", "has no effect"),
         ("hydra.mode=MULTIRUN", "has no effect"),
         ("~hydra.launcher_x", "has no effect"),

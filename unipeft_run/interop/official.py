@@ -246,4 +246,4 @@ def _check_rest(model: nn.Module, remaining: Tensors, options: Options) -> None:
     }
     for name in sorted(set(remaining) - used):
         if not is_unused(name, complete_options(options)):
-            raise ValueError(f"no place for the official tensor {name}")
+            raise ValueError(f"unexpected official tensor {name}")

@@ -102,7 +102,7 @@ def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, tor
         if name.startswith(tuple(f"{head}." for head in heads)):
             yield name, parameter
         elif parameter.requires_grad and f".{PREFIX}" not in name:
-            raise UserError(f"cannot export {name}: PEFT stores no single backbone weights")
+            raise UserError(f"cannot export {name}: PEFT cannot store individual backbone weights")
 
 
 def _config(
@@ -187,7 +187,8 @@ def _build_delta(
 ) -> tuple[str, Delta]:
     site = sites.get(path)
     if site is None or len(pair) < 2:
-        raise UserError(f"no place for a LoRA at {shown(path)}: possible are {', '.join(LINEAR)}")
+        known = ", ".join(LINEAR)
+        raise UserError(f"LoRA at {shown(path)} cannot be imported; supported sites: {known}")
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)
@@ -220,5 +221,5 @@ def _find_head(
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
-        raise UserError(f"no place for the tensor {shown(name)}")
+        raise UserError(f"unexpected tensor {shown(name)}")
     return parameter

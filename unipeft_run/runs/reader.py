@@ -143,7 +143,9 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
 
 def _runs_in(folder: Path) -> list[RunRecord]:
     if not folder.is_dir():
-        raise UserError(f"there is no folder {printable(folder)}; name one with runs, as outputs")
+        raise UserError(
+            f"there is no folder {printable(folder)}; name one with runs, such as outputs"
+        )
     if runs := list(find_runs([folder])):
         return runs
     raise UserError(f"{printable(folder)} holds no run: no config.yaml, status.json, metrics.json")

@@ -57,7 +57,7 @@ class _Search:
             return
         self.left -= 1
         if self.left == 0:
-            yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name one further down")
+            yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name a folder further down")
         for folder, is_link in folders:
             below = min(depth - 1, DEPTH_BELOW_LINK) if is_link else depth - 1
             if below >= 0 and not (is_link and _identity(Path(folder)) in self.above):

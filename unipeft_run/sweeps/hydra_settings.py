@@ -43,9 +43,7 @@ def check_hydra_settings(overrides: Sequence[str], *, is_grid: bool) -> None:
             raise UserError(f"{override}: other sweepers are not supported; -m runs the whole grid")
         else:
             allowed = ", ".join(name for name in (*LAUNCHER, *ANYWHERE) if "." in name)
-            raise UserError(
-                f"{override}: has no effect. Of Hydra's settings, these have: {allowed}"
-            )
+            raise UserError(f"{override}: has no effect. Hydra settings with an effect: {allowed}")
 
 
 def _key(override: str) -> str:

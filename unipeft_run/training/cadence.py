@@ -66,7 +66,7 @@ def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: in
         raise UserError("give recipe.max_steps or recipe.epochs")
     if epochs * steps_per_epoch > MOST_STEPS:
         raise UserError(
-            f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch is "
-            f"{steps_per_epoch:,} of them"
+            f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch has "
+            f"{steps_per_epoch:,}"
         )
     return math.ceil(epochs * steps_per_epoch)
