@@ -23,7 +23,7 @@ from unipeft_run.config.hydra_errors import needed
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import absolute
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
@@ -68,7 +68,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def train_planned(planned: PlannedRun) -> Outcome:
@@ -119,7 +119,7 @@ def evaluate_job(cfg: DictConfig) -> Outcome:
     try:
         return evaluate_planned(plan_evaluation(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def evaluate_planned(planned: PlannedEvaluation) -> Outcome:

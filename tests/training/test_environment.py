@@ -1,4 +1,4 @@
-"""The environment decides which process this is, and none of a run's numbers."""
+"""Environment variables set the rank and world size, and never change a run's results."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_contradictory_environment_is_one_sentence(
 
 
 @pytest.mark.parametrize("environ", [ACCELERATE, SHORTER], ids=["accelerate", "types"])
-def test_what_would_change_numbers_is_removed_and_named(
+def test_variables_that_change_results_are_removed_and_named(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {**environ, "HOME": "/"}
@@ -139,7 +139,7 @@ def test_what_would_change_numbers_is_removed_and_named(
     assert capsys.readouterr().err == f"ignored, since the configuration decides: {names}\n"
 
 
-def test_what_accelerate_s_launcher_sets_is_removed_silently(
+def test_the_defaults_of_accelerates_launcher_are_removed_silently(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = dict(LAUNCHED)

@@ -1,4 +1,4 @@
-"""Published tables: the numbers that the paper prints, beside those of our runs."""
+"""Published tables: the results that the paper prints, next to those of our runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[Ru
 
 
 def _method_id(config: Mapping[str, Any]) -> str:
-    """Return the id of what is trained, on which backbone and task; not of how it is trained."""
+    """Return an id of the trained modules, backbone and task; the recipe is not part of it."""
     kept = {key: config.get(key) for key in (*SLOTS, "unfreeze")}
     backbone = config["backbone"]
     kept["backbone"] = {key: backbone.get(key) for key in ("name", "weights")}
