@@ -21,8 +21,8 @@ from tiny_files import write_roberta, write_sentiment
 from tiny_fuzz import copied, damaged, snapshot, wrong_words
 
 from unipeft_run import cli
-from unipeft_run.config import compose
-from unipeft_run.config import hydra_errors as complaints
+from unipeft_run.config import compose, hydra_errors
+from unipeft_run.config.messages import dotted_keys
 
 pytestmark = pytest.mark.slow
 SEED = 20220429
@@ -85,12 +85,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_command_lines(tmp_path: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    keys = list(complaints._paths(OmegaConf.to_container(compose(SST2))))
+    keys = list(dotted_keys(OmegaConf.to_container(compose(SST2))))
     stub = ModuleType("unipeft_run.run")
     stub.run = lambda cfg: {"state": "done"}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
     known = cache(lambda compose, words, name: keys)
-    monkeypatch.setattr(complaints, "_known", lambda c, words, name: known(c, tuple(words), name))
+    monkeypatch.setattr(
+        hydra_errors, "_composed_keys", lambda c, words, name: known(c, tuple(words), name)
+    )
     rng = random.Random(SEED)
     refused = 0
     for _ in range(COMMAND_LINES):

@@ -259,7 +259,7 @@ def test_a_folder_that_holds_another_run_is_refused(
     folder.rename(folder.with_name("00000000"))
     assert command([str(tmp_path), "--retry-failed"]) == 2
     assert ran == []
-    assert "belongs to another run by now" in capsys.readouterr().err
+    assert "now belongs to run" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

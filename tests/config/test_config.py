@@ -11,7 +11,7 @@ from tiny_config import MAM, configured, resolved
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import compose
-from unipeft_run.config.design_space import SIZES, Point, combinations, reasons
+from unipeft_run.config.design_space import SIZES, Point, combinations, find_objections
 from unipeft_run.config.legality import SITES
 from unipeft_run.config.schema import AXES
 from unipeft_run.errors import UserError
@@ -77,7 +77,7 @@ def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
     """All forms, insertions and compositions at one representation each."""
     where = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
     points = combinations(slot, {"representation": where})
-    legal = {(p.form, p.insertion, p.composition) for p in points if not reasons(p)}
+    legal = {(p.form, p.insertion, p.composition) for p in points if not find_objections(p)}
     bottlenecks = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
     adding = {"add", "scaled", "learned_scale"}
@@ -101,8 +101,8 @@ def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
 def test_a_point_is_what_its_words_compose(point: Point) -> None:
     sizes = [f"{point.slot}.{key}={number}" for key, number in SIZES.items()]
     words = [word for word in sizes if point.slot == "ffn" or "scale" not in word]
-    slot = configured("task=xsum", "method=none", *point.words, *words).slots()[point.slot]
-    content = point.content()
+    slot = configured("task=xsum", "method=none", *point.overrides, *words).slots()[point.slot]
+    content = point.compose()
     assert all(getattr(slot, axis) == getattr(content, axis) for axis in AXES)
 
 

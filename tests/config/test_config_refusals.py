@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny_config import MAM, compose_once, resolved
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.hydra_errors import WORDS
+from unipeft_run.config.hydra_errors import FOREIGN_KEYS
 from unipeft_run.config.messages import Illegal, groups
 from unipeft_run.config.schema import ConsoleConfig, WandbConfig
 from unipeft_run.errors import UserError
@@ -122,12 +122,12 @@ def test_the_words_for_dashboards_are_what_their_classes_take() -> None:
     assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", FOREIGN_KEYS)
 def test_the_words_of_other_tools_lead_to_ours(word: str) -> None:
     with pytest.raises(UserError, match="did you mean"):
         compose([*MAM, f"{word}=1"])
     cfg = compose_once(*MAM)
-    for ours in WORDS[word].split(" or "):
+    for ours in FOREIGN_KEYS[word].split(" or "):
         assert ours in groups() or OmegaConf.select(cfg, ours, default="no") != "no"
 
 

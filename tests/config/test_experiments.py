@@ -77,7 +77,7 @@ def experiment(name: str) -> Experiment:
 
 
 def config(cell: Cell, scale: str = "paper") -> RunConfig:
-    return configured(*cell.words[scale], f"scale={scale}")
+    return configured(*cell.overrides[scale], f"scale={scale}")
 
 
 CELLS = [(name, cell) for name in FIGURES for cell in experiment(name).cells]
@@ -181,7 +181,7 @@ def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: 
         return
     else:
         count = COUNTS[(composed.method, *sizes)]  # type: ignore[index]
-        assert matrices(*cell.words["paper"], "scale=paper") == count
+        assert matrices(*cell.overrides["paper"], "scale=paper") == count
         family = "roberta" if composed.backbone.family == "roberta" else "bart"
         share = 100 * count / BACKBONES[family]  # the paper divides by BART-large for mBART too
     assert cell.share is not None

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tiny_config import resolved
 
-from unipeft_run.config.design_space import axis_file
+from unipeft_run.config.design_space import load_axis_file
 from unipeft_run.config.messages import conf_dir, options
 
 TASKS, METHODS = options("task"), options("method")
@@ -54,7 +54,7 @@ def test_an_axis_file_says_what_it_does(group: str) -> None:
         text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
         assert text.startswith("# "), f"{group}/{name}"
         data = yaml.safe_load(text)
-        assert group in axis_file(group, name), "by itself or by what it builds on"
+        assert group in load_axis_file(group, name), "by itself or by what it builds on"
         assert set(data) <= {group, "defaults", "bottleneck", "scale", "mlp_width"}
 
 

@@ -11,29 +11,37 @@ from tiny_cli import call
 
 from unipeft_run.commands.space import space
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.design_space import Point, combinations, legal, reasons, twins
+from unipeft_run.config.design_space import (
+    Point,
+    combinations,
+    equal_points,
+    find_objections,
+    legal_points,
+)
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
-POINTS = [point for slot in SLOTS for point in legal(slot)]
+POINTS = [point for slot in SLOTS for point in legal_points(slot)]
 TURNS = [(list(FAMILIES)[i % 3], point) for i, point in enumerate(POINTS)]
 EQUAL = [
     (family, point, others[0])
     for family, point in TURNS
-    if (others := [p for p, on in twins(point.content(), point.slot).items() if family in on])
+    if (
+        others := [p for p, on in equal_points(point.compose(), point.slot).items() if family in on]
+    )
     and others[0] != point
 ]
 
 
 def named(pair: tuple[Any, ...]) -> str:
-    return "-".join(part if isinstance(part, str) else " ".join(part.words) for part in pair)
+    return "-".join(part if isinstance(part, str) else " ".join(part.overrides) for part in pair)
 
 
 def model_at(family: str, point: Point, fold: bool = False) -> Any:
-    content = point.content()
+    content = point.compose()
     model = backbone(family)
     torch.manual_seed(1)
     attach(model, {point.slot: build_slot(point.slot, stored_form(content) if fold else content)})
@@ -68,7 +76,7 @@ def test_equal_points_compute_the_same_from_what_they_store(
 def test_the_reading_that_departs_in_mbart_departs() -> None:
     paper = Point("ffn", "bottleneck", "parallel", "ffn", "add")
     normed = Point("ffn", "bottleneck", "parallel", "ffn_normed", "add")
-    assert twins(normed.content(), "ffn")[paper] == ["bart", "roberta"]
+    assert equal_points(normed.compose(), "ffn")[paper] == ["bart", "roberta"]
     for family in FAMILIES:
         logits = [model_at(family, p)(**batch(family)).logits for p in (paper, normed)]
         assert torch.allclose(*logits) == (family != "mbart")
@@ -77,7 +85,7 @@ def test_the_reading_that_departs_in_mbart_departs() -> None:
 def test_what_is_illegal_has_one_line_of_reason() -> None:
     for slot in SLOTS:
         for point in combinations(slot):
-            for sentence in reasons(point):
+            for sentence in find_objections(point):
                 assert sentence and "\n" not in sentence
 
 
@@ -86,8 +94,8 @@ def test_the_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     for slot in SLOTS:
         assert int(rows[slot][0]) == len(list(combinations(slot)))
-        assert int(rows[slot][1]) == len(legal(slot)) >= int(rows[slot][2]) > 0
-    filled = [len(legal(slot)) + 1 for slot in SLOTS]
+        assert int(rows[slot][1]) == len(legal_points(slot)) >= int(rows[slot][2]) > 0
+    filled = [len(legal_points(slot)) + 1 for slot in SLOTS]
     assert int(rows["all"][1]) == filled[0] * filled[1] * filled[2] - 1
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
 MAX_JSON = 16 * 2**20  # bytes; an mBART tokenizer_config.json has a few thousand
@@ -32,7 +32,7 @@ def read_object(file: Path) -> dict[str, Any]:
         size = file.stat().st_size
         content = json.loads(file.read_bytes()) if size <= MAX_JSON else None
     except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else shown(error, 120)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else shorten(error, 120)
         raise UserError(f"{file} cannot be read: {reason}") from None
     if size > MAX_JSON:
         raise UserError(f"{file} cannot be read: larger than {MAX_JSON:,} bytes")
@@ -50,4 +50,4 @@ def reporting(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries do not document which
         reason = str(error) or type(error).__name__
-        raise UserError(f"{source} cannot be loaded: {shown(reason, 160)}") from error
+        raise UserError(f"{source} cannot be loaded: {shorten(reason, 160)}") from error

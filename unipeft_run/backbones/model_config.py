@@ -12,7 +12,7 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import find_file, read_object, reporting
 from unipeft_run.backbones.shapes import shapes_of, size_of
-from unipeft_run.config.messages import shown, unknown_choice, unknown_key
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 CONFIG = "config.json"
@@ -119,7 +119,7 @@ def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
 def _check_value(where: str, name: str, value: Any, family: Family) -> None:
     rule = family.fields[name]
     if not rule.is_valid(value):
-        raise UserError(f"{where}={shown(value)}: must be {rule.description}")
+        raise UserError(f"{where}={shorten(value)}: must be {rule.description}")
 
 
 def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[s
     for key, value in family.fixed.items():
         if content.get(key, value) != value:
             raise UserError(
-                f"{file}: {key}={shown(content[key])} is not supported: must be {value}"
+                f"{file}: {key}={shorten(content[key])} is not supported: must be {value}"
             )
     named = {family.aliases.get(key, key): key for key in content}
     named |= {key: key for key in content}  # a field's own name takes precedence over its alias
@@ -147,7 +147,7 @@ def _num_labels(content: Mapping[str, Any], file: Path) -> int | None:
     if number is None:
         return None
     if type(number) is not int or not 1 <= number <= MAX_LABELS:
-        raise UserError(f"{file}: num_labels={shown(number)}: must be from 1 to {MAX_LABELS:,}")
+        raise UserError(f"{file}: num_labels={shorten(number)}: must be from 1 to {MAX_LABELS:,}")
     return number
 
 

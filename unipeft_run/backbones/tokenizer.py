@@ -14,7 +14,7 @@ from typing import Any
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import find_file, read_object, reporting
 from unipeft_run.backbones.model_config import family_in, find_config, read_model_json
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json alone
@@ -89,7 +89,7 @@ def _class_name(named: Any, family: Family, source: str) -> str:
     if named in GENERIC:
         return GENERIC[0]
     raise UserError(
-        f"{source}: tokenizer_class={shown(named)} is not supported for {family.name}; "
+        f"{source}: tokenizer_class={shorten(named)} is not supported for {family.name}; "
         f"choose from {', '.join((*own, *GENERIC))}"
     )
 

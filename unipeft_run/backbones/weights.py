@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unipeft_run.backbones.files import find_file, read_object
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
@@ -45,7 +45,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} cannot be read: {shown(error, 120)}") from None
+        raise UserError(f"{file} cannot be read: {shorten(error, 120)}") from None
 
 
 def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
@@ -55,10 +55,10 @@ def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name in sorted(names, key=str):
         if not (isinstance(name, str) and SHARD.fullmatch(name)):
-            raise UserError(f"{index} is damaged: {shown(name)} is no name of a safetensors file")
+            raise UserError(f"{index} is damaged: {shorten(name)} is no name of a safetensors file")
         file = find_file(source, name)
         if file is None:
-            raise UserError(f"{source} holds no {shown(name)}, which {index.name} names")
+            raise UserError(f"{source} holds no {shorten(name)}, which {index.name} names")
         tensors |= read_tensors(file)
     return tensors
 
@@ -92,6 +92,6 @@ def check_numbers(tensors: Mapping[str, torch.Tensor], names: set[str], source: 
         if tensors[name].dtype not in NUMBERS:
             kind = str(tensors[name].dtype).removeprefix("torch.")
             raise UserError(
-                f"{source}: {shown(name)} is {kind}; "
+                f"{source}: {shorten(name)} is {kind}; "
                 "weights must be float32, float64, float16 or bfloat16"
             )

@@ -42,13 +42,13 @@ class EvalResult:
         metrics: "loss" and, if there are predictions, the task's metrics.
         rows: id, prediction, reference and score of every example, in the split's order.
         signatures: how each metric was computed.
-        beside: rows of other splits that the task evaluates together with this one.
+        companion_rows: rows of other splits that the task evaluates together with this one.
     """
 
     metrics: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
-    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    companion_rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -98,19 +98,20 @@ class Evaluator:
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
     ) -> EvalResult:
-        """Evaluate the first `limit` examples of `split`; `generate=False` skips generated text.
+        """Evaluate the first `limit` examples of `split`; `generate=False` skips generation.
 
-        Without a limit, also evaluate the splits that the task reports beside this one. Restores
-        the model's training mode.
+        Without a limit, also evaluate the task's companions of this split. Restores the model's
+        training mode.
         """
         result = self._evaluate(model, split, limit, generate)
-        for name, beside in self.task.beside.get(split, {}).items() if limit is None else ():
-            examples = self.splits.get(beside.split, ())
-            if len(examples) > (beside.limit or 0):
-                more = self._evaluate(model, beside.split, beside.limit, generate)
-                result.metrics.update({f"{key}_{name}": more.metrics[key] for key in more.metrics})
-                if beside.split != split:
-                    result.beside[beside.split] = more.rows
+        companions = self.task.companions.get(split, {}) if limit is None else {}
+        for suffix, companion in companions.items():
+            examples = self.splits.get(companion.split, ())
+            if len(examples) > (companion.limit or 0):
+                other = self._evaluate(model, companion.split, companion.limit, generate)
+                result.metrics.update({f"{k}_{suffix}": v for k, v in other.metrics.items()})
+                if companion.split != split:
+                    result.companion_rows[companion.split] = other.rows
         return result
 
     def _evaluate(

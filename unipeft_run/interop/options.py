@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from unipeft_run.backbones.fields import SHARE, Rule, number, whole
-from unipeft_run.config.messages import shown, unknown_choice, unknown_key
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 MAX_BYTES = 2**20
@@ -95,7 +95,7 @@ def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
         is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1, where nothing uses it
         needed = name != "ffn_bn" or completed["ffn_mode"] != "none"
         if (needed or not is_default) and not rule.is_valid(completed[name]):
-            value = shown(_bounded(completed[name]))
+            value = shorten(_bounded(completed[name]))
             raise UserError(f"{name}={value}: must be {rule.description}")
     return completed
 
@@ -136,4 +136,4 @@ def _read_yaml(file: Path) -> Any:
     except RecursionError:
         raise UserError(f"{file} is damaged: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-        raise UserError(f"{file} is damaged: {shown(error, 120)}") from None
+        raise UserError(f"{file} is damaged: {shorten(error, 120)}") from None

@@ -19,7 +19,7 @@ from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import read_object
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.backbones.weights import check_numbers, read_tensors
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -187,7 +187,7 @@ def _build_delta(
 ) -> tuple[str, Delta]:
     site = sites.get(path)
     if site is None or len(pair) < 2:
-        raise UserError(f"no place for a LoRA at {shown(path)}: possible are {', '.join(LINEAR)}")
+        raise UserError(f"no place for a LoRA at {shorten(path)}: possible are {', '.join(LINEAR)}")
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)
@@ -220,5 +220,5 @@ def _find_head(
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
-        raise UserError(f"no place for the tensor {shown(name)}")
+        raise UserError(f"no place for the tensor {shorten(name)}")
     return parameter

@@ -33,8 +33,8 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Beside:
-    """An evaluation that is reported with another one: the first `limit` examples of `split`."""
+class Companion:
+    """An evaluation that accompanies another one, on the first `limit` examples of `split`."""
 
     split: str
     limit: int | None = None
@@ -62,8 +62,8 @@ class Task(ABC):
     label_names: ClassVar[tuple[str, ...]] = ()
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
-    # reported with a split's evaluation: each metric, with the key appended to its name
-    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {}
+    # split -> suffix of the metrics' names -> the evaluation that accompanies that of the split
+    companions: ClassVar[Mapping[str, Mapping[str, Companion]]] = {}
 
     def __post_init__(self) -> None:
         choices = ("loss", *self.metrics)
@@ -128,9 +128,9 @@ class Task(ABC):
         return self.selection, "min" if self.selection == "loss" else "max"
 
     def splits_for(self, split: str) -> tuple[str, ...]:
-        """Return what evaluating `split` needs: itself and the splits reported with it."""
-        beside = (also.split for also in self.beside.get(split, {}).values())
-        return tuple(dict.fromkeys((split, *beside)))
+        """Return the splits that evaluating `split` reads: itself and those of its companions."""
+        others = (companion.split for companion in self.companions.get(split, {}).values())
+        return tuple(dict.fromkeys((split, *others)))
 
     def load(self, splits: Collection[str] | None = None) -> Splits:
         """Load `splits`, by default all. Raises `UserError` if one is unknown, missing or wrong.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import Beside, ClassificationTask, Splits
+from unipeft_run.data.tasks.base import Companion, ClassificationTask, Splits
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 
@@ -31,10 +31,10 @@ class MNLI(ClassificationTask):
         "validation": "validation_matched",
         "test": "validation_matched",
     }
-    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {
+    companions: ClassVar[Mapping[str, Mapping[str, Companion]]] = {
         "test": {
-            "first_1600": Beside("test", 1600),
-            "mismatched": Beside("validation_mismatched"),
+            "first_1600": Companion("test", 1600),
+            "mismatched": Companion("validation_mismatched"),
         }
     }
 
