@@ -20,7 +20,7 @@ from unipeft_run.config.design_space import (
 )
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
-from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
+from unipeft_run.deltas.counting.budget import LinearCount, count_at, find_candidates, measure
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
@@ -210,8 +210,8 @@ def test_the_line_is_what_real_models_store(
 
 
 def test_the_nearest_sizes_are_the_nearest() -> None:
-    line = Line(("attn", "ffn"), 100, (70, 30))
-    found = candidates(line, 1000, [2, 5])
+    line = LinearCount(("attn", "ffn"), 100, (70, 30))
+    found = find_candidates(line, 1000, [2, 5])
     best = max(
         line.stored((a, b)) for a in range(1, 13) for b in range(1, 31) if 70 * a + 30 * b <= 900
     )
