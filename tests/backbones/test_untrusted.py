@@ -151,7 +151,7 @@ def test_generation_config_is_not_read(tmp_path: Path) -> None:
 def test_an_index_names_safetensors_files_beside_it(model: HostileModel, name: Any) -> None:
     (model.folder / "model.safetensors").rename(model.folder.parent / "model.safetensors")
     model.change("model.safetensors.index.json", weight_map={"a": name})
-    with pytest.raises(UserError, match="is no name of a safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file name"):
         load(model)
 
 

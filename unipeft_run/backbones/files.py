@@ -13,7 +13,7 @@ MAX_JSON = 16 * 2**20  # bytes; an mBART tokenizer_config.json has a few thousan
 
 
 def find_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """Return the path of file `name` of `source`, a folder or hub id; None if there is none."""
+    """Return the path of file `name` in `source`, a folder or hub id; None if there is none."""
     if Path(source).is_dir():
         file = Path(source) / name
         return file if file.is_file() else None
@@ -42,12 +42,12 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def reporting(source: str) -> Iterator[None]:
-    """Turn any exception of a library that reads `source` into a UserError of one line."""
+def convert_errors(source: str) -> Iterator[None]:
+    """Convert any exception raised while a library reads `source` into a UserError of one line."""
     try:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # the libraries do not document which
+    except Exception as error:  # the libraries do not document their exceptions
         reason = str(error) or type(error).__name__
         raise UserError(f"{source} cannot be loaded: {shorten(reason, 160)}") from error

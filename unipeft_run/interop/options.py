@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.backbones.fields import SHARE, Rule, number, whole
+from unipeft_run.backbones.fields import PROBABILITY, Rule, number, whole
 from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
@@ -70,8 +70,8 @@ RULES: Mapping[str, Rule] = {
     "attn_bn": SIZE,
     "ffn_bn": SIZE,
     "mid_dim": SIZE,
-    "prefix_dropout": SHARE,
-    "lora_dropout": SHARE,
+    "prefix_dropout": PROBABILITY,
+    "lora_dropout": PROBABILITY,
     "lora_alpha": number("a number above 0", lambda value: value > 0),
     "ffn_adapter_scalar": Rule("a number above 0, or learnable_scalar", _is_scalar),
     "unfreeze_params": TEXT,

@@ -18,7 +18,7 @@ from torch import nn
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import read_object
 from unipeft_run.backbones.sites import find_sites
-from unipeft_run.backbones.weights import check_numbers, read_tensors
+from unipeft_run.backbones.weights import check_types, read_tensors
 from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
@@ -177,7 +177,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}")
     tensors = read_tensors(folder / TENSORS)
-    check_numbers(tensors, set(tensors), folder / TENSORS)
+    check_types(tensors, set(tensors), folder / TENSORS)
     named = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
     return read_object(folder / CONFIG), named
 

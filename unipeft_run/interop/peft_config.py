@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.backbones.fields import SHARE, Rule, number
+from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
@@ -49,7 +49,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> None:
             f"{folder}: init_lora_weights={shorten(init)} changes the backbone's weights"
         )
     _check_value("lora_alpha", config.get("lora_alpha"), ALPHA, folder)
-    _check_value("lora_dropout", config.get("lora_dropout", 0.0), SHARE, folder)
+    _check_value("lora_dropout", config.get("lora_dropout", 0.0), PROBABILITY, folder)
     _check_value("modules_to_save", config.get("modules_to_save") or [], NAMES, folder)
     _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, folder)
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
