@@ -13,11 +13,11 @@ from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 
 @dataclass(kw_only=True)
 class MNLI(ClassificationTask):
-    """Inference between two sentences.
+    """Natural language inference: classify a pair of premise and hypothesis.
 
     GLUE hides its test labels, so the test split is the matched development set, as in the paper.
-    Its accuracy is reported with those on its first 1,600 examples (all that the paper's code
-    evaluates) and on the mismatched set; validation_mismatched is optional in a folder.
+    Two further accuracies are reported: on its first 1,600 examples, which are all that the paper's
+    code evaluates, and on the mismatched set. A folder may lack validation_mismatched.
     """
 
     premise_column: str = "premise"
