@@ -168,7 +168,7 @@ def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(decoder.Decoder, "__call__", count)
     leaving = generate(model, **sources, decoding=decoding)
     assert sizes[0] > sizes[-1] >= 1
-    monkeypatch.setattr(search, "LEAVE_AT", 2.0)
+    monkeypatch.setattr(search, "DROP_FINISHED_AT", 2.0)
     sizes.clear()
     assert torch.equal(generate(model, **sources, decoding=decoding), leaving)
     assert len(set(sizes)) == 1
