@@ -16,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.commands.help import evaluate_help, train_help
+from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan
 from unipeft_run.config.hydra_errors import explain_missing
@@ -184,7 +185,8 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 0
     args = _parse(argv)
     if args.help:
-        print(command.help())
+        keys = [argument for argument in args.overrides if "=" not in argument]
+        print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     if args.multirun and args.cfg:
         raise UserError("--cfg shows a single configuration; leave out -m and lists of values")

@@ -38,7 +38,7 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
     return Inputs(task, task.load(splits), source)
 
 
-def required_splits(config: RunConfig, split: str) -> set[str]:
+def required_splits(config: RunConfig, split: str) -> tuple[str, ...]:
     """Return the splits needed to evaluate `split`. Raises UserError if it is unknown."""
     from unipeft_run.data.tasks.base import SPLITS
 
@@ -46,4 +46,4 @@ def required_splits(config: RunConfig, split: str) -> set[str]:
     known = (*SPLITS, *task.optional_splits)
     if split not in known:
         raise UserError(unknown_choice("split", split, known))
-    return set(task.splits_for(split))
+    return task.splits_for(split)

@@ -13,7 +13,8 @@ import yaml
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import PlannedRun, compose, plan
+from unipeft_run.commands.key_help import describe_keys
+from unipeft_run.config import PlannedRun, compose, identity, plan
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -97,6 +98,24 @@ def test_completion_knows_the_groups(
     assert capsys.readouterr().out.split() == ["method=lora_attn", "method=lora_ffn"]
 
 
+def test_help_for_a_key_says_what_it_accepts(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--help", "optim.schedule", "recipe") == 0
+    text = capsys.readouterr().out
+    assert "polynomial | linear | cosine | constant" in text
+    assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
+    assert train("--help", "recip") == 2
+    assert "did you mean recipe?" in capsys.readouterr().err
+
+
+def test_every_key_of_a_configuration_has_help() -> None:
+    plain = plan(compose(SST2)).config.plain()
+    described = describe_keys("evaluation") + describe_keys("tracking") + describe_keys("optim")
+    for section in ("evaluation", "optim"):
+        assert all(f"{section}.{key}" in described for key in plain[section])
+
+
 # ---- one run
 
 
@@ -108,6 +127,22 @@ def test_one_run_reaches_run_and_leaves_no_other_file(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sst2"]
     assert train(*SST2, "seed=5") == 0, "skipped is well"
+
+
+def test_one_run_composes_and_resolves_once(
+    train: Train, runs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name in ((sys.modules[compose.__module__], "_compose"), (identity, "resolve")):
+        original = getattr(module, name)
+
+        def count(*args: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, count)
+    assert train(*SST2, "seed=5") == 0
+    assert calls == ["_compose", "resolve"]
 
 
 @pytest.mark.parametrize(("seed", "code"), [(66, 1), (67, 2), (68, 130), (69, 7)])

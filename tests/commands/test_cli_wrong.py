@@ -29,7 +29,7 @@ WRONG = {
     # another choice
     f"train {SST2} scale=small": "choose from mini, paper",
     f"train {SST2} backbone=bart_lrge": "did you mean bart_large?",
-    f"train {SST2} backbone=bart_large": "chooses a class, which bart_large cannot",
+    f"train {SST2} backbone=bart_large": "predicts a class, which backbone bart_large cannot",
     f"train {SST2} precision=fp8": "choose from fp32, bf16, fp16, auto",
     f"train {SST2} debug=small --cfg job": "debug=small is unknown",
     f"train {SST2} hydra/launcher=jobli -m": "pip install 'unipeft[joblib]'",
@@ -48,7 +48,7 @@ WRONG = {
     f"train {SST2} batch_size=8": "or recipe.batch_size?",
     f"train {SST2} rank=8": "did you mean ffn.bottleneck or attn.bottleneck?",
     # nothing
-    f"train {SST2} size=null": "size cannot be null; leave it out",
+    f"train {SST2} scale=null": "scale cannot be null; leave it out",
     f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
     f"train {SST2} debug=[1,2]": "debug cannot be [1,2]; leave it out, or choose from none",
     f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
@@ -85,9 +85,9 @@ WRONG = {
 }
 
 NO_FOLDER = {
-    f"train {SST2} backbone.path=model task.path=nowhere": "no folder nowhere",
+    f"train {SST2} backbone.path=model task.path=nowhere": "nowhere: task.path names a folder",
     f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl, .json, .csv",
-    f"train {SST2} task.path=data backbone.path=nowhere": "no config.json in nowhere",
+    f"train {SST2} task.path=data backbone.path=nowhere": "nowhere: there is no such folder",
 }
 NO_NETWORK = {
     f"train {SST2} task.path=data recipe.max_steps=1": "the package index cannot be reached",

@@ -23,6 +23,7 @@ from unipeft_run.deltas.counting.counts import count, counts
 from unipeft_run.deltas.counting.paper_shares import paper_shares
 from unipeft_run.deltas.delta_file import tabulate_parameters
 from unipeft_run.deltas.slots import build_slots
+from unipeft_run.interop.official import build_slots as build_official_slots
 from unipeft_run.interop.options import complete_options
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "param_counts.json").read_text())
@@ -60,7 +61,7 @@ def test_every_recorded_count(name: str, case: str) -> None:
     tune = complete_options(recorded["options"])
     whole = tune["ffn_mode"] == "none" and tune["attn_mode"] in FREED
     freed = FREED[tune["attn_mode"]] if whole else []
-    table = count(full_size(name), build_slots(tune), freed)
+    table = count(full_size(name), build_official_slots(tune), freed)
     assert table["backbone"] == recorded["backbone_params"]
     assert table["trained"] == table["receiving_gradient"] == recorded["trainable_used"]
     assert table["stored"] == recorded["trainable_paper_convention"]

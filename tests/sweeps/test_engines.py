@@ -277,7 +277,7 @@ def test_joblib_starts_a_worker_for_each_gpu(
     monkeypatch.delenv("OMP_NUM_THREADS")
     words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
     code = run_grid(
-        "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg: int(cfg.seed)
+        "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg, _: int(cfg.seed)
     )
     assert code == 0
     threads = max(1, joblib.cpu_count() // 2)

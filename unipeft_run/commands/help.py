@@ -56,6 +56,7 @@ def train_help() -> str:
             "examples:",
             EXAMPLES,
             "",
+            "--help KEY: what a key or section accepts, as in unipeft-train --help recipe",
             "exit: 0 done, 1 a run failed, 2 the configuration is wrong; --hydra-help: all flags",
         ]
     )
