@@ -1,6 +1,6 @@
-"""200 wrong command lines and damaged folders: exit 2 or a clear state, never a traceback.
+"""200 wrong command lines and damaged folders: exit code 2 or a clear state, never a traceback.
 
-Everything runs in this process; what `SEED` draws is the same every time.
+Everything runs in this process, with random cases drawn from the fixed `SEED`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Call = tuple[int, str, str]
 
 
 class Caller:
-    """Calls the commands in the folder of the test; keeps what went wrong."""
+    """Calls the commands in the folder of the test and collects faults."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -48,16 +48,16 @@ class Caller:
         code = call(entry, self._monkeypatch, *words)
         return code, *self._capsys.readouterr()
 
-    def judge(self, what: object, answer: Call, most: int = 3) -> None:
-        """A refusal is 2 and one to `most` lines; nothing is a traceback."""
-        code, _, stderr = answer
+    def judge(self, case: object, result: Call, max_lines: int = 3) -> None:
+        """Record a fault unless the call succeeded or was refused in up to `max_lines` lines."""
+        code, _, stderr = result
         lines = stderr.strip().splitlines()
-        refused = code == 2 and 1 <= len(lines) <= most
+        refused = code == 2 and 1 <= len(lines) <= max_lines
         if not (code == 0 or refused) or "Traceback" in stderr:
-            self.faults.append(f"{what}: exit {code}\n{stderr[-1500:]}")
+            self.faults.append(f"{case}: exit {code}\n{stderr[-1500:]}")
 
     def close(self) -> None:
-        assert not self.faults, f"{len(self.faults)} of them:\n" + "\n".join(self.faults)
+        assert not self.faults, f"{len(self.faults)} faults:\n" + "\n".join(self.faults)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with data, a model and one finished run, which has kept its checkpoints."""
+    """A folder with data, a model, and one finished run with its checkpoints."""
     home = tmp_path_factory.mktemp("home")
     write_sentiment(home / "data")
     write_roberta(home / "model")
@@ -121,14 +121,14 @@ def test_finished_runs(home: Path, caller: Caller) -> None:
         answer = caller(cli.evaluate, "run=damaged")
         caller.judge(what, answer)
         if answer[0] == 0 and answer[1] != whole and "config" not in what:
-            caller.faults.append(f"{what}: other metrics, and not a word: {answer}")
+            caller.faults.append(f"{what}: other metrics without a message: {answer}")
         assert snapshot(run) == content, "evaluation only reads"
     caller.close()
     assert snapshot(home, run, home / "cache") == before
 
 
 def test_stopped_runs(home: Path, caller: Caller) -> None:
-    """unipeft-train goes on with a damaged run folder, starts afresh, or says what to do."""
+    """unipeft-train resumes a damaged run, starts afresh, or says what to do."""
     rng = random.Random(SEED)
     caller(cli.train, *TRAIN)
     (run,) = (home / "out" / "sst2" / "mam").iterdir()
@@ -143,13 +143,13 @@ def test_stopped_runs(home: Path, caller: Caller) -> None:
         answer = caller(cli.train, *TRAIN)
         caller.judge(what, answer, HEADLINE)
         if answer[0] == 0 and "done" not in (run / "status.json").read_text():
-            caller.faults.append(f"{what}: well, and not done")
+            caller.faults.append(f"{what}: exit code 0, but the run is not done")
     caller.close()
     assert snapshot(home, run, home / "cache") == before
 
 
 def test_damaged_inputs(home: Path, caller: Caller) -> None:
-    """unipeft-train reads damaged data or a damaged model."""
+    """unipeft-train handles damaged data and damaged models."""
     rng = random.Random(SEED)
     for _ in range(INPUTS):
         folder = rng.choice(("data", "model"))

@@ -15,7 +15,7 @@ TASKS, METHODS = options("task"), options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")
 
 
-def test_the_contract_lists_what_there_is() -> None:
+def test_tasks_and_methods_match_the_contract() -> None:
     assert set(TASKS) == {*SEQ2SEQ, *GLUE}
     assert set(METHODS) == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
@@ -37,7 +37,7 @@ def test_every_method_composes_and_is_legal(task: str, scale: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_is_headed_by_its_equation_and_its_rows(method: str) -> None:
+def test_a_method_file_starts_with_its_equation_and_table_rows(method: str) -> None:
     text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
     header = re.match(r"(?:#.*\n)+", text)
     assert header is not None
@@ -49,7 +49,7 @@ def test_a_method_is_headed_by_its_equation_and_its_rows(method: str) -> None:
 
 
 @pytest.mark.parametrize("group", ["form", "insertion", "representation", "composition"])
-def test_an_axis_file_says_what_it_does(group: str) -> None:
+def test_an_axis_file_starts_with_a_description(group: str) -> None:
     for name in options(group):
         text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
         assert text.startswith("# "), f"{group}/{name}"
@@ -95,7 +95,7 @@ def test_sizes_of_attention_lora_and_of_prompts() -> None:
 MAM_FFN = "method=mam", "task=xsum"
 
 
-def test_initialisation_and_norms_are_the_released_code_s() -> None:
+def test_initialisation_and_norms_match_the_released_code() -> None:
     assert resolved(*MAM_FFN)["ffn"]["form"]["init"] == "lora"
     houlsby = resolved("task=xsum", "method=houlsby")
     assert (houlsby["ffn"]["form"]["init"], houlsby["ffn"]["form"]["norm"]) == ("bert", "none")
@@ -185,7 +185,7 @@ DECODING = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_recipe_is_the_released_script_s(task: str) -> None:
+def test_recipes_match_the_released_scripts(task: str) -> None:
     config = resolved(f"task={task}", "method=mam")
     for section, expected in RECIPES[task].items():
         found = {key: config[section][key] for key in expected}
@@ -203,7 +203,7 @@ def test_a_recipe_is_the_released_script_s(task: str) -> None:
     ("method", "seq2seq", "encoder"),
     [("lora_attn", 2e-3, 5e-4), ("bitfit", 4e-3, 4e-3), ("full", 5e-4, 1e-4)],
 )
-def test_in_miniature_the_learning_rate_follows_the_method(
+def test_the_miniature_learning_rate_depends_on_the_method(
     method: str, seq2seq: float, encoder: float
 ) -> None:
     for task in TASKS:
@@ -228,7 +228,7 @@ def test_the_miniature_changes_data_backbone_and_precision(task: str, backbone: 
     assert resolved(f"task={task}", "method=mam")["task"]["mini"] is None
 
 
-def test_another_backbone_and_a_debug_mode_win_over_the_recipe() -> None:
+def test_another_backbone_and_a_debug_mode_override_the_recipe() -> None:
     config = resolved(
         "task=sst2", "method=mam", "scale=mini", "backbone=roberta_base", "debug=tiny"
     )

@@ -1,4 +1,4 @@
-"""The design space: what is legal works, what is equal is equal, what is illegal says why."""
+"""The design space: legal points train, equal points compute the same, illegal ones say why."""
 
 import re
 from pathlib import Path
@@ -36,8 +36,8 @@ EQUAL = [
 ]
 
 
-def named(pair: tuple[Any, ...]) -> str:
-    return "-".join(part if isinstance(part, str) else " ".join(part.overrides) for part in pair)
+def point_id(parts: tuple[Any, ...]) -> str:
+    return "-".join(part if isinstance(part, str) else " ".join(part.overrides) for part in parts)
 
 
 def model_at(family: str, point: Point, fold: bool = False) -> Any:
@@ -52,7 +52,7 @@ def model_at(family: str, point: Point, fold: bool = False) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=named)
+@pytest.mark.parametrize("turn", TURNS, ids=point_id)
 def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     family, point = turn
     model = model_at(family, point)
@@ -60,8 +60,8 @@ def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("pair", EQUAL, ids=named)
-def test_equal_points_compute_the_same_from_what_they_store(
+@pytest.mark.parametrize("pair", EQUAL, ids=point_id)
+def test_equal_points_compute_the_same_from_their_stored_tensors(
     pair: tuple[str, Point, Point], tmp_path: Path
 ) -> None:
     family, point, other = pair
@@ -73,7 +73,7 @@ def test_equal_points_compute_the_same_from_what_they_store(
         torch.testing.assert_close(twin(**batch(family)).logits, model(**batch(family)).logits)
 
 
-def test_the_reading_that_departs_in_mbart_departs() -> None:
+def test_the_two_readings_of_the_parallel_adapter_differ_only_in_mbart() -> None:
     paper = Point("ffn", "bottleneck", "parallel", "ffn", "add")
     normed = Point("ffn", "bottleneck", "parallel", "ffn_normed", "add")
     assert equal_points(normed.compose(), "ffn")[paper] == ["bart", "roberta"]
@@ -82,14 +82,16 @@ def test_the_reading_that_departs_in_mbart_departs() -> None:
         assert torch.allclose(*logits) == (family != "mbart")
 
 
-def test_what_is_illegal_has_one_line_of_reason() -> None:
+def test_objections_are_single_lines() -> None:
     for slot in SLOTS:
         for point in combinations(slot):
             for sentence in find_objections(point):
                 assert sentence and "\n" not in sentence
 
 
-def test_the_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_of_the_design_space(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(space, monkeypatch, "count") == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     for slot in SLOTS:
@@ -125,7 +127,7 @@ EXPLAINED = {
 
 
 @pytest.mark.parametrize("words", EXPLAINED)
-def test_what_explain_says(
+def test_explain(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(space, monkeypatch, "explain", *words.split()) == 0
@@ -158,7 +160,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_what_is_wrong_is_named(
+def test_wrong_arguments_are_named(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(space, monkeypatch, *words.split()) == 2
@@ -166,7 +168,7 @@ def test_what_is_wrong_is_named(
     assert WRONG[words] in shown.out + shown.err
 
 
-def test_solve_stays_below_the_budget_and_no_step_more_would(
+def test_solve_comes_within_one_step_of_the_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(space, monkeypatch, "solve", "task=xsum", "method=mam", "budget=1%") == 0
@@ -193,7 +195,7 @@ def test_solve_stays_below_the_budget_and_no_step_more_would(
         ("bart", "xsum", "prompt"),
     ],
 )
-def test_the_line_is_what_real_models_store(
+def test_the_linear_count_equals_real_models(
     family: str, task: str, method: str, tmp_path: Path
 ) -> None:
     backbone(family).config.save_pretrained(tmp_path)
@@ -209,7 +211,7 @@ def test_the_line_is_what_real_models_store(
         assert line.stored(sizes) == stored == count_at(words, slots, sizes)
 
 
-def test_the_nearest_sizes_are_the_nearest() -> None:
+def test_the_first_candidate_is_the_closest_to_the_budget() -> None:
     line = LinearCount(("attn", "ffn"), 100, (70, 30))
     found = find_candidates(line, 1000, [2, 5])
     best = max(

@@ -1,4 +1,4 @@
-"""Tasks from the hub: a quick answer if it is silent, and its own split names."""
+"""Tasks from the hub: it fails quickly if the hub is silent, and split names are mapped."""
 
 from __future__ import annotations
 

@@ -14,17 +14,17 @@ from unipeft_run.deltas.fold import SplitActivation, fold
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 
-EVERYWHERE = ("lora_attn", "lora_ffn", "bitfit", "full")
-BESIDE = ("parallel_ffn", "scaled_parallel_ffn")
+IN_WEIGHTS = ("lora_attn", "lora_ffn", "bitfit", "full")
+PARALLEL_FFN = ("parallel_ffn", "scaled_parallel_ffn")
 KEPT = ("prefix", "prefix_nomlp", "mh_parallel")
-FOLDED = [(m, f) for f in TASKS for m in (*EVERYWHERE, *KEPT, "prefix_lora_ffn")]
-FOLDED += [(m, f) for f in ("bart", "roberta") for m in (*BESIDE, "mam")]
+FOLDED = [(m, f) for f in TASKS for m in (*IN_WEIGHTS, *KEPT, "prefix_lora_ffn")]
+FOLDED += [(m, f) for f in ("bart", "roberta") for m in (*PARALLEL_FFN, "mam")]
 REFUSED = [(m, f) for f in TASKS for m in ("houlsby", "pfeiffer", "parallel_attn", "prompt")]
-REFUSED += [(m, "mbart") for m in (*BESIDE, "mam")]
+REFUSED += [(m, "mbart") for m in (*PARALLEL_FFN, "mam")]
 
 
 def trained(method: str, family: str, *words: str) -> Any:
-    """A float64 model whose trainable parameters are all away from their initialisation."""
+    """Build a float64 model whose trainable parameters all differ from their initialisation."""
     config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
     model = backbone(family).double()
     torch.manual_seed(0)

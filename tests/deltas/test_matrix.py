@@ -19,12 +19,12 @@ ROWS = list(itertools.product(TASKS, METHODS))
 
 
 def cells(family: str) -> list[tuple[str, bool, bool | None]]:
-    """Combinations of (core, checkpointing, cache); a classifier has no cache."""
+    """List the combinations of (core, checkpointing, cache); a classifier has no cache."""
     return list(itertools.product(CORES, SWITCH, (None,) if family == "roberta" else SWITCH))
 
 
 def gradients(model: Any, inner: Any = None) -> list[torch.Tensor]:
-    """Gradients of a seeded training step, with dropout."""
+    """Compute the gradients of a seeded training step, with dropout."""
     model.train()
     torch.manual_seed(5)
     model(**batch((inner or model).config.model_type)).loss.backward()
@@ -64,8 +64,8 @@ def test_every_cell_agrees(family: str, method: str) -> None:
                 model.activation_checkpointing_enable({"use_reentrant": False})
             found = gradients(model)
             plain = plain or found
-            for mine, theirs in zip(found, plain, strict=True):
-                torch.testing.assert_close(mine, theirs)
+            for gradient, expected in zip(found, plain, strict=True):
+                torch.testing.assert_close(gradient, expected)
             with torch.no_grad():
                 logits.append(model(**batch(family)).logits)
             for cache in (None,) if family == "roberta" else SWITCH:

@@ -44,7 +44,7 @@ def full_size(name: str) -> Any:
 
 
 def unused(name: str, tune: dict[str, Any], trained: int) -> int:
-    """Parameters that the official code builds and counts but never uses or trains."""
+    """Count the parameters that the official code builds but never uses."""
     relu = tune["attn_option"] == "cross_attn_relu"
     if name == "mbart":
         return 36 * 2 * 1024 if relu and tune["attn_mode"] == "prefix" else 0
@@ -109,7 +109,7 @@ def notes(*words: str) -> list[tuple[str, float, str]]:
     return [(r["where"], r["percent"], r["note"]) for r in paper_shares(config, counts(config))]
 
 
-def test_the_papers_share_and_where_it_departs_from_its_formula() -> None:
+def test_the_papers_share_and_its_deviations_from_the_formula() -> None:
     assert notes("task=xsum", "method=mam") == [("Table 6", 6.7, "")]
     assert notes("task=xsum", "method=lora_ffn") == [
         ("Tables 5 and 12", 6.1, ""),
@@ -166,7 +166,7 @@ def test_a_local_model_needs_only_its_config(
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
     ],
 )
-def test_a_user_error_is_one_sentence(
+def test_a_user_error_gives_one_sentence(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert params.main(words) == 2

@@ -1,4 +1,4 @@
-"""The evaluator: batches, processes and the model's own files do not change its results."""
+"""The evaluator's results do not depend on batches, processes or the model's own files."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_two_processes_give_the_results_of_one(
         state = SimpleNamespace(process_index=rank, num_processes=2)
         monkeypatch.setattr(module, "PartialState", lambda state=state: state)
         if rank == 0:
-            with pytest.raises(KeyError):  # the other's examples are not there yet
+            with pytest.raises(KeyError):  # the other process's examples are still missing
                 evaluator(model, "test")
     both = evaluator(model, "test")
     assert [len(part.predictions) for part in parts] == [5, 4]

@@ -46,7 +46,7 @@ def draw(seed: int, family: str, **settings: Any) -> tuple[dict[str, torch.Tenso
     return draw_sources(rng), {**draw_decoding(rng, family), **settings}
 
 
-# Against the restated rules of 2021 and against transformers
+# Compared with the restated rules of 2021 and with transformers
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -87,10 +87,10 @@ def test_every_method(method: str, family: str, core: str) -> None:
 
 
 def memory(composition: str, activation: str, query: str, layers: Any = "all") -> Slot:
-    """A memory at the heads of chosen layers, of a kind that no method of `conf/` has."""
-    made: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
+    """Build a memory at the heads of some layers, of a kind that no method of `conf/` has."""
+    settings: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
     return Slot(
-        form=partial(Memory, **made),
+        form=partial(Memory, **settings),
         insertion="parallel",
         composition={"gated": Gated, "add": Add}[composition],
         representation={"sites": ["attn.heads"], "layers": layers},
@@ -121,7 +121,7 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
     assert without_padding(generate(model, **sources, decoding=decoding)) == generate_2021(
         model, **sources, **decoding
     )
-    for _, delta in find_deltas(model):  # nothing of the search is left behind
+    for _, delta in find_deltas(model):  # the search leaves no state behind
         assert "memory" not in vars(delta.form)
         assert delta.x is None
 
@@ -130,7 +130,7 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
 
 
 def tiny_case(family: str = "bart", **settings: Any) -> tuple[Any, dict[str, torch.Tensor], Any]:
-    """A model whose sources finish at different steps."""
+    """Return a model, sources that finish at different steps, and decoding settings."""
     sources = draw_sources(random.Random(5))
     decoding = {"num_beams": 3, "max_length": 12, **settings}
     return peaked_model(family, seed=4), sources, decoding
@@ -147,7 +147,7 @@ def test_a_batch_of_one_gives_the_rows_of_the_batch() -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_padding_on_the_left_and_on_the_right_of_a_batch(beams: int) -> None:
-    """Positions are counted from the padding on, as transformers counts them."""
+    """Positions include the padding, as in transformers."""
     model, sources, decoding = tiny_case(num_beams=beams)
     decoding |= {"forced_bos": False, "forced_eos": True, "min_length": 0, "early_stopping": False}
     decoding |= {"length_penalty": 1.0, "decoder_start_token_id": 2}
@@ -187,7 +187,7 @@ def test_rare_checks_for_finished_sources_change_nothing(
 
 @pytest.mark.parametrize("rules", RULES)
 def test_more_beams_than_tokens(rules: Any) -> None:
-    """Beams that start hopeless are then among the best."""
+    """The beams that start at -1e9 are then among the best."""
     torch.manual_seed(0)
     config = BartConfig(**{**SEQ2SEQ, "vocab_size": 6})
     model = BartForConditionalGeneration(config).eval().double()
@@ -202,7 +202,7 @@ def test_more_beams_than_tokens(rules: Any) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_the_form_of_the_result(beams: int) -> None:
+def test_shape_type_and_first_token_of_the_result(beams: int) -> None:
     model, sources, decoding = tiny_case(num_beams=beams, decoder_start_token_id=7)
     sources["input_ids"] = sources["input_ids"].int()
     found = generate(model, **sources, decoding=decoding)
@@ -275,7 +275,7 @@ def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) ->
     assert not calls
 
 
-# What it leaves alone, and what it refuses
+# Side effects and errors
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -288,7 +288,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert len(model.get_decoder().embed_positions._forward_pre_hooks) == hooks
 
 
-def test_models_settings_do_not_count() -> None:
+def test_the_models_own_generation_settings_are_ignored() -> None:
     model, sources, decoding = tiny_case()
     stated = generate(model, **sources, decoding=decoding)
     model.generation_config.forced_bos_token_id = 17
@@ -341,7 +341,7 @@ def test_a_length_is_required() -> None:
         generate(model, **sources, decoding={"num_beams": 2})
 
 
-def test_the_rules_may_stand_in_the_settings_as_a_number() -> None:
+def test_rules_may_be_given_in_decoding_as_a_number() -> None:
     model, sources, decoding = tiny_case()
     expected = generate(model, **sources, decoding=decoding, rules="2021")
     number = generate(model, **sources, decoding={**decoding, "rules": 2021}, rules="transformers")

@@ -33,7 +33,7 @@ GENERATED = [p.stem for p in sorted((GOLDEN / "cases").glob("*.safetensors")) if
 
 @cache
 def load_beam_model(name: str) -> tuple[list[dict[str, Any]], Any]:
-    """Recorded cases and their model."""
+    """Load recorded cases and their model."""
     recorded = json.loads((GOLDEN / "beam" / f"{name}.json").read_text())
     quiet = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
     model = BartForConditionalGeneration(BartConfig(**recorded["config"], **quiet)).eval()
