@@ -18,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 from tiny_cli import call
 from tiny_files import write_roberta, write_sentiment
-from tiny_fuzz import copied, damaged, snapshot, wrong_words
+from tiny_fuzz import copy_folder, damaged, snapshot, wrong_overrides
 
 from unipeft_run import cli
 from unipeft_run.config import compose, hydra_errors
@@ -96,7 +96,7 @@ def test_command_lines(tmp_path: Path, caller: Caller, monkeypatch: pytest.Monke
     rng = random.Random(SEED)
     refused = 0
     for _ in range(COMMAND_LINES):
-        words = wrong_words(rng, keys)
+        words = wrong_overrides(rng, keys)
         answer = caller(cli.train, *SST2, *words)
         caller.judge(words, answer)
         refused += answer[0] == 2
@@ -114,7 +114,7 @@ def test_finished_runs(home: Path, caller: Caller) -> None:
     for _ in range(FINISHED):
         what = damaged(
             rng,
-            copied(home / "run", run),
+            copy_folder(home / "run", run),
             ("config.yaml", "config.yaml", "delta.json", "delta.safetensors"),
         )
         content = snapshot(run)
@@ -135,7 +135,7 @@ def test_stopped_runs(home: Path, caller: Caller) -> None:
     names = [str(f.relative_to(home / "run")) for f in (home / "run").rglob("*") if f.is_file()]
     before = snapshot(home, run, home / "cache")
     for _ in range(STOPPED):
-        copied(home / "run", run)
+        copy_folder(home / "run", run)
         what = damaged(rng, run, names)
         if rng.random() < 0.7 and "metrics" not in what:
             (run / "metrics.json").unlink()  # as if stopped in the final report
@@ -155,7 +155,7 @@ def test_damaged_inputs(home: Path, caller: Caller) -> None:
         folder = rng.choice(("data", "model"))
         shutil.rmtree(home / "inputs", ignore_errors=True)
         names = [f.name for f in (home / folder).iterdir()]
-        what = f"{folder}: {damaged(rng, copied(home / folder, home / 'inputs'), names)}"
+        what = f"{folder}: {damaged(rng, copy_folder(home / folder, home / 'inputs'), names)}"
         given = "task.path" if folder == "data" else "backbone.path"
         answer = caller(
             cli.train,
