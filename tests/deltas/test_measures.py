@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_cli import call
-from tiny_recipe import words, write
+from tiny_recipe import make_overrides, write
 from tiny_training import make_trainer
 
 from unipeft_run import cli
@@ -38,7 +38,9 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
 
     def run(*more: str) -> dict[str, Any]:
-        given = words("sst2", tmp_path, "method=lora_attn", f"output={tmp_path / 'outputs'}", *more)
+        given = make_overrides(
+            "sst2", tmp_path, "method=lora_attn", f"output={tmp_path / 'outputs'}", *more
+        )
         assert call(cli.train, monkeypatch, *given) == 0
         (metrics,) = (tmp_path / "outputs").glob("*/*/*/metrics.json")
         found: dict[str, Any] = json.loads(metrics.read_text())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_recipe import words
+from tiny_recipe import make_overrides
 
 from unipeft_run import cli
 from unipeft_run.training.distributed import processes
@@ -32,7 +32,7 @@ def overrides_of(case: str, inputs: Path, output: Path) -> list[str]:
     """Return the command line of `case`; a large epsilon keeps Adam from amplifying rounding."""
     task, *more = CASES[case]
     still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
-    return words(task, inputs, *more, *still)
+    return make_overrides(task, inputs, *more, *still)
 
 
 def run(case: str, inputs: Path, output: Path) -> int:
@@ -51,7 +51,7 @@ def call(arguments: list[str]) -> int:
 def with_dropout(inputs: Path, output: Path) -> int:
     """Train with dropout, which each process draws for itself."""
     drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
-    return call(words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
+    return call(make_overrides("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
 
 
 def stopped_and_resumed(inputs: Path, output: Path) -> int:
