@@ -56,7 +56,7 @@ FAILURES: dict[int, BaseException] = {  # by seed
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
-    return lambda *words: call(cli.train, monkeypatch, *words)
+    return lambda *arguments: call(cli.train, monkeypatch, *arguments)
 
 
 # ---- help and configuration
@@ -262,7 +262,7 @@ def test_evaluation_prints_the_metrics_of_a_run_folder(
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         ([], "give run=DIR"),
         (["split=test"], "give run=DIR"),
@@ -275,12 +275,12 @@ def test_evaluation_errors_are_one_sentence(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
+    arguments: list[str],
     part: str,
 ) -> None:
     (folder.parent / "evil").mkdir()
     (folder.parent / "evil" / "config.yaml").write_text("task: {_target_: os.system}\n")
-    assert call(cli.evaluate, monkeypatch, *words) == 2
+    assert call(cli.evaluate, monkeypatch, *arguments) == 2
     stderr = capsys.readouterr().err
     assert part in stderr
     assert len(stderr.splitlines()) == 1

@@ -133,9 +133,9 @@ def run_lines(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]
         "PIP_CONFIG_FILE": os.devnull,
         "no_proxy": "*",
     }
-    words = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
+    arguments = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
     done = subprocess.run(
-        words, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
+        arguments, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
     )
     *results, modules = map(json.loads, done.stdout.splitlines())
     return {line: tuple(answer) for line, *answer in results}, modules
@@ -190,12 +190,12 @@ READ = ("train --help", "eval --help", "runs --help", "runs outputs --json", "pa
 def test_a_closed_pipe_is_not_an_error(line: str, tmp_path: Path) -> None:
     """Run the command as in `command | true`: nobody reads its output."""
     (tmp_path / "outputs").mkdir()
-    command, *words = line.split()
+    command, *arguments = line.split()
     script = Path(sys.executable).with_name(f"unipeft-{command}")
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [str(script), *words], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [str(script), *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
@@ -216,13 +216,13 @@ os._exit(0)
     assert log.read_text() == "test accuracy 84.51\n"
 
 
-@pytest.mark.parametrize("words", [["task=sst", "method=mam"], ["--help"]])
-def test_the_installed_command_needs_little_cpu_time(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["task=sst", "method=mam"], ["--help"]])
+def test_the_installed_command_needs_little_cpu_time(arguments: list[str], tmp_path: Path) -> None:
     """Measure the installed console script, including its start and its imports."""
     command = Path(sys.executable).with_name("unipeft-train")
     script = f"""
 import resource, subprocess
-done = subprocess.run({[str(command), *words]!r}, capture_output=True, timeout=60)
+done = subprocess.run({[str(command), *arguments]!r}, capture_output=True, timeout=60)
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(done.returncode, usage.ru_utime + usage.ru_stime)
 """
@@ -230,5 +230,5 @@ print(done.returncode, usage.ru_utime + usage.ru_stime)
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     code, seconds = done.stdout.split()
-    assert int(code) == (0 if "--help" in words else 2)
+    assert int(code) == (0 if "--help" in arguments else 2)
     assert float(seconds) < SECONDS

@@ -44,8 +44,8 @@ class Caller:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.faults: list[str] = []
 
-    def __call__(self, entry: Any, *words: str) -> Call:
-        code = call(entry, self._monkeypatch, *words)
+    def __call__(self, entry: Any, *overrides: str) -> Call:
+        code = call(entry, self._monkeypatch, *overrides)
         return code, *self._capsys.readouterr()
 
     def judge(self, case: object, result: Call, max_lines: int = 3) -> None:
@@ -89,16 +89,16 @@ def test_command_lines(tmp_path: Path, caller: Caller, monkeypatch: pytest.Monke
     stub = ModuleType("unipeft_run.run")
     stub.run = lambda cfg: {"state": "done"}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
-    known = cache(lambda compose, words, name: keys)
+    known = cache(lambda compose, overrides, name: keys)
     monkeypatch.setattr(
-        hydra_errors, "_composed_keys", lambda c, words, name: known(c, tuple(words), name)
+        hydra_errors, "_composed_keys", lambda c, overrides, name: known(c, tuple(overrides), name)
     )
     rng = random.Random(SEED)
     refused = 0
     for _ in range(COMMAND_LINES):
-        words = wrong_overrides(rng, keys)
-        answer = caller(cli.train, *SST2, *words)
-        caller.judge(words, answer)
+        overrides = wrong_overrides(rng, keys)
+        answer = caller(cli.train, *SST2, *overrides)
+        caller.judge(overrides, answer)
         refused += answer[0] == 2
     caller.close()
     assert refused > 0.8 * COMMAND_LINES, "most of them are wrong"

@@ -55,7 +55,7 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["sed=1"], "no run has a key sed; did you mean seed?"),
         (["state=dune"], "state=dune is unknown; choose from running, stale"),
@@ -68,12 +68,12 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
     ],
 )
 def test_user_errors_are_one_sentence(
-    words: list[str],
+    arguments: list[str],
     part: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["unipeft-runs", *words])
+    monkeypatch.setattr(sys, "argv", ["unipeft-runs", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2

@@ -58,7 +58,7 @@ def test_an_axis_file_starts_with_a_description(group: str) -> None:
         assert set(data) <= {group, "defaults", "bottleneck", "scale", "mlp_width"}
 
 
-PAPER_SIZES = {  # reference.md section 11: (attn.bottleneck, ffn.bottleneck, ffn.scale)
+PAPER_SIZES = {  # of the released scripts: (attn.bottleneck, ffn.bottleneck, ffn.scale)
     ("xsum", "mam"): (30, 512, 4),
     ("wmt16_en_ro", "mam"): (30, 512, 4),
     ("mnli", "mam"): (16, 16, 2),
@@ -106,7 +106,7 @@ def test_initialisation_and_norms_match_the_released_code() -> None:
     assert (lora["bias"], lora["activation"], lora["input_dropout"]) == (False, "identity", 0.1)
 
 
-RECIPES = {  # reference.md section 10
+RECIPES = {  # of the released scripts
     "xsum": {
         "optim": {"lr": 5e-5, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01},
         "recipe": {

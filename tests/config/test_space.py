@@ -126,12 +126,12 @@ EXPLAINED = {
 }
 
 
-@pytest.mark.parametrize("words", EXPLAINED)
+@pytest.mark.parametrize("arguments", EXPLAINED)
 def test_explain(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, "explain", *words.split()) == 0
-    assert EXPLAINED[words] in capsys.readouterr().out
+    assert call(space, monkeypatch, "explain", *arguments.split()) == 0
+    assert EXPLAINED[arguments] in capsys.readouterr().out
 
 
 BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
@@ -159,13 +159,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("words", WRONG)
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_arguments_are_named(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, *words.split()) == 2
+    assert call(space, monkeypatch, *arguments.split()) == 2
     shown = capsys.readouterr()
-    assert WRONG[words] in shown.out + shown.err
+    assert WRONG[arguments] in shown.out + shown.err
 
 
 def test_solve_comes_within_one_step_of_the_budget(
@@ -199,16 +199,16 @@ def test_the_linear_count_equals_real_models(
     family: str, task: str, method: str, tmp_path: Path
 ) -> None:
     backbone(family).config.save_pretrained(tmp_path)
-    words = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
-    words.append(f"backbone.path={tmp_path}")
-    slots = tuple(resolve(compose(words)).slots())
-    line = measure(words, slots)
+    arguments = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
+    arguments.append(f"backbone.path={tmp_path}")
+    slots = tuple(resolve(compose(arguments)).slots())
+    line = measure(arguments, slots)
     for sizes in ([3] * len(slots), [9, 5][: len(slots)]):
         given = [f"{slot}.bottleneck={n}" for slot, n in zip(slots, sizes, strict=True)]
-        config, model = resolve(compose([*words, *given])), backbone(family)
+        config, model = resolve(compose([*arguments, *given])), backbone(family)
         attach(model, build_slots(config), config.unfreeze)
         stored = tabulate_parameters(model, 1)["stored"]
-        assert line.stored(sizes) == stored == count_at(words, slots, sizes)
+        assert line.stored(sizes) == stored == count_at(arguments, slots, sizes)
 
 
 def test_the_first_candidate_is_the_closest_to_the_budget() -> None:

@@ -55,9 +55,9 @@ def test_rules_of_2021_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding)
+        generated = generate(model, **sources, decoding=decoding)
         restated = generate_2021(model, **sources, **decoding)
-        assert without_padding(found) == restated, decoding
+        assert without_padding(generated) == restated, decoding
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -66,8 +66,8 @@ def test_rules_of_transformers_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, sources, decoding)), decoding
+        generated = generate(model, **sources, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, sources, decoding)), decoding
 
 
 @pytest.mark.parametrize(("family", "core"), PAIRS)
@@ -152,8 +152,8 @@ def test_padding_on_the_left_and_on_the_right_of_a_batch(beams: int) -> None:
     decoding |= {"forced_bos": False, "forced_eos": True, "min_length": 0, "early_stopping": False}
     decoding |= {"length_penalty": 1.0, "decoder_start_token_id": 2}
     for turned in (sources, {name: tensor.flip(1) for name, tensor in sources.items()}):
-        found = generate(model, **turned, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, turned, decoding))
+        generated = generate(model, **turned, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, turned, decoding))
 
 
 def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,37 +194,37 @@ def test_more_beams_than_tokens(rules: Any) -> None:
     model.generation_config = GenerationConfig()
     sources = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
     _, decoding = draw(0, "bart", num_beams=9, max_length=7, min_length=0, forced_bos=False)
-    found = generate(model, **sources, decoding=decoding, rules=rules)
+    generated = generate(model, **sources, decoding=decoding, rules=rules)
     if rules == "2021":
-        assert without_padding(found) == generate_2021(model, **sources, **decoding)
+        assert without_padding(generated) == generate_2021(model, **sources, **decoding)
     else:
-        assert torch.equal(found, generate_today(model, sources, decoding))
+        assert torch.equal(generated, generate_today(model, sources, decoding))
 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_shape_type_and_first_token_of_the_result(beams: int) -> None:
     model, sources, decoding = tiny_case(num_beams=beams, decoder_start_token_id=7)
     sources["input_ids"] = sources["input_ids"].int()
-    found = generate(model, **sources, decoding=decoding)
-    assert found.dtype == torch.int32
-    assert not found.is_inference()
-    assert set(found[:, 0].tolist()) == {7}
-    assert found.size(0) == len(sources["input_ids"])
-    assert found.size(1) == max(map(len, without_padding(found)))
+    generated = generate(model, **sources, decoding=decoding)
+    assert generated.dtype == torch.int32
+    assert not generated.is_inference()
+    assert set(generated[:, 0].tolist()) == {7}
+    assert generated.size(0) == len(sources["input_ids"])
+    assert generated.size(1) == max(map(len, without_padding(generated)))
     only_start = generate(model, **sources, decoding={**decoding, "max_length": 1})
-    assert only_start.tolist() == [[7]] * len(found)
+    assert only_start.tolist() == [[7]] * len(generated)
 
 
 def test_lengths_and_forced_tokens() -> None:
     model, sources, decoding = tiny_case(min_length=9, forced_bos=True)
-    found = generate(model, **sources, decoding=decoding)
-    assert set(found[:, 1].tolist()) == {0}
-    assert all(len(row) >= 10 for row in without_padding(found))
-    assert all(row[-1] == 2 for row in without_padding(found))  # forced_eos is the default
+    generated = generate(model, **sources, decoding=decoding)
+    assert set(generated[:, 1].tolist()) == {0}
+    assert all(len(row) >= 10 for row in without_padding(generated))
+    assert all(row[-1] == 2 for row in without_padding(generated))  # forced_eos is the default
     other = {**decoding, "forced_bos_token_id": 11, "forced_eos_token_id": 12, "min_length": 12}
-    found = generate(model, **sources, decoding=other)
-    assert set(found[:, 1].tolist()) == {11}
-    assert set(found[:, 11].tolist()) == {12}
+    generated = generate(model, **sources, decoding=other)
+    assert set(generated[:, 1].tolist()) == {11}
+    assert set(generated[:, 11].tolist()) == {12}
     endless = {**decoding, "eos_token_id": None, "forced_eos": False}
     assert generate(model, **sources, decoding=endless).size(1) == 12
 
@@ -235,8 +235,8 @@ def test_encoder_states_can_be_given(beams: int, monkeypatch: pytest.MonkeyPatch
     expected = generate(model, **sources, decoding=decoding)
     states = decoder.encode(model, **sources)
     monkeypatch.setattr(type(model.get_encoder()), "forward", None)
-    found = generate(model, **sources, decoding=decoding, encoder_states=states)
-    assert torch.equal(found, expected)
+    generated = generate(model, **sources, decoding=decoding, encoder_states=states)
+    assert torch.equal(generated, expected)
 
 
 @pytest.mark.parametrize("core", ["sdpa", "eager"])
@@ -248,12 +248,12 @@ def test_lower_precision_gives_tokens_near_those_of_double(
     model = peaked_model("bart", method, core=core)
     sources, decoding = draw(8, "bart", max_length=6, forced_bos=False)
     exact = generate(model, **sources, decoding=decoding)
-    found = generate(model.to(dtype), **sources, decoding=decoding)
+    generated = generate(model.to(dtype), **sources, decoding=decoding)
     if dtype == torch.float32:
-        assert torch.equal(found, exact)
+        assert torch.equal(generated, exact)
     else:
-        assert found.dtype == torch.int64
-        assert found[:, :2].tolist() == exact[:, :2].tolist()
+        assert generated.dtype == torch.int64
+        assert generated[:, :2].tolist() == exact[:, :2].tolist()
 
 
 def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,12 +266,12 @@ def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) ->
         return packed(self, x)
 
     monkeypatch.setattr(packed_linear.PackedProduct, "__call__", count)
-    found = generate(model, **sources, decoding=decoding)
+    generated = generate(model, **sources, decoding=decoding)
     assert model.lm_head in calls
     assert not any("forward" in vars(module) for module in model.modules())
     monkeypatch.setattr(decoder, "can_pack", lambda device: False)
     calls.clear()
-    assert torch.equal(generate(model, **sources, decoding=decoding), found)
+    assert torch.equal(generate(model, **sources, decoding=decoding), generated)
     assert not calls
 
 

@@ -1,4 +1,4 @@
-"""BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1 (reference 3.1)."""
+"""BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1."""
 
 from unipeft_run.backbones.family import Family, Prompt
 from unipeft_run.backbones.fields import (

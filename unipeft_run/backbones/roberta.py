@@ -1,4 +1,4 @@
-"""RoBERTa: a post-norm encoder whose dropouts are modules (reference 3.3)."""
+"""RoBERTa: a post-norm encoder whose dropouts are modules."""
 
 from unipeft_run.backbones.family import Family, Prompt
 from unipeft_run.backbones.fields import (

@@ -18,7 +18,7 @@ from unipeft_run.deltas.site import Site
 class Trunk(nn.Module):
     """tanh(E W + b), [L, M]: the part of the prefix MLP shared by all layers of an attention type.
 
-    Initialised by PyTorch's defaults, as in the official prefix generator (reference 5.1).
+    Initialised by PyTorch's defaults, as in the official prefix generator.
     """
 
     def __init__(self, length: int, width: int, mlp_width: int) -> None:
