@@ -1,4 +1,4 @@
-"""The console commands unipeft-train and unipeft-eval. Imports nothing heavy at the top."""
+"""The console commands unipeft-train and unipeft-eval. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied, load, plan
-from unipeft_run.config.hydra_errors import needed
+from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan
+from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
-from unipeft_run.config.resolve import absolute
+from unipeft_run.config.resolve import make_absolute
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
@@ -30,16 +30,17 @@ from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Plan = TypeVar("Plan")
-UNSUPPORTED = ("config_name", "config_path", "package")  # flags of Hydra's that would do nothing
+UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
 @dataclass(frozen=True)
 class Command(Generic[Plan]):
-    """A command over configurations.
+    """A command that runs configurations, with its steps as functions.
 
-    `plan` checks a configuration, given the overrides it came from, and raises UserError for a
-    wrong one. `run` executes a plan, `job` a configuration that a worker has composed. Plans with
-    equal `identity` are one run.
+    `plan` validates a configuration, composed from the given overrides, and raises UserError if it
+    is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
+    Plans with equal `identity` are the same run. `help` returns the help text, `when_empty` the
+    error message for a command line without arguments.
     """
 
     config_name: str
@@ -52,17 +53,17 @@ class Command(Generic[Plan]):
 
 
 def train() -> NoReturn:
-    """unipeft-train: train and test the configured run."""
+    """Run unipeft-train: train and test the configured run."""
     sys.exit(main(TRAIN, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
-    """unipeft-eval: evaluate the delta of a run folder."""
+    """Run unipeft-eval: evaluate the delta of a run folder."""
     sys.exit(main(EVALUATE, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
-    """Run one configuration. Picklable, and returns plain data, so that a worker can call it."""
+    """Run one configuration in a worker; the function is picklable and returns plain data."""
     ignore_broken_pipes()
     prepare_environment()
     try:
@@ -72,7 +73,7 @@ def train_job(cfg: DictConfig) -> Outcome:
 
 
 def train_planned(planned: PlannedRun) -> Outcome:
-    """Train in this process, or in as many processes as the configuration asks for."""
+    """Train in this process, or launch the number of processes that the configuration sets."""
     if planned.config.processes > processes.world_size() == 1:
         from unipeft_run.sweeps.launch import launch_processes
 
@@ -87,13 +88,13 @@ def train_planned(planned: PlannedRun) -> Outcome:
 
 
 def run_folder(planned: PlannedRun) -> Hashable:
-    """The identity of a planned run: its folder."""
+    """Return the identity of a planned run: its folder."""
     return planned.folder
 
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """A run folder to evaluate; `task_path` and `backbone_path` as in `run.evaluate`."""
+    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
 
     folder: Path
     split: str
@@ -103,19 +104,19 @@ class PlannedEvaluation:
 
 
 def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
-    """Check that there is a run folder to evaluate. Raises UserError."""
+    """Check that `cfg` names a run folder. Raises UserError."""
     del overrides
     if OmegaConf.is_missing(cfg, "run"):
-        raise UserError(run_needed())
+        raise UserError(explain_no_run())
     allow = tuple(map(str, [cfg.allow] if isinstance(cfg.allow, str) else cfg.allow or ()))
     folder = Path(str(cfg.run)).expanduser()
     load(folder, allow)
-    paths = [absolute(path) if path else None for path in (cfg.task.path, cfg.backbone.path)]
+    paths = [make_absolute(path) if path else None for path in (cfg.task.path, cfg.backbone.path)]
     return PlannedEvaluation(folder, str(cfg.split), allow, *paths)
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
-    """Evaluate what one configuration names. Picklable, like `train_job`."""
+    """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
     try:
         return evaluate_planned(plan_evaluation(cfg))
     except UserError as refusal:
@@ -142,21 +143,23 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
     return capture_outcome(run_it)
 
 
-def run_needed() -> str:
-    """Say that a run folder is needed."""
+def explain_no_run() -> str:
+    """Say that run= is missing."""
     return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
 
 
-TRAIN = Command("train", plan, train_planned, train_job, run_folder, train_help, lambda: needed([]))
+TRAIN = Command(
+    "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
+)
 EVALUATE = Command(
-    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, run_needed
+    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, explain_no_run
 )
 
 
 def main(command: Command[Plan], argv: Sequence[str]) -> int:
     """Run a command; return the exit code.
 
-    0: done; 1: a run failed; 2: the configuration is wrong; 128 + n after signal n.
+    0: done; 1: a run failed; 2: user error; 128 + n: interrupted by signal n.
     """
     ignore_broken_pipes()
     try:
@@ -184,11 +187,11 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 0
     args = _parse(argv)
     if args.help:
-        keys = [word for word in args.overrides if "=" not in word]
+        keys = [argument for argument in args.overrides if "=" not in argument]
         print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     if args.multirun and args.cfg:
-        raise UserError("--cfg shows one configuration; leave out -m and the lists of values")
+        raise UserError("--cfg shows a single configuration; leave out -m and lists of values")
     if args.multirun:
 
         def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
@@ -209,22 +212,22 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse Hydra's flags among the overrides, in any order."""
+    """Parse Hydra's flags, which may appear anywhere among the overrides."""
     parser = get_args_parser()
     parser.usage = "unipeft-train key=value ... (see --help)"
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
     for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
         raise UserError(f"there is no option {flag}; see --help")
-    if args.config_dir:  # the same as an override, which `compose` takes
+    if args.config_dir:  # pass it to `compose` as an override
         args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
     return args
 
 
 def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra answer --cfg, --info, --hydra-help and shell completion."""
-    flags = [word for word in argv if word not in overrides]
-    sys.argv = [sys.argv[0], *flags, *overrides, *implied(overrides)]
+    """Let Hydra handle --cfg, --info, --hydra-help and shell completion."""
+    flags = [argument for argument in argv if argument not in overrides]
+    sys.argv = [sys.argv[0], *flags, *overrides, *implied_overrides(overrides)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
         lambda cfg: None
     )()

@@ -1,4 +1,4 @@
-"""Everything a run is made of: task, model, trainer and evaluator of one configuration."""
+"""Assemble a run: build the task, model, trainer and evaluator of one configuration."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -40,13 +40,13 @@ from unipeft_run.training.trainer import FitResult, Trainer
 
 
 class PreparedRun:
-    """Task, model and evaluator of one configuration, ready to train or evaluate."""
+    """The task, model and evaluator of one configuration, ready to train or evaluate."""
 
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
         self.config, self.task, self.splits = config, inputs.task, inputs.splits
-        shown = None if processes.is_main() else rich.console.Console(quiet=True)
-        self.console = Console(every=config.tracking.console.every, console=shown)
+        output = None if processes.is_main() else rich.console.Console(quiet=True)
+        self.console = Console(every=config.tracking.console.every, console=output)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer)
@@ -92,7 +92,7 @@ class PreparedRun:
         for tracker in trackers:
             tracker.start(config.plain())
         if processes.rank() > 0:
-            set_seed(config.seed + processes.rank())  # another dropout in each process
+            set_seed(config.seed + processes.rank())  # different dropout in each process
         summary: dict[str, Any] = {}
         state = "failed"
         try:
@@ -122,12 +122,11 @@ class PreparedRun:
         config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
         check_finite("test loss", test.metrics["loss"], fitted.step)
-        check_finite("test loss", test.metrics["loss"], fitted.step)
         trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
             save_delta(self.model, folder.path, delta_recipe(config), folder.check)
-        for split, rows in {"test": test.rows, **test.beside}.items():
+        for split, rows in {"test": test.rows, **test.companion_rows}.items():
             folder.write_predictions(split, rows)
         return {
             "method": config.method,
@@ -196,11 +195,11 @@ class PreparedRun:
         )
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
-        """The longest input or output that each length key of the configuration admits."""
+        """Yield each length key with the longest input or output that it allows."""
         for name, split in self.encoded.items():
             yield "task.max_source_length", int(lengths(split, "input_ids").max())
             if self.task.kind == "seq2seq":
-                cut = "max" if name == "train" else "eval"
-                yield f"task.{cut}_target_length", int(lengths(split, "labels").max())
+                key = "max" if name == "train" else "eval"
+                yield f"task.{key}_target_length", int(lengths(split, "labels").max())
         if decoding := self.config.evaluation.decoding:
             yield "evaluation.decoding.max_length", decoding.max_length

@@ -44,7 +44,7 @@ def full_size(name: str) -> Any:
 
 
 def unused(name: str, tune: dict[str, Any], trained: int) -> int:
-    """Parameters that the official code builds and counts but never uses or trains."""
+    """Count the parameters that the official code builds but never uses."""
     relu = tune["attn_option"] == "cross_attn_relu"
     if name == "mbart":
         return 36 * 2 * 1024 if relu and tune["attn_mode"] == "prefix" else 0
@@ -104,12 +104,12 @@ def test_the_counts_equal_those_of_a_model(method: str, family: str) -> None:
     assert received == expected["receiving_gradient"]
 
 
-def notes(*words: str) -> list[tuple[str, float, str]]:
-    config = configured(*words)
+def notes(*overrides: str) -> list[tuple[str, float, str]]:
+    config = configured(*overrides)
     return [(r["where"], r["percent"], r["note"]) for r in paper_shares(config, counts(config))]
 
 
-def test_the_papers_share_and_where_it_departs_from_its_formula() -> None:
+def test_the_papers_share_and_its_deviations_from_the_formula() -> None:
     assert notes("task=xsum", "method=mam") == [("Table 6", 6.7, "")]
     assert notes("task=xsum", "method=lora_ffn") == [
         ("Tables 5 and 12", 6.1, ""),
@@ -146,8 +146,8 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert params.main(["task=xsum", "method=mam"]) == 0
     text = capsys.readouterr().out
-    for words in ("86,810,976", "27,414,528", "6.75 %", "the paper prints 6.7 % in Table 6"):
-        assert words in text
+    for part in ("86,810,976", "27,414,528", "6.75 %", "the paper prints 6.7 % in Table 6"):
+        assert part in text
 
 
 def test_a_local_model_needs_only_its_config(
@@ -155,15 +155,15 @@ def test_a_local_model_needs_only_its_config(
 ) -> None:
     model = tiny.backbone("roberta")
     model.config.save_pretrained(tmp_path)
-    words = ["task=mnli", "method=bitfit", f"backbone.path={tmp_path}", "format=json"]
-    assert params.main(words) == 0
+    overrides = ["task=mnli", "method=bitfit", f"backbone.path={tmp_path}", "format=json"]
+    assert params.main(overrides) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["backbone"] == sum(prod(p.shape) for p in model.parameters())
     assert table["paper"] == [] or table["stored"] != 102_915
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["task=xsum", "method=mam", "format=yaml"], "choose from text, json"),
         ([], "give task="),
@@ -171,15 +171,15 @@ def test_a_local_model_needs_only_its_config(
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
     ],
 )
-def test_a_user_error_is_one_sentence(
-    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+def test_a_user_error_gives_one_sentence(
+    overrides: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert params.main(words) == 2
+    assert params.main(overrides) == 2
     assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("overrides", "part"),
     [
         ("task=xsum +backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
         ("task=xsum +backbone.config.num_labels=x", "there is no key backbone.config.num_labels"),
@@ -187,9 +187,9 @@ def test_a_user_error_is_one_sentence(
     ],
 )
 def test_an_impossible_backbone_field_is_named(
-    words: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    overrides: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(params.params, monkeypatch, "method=mam", *words.split()) == 2
+    assert call(params.params, monkeypatch, "method=mam", *overrides.split()) == 2
     err = capsys.readouterr().err
     assert part in err and len(err.splitlines()) == 1
 
@@ -199,7 +199,7 @@ def test_a_backbone_field_is_accepted_under_all_its_names(
 ) -> None:
     sizes = []
     for name in ("d_model", "hidden_size"):
-        words = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
-        assert call(params.params, monkeypatch, *words) == 0
+        overrides = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
+        assert call(params.params, monkeypatch, *overrides) == 0
         sizes.append(json.loads(capsys.readouterr().out)["backbone"])
     assert sizes[0] == sizes[1] < 200_000_000

@@ -1,4 +1,4 @@
-"""The evaluator: batches, processes and the model's own files do not change its results."""
+"""The evaluator's results do not depend on batches, processes or the model's own files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tiny_text
 import torch
 
 from unipeft_run.data.batching import Collator
-from unipeft_run.data.tasks.base import Beside
+from unipeft_run.data.tasks.base import Companion
 from unipeft_run.data.tasks.mnli import MNLI
 from unipeft_run.data.tasks.sst2 import SST2
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
@@ -120,7 +120,7 @@ def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
 def test_mnli_reports_matched_first_1600_and_mismatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MNLI.beside["test"]["first_1600"] == Beside("test", 1600)
+    assert MNLI.companions["test"]["first_1600"] == Companion("test", 1600)
     rows = [{"premise": s, "hypothesis": t, "label": i % 3} for i, (s, t) in enumerate(PAIRS)]
     other = [{**row, "label": 0} for row in rows[:4]]
     (tmp_path / "validation_mismatched.jsonl").write_text("\n".join(map(json.dumps, other)))
@@ -133,8 +133,8 @@ def test_mnli_reports_matched_first_1600_and_mismatched(
     assert set(whole) == {f"{n}{m}" for n in ("loss", "accuracy") for m in ("", "_mismatched")}
     mismatched = evaluator(model, "validation_mismatched").metrics
     assert whole["accuracy_mismatched"] == mismatched["accuracy"]
-    part = {"first_1600": Beside("test", 5)}
-    monkeypatch.setattr(MNLI, "beside", {"test": part})
+    part = {"first_1600": Companion("test", 5)}
+    monkeypatch.setattr(MNLI, "companions", {"test": part})
     result = evaluator(model, "test")
     first = [row["score"] for row in result.rows[:5]]
     assert result.metrics["accuracy_first_1600"] == pytest.approx(sum(first) / 5)
@@ -177,7 +177,7 @@ def test_two_processes_give_the_results_of_one(
         state = SimpleNamespace(process_index=rank, num_processes=2)
         monkeypatch.setattr(module, "PartialState", lambda state=state: state)
         if rank == 0:
-            with pytest.raises(KeyError):  # the other's examples are not there yet
+            with pytest.raises(KeyError):  # the other process's examples are still missing
                 evaluator(model, "test")
     both = evaluator(model, "test")
     assert [len(part.predictions) for part in parts] == [5, 4]

@@ -46,7 +46,7 @@ def draw(seed: int, family: str, **settings: Any) -> tuple[dict[str, torch.Tenso
     return draw_sources(rng), {**draw_decoding(rng, family), **settings}
 
 
-# Against the restated rules of 2021 and against transformers
+# Compared with the restated rules of 2021 and with transformers
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -55,9 +55,9 @@ def test_rules_of_2021_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding)
+        generated = generate(model, **sources, decoding=decoding)
         restated = generate_2021(model, **sources, **decoding)
-        assert without_padding(found) == restated, decoding
+        assert without_padding(generated) == restated, decoding
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -66,8 +66,8 @@ def test_rules_of_transformers_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, sources, decoding)), decoding
+        generated = generate(model, **sources, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, sources, decoding)), decoding
 
 
 @pytest.mark.parametrize(("family", "core"), PAIRS)
@@ -87,10 +87,10 @@ def test_every_method(method: str, family: str, core: str) -> None:
 
 
 def memory(composition: str, activation: str, query: str, layers: Any = "all") -> Slot:
-    """A memory at the heads of chosen layers, of a kind that no method of `conf/` has."""
-    made: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
+    """Build a memory at the heads of some layers, of a kind that no method of `conf/` has."""
+    settings: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
     return Slot(
-        form=partial(Memory, **made),
+        form=partial(Memory, **settings),
         insertion="parallel",
         composition={"gated": Gated, "add": Add}[composition],
         representation={"sites": ["attn.heads"], "layers": layers},
@@ -121,7 +121,7 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
     assert without_padding(generate(model, **sources, decoding=decoding)) == generate_2021(
         model, **sources, **decoding
     )
-    for _, delta in find_deltas(model):  # nothing of the search is left behind
+    for _, delta in find_deltas(model):  # the search leaves no state behind
         assert "memory" not in vars(delta.form)
         assert delta.x is None
 
@@ -130,7 +130,7 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
 
 
 def tiny_case(family: str = "bart", **settings: Any) -> tuple[Any, dict[str, torch.Tensor], Any]:
-    """A model whose sources finish at different steps."""
+    """Return a model, sources that finish at different steps, and decoding settings."""
     sources = draw_sources(random.Random(5))
     decoding = {"num_beams": 3, "max_length": 12, **settings}
     return peaked_model(family, seed=4), sources, decoding
@@ -147,13 +147,13 @@ def test_a_batch_of_one_gives_the_rows_of_the_batch() -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_padding_on_the_left_and_on_the_right_of_a_batch(beams: int) -> None:
-    """Positions are counted from the padding on, as transformers counts them."""
+    """Positions include the padding, as in transformers."""
     model, sources, decoding = tiny_case(num_beams=beams)
     decoding |= {"forced_bos": False, "forced_eos": True, "min_length": 0, "early_stopping": False}
     decoding |= {"length_penalty": 1.0, "decoder_start_token_id": 2}
     for turned in (sources, {name: tensor.flip(1) for name, tensor in sources.items()}):
-        found = generate(model, **turned, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, turned, decoding))
+        generated = generate(model, **turned, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, turned, decoding))
 
 
 def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(decoder.Decoder, "__call__", count)
     leaving = generate(model, **sources, decoding=decoding)
     assert sizes[0] > sizes[-1] >= 1
-    monkeypatch.setattr(search, "LEAVE_AT", 2.0)
+    monkeypatch.setattr(search, "DROP_FINISHED_AT", 2.0)
     sizes.clear()
     assert torch.equal(generate(model, **sources, decoding=decoding), leaving)
     assert len(set(sizes)) == 1
@@ -187,44 +187,44 @@ def test_rare_checks_for_finished_sources_change_nothing(
 
 @pytest.mark.parametrize("rules", RULES)
 def test_more_beams_than_tokens(rules: Any) -> None:
-    """Beams that start hopeless are then among the best."""
+    """The beams that start at -1e9 are then among the best."""
     torch.manual_seed(0)
     config = BartConfig(**{**SEQ2SEQ, "vocab_size": 6})
     model = BartForConditionalGeneration(config).eval().double()
     model.generation_config = GenerationConfig()
     sources = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
     _, decoding = draw(0, "bart", num_beams=9, max_length=7, min_length=0, forced_bos=False)
-    found = generate(model, **sources, decoding=decoding, rules=rules)
+    generated = generate(model, **sources, decoding=decoding, rules=rules)
     if rules == "2021":
-        assert without_padding(found) == generate_2021(model, **sources, **decoding)
+        assert without_padding(generated) == generate_2021(model, **sources, **decoding)
     else:
-        assert torch.equal(found, generate_today(model, sources, decoding))
+        assert torch.equal(generated, generate_today(model, sources, decoding))
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_the_form_of_the_result(beams: int) -> None:
+def test_shape_type_and_first_token_of_the_result(beams: int) -> None:
     model, sources, decoding = tiny_case(num_beams=beams, decoder_start_token_id=7)
     sources["input_ids"] = sources["input_ids"].int()
-    found = generate(model, **sources, decoding=decoding)
-    assert found.dtype == torch.int32
-    assert not found.is_inference()
-    assert set(found[:, 0].tolist()) == {7}
-    assert found.size(0) == len(sources["input_ids"])
-    assert found.size(1) == max(map(len, without_padding(found)))
+    generated = generate(model, **sources, decoding=decoding)
+    assert generated.dtype == torch.int32
+    assert not generated.is_inference()
+    assert set(generated[:, 0].tolist()) == {7}
+    assert generated.size(0) == len(sources["input_ids"])
+    assert generated.size(1) == max(map(len, without_padding(generated)))
     only_start = generate(model, **sources, decoding={**decoding, "max_length": 1})
-    assert only_start.tolist() == [[7]] * len(found)
+    assert only_start.tolist() == [[7]] * len(generated)
 
 
 def test_lengths_and_forced_tokens() -> None:
     model, sources, decoding = tiny_case(min_length=9, forced_bos=True)
-    found = generate(model, **sources, decoding=decoding)
-    assert set(found[:, 1].tolist()) == {0}
-    assert all(len(row) >= 10 for row in without_padding(found))
-    assert all(row[-1] == 2 for row in without_padding(found))  # forced_eos is the default
+    generated = generate(model, **sources, decoding=decoding)
+    assert set(generated[:, 1].tolist()) == {0}
+    assert all(len(row) >= 10 for row in without_padding(generated))
+    assert all(row[-1] == 2 for row in without_padding(generated))  # forced_eos is the default
     other = {**decoding, "forced_bos_token_id": 11, "forced_eos_token_id": 12, "min_length": 12}
-    found = generate(model, **sources, decoding=other)
-    assert set(found[:, 1].tolist()) == {11}
-    assert set(found[:, 11].tolist()) == {12}
+    generated = generate(model, **sources, decoding=other)
+    assert set(generated[:, 1].tolist()) == {11}
+    assert set(generated[:, 11].tolist()) == {12}
     endless = {**decoding, "eos_token_id": None, "forced_eos": False}
     assert generate(model, **sources, decoding=endless).size(1) == 12
 
@@ -235,8 +235,8 @@ def test_encoder_states_can_be_given(beams: int, monkeypatch: pytest.MonkeyPatch
     expected = generate(model, **sources, decoding=decoding)
     states = decoder.encode(model, **sources)
     monkeypatch.setattr(type(model.get_encoder()), "forward", None)
-    found = generate(model, **sources, decoding=decoding, encoder_states=states)
-    assert torch.equal(found, expected)
+    generated = generate(model, **sources, decoding=decoding, encoder_states=states)
+    assert torch.equal(generated, expected)
 
 
 @pytest.mark.parametrize("core", ["sdpa", "eager"])
@@ -248,12 +248,12 @@ def test_lower_precision_gives_tokens_near_those_of_double(
     model = peaked_model("bart", method, core=core)
     sources, decoding = draw(8, "bart", max_length=6, forced_bos=False)
     exact = generate(model, **sources, decoding=decoding)
-    found = generate(model.to(dtype), **sources, decoding=decoding)
+    generated = generate(model.to(dtype), **sources, decoding=decoding)
     if dtype == torch.float32:
-        assert torch.equal(found, exact)
+        assert torch.equal(generated, exact)
     else:
-        assert found.dtype == torch.int64
-        assert found[:, :2].tolist() == exact[:, :2].tolist()
+        assert generated.dtype == torch.int64
+        assert generated[:, :2].tolist() == exact[:, :2].tolist()
 
 
 def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,16 +266,16 @@ def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) ->
         return packed(self, x)
 
     monkeypatch.setattr(packed_linear.PackedProduct, "__call__", count)
-    found = generate(model, **sources, decoding=decoding)
+    generated = generate(model, **sources, decoding=decoding)
     assert model.lm_head in calls
     assert not any("forward" in vars(module) for module in model.modules())
     monkeypatch.setattr(decoder, "can_pack", lambda device: False)
     calls.clear()
-    assert torch.equal(generate(model, **sources, decoding=decoding), found)
+    assert torch.equal(generate(model, **sources, decoding=decoding), generated)
     assert not calls
 
 
-# What it leaves alone, and what it refuses
+# Side effects and errors
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -288,7 +288,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert len(model.get_decoder().embed_positions._forward_pre_hooks) == hooks
 
 
-def test_models_settings_do_not_count() -> None:
+def test_the_models_own_generation_settings_are_ignored() -> None:
     model, sources, decoding = tiny_case()
     stated = generate(model, **sources, decoding=decoding)
     model.generation_config.forced_bos_token_id = 17
@@ -341,7 +341,7 @@ def test_a_length_is_required() -> None:
         generate(model, **sources, decoding={"num_beams": 2})
 
 
-def test_the_rules_may_stand_in_the_settings_as_a_number() -> None:
+def test_rules_may_be_given_in_decoding_as_a_number() -> None:
     model, sources, decoding = tiny_case()
     expected = generate(model, **sources, decoding=decoding, rules="2021")
     number = generate(model, **sources, decoding={**decoding, "rules": 2021}, rules="transformers")

@@ -1,4 +1,4 @@
-"""Train the runs of `CASES`, one after the other, on several processes under torchrun."""
+"""Train the runs of `CASES` in turn, on several processes under torchrun."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = {**DDP, **FSDP}
 
 
 def overrides_of(case: str, inputs: Path, output: Path) -> list[str]:
-    """Return its command line; a large epsilon keeps Adam from amplifying rounding."""
+    """Return the command line of `case`; a large epsilon keeps Adam from amplifying rounding."""
     task, *more = CASES[case]
     still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
     return make_overrides(task, inputs, *more, *still)
@@ -40,9 +40,9 @@ def run(case: str, inputs: Path, output: Path) -> int:
     return call(overrides_of(case, inputs, output))
 
 
-def call(given: list[str]) -> int:
+def call(arguments: list[str]) -> int:
     """Call unipeft-train; return the exit code."""
-    return cli.main(cli.TRAIN, given)
+    return cli.main(cli.TRAIN, arguments)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:
@@ -52,7 +52,7 @@ def with_dropout(inputs: Path, output: Path) -> int:
 
 
 def stopped_and_resumed(inputs: Path, output: Path) -> int:
-    """Do the same, but stop after the second update and resume."""
+    """Train with dropout, but stop after the second update and resume."""
     calls, check = [], Interrupts.check
 
     def stop_at_the_second(self: Interrupts, device: torch.device) -> None:

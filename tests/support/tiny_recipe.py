@@ -1,4 +1,4 @@
-"""Each task's recipe from end to end in seconds: local data, a small backbone, few updates."""
+"""Run each task's recipe end to end in seconds: local data, a small backbone, few updates."""
 
 from __future__ import annotations
 

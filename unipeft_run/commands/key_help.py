@@ -1,4 +1,4 @@
-"""Help for single configuration keys, from the schema: `unipeft-train --help recipe`."""
+"""Describe configuration keys, using the schema, for `unipeft-train --help KEY`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def describe_keys(name: str) -> str:
     Raises UserError for an unknown key.
     """
     known = dict(_fields(RunConfig))
-    below = {key: field for key, field in known.items() if f"{key}.".startswith(f"{name}.")}
-    if not below:
+    selected = {key: field for key, field in known.items() if f"{key}.".startswith(f"{name}.")}
+    if not selected:
         sections = {key.rpartition(".")[0] for key in known} - {""}
         raise UserError(unknown_key(name, [*sections, *known]))
-    width = max(map(len, below))
-    return "\n".join(f"{key:<{width}}  {_describe(field)}" for key, field in below.items())
+    width = max(map(len, selected))
+    return "\n".join(f"{key:<{width}}  {_describe(field)}" for key, field in selected.items())
 
 
 def _fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -46,27 +46,27 @@ def _section(annotation: Any) -> type[Section] | None:
 
 
 def _describe(field: FieldInfo) -> str:
-    accepts = _accepts(field.annotation, field.metadata)
+    allowed = _describe_type(field.annotation, field.metadata)
     default = "" if field.is_required() else f"; default {_plain(field.default)}"
-    return f"{field.description}\n    {accepts}{default}"
+    return f"{field.description}\n    {allowed}{default}"
 
 
-def _accepts(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
-    """What a type accepts, in words: choices, kind and bounds."""
+def _describe_type(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
+    """Describe the values that a type accepts: choices, kind and bounds."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _accepts(members[0], members[1:])
+        return _describe_type(members[0], members[1:])
     if origin in (Union, types.UnionType):
-        return " or ".join(_accepts(member) for member in members)
+        return " or ".join(_describe_type(member) for member in members)
     if origin is typing.Literal:
         return " | ".join(map(str, members))
     if annotation is type(None):
         return "null"
     if origin is tuple:
-        return f"list of {_accepts(members[0])}"
+        return f"list of {_describe_type(members[0])}"
     bounds = dict(_bounds(metadata))
-    words = [f"{label} {bounds[sign]:g}" for sign, label in BOUNDS.items() if sign in bounds]
-    return " ".join([KINDS.get(annotation, "section of keys"), *words])
+    limits = [f"{label} {bounds[sign]:g}" for sign, label in BOUNDS.items() if sign in bounds]
+    return " ".join([KINDS.get(annotation, "section of keys"), *limits])
 
 
 BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}

@@ -1,4 +1,4 @@
-"""Rules between keys: combinations of values that make no run."""
+"""Rules that involve several keys, each with its error message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_combinations(config: RunConfig) -> None:
     _check_backbone(config)
     _check_recipe(config)
     _check_schedule(config)
-    _check_trains(config)
+    _check_trainable(config)
 
 
 def _check_backbone(config: RunConfig) -> None:
@@ -22,11 +22,11 @@ def _check_backbone(config: RunConfig) -> None:
         raise UserError(unknown_choice("backbone.family", name, FAMILIES))
     able = [family.name for family in FAMILIES.values() if bool(family.head) != generates]
     if name not in able:
-        does = "generates text" if generates else "predicts a class"
-        fit = " or ".join(able)
+        output = "generates text" if generates else "predicts a class"
+        families = " or ".join(able)
         raise Illegal(
-            f"task {config.task.name} {does}, which backbone {config.backbone.name} cannot; "
-            f"use a {fit} backbone"
+            f"task {config.task.name} {output}, which backbone {config.backbone.name} cannot; "
+            f"use a {families} backbone"
         )
     if config.head == "trained" and generates:
         raise Illegal("head=trained: a backbone that generates text has no classifier to train")
@@ -56,7 +56,7 @@ def _check_schedule(config: RunConfig) -> None:
         )
 
 
-def _check_trains(config: RunConfig) -> None:
+def _check_trainable(config: RunConfig) -> None:
     if not config.slots() and not config.unfreeze and config.method != "none":
         raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "

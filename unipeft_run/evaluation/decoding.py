@@ -1,4 +1,4 @@
-"""Decoding settings of an evaluation. All are stated; none come from a model's own files."""
+"""The decoding settings of an evaluation. None of them come from a model's own files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ RULES: tuple[Rules, ...] = ("2021", "transformers")
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Beam search, or greedy search with one beam, of a sequence-to-sequence model.
+    """Settings of beam search, or of greedy search if there is one beam.
 
     Args:
-        num_beams: beams of each source.
-        max_length, min_length: in tokens, the decoder start token included.
-        no_repeat_ngram_size: n-grams of this size occur once at most; 0 allows repetitions.
-        length_penalty: exponent of the length by which a hypothesis's log-probability is divided.
-        early_stopping: stop a source as soon as it has `num_beams` hypotheses.
-        forced_bos: make `<s>` the first generated token.
-        forced_eos: make `</s>` the last token at `max_length`.
+        num_beams: number of beams per source.
+        max_length, min_length: in tokens, including the decoder start token.
+        no_repeat_ngram_size: n-grams of this size occur at most once; 0 allows repetitions.
+        length_penalty: a hypothesis's log-probability is divided by length ** length_penalty.
+        early_stopping: stop a source as soon as it has `num_beams` finished hypotheses.
+        forced_bos: force `<s>` as the first generated token.
+        forced_eos: force `</s>` as the last token at `max_length`.
         rules: `2021`, the beam search that the paper ran, or `transformers`, today's.
     """
 
@@ -36,5 +36,5 @@ class Decoding:
 
     @property
     def signature(self) -> str:
-        """The settings in one line, stored beside the metrics."""
+        """The settings on one line, stored with the metrics."""
         return "|".join(f"{name}:{value}" for name, value in asdict(self).items())

@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.weights import NUMBERS
+from unipeft_run.backbones.weights import FLOAT_TYPES
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
@@ -67,7 +67,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     _check_sizes(options, state)
     config = deepcopy(config)  # attaching names our attention in it
     model = getattr(transformers, family_of(config).model)(config)
-    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in NUMBERS)
+    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in FLOAT_TYPES)
     model.to(next(kinds, torch.float32))
     remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
     _load_backbone(model, remaining)
@@ -222,7 +222,7 @@ def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice 
             f"the official tensor {name} is {list(part.shape)}; "
             f"the options and the configuration make it {list(parameter.shape)}"
         )
-    if part.dtype not in NUMBERS and parameter.dtype in NUMBERS:
+    if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
         kind = str(part.dtype).removeprefix("torch.")
         raise ValueError(f"the official tensor {name} is {kind}, not of a floating-point type")
     with torch.no_grad():

@@ -18,8 +18,8 @@ from torch import nn
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import read_object
 from unipeft_run.backbones.sites import find_sites
-from unipeft_run.backbones.weights import check_numbers, read_tensors
-from unipeft_run.config.messages import shown
+from unipeft_run.backbones.weights import check_types, read_tensors
+from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -177,7 +177,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}")
     tensors = read_tensors(folder / TENSORS)
-    check_numbers(tensors, set(tensors), folder / TENSORS)
+    check_types(tensors, set(tensors), folder / TENSORS)
     named = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
     return read_object(folder / CONFIG), named
 
@@ -188,7 +188,7 @@ def _build_delta(
     site = sites.get(path)
     if site is None or len(pair) < 2:
         known = ", ".join(LINEAR)
-        raise UserError(f"LoRA at {shown(path)} cannot be imported; supported sites: {known}")
+        raise UserError(f"LoRA at {shorten(path)} cannot be imported; supported sites: {known}")
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)
@@ -221,5 +221,5 @@ def _find_head(
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
-        raise UserError(f"unexpected tensor {shown(name)}")
+        raise UserError(f"unexpected tensor {shorten(name)}")
     return parameter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unipeft_run.config.identity import science
+from unipeft_run.config.identity import scientific_config
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.runs.printable import printable
 
@@ -40,9 +40,9 @@ def _comparable(config: Config) -> dict[str, Any]:
     slots = {
         slot: {**part, **{n: config[slot].get(n) for n in SIZES if _uses(n, part)}}
         for slot in SLOTS
-        if isinstance(part := science(config).get(slot), Mapping)
+        if isinstance(part := scientific_config(config).get(slot), Mapping)
     }
-    return {**science(config), **slots}
+    return {**scientific_config(config), **slots}
 
 
 def _uses(size: str, slot: Mapping[str, Any]) -> bool:

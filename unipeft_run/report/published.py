@@ -7,7 +7,7 @@ from typing import Any
 
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment
-from unipeft_run.config.identity import digest_of
+from unipeft_run.config.identity import hash_config
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
@@ -55,14 +55,14 @@ def _method_id(config: Mapping[str, Any]) -> str:
     kept = {key: config.get(key) for key in (*SLOTS, "unfreeze")}
     backbone = config["backbone"]
     kept["backbone"] = {key: backbone.get(key) for key in ("name", "weights")}
-    return digest_of(upgrade({**kept, "task": config["task"]["name"]}))
+    return hash_config(upgrade({**kept, "task": config["task"]["name"]}))
 
 
 def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
-    config = resolve(compose([*cell.words[scale], f"scale={scale}"])).plain()
+    config = resolve(compose([*cell.overrides[scale], f"scale={scale}"])).plain()
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, metrics, group, departures)

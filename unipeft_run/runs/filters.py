@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from unipeft_run.config.messages import nearest, shown
+from unipeft_run.config.messages import nearest, shorten
 from unipeft_run.errors import UserError
 from unipeft_run.runs.reader import STATES, RunRecord
 
@@ -28,7 +28,7 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
         if found and key not in known:
             near = nearest(key, sorted(known))
             hint = f"; did you mean {near}?" if near else ""
-            raise UserError(f"no run has a key {shown(key)}{hint}")
+            raise UserError(f"no run has a key {shorten(key)}{hint}")
         if key == "state":
             _check_states(patterns)
     return [
@@ -41,7 +41,7 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
 def _parse(text: str) -> tuple[str, list[str]]:
     key, equals, values = text.partition("=")
     if not (key and equals):
-        raise UserError(f"{shown(text)} is not a filter; write key=value, as in task=sst2")
+        raise UserError(f"{shorten(text)} is not a filter; write key=value, as in task=sst2")
     return key, values.split(",")
 
 
@@ -49,7 +49,7 @@ def _check_states(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not any(_matches(state, pattern) for state in STATES):
             known = ", ".join(STATES)
-            raise UserError(f"state={shown(pattern)} is unknown; choose from {known}")
+            raise UserError(f"state={shorten(pattern)} is unknown; choose from {known}")
 
 
 def _values(run: RunRecord) -> dict[str, Any]:

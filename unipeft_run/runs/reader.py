@@ -73,10 +73,10 @@ class RunRecord:
 
         Raises KeyError, TypeError or AttributeError if the configuration is incomplete.
         """
-        from unipeft_run.config.identity import digest_of, science
+        from unipeft_run.config.identity import hash_config, scientific_config
         from unipeft_run.config.stored import upgrade
 
-        return digest_of(science(upgrade({**self.config, "seed": 0})))
+        return hash_config(scientific_config(upgrade({**self.config, "seed": 0})))
 
     @property
     def reason_left_out(self) -> str:

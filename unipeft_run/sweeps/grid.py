@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from unipeft_run.config import compose, implied
+from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
 from unipeft_run.config.messages import Illegal, conf_dir
 from unipeft_run.errors import UserError
@@ -62,7 +62,7 @@ def expand_grid(
     hydra = _create_hydra()
     swept = _split_lists(hydra, config_name, [o for o in overrides if o not in settings])
     rows = [row for cell in swept for row in expand(cell, settings)]
-    return hydra, settings, [(name, [*cell, *implied(cell)]) for name, cell in rows]
+    return hydra, settings, [(name, [*cell, *implied_overrides(cell)]) for name, cell in rows]
 
 
 def _create_hydra() -> Hydra:

@@ -20,7 +20,7 @@ class Bottleneck(Form):
     dropout before W_down.
 
     Args:
-        site: gives D_in, D_out and the backbone's own dropout rates.
+        site: provides D_in, D_out and the backbone's dropout rates.
         rank: r, the width of the bottleneck.
         activation: a name in `ACTIVATIONS`; `identity` makes the form linear (LoRA).
         bias: whether both maps have a bias.

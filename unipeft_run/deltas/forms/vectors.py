@@ -1,4 +1,4 @@
-"""Free vectors: prompt tuning."""
+"""Trained vectors that do not depend on the input: prompt tuning."""
 
 from typing import ClassVar
 

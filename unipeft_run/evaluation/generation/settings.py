@@ -1,4 +1,4 @@
-"""Decoding settings of one call of `generate`, validated, with the token ids they need."""
+"""Validate the decoding settings of a call of `generate` and look up the token ids they need."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of a search. Lengths count the decoder start token; `eos` None: nothing ends."""
+    """The settings of one search.
+
+    Lengths include the decoder start token. If `eos` is None, hypotheses end at `max_length` only.
+    """
 
     num_beams: int
     max_length: int
@@ -62,7 +65,7 @@ class Settings:
 
     @classmethod
     def read(cls, decoding: Mapping[str, Any], config: Any, rules: Rules) -> Self:
-        """Validate `decoding` and complete it with defaults and the token ids of `config`."""
+        """Validate `decoding` and fill in defaults and the token ids of `config`."""
         for key in decoding:
             _check_key(key)
         values = {**DEFAULTS, "rules": rules, **decoding}
@@ -83,7 +86,7 @@ class Settings:
         )
 
     def to_generation_config(self) -> GenerationConfig:
-        """Express the settings for transformers' `generate`."""
+        """Convert the settings for transformers' `generate`."""
         beams: dict[str, Any] = {
             "length_penalty": self.length_penalty,
             "early_stopping": self.early_stopping,
@@ -100,7 +103,7 @@ class Settings:
             pad_token_id=self.pad,
             forced_bos_token_id=self.forced_bos,
             forced_eos_token_id=self.forced_eos,
-            **(beams if self.num_beams > 1 else {}),  # transformers warns about them in greedy
+            **(beams if self.num_beams > 1 else {}),  # with one beam, transformers warns about them
         )
 
 
@@ -113,7 +116,7 @@ def _check_key(key: str) -> None:
 
 
 def _read_token(name: str, decoding: Mapping[str, Any], config: Any) -> int | None:
-    """Token id of `name`. Forced tokens are never read from the config."""
+    """Return the token id `name`. Forced tokens are never read from the config."""
     default = None if name.startswith("forced_") else getattr(config, name, None)
     token = decoding.get(name, default)
     if token is not None and not (_is_whole(token) and 0 <= token < config.vocab_size):
@@ -135,7 +138,7 @@ def _find_forced(
     tokens: Mapping[str, int | None],
     values: Mapping[str, Any],
 ) -> int | None:
-    """Id of the forced token, or None. An id without a switch is forced."""
+    """Return the id of the forced token, or None. An id given without its switch is forced."""
     switch, name = f"forced_{kind}", f"forced_{kind}_token_id"
     if name in decoding and switch not in decoding:
         return tokens[name]
