@@ -21,7 +21,6 @@ from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
-from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
@@ -65,7 +64,6 @@ class PreparedRun:
 
     def _evaluator(self) -> Evaluator:
         evaluation = self.config.evaluation
-        decoding = evaluation.decoding
         return Evaluator(
             self.task,
             self.splits,
@@ -74,7 +72,7 @@ class PreparedRun:
             collator=self.collator,
             loss_fn=self.loss_fn,
             batch_size=evaluation.batch_size,
-            decoding=Decoding(**decoding.model_dump()) if decoding else None,
+            decoding=evaluation.decoding,
             references=evaluation.references,
             autocast=autocast_dtype(self.config.precision),
             progress=self.console.progress,

@@ -27,8 +27,8 @@ from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
-from unipeft_run.evaluation.decoding import RULES
 from unipeft_run.evaluation.generation import decoder, packed_linear, search
+from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAMILIES = tuple(STARTS)
 FAST, ALL = 3, 40  # seeds
@@ -314,19 +314,19 @@ def test_other_attention_falls_back_to_transformers(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beams": 3}, r"no key 'beams'"),
-        ({"num_beam": 3}, r"no key 'num_beam'. Did you mean 'num_beams'\?"),
-        ({"num_beams": 0}, r"decoding.num_beams=0: must be an integer of at least 1"),
-        ({"num_beams": True}, r"decoding.num_beams=True: must be an integer of at least 1"),
-        ({"max_length": 2.5}, r"decoding.max_length=2.5: must be an integer of at least 1"),
-        ({"min_length": -1}, r"decoding.min_length=-1: must be an integer of at least 0"),
-        ({"length_penalty": "1"}, r"decoding.length_penalty='1': must be a finite number"),
-        ({"early_stopping": "never"}, r"early_stopping='never': must be true or false"),
+        ({"beams": 3}, r"no key decoding\.beams"),
+        ({"num_beam": 3}, r"no key decoding\.num_beam; did you mean decoding\.num_beams\?"),
+        ({"num_beams": 0}, r"decoding.num_beams=0: must be at least 1"),
+        ({"num_beams": True}, r"decoding.num_beams=true: must be a whole number"),
+        ({"max_length": 2.5}, r"decoding.max_length=2.5: must be a whole number"),
+        ({"min_length": -1}, r"decoding.min_length=-1: must be at least 0"),
+        ({"length_penalty": "1"}, r"decoding.length_penalty=1: must be a number"),
+        ({"early_stopping": "never"}, r"early_stopping=never: must be true or false"),
         ({"eos_token_id": 96}, r"eos_token_id=96: must be a token id from 0 to 95"),
         ({"eos_token_id": [2]}, r"eos_token_id=\[2\]: must be a token id"),
         ({"forced_bos": True, "bos_token_id": None}, r"forced_bos=true needs decoding.bos_token"),
         ({"decoder_start_token_id": None}, r"decoder_start_token_id is missing"),
-        ({"rules": "2020"}, r"decoding.rules='2020': must be 2021 or transformers"),
+        ({"rules": "2020"}, r"decoding.rules=2020 is unknown.*; choose from 2021, transformers"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
@@ -337,7 +337,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_a_length_is_required() -> None:
     model, sources, _ = tiny_case()
-    with pytest.raises(ValueError, match=r"decoding.max_length is missing"):
+    with pytest.raises(ValueError, match=r"decoding.max_length has no value"):
         generate(model, **sources, decoding={"num_beams": 2})
 
 

@@ -146,18 +146,22 @@ class OptimConfig(Section):
 
 
 class DecodingConfig(Section):
+    """Beam search, or greedy search with one beam."""
+
     num_beams: Count = key("beams; 1 is greedy search")
     max_length: Annotated[int, Field(ge=2, le=10**6)] = key(
         "maximum length in tokens, including the start token"
     )
-    min_length: CountOrZero = key("minimum length in tokens before the end token is allowed")
-    no_repeat_ngram_size: CountOrZero = key("n-grams of this size occur at most once; 0: no limit")
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key(
-        "scores are divided by length ** length_penalty"
+    min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
+    no_repeat_ngram_size: CountOrZero = key(
+        "n-grams of this size occur at most once; 0: no limit", 0
     )
-    early_stopping: bool = key("stop once num_beams hypotheses are finished")
-    forced_bos: bool = key("force <s> as the first token")
-    forced_eos: bool = key("force </s> as the last token at max_length")
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key(
+        "scores are divided by length ** length_penalty", 1.0
+    )
+    early_stopping: bool = key("stop once num_beams hypotheses are finished", False)
+    forced_bos: bool = key("force <s> as the first token", False)
+    forced_eos: bool = key("force </s> as the last token at max_length", True)
     rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
 
 

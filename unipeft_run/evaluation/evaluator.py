@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +15,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
 from unipeft_run.data.tasks.languages import language_code_id
-from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.generation import can_generate, encode, generate
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
@@ -81,7 +81,7 @@ class Evaluator:
         collator: Collator,
         loss_fn: Loss,
         batch_size: int,
-        decoding: Decoding | None = None,
+        decoding: DecodingConfig | None = None,
         references: Literal["raw", "reference_code"] = "raw",
         autocast: torch.dtype | None = None,
         progress: Progress = no_progress,
@@ -93,7 +93,7 @@ class Evaluator:
         if isinstance(task, SequenceTask):
             if decoding is None:
                 raise ValueError(f"task {task.name} generates text: evaluation.decoding is missing")
-            self.generation = {**asdict(decoding), **self._token_ids(task)}
+            self.generation = {**decoding.model_dump(), **self._token_ids(task)}
 
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
@@ -218,7 +218,8 @@ class Evaluator:
         if self.decoding is None:
             return {}
         rules = self.decoding.rules if can_generate(model) else "transformers"
-        return {"decoding": replace(self.decoding, rules=rules).signature}
+        settings = {**self.decoding.model_dump(), "rules": rules}
+        return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
 
     def _result(
         self, outputs: _Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipeft_run.evaluation.decoding import Rules
+from unipeft_run.config.schema import Rules
 from unipeft_run.evaluation.generation.beam_search import BeamSearch
 from unipeft_run.evaluation.generation.decoder import Decoder, encode
 from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_with_transformers
