@@ -23,7 +23,7 @@ from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import make_absolute
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
@@ -54,18 +54,12 @@ class Command(Generic[Plan]):
 
 def train() -> NoReturn:
     """Run unipeft-train: train and test the configured run."""
-    command = Command(
-        "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    sys.exit(main(TRAIN, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
     """Run unipeft-eval: evaluate the delta of a run folder."""
-    command = Command(
-        "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, explain_no_run
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    sys.exit(main(EVALUATE, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
@@ -75,7 +69,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def train_planned(planned: PlannedRun) -> Outcome:
@@ -126,7 +120,7 @@ def evaluate_job(cfg: DictConfig) -> Outcome:
     try:
         return evaluate_planned(plan_evaluation(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
@@ -152,6 +146,14 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
 def explain_no_run() -> str:
     """Say that run= is missing."""
     return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
+
+
+TRAIN = Command(
+    "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
+)
+EVALUATE = Command(
+    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, explain_no_run
+)
 
 
 def main(command: Command[Plan], argv: Sequence[str]) -> int:

@@ -14,9 +14,10 @@ import transformers
 from tiny_config import configured
 
 from unipeft_run.config import RunConfig, run_id
-from unipeft_run.config.experiments import Cell, Experiment, names, read
+from unipeft_run.config.experiments import Cell, Experiment, names, read, read_tables
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach, detach
+from unipeft_run.deltas.counting.paper_shares import name_parts
 from unipeft_run.deltas.delta_file import inference_tensors
 from unipeft_run.deltas.slots import build_slots
 
@@ -128,6 +129,19 @@ def test_the_row_name_states_the_sizes(name: str, cell: Cell) -> None:
         assert [slot.scale for slot in slots] == [int(found[1])]
 
 
+@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
+def test_the_parts_of_a_table_cell_are_those_of_its_configuration(name: str, cell: Cell) -> None:
+    if name.startswith("table"):
+        assert cell.parts == name_parts(config(cell))
+    else:
+        assert not cell.parts, "unipeft-params reads tables only"
+
+
+def test_the_tables_are_read_in_the_order_of_the_paper() -> None:
+    labels = [table.label for table in read_tables()]
+    assert labels == ["Table 2", "Table 3", "Table 4", "Table 5", "Table 6", "Table 12"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_distinct_rows_stay_distinct_in_miniature(name: str) -> None:
@@ -192,14 +206,14 @@ def test_stored_counts_equal_the_formula_and_the_printed_share(name: str, cell: 
 def test_contradictions_in_the_paper_are_noted() -> None:
     def notes(name: str) -> str:
         found = experiment(name)
-        return " ".join([*found.notes, *(cell.note for cell in found.cells)])
+        return " ".join([*found.notes, *(note for cell in found.cells for note in cell.notes)])
 
     assert "1.7" in notes("table3")
     assert "0.68" in notes("table3")
     assert "0.54 %" in notes("table4")
     assert "1.5 over PA (attn)" in notes("table4")
     assert "R-LSum" in notes("table5")
-    assert "(7.2 % is r=120)" in notes("table6")
+    assert "7.2 % is r=120" in notes("table6")
     assert "21.24 and 37.3" in notes("table6")
     assert "20.4, 20.58, 20.98" in notes("table12")
     assert "19.98, 20.75, 21.00" in notes("figure4")

@@ -119,6 +119,11 @@ def test_the_papers_share_and_its_deviations_from_the_formula() -> None:
     assert (where, share) == ("Table 4", 0.1)
     assert "its own formula gives 0.54 % of BART-large" in note
     assert "of mBART-large it is 0.36 %" in note
+    ((where, *_),) = notes("task=wmt16_en_ro", "method=prefix")
+    assert where == "Tables 3, 4, 6 and 12"
+    assert notes("task=xsum", "method=prompt") == [
+        ("Table 6", 0.1, "the paper prints no size; this one comes from the authors' plot script")
+    ]
     assert notes("task=xsum", "method=prefix", "attn.bottleneck=7") == []
     assert notes("task=xsum", "method=mam", "attn.representation.stacks=[encoder]") == []
 

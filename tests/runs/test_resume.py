@@ -1,4 +1,4 @@
-"""Stopped anywhere and resumed, a training ends with the same bits as one never stopped."""
+"""A training that is stopped anywhere and resumed equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ WALL = ("seconds", "per_second")
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL."""
+    """Simulates SIGKILL."""
 
 
 def after(calls: int, function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
-    """Return `function`, which calls `act` first at call number `calls`."""
+    """Wrap `function` to call `act` first at call number `calls`."""
     count = 0
 
     def wrapped(*given: Any) -> Any:
@@ -62,7 +62,7 @@ def send_sigterm() -> None:
 
 
 def new_process(folder: Path, **changed: Any) -> Trainer:
-    """Make a trainer as a new process would: no random state of an earlier one is left."""
+    """Make a trainer as a new process would, without earlier random state."""
     made = make_trainer(folder, **{"loss_fn": noisy_loss_fn, "selection": SELECTION, **changed})
     if load_newest(folder / LAST) is not None:
         random.seed(), np.random.seed(), torch.seed()
@@ -101,7 +101,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("checkpoint_every", [None, 1, 4])
 @pytest.mark.parametrize("batches", [1, 2, 13, 14, 15, 25, 40])
-def test_killed_in_training(
+def test_a_run_killed_in_training_resumes(
     tmp_path: Path, uninterrupted: dict[str, Any], batches: int, checkpoint_every: int | None
 ) -> None:
     loss_fn = after(batches, noisy_loss_fn, kill)
@@ -112,7 +112,7 @@ def test_killed_in_training(
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 4])
-def test_killed_in_evaluation(
+def test_a_run_killed_in_evaluation_resumes(
     tmp_path: Path, uninterrupted: dict[str, Any], evaluations: int
 ) -> None:
     with pytest.raises(Killed):
@@ -122,7 +122,7 @@ def test_killed_in_evaluation(
 
 
 @pytest.mark.parametrize("writes", range(1, 9))
-def test_killed_before_a_checkpoint_is_in_place(
+def test_a_run_killed_before_a_checkpoint_is_renamed_resumes(
     tmp_path: Path,
     uninterrupted: dict[str, Any],
     writes: int,
@@ -147,7 +147,7 @@ def test_killed_before_a_checkpoint_is_in_place(
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_killed_again_and_again(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+def test_a_run_killed_repeatedly_resumes(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     for batches in (30, 9, 3):
         with pytest.raises(Killed):
             new_process(
@@ -243,7 +243,7 @@ def test_a_repeated_evaluation_is_recorded_once(
 def test_a_best_state_newer_than_the_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the two, where the updates are not reproduced exactly, as on some GPUs."""
+    """The run was killed between the two, and its updates are not reproduced exactly."""
 
     def scripted(*values: float) -> Callable[..., Any]:
         script = iter(values)

@@ -47,7 +47,7 @@ def own_and_write(path: Path, write: str, moment: str, pipe: Connection) -> None
         pipe.send("stopped")
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    lock._place = lambda: "0" * 8  # type: ignore[assignment]  # so its process id is not checked
+    lock._pid_scope = lambda: "0" * 8  # type: ignore[assignment]  # its PID counts as not local
     with lock.RunLock(path) as held:
         folder = RunFolder(path, held.check)
         if moment == "before":

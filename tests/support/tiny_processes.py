@@ -42,10 +42,7 @@ def run(case: str, inputs: Path, output: Path) -> int:
 
 def call(arguments: list[str]) -> int:
     """Call unipeft-train; return the exit code."""
-    command = cli.Command(
-        "train", cli.plan, cli.train_planned, cli.train_job, cli.run_folder, str, str
-    )
-    return cli.main(command, arguments)
+    return cli.main(cli.TRAIN, arguments)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:

@@ -1,4 +1,4 @@
-"""A run on two processes equals the run on one, with DDP and FSDP2, and is written once."""
+"""Runs on two processes equal runs on one, with DDP and FSDP2, and are written once."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", BACKBONES)
-def test_the_whole_recipe(
+def test_a_recipe_from_data_to_predictions(
     task: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
@@ -127,7 +127,7 @@ def test_label_smoothing_trains_another_classifier(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_far_too_large_learning_rate_is_never_done(
+def test_a_run_with_a_far_too_large_learning_rate_is_never_done(
     steps: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.design_space import (
@@ -27,7 +28,6 @@ from unipeft_run.config.messages import Illegal, options, unknown_choice, unknow
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
 
-FAMILIES = ("bart", "mbart", "roberta")
 HELP = """\
 usage: unipeft-space list [attn|ffn|input] | count
        unipeft-space explain key=value ... | solve key=value ... budget=1%

@@ -1,8 +1,9 @@
 """The paper's tables and figures as lists of runs, read from conf/experiment/.
 
 A file lists `cells`. A cell has the overrides of its run (`run`, and `paper` or `mini` for that
-scale only) and the paper's results: `share`, and per task `printed` (in the order of the file's
-`metrics`) and `std`. `table6_xsum` selects the cells of table6 on one task.
+scale) and what the paper prints: `share`, and by task `printed` (ordered as the file's `metrics`)
+and `std`. Cells of tables also have `parts`, the modules and their sizes, by task if they differ.
+`table6_xsum` names the cells of table6 on one task.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unipeft_run.config.messages import conf_dir, options, unknown_choice
+from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
 
 FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
@@ -26,7 +29,8 @@ class Cell:
     """One run of an experiment.
 
     `overrides` holds its overrides by scale. `printed` and `std` are in percent, `share` in percent
-    of the backbone's parameters.
+    of the backbone's parameters. `parts` names its modules as `name_parts` does; `size_note` says where
+    the size or the share comes from.
     """
 
     row: str
@@ -36,10 +40,17 @@ class Cell:
     printed: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     note: str = ""
+    parts: str = ""
+    size_note: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of the cell, without empty ones."""
+        return [note for note in (self.note, self.size_note) if note]
 
     def matches(self, wanted: Mapping[str, str]) -> bool:
         """Return whether the cell has the `wanted` task and method; a missing one matches all."""
-        own = _parse_overrides([o for overrides in self.overrides.values() for o in overrides])
+        own = key_values([o for overrides in self.overrides.values() for o in overrides])
         return all(wanted[key] == own[key] for key in FILTERS if key in wanted and key in own)
 
 
@@ -52,6 +63,11 @@ class Experiment:
     cells: tuple[Cell, ...]
     metrics: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The table as a text cites it: Table 6."""
+        return self.title.partition(":")[0]
 
 
 def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
@@ -83,7 +99,7 @@ def expand(overrides: Sequence[str], settings: Sequence[str] = ()) -> list[tuple
     experiment = find_experiment(overrides, settings)
     if experiment is None:
         return [("", list(overrides))]
-    values = _parse_overrides(overrides)
+    values = key_values(overrides)
     rest = [override for override in overrides if not override.startswith("experiment=")]
     cells = [cell for cell in experiment.cells if cell.matches(values)]
     if not cells:
@@ -95,7 +111,7 @@ def expand(overrides: Sequence[str], settings: Sequence[str] = ()) -> list[tuple
 
 def find_experiment(overrides: Sequence[str], settings: Sequence[str] = ()) -> Experiment | None:
     """Read the experiment that `overrides` select; None unless it lists cells. Raises UserError."""
-    name = _parse_overrides(overrides).get("experiment", "null")
+    name = key_values(overrides).get("experiment", "null")
     if name == "null" or not re.fullmatch(r"[\w/-]+", name):  # a list of values: left to Hydra
         return None
     return read(name, _search_path([*settings, *overrides]))
@@ -118,12 +134,28 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
         yield Cell(
             row=str(row.get("row", " ".join(run))),
             overrides={scale: (*run, *map(str, row.get(scale, ()))) for scale in options("scale")},
-            task=task or _parse_overrides(run).get("task"),
+            task=task or key_values(run).get("task"),
             share=row.get("share"),
             printed=tuple(printed.get(task, ())),
             std=tuple(row.get("std", {}).get(task, ())),
             note=str(row.get("note", "")),
+            parts=_of_task(row.get("parts", ""), task),
+            size_note=str(row.get("size_note", "")),
         )
+
+
+def _of_task(value: Any, task: str | None) -> str:
+    """Return the entry for `task`, or the value itself if it is the same for all tasks."""
+    return str(value.get(task, "") if isinstance(value, Mapping) else value)
+
+
+@cache
+def read_tables() -> tuple[Experiment, ...]:
+    """Read the paper's tables, in the paper's order."""
+    numbers = (re.fullmatch(r"table(\d+)", name) for name in options("experiment"))
+    in_order = sorted(int(match[1]) for match in numbers if match)
+    found = (read(f"table{number}") for number in in_order)
+    return tuple(table for table in found if table is not None)
 
 
 def names() -> list[str]:
@@ -148,13 +180,14 @@ def _locate(name: str, folders: Sequence[Path]) -> tuple[Path, str | None]:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
     return data if isinstance(data, dict) else {}
 
 
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
+def key_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Split overrides into keys and values; the last value of a key wins."""
     return {key: value for key, _, value in (override.partition("=") for override in overrides)}
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from unipeft_run.config.messages import Illegal
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
-
-GENERATES = ("bart", "mbart")  # families that generate text; other families have a classifier
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -18,10 +17,13 @@ def check_combinations(config: RunConfig) -> None:
 
 
 def _check_backbone(config: RunConfig) -> None:
-    family, generates = config.backbone.family, config.evaluation.decoding is not None
-    if generates != (family in GENERATES):
+    name, generates = config.backbone.family, config.evaluation.decoding is not None
+    if name not in FAMILIES:
+        raise UserError(unknown_choice("backbone.family", name, FAMILIES))
+    able = [family.name for family in FAMILIES.values() if bool(family.head) != generates]
+    if name not in able:
         output = "generates text" if generates else "predicts a class"
-        families = "bart or mbart" if generates else "roberta"
+        families = " or ".join(able)
         raise Illegal(
             f"task {config.task.name} {output}, which backbone {config.backbone.name} cannot; "
             f"use a {families} backbone"

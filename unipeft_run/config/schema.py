@@ -101,7 +101,7 @@ class TaskConfig(Section):
 
 class BackboneConfig(Section):
     name: Name = key("its name in tables")
-    family: Literal["bart", "mbart", "roberta"] = key("the table of sites that describes it")
+    family: Name = key("the table of sites that describes it, of backbones/families.py")
     hub: str | None = key("its id on the model hub", None)
     path: str | None = key("a local Hugging Face model folder", None)
     weights: Literal["pretrained", "random"] = key("random: initialised from config.json alone")

@@ -1,4 +1,4 @@
-"""The official code's tuning options: their names, defaults and allowed values (reference 1)."""
+"""The official code's tuning options: names, defaults, allowed values, reading from files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def _is_scalar(value: Any) -> bool:
-    """Whether `value` is a positive number, perhaps as text: the official parser has text."""
+    """Return whether `value` is a positive number, possibly as text, or learnable_scalar."""
     if value == "learnable_scalar":
         return True
     try:
@@ -92,7 +92,7 @@ def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if completed[name] not in allowed:
             raise UserError(unknown_choice(name, _bounded(completed[name]), allowed))
     for name, rule in RULES.items():
-        is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1, where nothing uses it
+        is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1 if there is no FFN delta
         needed = name != "ffn_bn" or completed["ffn_mode"] != "none"
         if (needed or not is_default) and not rule.is_valid(completed[name]):
             value = shorten(_bounded(completed[name]))
@@ -101,7 +101,7 @@ def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bounded(value: Any) -> Any:
-    """`value` for a message; nested ones by their type, since YAML aliases may make them huge."""
+    """Return `value` for a message; if nested, its type, since aliases may make it huge."""
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 

@@ -66,9 +66,9 @@ def export_peft(
 ) -> None:
     """Write the LoRA of `model` to `folder`, for `peft.PeftModel.from_pretrained`.
 
-    `base` is the backbone's id or path, for the reader. A classification head is included, trained
-    or not. `folder` must be new or empty; with `force` it may hold an exported adapter. Raises
-    UserError, with the reason, for a delta that PEFT cannot express.
+    `base`: the backbone's id or path, recorded for information. A classification head is included,
+    trained or not. `folder` must be new or empty; with `force` it may hold an exported adapter.
+    Raises UserError, with the reason, for a delta that PEFT cannot express.
     """
     check_export_target(folder, (CONFIG, TENSORS), force=force)
     placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
@@ -102,7 +102,7 @@ def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, tor
         if name.startswith(tuple(f"{head}." for head in heads)):
             yield name, parameter
         elif parameter.requires_grad and f".{PREFIX}" not in name:
-            raise UserError(f"cannot export {name}: PEFT stores no single backbone weights")
+            raise UserError(f"cannot export {name}: PEFT cannot store individual backbone weights")
 
 
 def _config(
@@ -133,16 +133,16 @@ def _scale(delta: Delta) -> float:
 
 
 def _number(value: float) -> float:
-    """`value` as an int if it is whole: PEFT's alpha usually is."""
+    """Return `value` as an int if it is whole, as PEFT's alpha usually is."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-12) else value
 
 
 def _targets(model: nn.Module, paths: set[str]) -> list[str]:
-    """The last components of the paths if no other module shares them, else the paths."""
-    words = {path.rpartition(".")[2] for path in paths}
-    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in words}
-    return sorted(words if named == paths else paths)
+    """Return the last components of the paths if no other module shares them, else the paths."""
+    names = {path.rpartition(".")[2] for path in paths}
+    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in names}
+    return sorted(names if named == paths else paths)
 
 
 def import_peft(model: nn.Module, folder: Path) -> None:
@@ -187,7 +187,8 @@ def _build_delta(
 ) -> tuple[str, Delta]:
     site = sites.get(path)
     if site is None or len(pair) < 2:
-        raise UserError(f"no place for a LoRA at {shorten(path)}: possible are {', '.join(LINEAR)}")
+        known = ", ".join(LINEAR)
+        raise UserError(f"LoRA at {shorten(path)} cannot be imported; supported sites: {known}")
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)
@@ -216,9 +217,9 @@ def _build_delta(
 def _find_head(
     model: nn.Module, config: Mapping[str, Any], name: str, tensor: torch.Tensor
 ) -> nn.Parameter:
-    """The parameter of a classification head that `tensor` belongs to."""
+    """Return the classification-head parameter for `tensor`."""
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
-        raise UserError(f"no place for the tensor {shorten(name)}")
+        raise UserError(f"unexpected tensor {shorten(name)}")
     return parameter

@@ -1,4 +1,4 @@
-"""Check PEFT's adapter_config.json, which comes from outside. Imports nothing heavy."""
+"""Validate an untrusted adapter_config.json of PEFT. Imports nothing heavy."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
-# fields of LoraConfig that change the arithmetic and have no counterpart here
+# fields of LoraConfig that change the computation and have no counterpart here
 FOREIGN = (
     "use_dora",
     "lora_bias",
@@ -25,7 +25,7 @@ FOREIGN = (
     "kasa_config",
     "alora_invocation_tokens",
 )
-# values of init_lora_weights that leave the base weights alone
+# values of init_lora_weights that do not change the base weights
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 ALPHA = number("a number above 0", lambda value: value > 0)
 PATTERNS = Rule("a mapping of patterns to numbers above 0", lambda value: isinstance(value, dict))
@@ -63,7 +63,7 @@ def _check_value(name: str, value: Any, rule: Rule, folder: Path) -> None:
 
 
 def _check_pattern(pattern: str, folder: Path) -> None:
-    """Refuse a regular expression that is invalid, or that could take forever to match."""
+    """Raise UserError for a regular expression that is invalid, or may take very long to match."""
     repeats = sum(pattern.count(sign) for sign in "*+?{")
     if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
         raise UserError(f"{folder}: alpha_pattern {shorten(pattern)} is too complex")

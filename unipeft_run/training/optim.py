@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, those of the paper's code among them."""
+"""Optimisers and learning-rate schedules, including those of the paper's code."""
 
 from __future__ import annotations
 

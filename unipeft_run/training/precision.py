@@ -32,7 +32,7 @@ def resolve_precision(name: str) -> str:
 
 
 def evaluation_precision(name: str) -> str:
-    """Return the precision to evaluate a run of `name` in: fp32 for fp16 on a CPU."""
+    """Return the precision for evaluating a run trained in `name`: fp32 for fp16 on a CPU."""
     return "fp32" if name == "fp16" and not torch.cuda.is_available() else name
 
 
@@ -44,7 +44,7 @@ def autocast_dtype(name: str) -> torch.dtype | None:
 def build_accelerator(precision: str) -> Accelerator:
     """Build accelerate's Accelerator for `precision`, whatever the environment says.
 
-    It divides no losses: gradient accumulation is the trainer's.
+    It does not divide losses: the trainer does gradient accumulation.
     """
     prepare_environment()
     resolved = resolve_precision(precision)

@@ -49,7 +49,10 @@ Optim = Callable[[nn.Module, int], tuple[Optimizer, LRScheduler]]
 
 @dataclass
 class FitResult:
-    """`best`: the validation metrics at `best_step`. `metrics`: training's, for metrics.json."""
+    """The result of a finished training.
+
+    `best`: the validation metrics at `best_step`. `metrics`: training metrics for metrics.json.
+    """
 
     step: int = 0
     best_step: int | None = None
@@ -66,8 +69,8 @@ class Trainer:
     every epoch) and after the last one. `selection` names the metric that decides which state is
     the best; at equal metric the lower "loss" wins, then the earlier state.
 
-    With several processes, each trains on its part of every batch, and rank 0 writes; `parallel`
-    says how they hold the model.
+    With several processes, each trains on its part of every batch, and rank 0 writes. `parallel`:
+    whether the model is replicated or sharded.
     """
 
     def __init__(
