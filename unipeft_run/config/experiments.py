@@ -29,8 +29,8 @@ class Cell:
     """One run of an experiment.
 
     `overrides` holds its overrides by scale. `printed` and `std` are in percent, `share` in percent
-    of the backbone's parameters. `parts` names its modules as `name_parts` does; `size_note` says where
-    the size or the share comes from.
+    of the backbone's parameters. `parts` names its modules as `name_parts` does; `size_note` says
+    where the size or the share comes from.
     """
 
     row: str
