@@ -90,7 +90,7 @@ NO_FOLDER = {
     f"train {SST2} task.path=data backbone.path=nowhere": "nowhere: there is no such folder",
 }
 NO_NETWORK = {
-    f"train {SST2} task.path=data recipe.max_steps=1": "the package index cannot be reached",
+    f"train {SST2} task.path=data recipe.max_steps=1": "cannot be reached",
     f"train {SST2} backbone.path=model recipe.max_steps=1": "task.path=DIR",
     "train task=sst2 method=mam backbone.path=model": "task.path=DIR",
     "train task=sst2 method=mam task.path=data": "cannot reach the model hub",

@@ -27,7 +27,7 @@ from unipeft_run.config.messages import dotted_keys
 pytestmark = pytest.mark.slow
 SEED = 20220429
 COMMAND_LINES, FINISHED, STOPPED, INPUTS = 110, 78, 6, 6
-HEADLINE = 8  # lines that say what is trained, before a checkpoint is read
+HEADLINE = 9  # lines: what is trained, before a checkpoint is read, and one message
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 TRAIN = (
     *(*SST2, "debug=tiny", "tracking=local", "task.path=data", "backbone.path=model"),
