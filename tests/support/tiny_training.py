@@ -66,6 +66,10 @@ class EpochSampler(Sampler[list[int]]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
 
+    def is_replicated(self, epoch: int, position: int) -> bool:
+        """Every process gets all of every batch."""
+        return True
+
 
 def make_model(dropout: float = 0.2) -> Classifier:
     """Return the same model every time, and set the same random state."""
