@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny_training
 import torch
-from tiny_training import evaluate, make_trainer, noisy_loss_fn
+from killed_training import Killed, after, kill, kill_at, new_process
+from tiny_training import evaluate, noisy_loss_fn
 
 from unipeft_run.runs.checkpoint import (
     DamagedCheckpoint,
@@ -35,41 +35,8 @@ from unipeft_run.training.trainer import FitResult, Trainer
 WALL = ("seconds", "per_second")
 
 
-class Killed(BaseException):
-    """Simulates SIGKILL."""
-
-
-def after(calls: int, function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
-    """Wrap `function` to call `act` first at call number `calls`."""
-    count = 0
-
-    def wrapped(*given: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == calls:
-            act()
-        return function(*given)
-
-    return wrapped
-
-
-def kill() -> None:
-    raise Killed
-
-
 def send_sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def new_process(folder: Path, **changed: Any) -> Trainer:
-    """Make a trainer as a new process would, without earlier random state."""
-    made = make_trainer(folder, **{"loss_fn": noisy_loss_fn, "selection": SELECTION, **changed})
-    if load_newest(folder / LAST) is not None:
-        random.seed(), np.random.seed(), torch.seed()
-    return made
-
-
-SELECTION = ("accuracy", "max")  # the best state is not always the last one
 
 
 def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, Any]:
@@ -128,19 +95,10 @@ def test_a_run_killed_before_a_checkpoint_is_renamed_resumes(
     writes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = iter(range(1, 1000))
-
-    def kill_at_last(rename: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(path: Path, *given: Any) -> Any:
-            if "checkpoints" in path.parts and next(count) == writes:
-                raise Killed
-            return rename(path, *given)
-
-        return wrapped
-
+    count = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", kill_at_last(Path.rename))
-        patch.setattr(Path, "replace", kill_at_last(Path.replace))
+        patch.setattr(Path, "rename", kill_at(writes, Path.rename, count))
+        patch.setattr(Path, "replace", kill_at(writes, Path.replace, count))
         with pytest.raises(Killed):
             new_process(tmp_path).fit()
     trainer = new_process(tmp_path)
