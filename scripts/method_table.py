@@ -79,7 +79,7 @@ def _read(name: str) -> Method:
     for axis, slot, value in re.findall(r"override /(\w+)@(\w+): (\w+)", text):
         axes.setdefault(slot, {})[axis] = value
     cells = [(table.label, cell) for table in read_tables() for cell in table.cells]
-    own = (row for row in cells if key_values(row[1].words["paper"]).get("method") == name)
+    own = (row for row in cells if key_values(row[1].overrides["paper"]).get("method") == name)
     return Method(name, sentence, equations, axes, tuple(own))
 
 
@@ -161,7 +161,7 @@ def render_table() -> str:
 def _main_score(method: Method) -> str:
     """Return ROUGE-2 at the method's own size, from table 6 if it has such a row."""
     own = {"task=xsum", f"method={method.name}"}
-    cells = [row for row in method.cells if set(row[1].words["paper"]) == own]
+    cells = [row for row in method.cells if set(row[1].overrides["paper"]) == own]
     main = [row for row in cells if row[0] == MAIN_TABLE] or cells
     return f"{main[-1][1].printed[1]:.2f}" if main else ""
 
