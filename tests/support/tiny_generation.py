@@ -76,3 +76,16 @@ def without_padding(tokens: torch.Tensor) -> list[list[int]]:
         end = row.index(EOS) + 1 if EOS in row else len(row)
         rows.append([first, *row[:end]])
     return rows
+
+
+def draw(seed: int, family: str, **settings: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    """Draw sources and decoding settings."""
+    rng = random.Random(seed)
+    return draw_sources(rng), {**draw_decoding(rng, family), **settings}
+
+
+def tiny_case(family: str = "bart", **settings: Any) -> tuple[Any, dict[str, torch.Tensor], Any]:
+    """Return a model, sources that finish at different steps, and decoding settings."""
+    sources = draw_sources(random.Random(5))
+    decoding = {"num_beams": 3, "max_length": 12, **settings}
+    return peaked_model(family, seed=4), sources, decoding
