@@ -102,7 +102,7 @@ def task_target(run: Run) -> None:
     run.change(lambda c: c["task"].update(_target_="evil.Task"))
 
 
-def expression(run: Run) -> None:
+def interpolation(run: Run) -> None:
     run.change(lambda c: c["task"].update(path="${oc.env:HOME}"))
 
 
@@ -122,7 +122,7 @@ PLANTED: dict[Callable[[Run], None], str] = {
     nested_target: "pathlib.Path",
     own_class: "unipeft_run.runs.folder.RunFolder",
     task_target: "evil.Task",
-    expression: "expression",
+    interpolation: "interpolation",
     yaml_tag: "damaged",
 }
 
