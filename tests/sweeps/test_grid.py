@@ -52,8 +52,8 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     print_table([["task.path=\x1b]0;title\x07"]], [outcome])
     out, err = capsys.readouterr()
     assert not set(out + err) & {"\x1b", "\x07"}
-    assert "task.path=?]0;title?" in out
-    assert err == "failed: task.path=?]0;title?: no file ?[2Jx\nand ?more\n"
+    assert "task.path=\\x1b]0;title\\x07" in out
+    assert err == "failed: task.path=\\x1b]0;title\\x07: no file ?[2Jx\nand ?more\n"
 
 
 # ---- Hydra's own settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
-from unipeft_run.deltas.site import Site, Tap
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import

@@ -26,6 +26,8 @@ from unipeft_run.config.types import (
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
+OptimizerName = Literal["adamw", "adamw_official"]
+ScheduleName = Literal["polynomial", "linear", "cosine", "constant"]
 Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
 
@@ -134,14 +136,12 @@ class RecipeConfig(Section):
 
 
 class OptimConfig(Section):
-    name: Literal["adamw", "adamw_official"] = key("the optimiser")
+    name: OptimizerName = key("the optimiser")
     lr: Positive = key("the peak learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
     weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
-    schedule: Literal["polynomial", "linear", "cosine", "constant"] = key(
-        "learning-rate schedule after the warm-up"
-    )
+    schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
 
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Positive
-from unipeft_run.deltas.site import Site
 
 
 class Composition(nn.Module):

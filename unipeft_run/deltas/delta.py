@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.forms.base import Form
 from unipeft_run.deltas.insertions import sequential
-from unipeft_run.deltas.site import Site
 
 Insertion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

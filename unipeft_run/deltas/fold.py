@@ -9,6 +9,7 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -16,7 +17,6 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel, sequential
-from unipeft_run.deltas.site import Site, Tap
 from unipeft_run.errors import UserError
 
 FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer

@@ -7,12 +7,12 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.schema import PartConfig, RunConfig, SlotConfig
 from unipeft_run.deltas import insertions
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import read_object
+from unipeft_run.backbones.site import Site
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.backbones.weights import check_types, read_tensors
 from unipeft_run.config.messages import shorten
@@ -27,7 +28,6 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel
-from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import alpha_of, check_config
 from unipeft_run.interop.target import check_export_target

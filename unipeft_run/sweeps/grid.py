@@ -22,6 +22,7 @@ from unipeft_run.config.experiments import expand
 from unipeft_run.config.messages import Illegal, conf_dir
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.runs.printable import printable
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
@@ -137,11 +138,6 @@ def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
             error = "\n".join(map(printable, outcome["error"].splitlines()))
             print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
     Console(width=WIDEST).print(table, highlight=False)
-
-
-def printable(text: str) -> str:
-    """Return `text` with question marks in place of control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _format_metric(outcome: Outcome) -> str:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from unipeft_run.config.schema import Precision
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import Checkpoint
 from unipeft_run.runs.folder import RunFolder
@@ -94,7 +95,7 @@ class Trainer:
         log_every: int = 50,
         checkpoint_every: int | None = None,
         early_stopping: int | None = None,
-        precision: str = "auto",
+        precision: Precision = "auto",
         parallel: Parallel = "ddp",
         clock: Clock | None = None,
     ) -> None:

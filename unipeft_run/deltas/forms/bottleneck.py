@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import init as inits
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import ACTIVATIONS, Form
-from unipeft_run.deltas.site import Site
 
 
 class Bottleneck(Form):

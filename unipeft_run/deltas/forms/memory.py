@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.site import Site
 
 
 class Trunk(nn.Module):
