@@ -53,7 +53,7 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert not set(out + err) & {"\x1b", "\x07"}
     assert "task.path=\\x1b]0;title\\x07" in out
-    assert err == "failed: task.path=\\x1b]0;title\\x07: no file ?[2Jx\nand ?more\n"
+    assert err == "failed: task.path=\\x1b]0;title\\x07: no file \\x1b[2Jx\nand \\x07more\n"
 
 
 # ---- Hydra's own settings
