@@ -25,7 +25,7 @@ SMOOTHING = 0.1
 
 
 def dense(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """The loss over all logits."""
+    """Compute the loss over all logits at once."""
     inputs = {name: batch[name] for name in batch if name != "labels"}
     logits = model(**inputs, use_cache=False).logits
     return cross_entropy(logits, batch["labels"], SMOOTHING), batch["labels"].numel()
@@ -71,7 +71,7 @@ def build_setting(
 
 
 def peak_mib(device: str) -> float:
-    """Peak memory so far, in MiB."""
+    """Return the peak memory so far, in MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

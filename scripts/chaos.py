@@ -1,4 +1,4 @@
-"""Kill real runs at random moments, resume them with the same command, and compare every bit.
+"""Kill runs at random moments, resume them with the same command, and compare every bit.
 
     python scripts/chaos.py 30 [--seed 0] [--folder DIR] [--fork]
 
@@ -52,28 +52,30 @@ class Process(Protocol):
 
 
 class Forked:
-    """The same command in a fork of this process, which has already imported everything."""
+    """A run in a fork of this process, which has already imported everything."""
 
-    def __init__(self, words: Sequence[str], environment: dict[str, str], printed: Path) -> None:
+    def __init__(
+        self, overrides: Sequence[str], environment: dict[str, str], printed: Path
+    ) -> None:
         import unipeft_run.experiment  # noqa: F401
 
         self._process = get_context("fork").Process(
-            target=self._train, args=(words, environment, printed)
+            target=self._train, args=(overrides, environment, printed)
         )
         self._process.start()
 
-    def _train(self, words: Sequence[str], environment: dict[str, str], printed: Path) -> None:
+    def _train(self, overrides: Sequence[str], environment: dict[str, str], printed: Path) -> None:
         from unipeft_run.cli import train
 
         os.environ.update(environment)
-        sys.argv = ["unipeft-train", *words]
+        sys.argv = ["unipeft-train", *overrides]
         with printed.open("w", buffering=1) as file:
             os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file  # a test runner replaces these
             train()
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -84,7 +86,7 @@ class Forked:
         return self._process.exitcode
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
 
 
@@ -95,7 +97,7 @@ Wait = Callable[[Path, Process], None]
 class Sandbox:
     """A folder with a tiny backbone, tiny data and the runs on them.
 
-    With `fork` a run does not repeat the imports, which take most of the time of so small a run.
+    With `fork` a run does not repeat the imports, which take most of the time of a tiny run.
     """
 
     folder: Path
@@ -111,24 +113,24 @@ class Sandbox:
         tokenizer = tiny_text.bart_tokenizer()
         tokenizer.save_pretrained(self.folder / "backbone")
         tiny_text.roberta(len(tokenizer), 2).save_pretrained(self.folder / "backbone")
-        draw, words = random.Random(0), " ".join(tiny_text.TEXT).split()
+        draw, vocabulary = random.Random(0), " ".join(tiny_text.TEXT).split()
         (self.folder / "data").mkdir()
         for split, size in (("train", 64), ("validation", 32), ("test", 32)):
             rows = (
-                {"sentence": " ".join(draw.choices(words, k=8)), "label": draw.randrange(2)}
+                {"sentence": " ".join(draw.choices(vocabulary, k=8)), "label": draw.randrange(2)}
                 for _ in range(size)
             )
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (self.folder / "data" / f"{split}.jsonl").write_text(text)
 
-    def start(self, *words: str, output: str) -> Process:
+    def start(self, *overrides: str, output: str) -> Process:
         """Start the command in a new process that prints to OUTPUT.log."""
         places = (
             f"task.path={self.folder / 'data'}",
             f"backbone.path={self.folder / 'backbone'}",
             f"output={self.folder / output}",
         )
-        given = [*SETTINGS, *places, *words]
+        given = [*SETTINGS, *places, *overrides]
         environment = {"UNIPEFT_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         printed = self.folder / f"{output}.log"
@@ -139,18 +141,18 @@ class Sandbox:
             environment = {**os.environ, **environment}
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
-    def finish(self, *words: str, output: str) -> str:
+    def finish(self, *overrides: str, output: str) -> str:
         """Run the command and return what it printed. Raises RuntimeError if it fails."""
-        code = self.start(*words, output=output).wait()
+        code = self.start(*overrides, output=output).wait()
         text = (self.folder / f"{output}.log").read_text()
         if code:
             raise RuntimeError(f"exit code {code}:\n{text}")
         return text
 
-    def disturb(self, wait: Wait, *words: str, output: str) -> bool:
-        """Start the run and kill it after `wait`; False if it ended earlier."""
+    def disturb(self, wait: Wait, *overrides: str, output: str) -> bool:
+        """Start the run and kill it after `wait`; return False if it ended earlier."""
         began = time.time()
-        process = self.start(*words, output=output)
+        process = self.start(*overrides, output=output)
         wait(self.folder / output, process)
         process.kill()
         killed = process.wait() < 0
@@ -180,7 +182,7 @@ def find_phase(output: Path, began: float) -> str:
 
 
 def read_results(output: Path) -> dict[str, Any]:
-    """Everything that the only run under `output` wrote, without times."""
+    """Return everything that the only run under `output` wrote, without times."""
     (folder,) = find_run_folders(output)
     lines = (folder / "train.jsonl").read_text().splitlines()
     return {

@@ -39,19 +39,19 @@ FILES = ("delta.safetensors", "delta.json", "predictions/test.jsonl")
 class GridSandbox(Sandbox):
     """A sandbox for grids: many runs by one command."""
 
-    def start_grid(self, words: Sequence[str], output: str) -> Process:
+    def start_grid(self, overrides: Sequence[str], output: str) -> Process:
         """Start the grid; it prints to OUTPUT.log."""
-        return self.start("-m", *words, output=output)
+        return self.start("-m", *overrides, output=output)
 
     def read_log(self, output: str) -> str:
-        """What the grid printed, without progress lines."""
+        """Return what the grid printed, without progress lines."""
         text = (self.folder / f"{output}.log").read_text()
         noise = ("it/s", "elapsed", "  loss ", "INFO", "WARNING")
         return "\n".join(line for line in text.splitlines() if not any(n in line for n in noise))
 
 
 def kill_a_worker(output: Path, grid: Process) -> str:
-    """Send SIGKILL to the process that writes the first checkpoint; say which cell it ran."""
+    """Send SIGKILL to the process that writes the first checkpoint; return a line about it."""
     while grid.poll() is None:
         for folder in find_run_folders(output):
             owner = owner_of(folder)
@@ -63,7 +63,7 @@ def kill_a_worker(output: Path, grid: Process) -> str:
 
 
 def read_grid(output: Path) -> dict[str, Any]:
-    """The results of each run, without times."""
+    """Return the results of each run, without times."""
     found = {}
     for folder in find_run_folders(output):
         metrics = drop_times(json.loads((folder / "metrics.json").read_text()))

@@ -1,4 +1,6 @@
-"""Generate the method table of README.md from conf/method/, or check that it is up to date.
+"""Generate docs/methods.md and the method table of README.md, or check that they are up to date.
+
+The sources are the files of conf/method/ and the paper's tables in conf/experiment/.
 
 python scripts/method_table.py [--check]
 """
@@ -8,65 +10,168 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import hydra
-
-from unipeft_run.config import RunConfig, compose, resolve
+from unipeft_run.config import compose, resolve
+from unipeft_run.config.experiments import Cell, key_values, read_tables
 from unipeft_run.config.messages import conf_dir, options
-from unipeft_run.config.schema import AXES
+from unipeft_run.config.schema import AXES, RunConfig
+from unipeft_run.deltas.counting.counts import counts
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- methods: scripts/method_table.py writes this -->", "<!-- end of methods -->"
-HEAD = ("method", "slot", *AXES, "number", "equation", "in the paper")
+TASKS = ("xsum", "wmt16_en_ro", "mnli", "sst2")
+MAIN_TABLE = "Table 6"
+INTRODUCTION = """\
+<!-- scripts/method_table.py writes this page -->
+# Methods
+
+Each method is a file in `conf/method/`. In its equation, h is the modified representation, x the
+input of the sub-layer and q the query of a head; biases are left out. The axis values below are
+file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and `conf/composition/`; each
+can be swapped on the command line:
+
+    unipeft-train task=xsum method=mam composition@ffn=add
+
+`size` is the bottleneck r, or the length l of a prefix or prompt, and the scale s. `trained` counts
+the parameters that receive a gradient, `stored` those that inference needs (a prefix without its
+MLP), in percent of the backbone.
+
+The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
+paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`,
+and accuracy (%) for `mnli` and `sst2`. docs/tables.md shows how to run a whole table or figure.
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A file of conf/method/ and the cells of the paper's tables that run it.
+
+    `axes`: by slot, the name of each axis file. `cells`: with the label of their table.
+    """
+
+    name: str
+    sentence: str
+    equations: tuple[str, ...]
+    axes: Mapping[str, Mapping[str, str]]
+    cells: tuple[tuple[str, Cell], ...]
+
+    @property
+    def task(self) -> str:
+        """The task whose setting is counted: the first that the paper has for the method."""
+        printed = {cell.task for _, cell in self.cells}
+        return next((task for task in TASKS if task in printed), TASKS[0])
+
+
+def read_methods() -> list[Method]:
+    """Read all methods; those that fill no slot come first."""
+    return sorted(map(_read, options("method")), key=lambda method: list(method.axes))
+
+
+def _read(name: str) -> Method:
+    text = (conf_dir() / "method" / f"{name}.yaml").read_text(encoding="utf-8")
+    _, sentence, *rest = re.findall(r"^# +(.*)$", text, re.MULTILINE)
+    equations = tuple(line for line in rest if line.startswith("h <- "))
+    axes: dict[str, dict[str, str]] = {}
+    for axis, slot, value in re.findall(r"override /(\w+)@(\w+): (\w+)", text):
+        axes.setdefault(slot, {})[axis] = value
+    cells = [(table.label, cell) for table in read_tables() for cell in table.cells]
+    own = (row for row in cells if key_values(row[1].overrides["paper"]).get("method") == name)
+    return Method(name, sentence, equations, axes, tuple(own))
+
+
+def render_page() -> str:
+    """Render docs/methods.md: a section per method."""
+    return "\n".join([INTRODUCTION, *("\n".join(_section(method)) for method in read_methods())])
+
+
+def _section(method: Method) -> Iterator[str]:
+    words = (f"task={method.task}", f"method={method.name}")
+    config = resolve(compose(words))
+    counted = counts(config)
+    yield f"## {method.name}\n\n{method.sentence}.\n"
+    yield from (f"    {equation}" for equation in method.equations)
+    yield f"\n    unipeft-train {' '.join(words)}\n"
+    yield f"With `{words[0]}` on {config.backbone.name}:\n"
+    yield _markdown([*_slots(method, config, counted), _total(counted)]) + "\n"
+    if method.cells:
+        yield _markdown(list(_paper_rows(method))) + "\n"
+    else:
+        yield "The paper's tables have no row for it.\n"
+
+
+def _slots(
+    method: Method, config: RunConfig, counted: Mapping[str, Any]
+) -> Iterator[Mapping[str, str]]:
+    """Yield a row per filled slot, and one for the unfrozen parameters."""
+    for name, slot in config.slots().items():
+        sites = [row for row in counted["sites"] if row["slot"] == name]
+        scale = f", s={slot.scale:g}" if slot.scale else ""
+        axes = {axis: method.axes[name][axis] for axis in AXES}
+        yield {"slot": name, **axes, "size": f"{slot.bottleneck}{scale}", **_sum(sites)}
+    if config.unfreeze:
+        sites = [row for row in counted["sites"] if row["slot"] == "unfreeze"]
+        yield {"slot": f"`unfreeze=[{', '.join(config.unfreeze)}]`", **_sum(sites)}
+
+
+def _sum(sites: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {key: f"{sum(s[key] for s in sites):,}" for key in ("sites", "trained", "stored")}
+
+
+def _total(counted: Mapping[str, Any]) -> dict[str, str]:
+    stored = f"{counted['stored']:,} ({counted['stored_percent']:.2f} %)"
+    return {"slot": "total", "trained": f"{counted['trained']:,}", "stored": stored}
+
+
+def _paper_rows(method: Method) -> Iterator[Mapping[str, str]]:
+    """Yield a row per row of the paper, with the scores of all its tasks."""
+    rows: dict[tuple[str, str], dict[str, Cell]] = {}
+    for label, cell in method.cells:
+        rows.setdefault((label, cell.row), {})[cell.task or ""] = cell
+    for (label, row), cells in rows.items():
+        first = next(iter(cells.values()))
+        scores = {task: _scores(cells[task]) if task in cells else "" for task in TASKS}
+        share = f"{first.share:g} %"
+        yield {"table": label, "row": row, "share": share, **scores, "note": "; ".join(first.notes)}
+
+
+def _scores(cell: Cell) -> str:
+    """Format scores with the digits that the paper prints: two for ROUGE, one otherwise."""
+    digits = 2 if cell.task == "xsum" else 1
+    return " / ".join(f"{score:.{digits}f}" for score in cell.printed)
 
 
 def render_table() -> str:
-    """Markdown with a row for each slot that a method fills, the simplest methods first."""
-    found = {name: _rows(name) for name in options("method")}
-    order = sorted(found, key=lambda name: [row[1] for row in found[name]])
-    rows = [HEAD, ("---",) * len(HEAD), *(row for name in order for row in found[name])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """Render the README's table: a row per method, with one score of the paper."""
+    return _markdown(
+        [
+            {
+                "method": f"`{method.name}`",
+                "what it changes": method.sentence,
+                "XSum ROUGE-2 in the paper": _main_score(method),
+            }
+            for method in read_methods()
+        ]
+    )
 
 
-def _rows(method: str) -> list[tuple[str, ...]]:
-    """The rows of one method; its name and tables in the paper are in the first row only."""
-    words = ("task=xsum", f"method={method}")
-    config = resolve(compose(words))
-    text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
-    head = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
-    paper = "<br>".join(line for line in head if re.match(r"Tables? \d|No row", line))
-    slots = list(_slots(config, _chosen_files(words)))
-    slots = slots or [("", *(("",) * len(AXES)), _unfrozen(config))]
-    equations = [_equation(line) for line in head if line.startswith("h <- ")]
-    equations += [""] * (len(slots) - len(equations))
-    rows = [("", *slot, equation, "") for slot, equation in zip(slots, equations, strict=True)]
-    return [(f"`{method}`", *rows[0][1:-1], paper), *rows[1:]]
+def _main_score(method: Method) -> str:
+    """Return ROUGE-2 at the method's own size, from table 6 if it has such a row."""
+    own = {"task=xsum", f"method={method.name}"}
+    cells = [row for row in method.cells if set(row[1].overrides["paper"]) == own]
+    main = [row for row in cells if row[0] == MAIN_TABLE] or cells
+    return f"{main[-1][1].printed[1]:.2f}" if main else ""
 
 
-def _chosen_files(words: Sequence[str]) -> Mapping[str, str]:
-    """Hydra's record of the file chosen for each group."""
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("train", list(words), return_hydra_config=True).hydra.runtime.choices
-
-
-def _slots(config: RunConfig, files: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    """Yield the name, the four axes and the numbers of every slot that is filled."""
-    for name, slot in config.slots().items():
-        axes = (files[f"{axis}@{name}"] for axis in AXES)
-        scale = f", s={slot.scale:g}" if slot.scale else ""
-        yield name, *axes, f"{slot.bottleneck}{scale}"
-
-
-def _unfrozen(config: RunConfig) -> str:
-    """The trainable backbone parameters of a method without slots."""
-    return f"`unfreeze={list(config.unfreeze)}`".replace("'", '"')
-
-
-def _equation(line: str) -> str:
-    """Format a line `formula   where it appears`, separated by three spaces."""
-    formula, _, where = line.partition("   ")
-    return f"`{formula}` {where.strip()}"
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Render a Markdown table without the columns that are empty in all rows."""
+    filled = {key for row in rows for key, value in row.items() if value}
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key in filled]
+    body = [[row.get(key, "") for key in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *body])
 
 
 def replace_table(readme: str) -> str:
@@ -78,15 +183,20 @@ def replace_table(readme: str) -> str:
 
 
 def main() -> int:
-    """Return 1 if --check finds an outdated table."""
-    old = README.read_text(encoding="utf-8")
-    new = replace_table(old)
+    """Return 1 if --check finds a file out of date."""
+    rendered = {README: replace_table(_read_text(README)), PAGE: render_page()}
+    stale = [file for file, text in rendered.items() if _read_text(file) != text]
     if "--check" in sys.argv[1:]:
-        if new != old:
-            print("the method table of README.md is out of date: python scripts/method_table.py")
-        return int(new != old)
-    README.write_text(new, encoding="utf-8")
+        for file in stale:
+            print(f"{file.name} is out of date: run python scripts/method_table.py")
+        return int(bool(stale))
+    for file in stale:
+        file.write_text(rendered[file], encoding="utf-8")
     return 0
+
+
+def _read_text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pretrain a miniature backbone: `pretrain_mini.py bart_mini` (or mbart_mini).
 
-It reads about 16 million tokens, which takes at least an hour and a half on one CPU core without
-bf16 (at most 2,700 tokens/s). On two cores, train both miniatures at once with OMP_NUM_THREADS=1.
+It trains on about 16 million tokens: at least an hour and a half on one CPU core without bf16 (at
+most 2,700 tokens/s). On two cores, train both miniatures at once with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the tests share: no network, one thread, tiny random models."""
+"""Environment of all tests: no network, one thread, W&B offline."""
 
 import os
 
-# Two workers on two cores: a second thread each would wait for a core at every operation.
+# With two test workers on two cores, further threads would only compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""unipeft: every parameter-efficient method as a point in one design space.
+"""unipeft: parameter-efficient fine-tuning methods as points in one design space.
 
 The public names are imported on first use, so that the command line can print its help without
 importing torch.
@@ -7,7 +7,7 @@ importing torch.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {  # public name -> the module that defines it
     "attach": "deltas.attach",
     "detach": "deltas.attach",
     "fold": "deltas.fold",
@@ -19,6 +19,6 @@ __all__ = ["attach", "detach", "fold", "generate", "load_backbone", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The console commands unipeft-train and unipeft-eval. Imports nothing heavy at the top."""
+"""The console commands unipeft-train and unipeft-eval. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.commands.help import evaluate_help, train_help
+from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied, load, plan, quote_paths
-from unipeft_run.config.hydra_errors import needed
+from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan, quote_paths
+from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.errors import UserError
-from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused
+from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Plan = TypeVar("Plan")
-UNSUPPORTED = ("config_name", "config_path", "package")  # flags of Hydra's that would do nothing
+UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
 @dataclass(frozen=True)
 class Command(Generic[Plan]):
-    """A command over configurations.
+    """A command that runs configurations, with its steps as functions.
 
-    `plan` checks a configuration, given the overrides it came from, and raises UserError for a
-    wrong one. `run` executes a plan, `job` a configuration that a worker has composed. Plans with
-    equal `identity` are one run.
+    `plan` validates a configuration, composed from the given overrides, and raises UserError if it
+    is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
+    Plans with equal `identity` are the same run. `help` returns the help text, `when_empty` the
+    error message for a command line without arguments.
     """
 
     config_name: str
@@ -52,33 +54,27 @@ class Command(Generic[Plan]):
 
 
 def train() -> NoReturn:
-    """unipeft-train: train and test the configured run."""
-    command = Command(
-        "train", plan, train_planned, train_job, run_folder, train_help, lambda: needed([])
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    """Run unipeft-train: train and test the configured run."""
+    sys.exit(main(TRAIN, sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
-    """unipeft-eval: evaluate the delta of a run folder."""
-    command = Command(
-        "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, run_needed
-    )
-    sys.exit(main(command, sys.argv[1:]))
+    """Run unipeft-eval: evaluate the delta of a run folder."""
+    sys.exit(main(EVALUATE, sys.argv[1:]))
 
 
 def train_job(cfg: DictConfig) -> Outcome:
-    """Run one configuration. Picklable, and returns plain data, so that a worker can call it."""
+    """Run one configuration in a worker; the function is picklable and returns plain data."""
     ignore_broken_pipes()
     prepare_environment()
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def train_planned(planned: PlannedRun) -> Outcome:
-    """Train in this process, or in as many processes as the configuration asks for."""
+    """Train in this process, or launch the number of processes that the configuration sets."""
     if planned.config.processes > processes.world_size() == 1:
         from unipeft_run.sweeps.launch import launch_processes
 
@@ -93,13 +89,13 @@ def train_planned(planned: PlannedRun) -> Outcome:
 
 
 def run_folder(planned: PlannedRun) -> Hashable:
-    """The identity of a planned run: its folder."""
+    """Return the identity of a planned run: its folder."""
     return planned.folder
 
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """A run folder to evaluate; `task_path` and `backbone_path` as in `run.evaluate`."""
+    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
 
     folder: Path
     split: str
@@ -109,10 +105,10 @@ class PlannedEvaluation:
 
 
 def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
-    """Check that there is a run folder to evaluate. Raises UserError."""
+    """Check that `cfg` names a run folder. Raises UserError."""
     del overrides
     if OmegaConf.is_missing(cfg, "run"):
-        raise UserError(run_needed())
+        raise UserError(explain_no_run())
     config = read_eval_config(cfg)
     folder = Path(os.path.expanduser(config.run))
     load(folder, config.allow)
@@ -122,11 +118,11 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
-    """Evaluate what one configuration names. Picklable, like `train_job`."""
+    """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
     try:
         return evaluate_planned(plan_evaluation(cfg))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
 
 
 def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
@@ -149,15 +145,23 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
     return capture_outcome(run_it)
 
 
-def run_needed() -> str:
-    """Say that a run folder is needed."""
+def explain_no_run() -> str:
+    """Say that run= is missing."""
     return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
+
+
+TRAIN = Command(
+    "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
+)
+EVALUATE = Command(
+    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, explain_no_run
+)
 
 
 def main(command: Command[Plan], argv: Sequence[str]) -> int:
     """Run a command; return the exit code.
 
-    0: done; 1: a run failed; 2: the configuration is wrong; 128 + n after signal n.
+    0: done; 1: a run failed; 2: user error; 128 + n: interrupted by signal n.
     """
     ignore_broken_pipes()
     try:
@@ -185,10 +189,11 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 0
     args = _parse(argv)
     if args.help:
-        print(command.help())
+        keys = [argument for argument in args.overrides if "=" not in argument]
+        print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     if args.multirun and args.cfg:
-        raise UserError("--cfg shows one configuration; leave out -m and the lists of values")
+        raise UserError("--cfg shows a single configuration; leave out -m and lists of values")
     if args.multirun:
 
         def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
@@ -209,14 +214,14 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse Hydra's flags among the overrides, in any order."""
+    """Parse Hydra's flags, which may appear anywhere among the overrides."""
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
     for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
         raise UserError(f"there is no option {flag}; see --help")
-    if args.config_dir:  # the same as an override, which `compose` takes
+    if args.config_dir:  # pass it to `compose` as an override
         args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
     return args
 
@@ -226,9 +231,10 @@ def _refuse_flag(message: str) -> NoReturn:
 
 
 def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra answer --cfg, --info, --hydra-help and shell completion."""
-    flags = [word for word in argv if word not in overrides]
-    sys.argv = [sys.argv[0], *overrides, *implied(overrides), *flags]  # --info takes a word
+    """Let Hydra handle --cfg, --info, --hydra-help and shell completion."""
+    flags = [argument for argument in argv if argument not in overrides]
+    # --info takes a word, if one follows
+    sys.argv = [sys.argv[0], *overrides, *implied_overrides(overrides), *flags]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
         lambda cfg: None
     )()

@@ -1,8 +1,9 @@
-"""What a user can mend."""
+"""Errors that the user can fix; shown without a traceback."""
 
 
 class UserError(ValueError):
-    """A wrong word, a missing file, an unreachable source: one to three lines that say what to do.
+    """An error that the user can fix, such as a wrong value, a missing file or an unreachable hub.
 
-    The command line prints the text on stderr and exits with 2; nothing else is lost.
+    The message has one to three lines and says what to do. The command line prints it to stderr and
+    exits with code 2.
     """

@@ -1,4 +1,4 @@
-"""Everything a run is made of: task, model, trainer and evaluator of one configuration."""
+"""Assemble a run: build the task, model, trainer and evaluator of one configuration."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -21,7 +21,6 @@ from unipeft_run.data.batching import Collator, measure_padding, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
-from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
@@ -40,13 +39,13 @@ from unipeft_run.training.trainer import FitResult, Trainer
 
 
 class PreparedRun:
-    """Task, model and evaluator of one configuration, ready to train or evaluate."""
+    """The task, model and evaluator of one configuration, ready to train or evaluate."""
 
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
         self.config, self.task, self.splits = config, inputs.task, inputs.splits
-        shown = None if processes.is_main() else rich.console.Console(quiet=True)
-        self.console = Console(every=config.tracking.console.every, console=shown)
+        output = None if processes.is_main() else rich.console.Console(quiet=True)
+        self.console = Console(every=config.tracking.console.every, console=output)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer)
@@ -65,7 +64,6 @@ class PreparedRun:
 
     def _evaluator(self) -> Evaluator:
         evaluation = self.config.evaluation
-        decoding = evaluation.decoding
         return Evaluator(
             self.task,
             self.splits,
@@ -74,7 +72,7 @@ class PreparedRun:
             collator=self.collator,
             loss_fn=self.loss_fn,
             batch_size=evaluation.batch_size,
-            decoding=Decoding(**decoding.model_dump()) if decoding else None,
+            decoding=evaluation.decoding,
             references=evaluation.references,
             autocast=autocast_dtype(self.config.precision),
             progress=self.console.progress,
@@ -92,7 +90,7 @@ class PreparedRun:
         for tracker in trackers:
             tracker.start(config.plain())
         if processes.rank() > 0:
-            set_seed(config.seed + processes.rank())  # another dropout in each process
+            set_seed(config.seed + processes.rank())  # different dropout in each process
         summary: dict[str, Any] = {}
         state = "failed"
         try:
@@ -126,7 +124,7 @@ class PreparedRun:
         unshard(self.model)
         if folder.writes:
             save_delta(self.model, folder.path, delta_recipe(config), folder.check)
-        for split, rows in {"test": test.rows, **test.beside}.items():
+        for split, rows in {"test": test.rows, **test.companion_rows}.items():
             folder.write_predictions(split, rows)
         return {
             "method": config.method,
@@ -195,11 +193,11 @@ class PreparedRun:
         )
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
-        """The longest input or output that each length key of the configuration admits."""
+        """Yield each length key with the longest input or output that it allows."""
         for name, split in self.encoded.items():
             yield "task.max_source_length", int(lengths(split, "input_ids").max())
             if self.task.kind == "seq2seq":
-                cut = "max" if name == "train" else "eval"
-                yield f"task.{cut}_target_length", int(lengths(split, "labels").max())
+                key = "max" if name == "train" else "eval"
+                yield f"task.{key}_target_length", int(lengths(split, "labels").max())
         if decoding := self.config.evaluation.decoding:
             yield "evaluation.decoding.max_length", decoding.max_length

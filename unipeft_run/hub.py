@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers. Imports neither transformers nor datasets."""
+"""Check whether the Hugging Face hub is reachable. Imports neither transformers nor datasets."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from functools import cache
 
 from huggingface_hub import constants
 
-SECONDS = 3.0
+TIMEOUT_SECONDS = 3.0
 
 
 @cache
 def is_hub_reachable() -> bool:
-    """Whether the hub answers; asked once per process, for at most SECONDS + 1.
+    """Return whether the hub answers within TIMEOUT_SECONDS + 1; tried once per process.
 
-    The hub's own client retries for half a minute. A silent name server blocks for as long whatever
-    the timeout, hence the thread.
+    The hub's own client would retry for half a minute. The request runs in a thread because a
+    silent name server blocks just as long, whatever the timeout.
     """
     if constants.HF_HUB_OFFLINE:
         return False
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
     thread.start()
-    thread.join(SECONDS + 1)
+    thread.join(TIMEOUT_SECONDS + 1)
     return bool(answers and answers[0])
 
 
@@ -33,7 +33,7 @@ def _answers() -> bool:
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     request = urllib.request.Request(endpoint, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500

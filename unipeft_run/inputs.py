@@ -1,4 +1,4 @@
-"""External inputs of a run, loaded before anything heavy is imported: data and the backbone."""
+"""The external inputs of a run, data and backbone, loaded before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The task, its data by split, and the backbone's folder or hub id."""
+    """The inputs of one run: its task, the data by split, and the backbone's folder or hub id."""
 
     task: Task
     splits: dict[str, Dataset]
@@ -30,7 +30,7 @@ class Inputs:
 def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inputs:
     """Load the data (of `splits`, by default all) and locate the backbone.
 
-    Raises UserError, within seconds, for what is missing.
+    Raises UserError, within seconds, if either is missing.
     """
     task = build_task(config.task, config.limit.model_dump())
     backbone = config.backbone
@@ -38,12 +38,12 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
     return Inputs(task, task.load(splits), source)
 
 
-def splits_of(config: RunConfig, split: str) -> set[str]:
-    """The splits that evaluating `split` reads. Raises UserError for an unknown one."""
+def required_splits(config: RunConfig, split: str) -> tuple[str, ...]:
+    """Return the splits needed to evaluate `split`. Raises UserError if it is unknown."""
     from unipeft_run.data.tasks.base import SPLITS
 
     task = build_task(config.task)
     known = (*SPLITS, *task.optional_splits)
     if split not in known:
         raise UserError(unknown_choice("split", split, known))
-    return {split, *(beside.split for beside in task.beside.get(split, {}).values())}
+    return task.splits_for(split)

@@ -1,6 +1,6 @@
 """The straight path of a run: from a planned configuration to a trained and evaluated model.
 
-Nothing heavy is imported until the data and the backbone are known to be there.
+Nothing heavy is imported before the data and the backbone have been found.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun, RunConfig, load
-from unipeft_run.config.contents import CONTENTS, DATA, check_unchanged, contents_of
-from unipeft_run.inputs import Inputs, load_inputs, splits_of
+from unipeft_run.config.contents import CONTENTS, DATA, check_unchanged, hash_contents
+from unipeft_run.inputs import Inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import RunFolder, read_object
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
@@ -24,32 +24,32 @@ Metrics = dict[str, Any]
 
 
 def run(planned: PlannedRun) -> Metrics:
-    """Train, select, test and record one configuration; return a finished run's metrics at once.
+    """Train, select, test and record one configuration, unless that has been done already.
 
-    Returns the metrics with `state`: `done`, `skipped` for a run that was finished already,
-    `diverged` or `running elsewhere` with the `error`. Raises UserError for what the user can fix.
+    Returns the metrics and a `state`: `done`; `skipped` if the run was finished before; `diverged`
+    or `running elsewhere`, with the `error`. Raises UserError.
     """
-    if finished := _agree(lambda: _finished(planned)):
+    if finished := _call_on_main(lambda: _finished_metrics(planned)):
         return finished
     inputs = load_inputs(planned.config)
     folder = RunFolder(planned.folder, writes=processes.is_main())
     with ExitStack() as stack:
-        other = _agree(lambda: _acquire(folder, stack) or _finished(planned))
+        other = _call_on_main(lambda: _acquire(folder, stack) or _finished_metrics(planned))
         return other or _train(planned, inputs, folder)
 
 
-def _agree(look: Callable[[], Metrics | None]) -> Metrics | None:
-    """Call `look` on rank 0 and broadcast the result."""
-    seen = look() if processes.is_main() else None
+def _call_on_main(function: Callable[[], Metrics | None]) -> Metrics | None:
+    """Call `function` on rank 0 and broadcast the result."""
+    result = function() if processes.is_main() else None
     if processes.world_size() == 1:
-        return seen
+        return result
     from unipeft_run.training.distributed.parallel import broadcast
 
-    return broadcast(seen)
+    return broadcast(result)
 
 
 def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
-    """Acquire the run's lock until `stack` closes; say so if another process holds it."""
+    """Acquire the run's lock until `stack` closes; return a result if another process holds it."""
     try:
         folder.guard = stack.enter_context(RunLock(folder.path)).check
     except RunningElsewhere as owner:
@@ -57,8 +57,8 @@ def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
     return None
 
 
-def _finished(planned: PlannedRun) -> Metrics | None:
-    """Metrics of a finished run; None if there are none or force=true."""
+def _finished_metrics(planned: PlannedRun) -> Metrics | None:
+    """Return the metrics of a finished run; None if there are none or force=true."""
     metrics = {} if planned.config.force else read_object(planned.folder / "metrics.json")
     if not metrics:
         return None
@@ -72,7 +72,7 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
 
     if planned.config.force:
         folder.clear()
-    # first of all, so that a run that fails before training is listed and can be retried
+    # written first, so that a run that fails before training is listed and can be retried
     folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
     folder.write_json(CONTENTS, dict(planned.contents))
     try:
@@ -93,16 +93,16 @@ def evaluate(
     task_path: str | None = None,
     backbone_path: str | None = None,
 ) -> dict[str, float]:
-    """Evaluate a finished run on `split`, from its stored delta alone.
+    """Evaluate a finished run on `split`, using only its stored delta.
 
     `allow`: prefixes of classes outside this package that the run's configuration may name;
-    `task_path`, `backbone_path`: where its data and backbone are now. Raises UserError for a folder
-    without a finished run, an unknown split, and data or weights that changed since the run.
+    `task_path`, `backbone_path`: current paths of its data and backbone. Raises UserError for a
+    folder without a finished run, an unknown split, and data or weights that changed since the run.
     """
-    config = _moved(load(folder, allow), task_path, backbone_path)
-    splits = splits_of(config, split)
-    expected = _expected(read_object(folder / CONTENTS), task_path)
-    check_unchanged(folder, expected, contents_of(config, splits))
+    config = _with_paths(load(folder, allow), task_path, backbone_path)
+    splits = required_splits(config, split)
+    expected = _expected_hashes(read_object(folder / CONTENTS), task_path)
+    check_unchanged(folder, expected, hash_contents(config, splits))
     inputs = load_inputs(config, splits)
     from accelerate import PartialState
 
@@ -117,20 +117,20 @@ def evaluate(
     return prepared.evaluator(prepared.model, split).metrics
 
 
-def _moved(config: RunConfig, task_path: str | None, backbone_path: str | None) -> RunConfig:
-    """The configuration with other places for its data and backbone."""
-    changes: dict[str, Any] = {}
+def _with_paths(config: RunConfig, task_path: str | None, backbone_path: str | None) -> RunConfig:
+    """Replace the paths of the data and the backbone, unless they are None."""
+    sections: dict[str, Any] = {}
     if task_path is not None:
-        changes["task"] = config.task.model_copy(update={"path": task_path})
+        sections["task"] = config.task.model_copy(update={"path": task_path})
     if backbone_path is not None:
-        changes["backbone"] = config.backbone.model_copy(update={"path": backbone_path})
-    return config.model_copy(update=changes)
+        sections["backbone"] = config.backbone.model_copy(update={"path": backbone_path})
+    return config.model_copy(update=sections)
 
 
-def _expected(known: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
-    """The recorded hashes to compare with: data given on the command line may differ."""
+def _expected_hashes(recorded: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
+    """Select the recorded hashes to compare; data passed as `task_path` may differ."""
     return {
         key: str(digest)
-        for key, digest in known.items()
+        for key, digest in recorded.items()
         if task_path is None or not key.startswith(f"{DATA}.")
     }

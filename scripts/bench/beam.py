@@ -3,9 +3,9 @@
     python scripts/bench/beam.py --shape base --types fp32 bf16
     python scripts/bench/beam.py --shape mini --sources 16 --beams 4 --json beam.json
 
-Both sides decode the same sources to the same length under the rules of transformers, in turn; the
+Both decode the same sources to the same length under the rules of transformers, alternately; the
 shortest time of several repeats counts. The time of a step is the difference between two searches
-of different length, divided by the difference in steps. On a CPU times are processor times.
+of different length, divided by the difference in steps. On a CPU, processor time is measured.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def build_model(shape: str, dtype: torch.dtype, device: str) -> Any:
-    """A BART of this shape; with this spread, float32 searches agree."""
+    """Build a BART of this shape; with this init_std, float32 searches agree."""
     size = SHAPES[shape]
     torch.manual_seed(0)
     config = BartConfig(
@@ -81,14 +81,14 @@ SEARCHES: dict[str, Callable[..., Tensor]] = {
 
 
 def measure(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
-    """One row for each side: seconds of a search, milliseconds of a step, and both ratios."""
+    """Return a row per implementation: seconds per search, milliseconds per step, both ratios."""
     model = build_model(options.shape, TYPES[dtype], options.device)
     shape = (options.sources, options.source_tokens)
     sources = torch.randint(5, model.config.vocab_size, shape, device=options.device)
     inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources)}
     seconds: dict[tuple[str, int], float] = {}
     tokens: dict[str, Tensor] = {}
-    for _ in range(options.repeats):  # in turn, so that both sides see the same machine
+    for _ in range(options.repeats):  # alternately, so that both see the same machine load
         for name, search in SEARCHES.items():
             for length in (SHORT, options.new_tokens):
                 spent, tokens[name] = time_search(search, model, inputs, length, options)
@@ -120,7 +120,7 @@ def time_search(
     new_tokens: int,
     options: argparse.Namespace,
 ) -> tuple[float, Tensor]:
-    """Seconds of a search that generates exactly `new_tokens`, and its tokens."""
+    """Return the seconds of a search that generates exactly `new_tokens`, and its tokens."""
     decoding = {
         "num_beams": options.beams,
         "max_length": new_tokens + 1,
@@ -137,7 +137,7 @@ def time_search(
 
 
 def clock() -> float:
-    """Processor time on a CPU, which other processes disturb less; wall time on a GPU."""
+    """Return processor time on a CPU, which other processes disturb less; wall time on a GPU."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 

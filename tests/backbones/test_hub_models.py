@@ -1,4 +1,4 @@
-"""Models on the hub: read from its files like a local folder, and never from a pickle."""
+"""Models on the hub are read like a local folder, and never from a pickle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NotThere(RemoteEntryNotFoundError):
 
 
 class Hub:
-    """A repository with a folder per revision, in place of the hub's client."""
+    """A repository with one folder per revision, which replaces the hub's client."""
 
     def __init__(self, folder: Path) -> None:
         self.main, self.pull_request = write_roberta(folder / "main"), folder / "pull_request"
@@ -78,8 +78,8 @@ def test_a_pickle_is_replaced_by_the_hubs_own_conversion_only(hub: Hub) -> None:
     proof = hub.main.parent / "proof"
     (hub.main / "model.safetensors").rename(hub.pull_request / "model.safetensors")
     write_pickle(hub.main / "pytorch_model.bin", proof)
-    for others in ([], [Discussion("somebody")], [Discussion("SFconvertbot", "Hello")]):
-        hub.discussions = others
+    for discussions in ([], [Discussion("somebody")], [Discussion("SFconvertbot", "Hello")]):
+        hub.discussions = discussions
         with pytest.raises(UserError, match=r"somebody/model holds no model\.safetensors"):
             load_backbone(REPOSITORY, family="roberta")
     hub.discussions = [Discussion("somebody"), Discussion("SFconvertbot")]
@@ -89,7 +89,9 @@ def test_a_pickle_is_replaced_by_the_hubs_own_conversion_only(hub: Hub) -> None:
     assert not proof.exists()
 
 
-def test_a_client_that_fails_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_hub_client_are_one_sentence(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise ConnectionError("the line\nis cut")
 

@@ -1,4 +1,4 @@
-"""Fields of a model's configuration: which may be set, and to what."""
+"""Which fields of a model's configuration may be set, and to which values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("fields", "sentence"), WRONG)
-def test_a_wrong_value_is_one_sentence(folder: Path, fields: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_value_gives_one_sentence(
+    folder: Path, fields: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(UserError, match=sentence) as refusal:
         read_config(str(folder), "roberta", fields)
     assert len(str(refusal.value).splitlines()) == 1
@@ -91,7 +93,9 @@ def test_config_json_obeys_the_same_rules(
         ('{"model_type": "roberta", "num_labels": "x"}', "num_labels=x: must be from 1"),
     ],
 )
-def test_a_damaged_config_json_is_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+def test_a_damaged_config_json_gives_one_sentence(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=sentence):
         read_config(str(tmp_path), "roberta", {})
@@ -113,7 +117,7 @@ def test_a_field_has_its_name_and_its_alias(tmp_path: Path) -> None:
     tiny.backbone("bart").config.save_pretrained(tmp_path)
     for name in ("d_model", "hidden_size"):
         assert read_config(str(tmp_path), "bart", {name: 64}).d_model == 64
-    change_json(tmp_path / "config.json", {"hidden_size": 96})  # beside d_model, which decides
+    change_json(tmp_path / "config.json", {"hidden_size": 96})  # d_model takes precedence
     assert read_config(str(tmp_path), "bart", {}).hidden_size == 32
 
 

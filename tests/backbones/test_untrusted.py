@@ -1,4 +1,4 @@
-"""No code in a model folder is executed, whichever file asks for it."""
+"""No code in a model folder is executed, no matter which file refers to it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(model: HostileModel, **settings: Any) -> Any:
 
 
 def test_the_folder_is_hostile(model: HostileModel) -> None:
-    """transformers executes the code when told to trust it: the other tests can fail."""
+    """transformers executes the code when told to trust it, so the other tests can fail."""
     model.change("config.json", auto_map=AUTO_MAP)
     AutoConfig.from_pretrained(model.folder, trust_remote_code=True)
     assert model.was_executed
@@ -72,7 +72,7 @@ def test_auto_map_is_refused(model: HostileModel, file: str) -> None:
     ],
     ids=lambda option: str(next(iter(option))),
 )
-def test_a_loading_option_is_no_field(model: HostileModel, option: dict[str, Any]) -> None:
+def test_a_loading_option_is_not_a_field(model: HostileModel, option: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"there is no key backbone\.config\.{next(iter(option))}"):
         load(model, config=option)
     assert not model.was_executed
@@ -128,7 +128,7 @@ def test_a_pickle_in_place_of_safetensors_is_damaged(model: HostileModel) -> Non
     assert not model.was_executed
 
 
-def test_an_adapter_beside_the_weights_is_not_followed(model: HostileModel) -> None:
+def test_an_adapter_next_to_the_weights_is_ignored(model: HostileModel) -> None:
     """transformers would load the base model that adapter_config.json names."""
     model.change("adapter_config.json", base_model_name_or_path=str(model.folder / "elsewhere"))
     write_pickle(model.folder / "adapter_model.bin", model.proof)
@@ -148,10 +148,12 @@ def test_generation_config_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../model.safetensors", "/etc/passwd", "shard.bin", ".safetensors", 7, None]
 )
-def test_an_index_names_safetensors_files_beside_it(model: HostileModel, name: Any) -> None:
+def test_an_index_may_only_name_safetensors_files_in_its_folder(
+    model: HostileModel, name: Any
+) -> None:
     (model.folder / "model.safetensors").rename(model.folder.parent / "model.safetensors")
     model.change("model.safetensors.index.json", weight_map={"a": name})
-    with pytest.raises(UserError, match="is no name of a safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file name"):
         load(model)
 
 
@@ -199,7 +201,7 @@ def test_tokenizer_settings_outside_the_list_have_no_effect(model: HostileModel,
     assert "trust_remote_code" not in after.init_kwargs
 
 
-def test_a_tokenizer_is_what_transformers_makes_of_the_folder(model: HostileModel) -> None:
+def test_a_tokenizer_equals_that_of_transformers(model: HostileModel) -> None:
     theirs, ours = AutoTokenizer.from_pretrained(model.folder), load_tokenizer(str(model.folder))
     assert type(ours) is type(theirs)
     assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()

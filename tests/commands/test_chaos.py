@@ -78,8 +78,8 @@ def test_a_grid_killed_three_times_runs_every_cell_once(chaos: Any, sandbox: Any
 
     orders = [(METHODS, (1, 2, 3, 4)), (METHODS[::-1], (4, 1, 3, 2)), (METHODS, (2, 4, 1, 3))]
     for number, (methods, seeds) in enumerate(orders):
-        words = grid(methods, seeds)
-        assert sandbox.disturb(after_cells(3 * number + 2), *words, output="grid")
+        overrides = grid(methods, seeds)
+        assert sandbox.disturb(after_cells(3 * number + 2), *overrides, output="grid")
         assert finished.items() <= finished_cells().items(), "a finished cell was run again"
         finished = finished_cells()
     text = sandbox.finish(*grid(METHODS, (3, 4, 2, 1)), output="grid")

@@ -13,7 +13,8 @@ import yaml
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import PlannedRun, compose, plan
+from unipeft_run.commands.key_help import describe_keys
+from unipeft_run.config import PlannedRun, compose, identity, plan
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -27,13 +28,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """What reached `run`, which here trains nothing and fails as the seed says."""
+    """Configurations passed to a stub of `run`, which trains nothing and fails for some seeds."""
     seen: list[dict[str, Any]] = []
 
     def run(planned: PlannedRun) -> dict[str, Any]:
         seen.append(planned.config.plain())
-        if planned.config.seed in MISHAPS:
-            raise MISHAPS[planned.config.seed]
+        if planned.config.seed in FAILURES:
+            raise FAILURES[planned.config.seed]
         skipped = planned.folder.exists()
         planned.folder.mkdir(parents=True, exist_ok=True)
         return {"state": "skipped" if skipped else "done", "primary": "test/x", "test/x": 87.25}
@@ -45,7 +46,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     yield seen
 
 
-MISHAPS: dict[int, BaseException] = {
+FAILURES: dict[int, BaseException] = {  # by seed
     66: RuntimeError("the disk is full"),
     67: UserError("no folder there"),
     68: KeyboardInterrupt(),
@@ -55,15 +56,13 @@ MISHAPS: dict[int, BaseException] = {
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
-    return lambda *words: call(cli.train, monkeypatch, *words)
+    return lambda *arguments: call(cli.train, monkeypatch, *arguments)
 
 
 # ---- help and configuration
 
 
-def test_help_is_ours_and_names_every_choice(
-    train: Train, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_lists_every_choice(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--help") == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 50
@@ -72,7 +71,7 @@ def test_help_is_ours_and_names_every_choice(
     assert text.count("  unipeft-train ") == 5
 
 
-def test_cfg_job_prints_what_would_run(
+def test_cfg_job_prints_the_configuration(
     train: Train, capsys: pytest.CaptureFixture[str], runs: list[Any]
 ) -> None:
     assert train(*SST2, "--cfg", "job", "seed=5") == 0
@@ -82,12 +81,12 @@ def test_cfg_job_prints_what_would_run(
     assert runs == []
 
 
-def test_flags_may_stand_anywhere(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_may_appear_anywhere(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--cfg", "job", "task=sst2", "--resolve", "method=mam") == 0
     assert "rank: 16" in capsys.readouterr().out
 
 
-def test_completion_knows_the_groups(
+def test_shell_completion_offers_the_choices(
     train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = "unipeft-train task=sst2 method=lora"
@@ -95,6 +94,22 @@ def test_completion_knows_the_groups(
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     assert train("-sc", "query=bash") == 0
     assert capsys.readouterr().out.split() == ["method=lora_attn", "method=lora_ffn"]
+
+
+def test_help_for_a_key_states_its_values(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--help", "optim.schedule", "recipe") == 0
+    text = capsys.readouterr().out
+    assert "polynomial | linear | cosine | constant" in text
+    assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
+    assert train("--help", "recip") == 2
+    assert "did you mean recipe?" in capsys.readouterr().err
+
+
+def test_every_key_of_a_configuration_has_help() -> None:
+    plain = plan(compose(SST2)).config.plain()
+    described = describe_keys("evaluation") + describe_keys("tracking") + describe_keys("optim")
+    for section in ("evaluation", "optim"):
+        assert all(f"{section}.{key}" in described for key in plain[section])
 
 
 # ---- one run
@@ -107,18 +122,34 @@ def test_one_run_reaches_run_and_leaves_no_other_file(
     assert [(config["seed"], config["method"]) for config in runs] == [(5, "mam")]
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sst2"]
-    assert train(*SST2, "seed=5") == 0, "skipped is well"
+    assert train(*SST2, "seed=5") == 0, "a skipped run succeeds"
+
+
+def test_one_run_composes_and_resolves_once(
+    train: Train, runs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name in ((sys.modules[compose.__module__], "_compose"), (identity, "resolve")):
+        original = getattr(module, name)
+
+        def count(*args: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, count)
+    assert train(*SST2, "seed=5") == 0
+    assert calls == ["_compose", "resolve"]
 
 
 @pytest.mark.parametrize(("seed", "code"), [(66, 1), (67, 2), (68, 130), (69, 7)])
-def test_how_a_run_ends_is_the_exit_code(
+def test_exit_codes(
     train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str], seed: int, code: int
 ) -> None:
     assert train(*SST2, f"seed={seed}") == code
     stderr = capsys.readouterr().err
     assert ("Traceback" in stderr) == (code == 1)
     if seed in (66, 67):
-        assert stderr.splitlines()[-1].endswith(str(MISHAPS[seed]))
+        assert stderr.splitlines()[-1].endswith(str(FAILURES[seed]))
 
 
 # ---- many
@@ -136,7 +167,7 @@ def test_a_grid_runs_every_cell_and_prints_its_table(
     assert table.count("done") == 6
     assert table.count("test/x 87.25") == 6
     assert "method=bitfit seed=2" in table
-    assert "task=sst2" not in table, "only what differs"
+    assert "task=sst2" not in table, "only overrides that differ"
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert train("-m", *grid) == 0
     assert capsys.readouterr().out.count("skipped") == 6
@@ -158,7 +189,7 @@ def test_epochs_reach_the_run(train: Train, runs: list[Any]) -> None:
     assert ends == [(None, 3), (None, 1), (None, 2)]
 
 
-def test_a_failing_cell_stops_no_other(
+def test_a_failing_cell_does_not_stop_the_grid(
     train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", *SST2, "seed=1,66,67,2") == 1
@@ -167,7 +198,7 @@ def test_a_failing_cell_stops_no_other(
     states = {line.split()[0]: line.split()[1] for line in out.splitlines() if "seed=" in line}
     assert states == {"seed=1": "done", "seed=66": "failed", "seed=67": "refused", "seed=2": "done"}
     assert "failed: seed=66: RuntimeError: the disk is full" in err
-    assert train("-m", *SST2, "seed=67") == 2, "nothing could be run"
+    assert train("-m", *SST2, "seed=67") == 2, "every cell was refused"
 
 
 def test_illegal_and_equal_cells_are_not_run(
@@ -189,7 +220,7 @@ def test_equal_cells_keep_a_name_in_the_table(
     assert [line.split()[-3] for line in lines] != [] and len(lines) == 2
 
 
-def test_a_word_unknown_everywhere_stops_before_the_first_cell(
+def test_an_unknown_choice_stops_before_the_first_cell(
     train: Train, runs: list[Any], tmp_path: Path
 ) -> None:
     assert train("-m", "task=sst2", "method=mam,lora", "scale=mini") == 2
@@ -231,7 +262,7 @@ def test_evaluation_prints_the_metrics_of_a_run_folder(
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         ([], "give run=DIR"),
         (["split=test"], "give run=DIR"),
@@ -240,16 +271,16 @@ def test_evaluation_prints_the_metrics_of_a_run_folder(
         (["run=evil"], "names the class os.system"),
     ],
 )
-def test_evaluation_refuses_in_a_sentence(
+def test_evaluation_errors_are_one_sentence(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
+    arguments: list[str],
     part: str,
 ) -> None:
     (folder.parent / "evil").mkdir()
     (folder.parent / "evil" / "config.yaml").write_text("task: {_target_: os.system}\n")
-    assert call(cli.evaluate, monkeypatch, *words) == 2
+    assert call(cli.evaluate, monkeypatch, *arguments) == 2
     stderr = capsys.readouterr().err
     assert part in stderr
     assert len(stderr.splitlines()) == 1
@@ -258,8 +289,8 @@ def test_evaluation_refuses_in_a_sentence(
 # ---- extension
 
 
-def test_a_form_of_your_own_reaches_the_run(train: Train, runs: list[Any], tmp_path: Path) -> None:
-    """One Python file and one YAML file; `--config-dir` and hydra.searchpath both find it."""
+def test_a_user_defined_form_reaches_the_run(train: Train, runs: list[Any], tmp_path: Path) -> None:
+    """`--config-dir` and hydra.searchpath both find the YAML file of the form."""
     (tmp_path / "mine" / "form").mkdir(parents=True)
     (tmp_path / "mine" / "form" / "doubled.yaml").write_text(
         "form:\n  _target_: my_forms.Doubled\n  _partial_: true\n"

@@ -1,4 +1,4 @@
-"""Wrong words at the commands: one to three lines on stderr, exit 2, no traceback, at once."""
+"""Wrong command lines give one to three lines on stderr and exit code 2, fast, no traceback."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ WRONG = {
     f"train {SST2} ~seeed": "did you mean seed?",
     f"train {SST2} composition@fnn=add": "did you mean composition@ffn",
     f"train {SST2} composition=add": "needs its slot",
-    # a word of another tool
+    # a key of another tool
     f"train {SST2} model=bart": "did you mean backbone?",
     f"train {SST2} learning_rate=1": "did you mean optim.lr?",
     f"train {SST2} batch_size=8": "or recipe.batch_size?",
     f"train {SST2} rank=8": "did you mean ffn.bottleneck or attn.bottleneck?",
     # nothing
-    f"train {SST2} size=null": "size cannot be null; leave it out",
+    f"train {SST2} scale=null": "scale cannot be null; leave it out",
     f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
     f"train {SST2} debug=[1,2]": "debug cannot be [1,2]; leave it out, or choose from none",
     f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
@@ -66,11 +66,11 @@ WRONG = {
     f"train {SST2} seed=1,2": "add -m",
     "train task=xsum method=mam evaluation.decoding.max_length=1": "2 or more",
     "train task=xsum method=mam task.lead_words=0": "task.lead_words=0 is not a number that is 1",
-    # what means nothing together
+    # an illegal combination
     f"train {SST2} composition@ffn=gated": "attention logits",
     f"train -m {SST2} composition@ffn=gated seed=1,2": "attention logits",
     f"train {SST2} attn=null ffn=null": "nothing trains",
-    # what is no key=value
+    # not key=value
     "train": "task= one of mnli, sst2",
     "train -m": "task= one of mnli, sst2",
     f"train {SST2} mam": "mam is not key=value",
@@ -85,12 +85,12 @@ WRONG = {
 }
 
 NO_FOLDER = {
-    f"train {SST2} backbone.path=model task.path=nowhere": "/nowhere: task.path names",
+    f"train {SST2} backbone.path=model task.path=nowhere": "nowhere: task.path names a folder",
     f"train {SST2} backbone.path=model task.path=empty": "no train.jsonl, .json, .csv",
-    f"train {SST2} task.path=data backbone.path=nowhere": "/nowhere: there is no such folder",
+    f"train {SST2} task.path=data backbone.path=nowhere": "nowhere: there is no such folder",
 }
 NO_NETWORK = {
-    f"train {SST2} task.path=data recipe.max_steps=1": "cannot be reached (ConnectionError)",
+    f"train {SST2} task.path=data recipe.max_steps=1": "cannot be reached",
     f"train {SST2} backbone.path=model recipe.max_steps=1": "task.path=DIR",
     "train task=sst2 method=mam backbone.path=model": "task.path=DIR",
     "train task=sst2 method=mam task.path=data": "cannot reach the model hub",
@@ -112,16 +112,16 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def answers(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """Exit code, stderr and CPU seconds of each command line, and the modules it took.
+def run_lines(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
+    """Run command lines in one fresh interpreter in `folder`, without a network.
 
-    In one fresh interpreter in `folder`, without a network.
+    Returns the exit code, stderr and CPU seconds of each, and the imported modules.
     """
     nowhere = "http://127.0.0.1:9"
-    # nothing of what this machine tells pip: another index of its own would be a network
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    # without this machine's pip settings, which could name a reachable index
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     env = {
-        **ours,
+        **inherited,
         "PYTHONPATH": str(ROOT),
         "UNIPEFT_CACHE": str(folder / "cache"),
         "HF_HOME": str(folder / "cache" / "hub"),
@@ -133,9 +133,9 @@ def answers(lines: list[str], folder: Path) -> tuple[dict[str, tuple[Any, ...]],
         "PIP_CONFIG_FILE": os.devnull,
         "no_proxy": "*",
     }
-    words = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
+    arguments = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
     done = subprocess.run(
-        words, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
+        arguments, capture_output=True, text=True, env=env, cwd=folder, check=True, timeout=300
     )
     *results, modules = map(json.loads, done.stdout.splitlines())
     return {line: tuple(answer) for line, *answer in results}, modules
@@ -149,8 +149,8 @@ def check(line: str, answer: tuple[Any, ...], part: str) -> None:
     assert part in stderr, (line, stderr)
 
 
-def test_a_wrong_word_is_answered_at_once(tmp_path: Path) -> None:
-    found, modules = answers(list(WRONG), tmp_path)
+def test_wrong_command_lines_fail_fast(tmp_path: Path) -> None:
+    found, modules = run_lines(list(WRONG), tmp_path)
     for line, part in WRONG.items():
         check(line, found[line], part)
         assert found[line][2] < SECONDS, (line, found[line])
@@ -167,16 +167,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_missing_folder_is_named_before_a_model_could_be_loaded(folder: Path) -> None:
-    found, modules = answers(list(NO_FOLDER), folder)
+def test_a_missing_folder_is_named_before_a_model_is_loaded(folder: Path) -> None:
+    found, modules = run_lines(list(NO_FOLDER), folder)
     for line, part in NO_FOLDER.items():
         check(line, found[line], part)
     assert "torch" not in modules
 
 
 @pytest.mark.slow
-def test_without_a_network_the_way_out_is_named(folder: Path) -> None:
-    found, _ = answers(list(NO_NETWORK), folder)
+def test_without_a_network_the_alternatives_are_named(folder: Path) -> None:
+    found, _ = run_lines(list(NO_NETWORK), folder)
     for line, part in NO_NETWORK.items():
         check(line, found[line], part)
 
@@ -187,22 +187,22 @@ READ = ("train --help", "eval --help", "runs --help", "runs outputs --json", "pa
 
 
 @pytest.mark.parametrize("line", READ)
-def test_a_reader_that_has_seen_enough_is_no_error(line: str, tmp_path: Path) -> None:
-    """As behind `| true`: what is written is read by nobody."""
+def test_a_closed_pipe_is_not_an_error(line: str, tmp_path: Path) -> None:
+    """Run the command as in `command | true`: nobody reads its output."""
     (tmp_path / "outputs").mkdir()
-    command, *words = line.split()
+    command, *arguments = line.split()
     script = Path(sys.executable).with_name(f"unipeft-{command}")
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [str(script), *words], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [str(script), *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_line_is_in_the_log_as_soon_as_it_is_printed(tmp_path: Path) -> None:
-    """`os._exit` writes nothing that is still held back."""
+def test_lines_are_flushed_as_they_are_printed(tmp_path: Path) -> None:
+    """`os._exit` discards buffered output."""
     script = """
 import os
 from unipeft_run.commands.pipes import ignore_broken_pipes
@@ -216,13 +216,13 @@ os._exit(0)
     assert log.read_text() == "test accuracy 84.51\n"
 
 
-@pytest.mark.parametrize("words", [["task=sst", "method=mam"], ["--help"]])
-def test_the_command_itself_answers_within_seconds_of_cpu(words: list[str], tmp_path: Path) -> None:
-    """The installed console script, its start and its imports included."""
+@pytest.mark.parametrize("arguments", [["task=sst", "method=mam"], ["--help"]])
+def test_the_installed_command_needs_little_cpu_time(arguments: list[str], tmp_path: Path) -> None:
+    """Measure the installed console script, including its start and its imports."""
     command = Path(sys.executable).with_name("unipeft-train")
     script = f"""
 import resource, subprocess
-done = subprocess.run({[str(command), *words]!r}, capture_output=True, timeout=60)
+done = subprocess.run({[str(command), *arguments]!r}, capture_output=True, timeout=60)
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(done.returncode, usage.ru_utime + usage.ru_stime)
 """
@@ -230,5 +230,5 @@ print(done.returncode, usage.ru_utime + usage.ru_stime)
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     code, seconds = done.stdout.split()
-    assert int(code) == (0 if "--help" in words else 2)
+    assert int(code) == (0 if "--help" in arguments else 2)
     assert float(seconds) < SECONDS

@@ -1,6 +1,6 @@
-"""200 wrong command lines and damaged folders: exit 2 or a clear state, never a traceback.
+"""200 wrong command lines and damaged folders: exit code 2 or a clear state, never a traceback.
 
-Everything runs in this process; what `SEED` draws is the same every time.
+Everything runs in this process, with random cases drawn from the fixed `SEED`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import pytest
 from omegaconf import OmegaConf
 from tiny_cli import call
 from tiny_files import write_roberta, write_sentiment
-from tiny_fuzz import copied, damaged, snapshot, wrong_words
+from tiny_fuzz import copy_folder, damaged, snapshot, wrong_overrides
 
 from unipeft_run import cli
-from unipeft_run.config import compose
-from unipeft_run.config import hydra_errors as complaints
+from unipeft_run.config import compose, hydra_errors
+from unipeft_run.config.messages import dotted_keys
 
 pytestmark = pytest.mark.slow
 SEED = 20220429
 COMMAND_LINES, FINISHED, STOPPED, INPUTS = 110, 78, 6, 6
-HEADLINE = 9  # lines that say what is trained, before a checkpoint is read
+HEADLINE = 9  # lines: what is trained, before a checkpoint is read, and one message
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 TRAIN = (
     *(*SST2, "debug=tiny", "tracking=local", "task.path=data", "backbone.path=model"),
@@ -38,26 +38,26 @@ Call = tuple[int, str, str]
 
 
 class Caller:
-    """Calls the commands in the folder of the test; keeps what went wrong."""
+    """Calls the commands in the folder of the test and collects faults."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.faults: list[str] = []
 
-    def __call__(self, entry: Any, *words: str) -> Call:
-        code = call(entry, self._monkeypatch, *words)
+    def __call__(self, entry: Any, *overrides: str) -> Call:
+        code = call(entry, self._monkeypatch, *overrides)
         return code, *self._capsys.readouterr()
 
-    def judge(self, what: object, answer: Call, most: int = 3) -> None:
-        """A refusal is 2 and one to `most` lines; nothing is a traceback."""
-        code, _, stderr = answer
+    def judge(self, case: object, result: Call, max_lines: int = 3) -> None:
+        """Record a fault unless the call succeeded or was refused in up to `max_lines` lines."""
+        code, _, stderr = result
         lines = stderr.strip().splitlines()
-        refused = code == 2 and 1 <= len(lines) <= most
+        refused = code == 2 and 1 <= len(lines) <= max_lines
         if not (code == 0 or refused) or "Traceback" in stderr:
-            self.faults.append(f"{what}: exit {code}\n{stderr[-1500:]}")
+            self.faults.append(f"{case}: exit {code}\n{stderr[-1500:]}")
 
     def close(self) -> None:
-        assert not self.faults, f"{len(self.faults)} of them:\n" + "\n".join(self.faults)
+        assert not self.faults, f"{len(self.faults)} faults:\n" + "\n".join(self.faults)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with data, a model and one finished run, which has kept its checkpoints."""
+    """A folder with data, a model, and one finished run with its checkpoints."""
     home = tmp_path_factory.mktemp("home")
     write_sentiment(home / "data")
     write_roberta(home / "model")
@@ -85,18 +85,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_command_lines(tmp_path: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    keys = list(complaints._paths(OmegaConf.to_container(compose(SST2))))
+    keys = list(dotted_keys(OmegaConf.to_container(compose(SST2))))
     stub = ModuleType("unipeft_run.run")
     stub.run = lambda cfg: {"state": "done"}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
-    known = cache(lambda compose, words, name: keys)
-    monkeypatch.setattr(complaints, "_known", lambda c, words, name: known(c, tuple(words), name))
+    known = cache(lambda compose, overrides, name: keys)
+    monkeypatch.setattr(
+        hydra_errors, "_composed_keys", lambda c, overrides, name: known(c, tuple(overrides), name)
+    )
     rng = random.Random(SEED)
     refused = 0
     for _ in range(COMMAND_LINES):
-        words = wrong_words(rng, keys)
-        answer = caller(cli.train, *SST2, *words)
-        caller.judge(words, answer)
+        overrides = wrong_overrides(rng, keys)
+        answer = caller(cli.train, *SST2, *overrides)
+        caller.judge(overrides, answer)
         refused += answer[0] == 2
     caller.close()
     assert refused > 0.8 * COMMAND_LINES, "most of them are wrong"
@@ -112,28 +114,28 @@ def test_finished_runs(home: Path, caller: Caller) -> None:
     for _ in range(FINISHED):
         what = damaged(
             rng,
-            copied(home / "run", run),
+            copy_folder(home / "run", run),
             ("config.yaml", "config.yaml", "delta.json", "delta.safetensors"),
         )
         content = snapshot(run)
         answer = caller(cli.evaluate, "run=damaged")
         caller.judge(what, answer)
         if answer[0] == 0 and answer[1] != whole and "config" not in what:
-            caller.faults.append(f"{what}: other metrics, and not a word: {answer}")
+            caller.faults.append(f"{what}: other metrics without a message: {answer}")
         assert snapshot(run) == content, "evaluation only reads"
     caller.close()
     assert snapshot(home, run, home / "cache") == before
 
 
 def test_stopped_runs(home: Path, caller: Caller) -> None:
-    """unipeft-train goes on with a damaged run folder, starts afresh, or says what to do."""
+    """unipeft-train resumes a damaged run, starts afresh, or says what to do."""
     rng = random.Random(SEED)
     caller(cli.train, *TRAIN)
     (run,) = (home / "out" / "sst2" / "mam").iterdir()
     names = [str(f.relative_to(home / "run")) for f in (home / "run").rglob("*") if f.is_file()]
     before = snapshot(home, run, home / "cache")
     for _ in range(STOPPED):
-        copied(home / "run", run)
+        copy_folder(home / "run", run)
         what = damaged(rng, run, names)
         if rng.random() < 0.7 and "metrics" not in what:
             (run / "metrics.json").unlink()  # as if stopped in the final report
@@ -141,19 +143,19 @@ def test_stopped_runs(home: Path, caller: Caller) -> None:
         answer = caller(cli.train, *TRAIN)
         caller.judge(what, answer, HEADLINE)
         if answer[0] == 0 and "done" not in (run / "status.json").read_text():
-            caller.faults.append(f"{what}: well, and not done")
+            caller.faults.append(f"{what}: exit code 0, but the run is not done")
     caller.close()
     assert snapshot(home, run, home / "cache") == before
 
 
 def test_damaged_inputs(home: Path, caller: Caller) -> None:
-    """unipeft-train reads damaged data or a damaged model."""
+    """unipeft-train handles damaged data and damaged models."""
     rng = random.Random(SEED)
     for _ in range(INPUTS):
         folder = rng.choice(("data", "model"))
         shutil.rmtree(home / "inputs", ignore_errors=True)
         names = [f.name for f in (home / folder).iterdir()]
-        what = f"{folder}: {damaged(rng, copied(home / folder, home / 'inputs'), names)}"
+        what = f"{folder}: {damaged(rng, copy_folder(home / folder, home / 'inputs'), names)}"
         given = "task.path" if folder == "data" else "backbone.path"
         answer = caller(
             cli.train,

@@ -1,4 +1,4 @@
-"""unipeft-runs: the table, JSON, filters, reruns, and what it says about wrong words."""
+"""unipeft-runs: the table, JSON, filters, reruns and user errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["sed=1"], "no run has a key sed; did you mean seed?"),
         (["state=dune"], "state=dune is unknown; choose from running, stale"),
@@ -67,13 +67,13 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
         (["push", "--to", "moon"], "invalid choice"),
     ],
 )
-def test_wrong_words_are_one_sentence(
-    words: list[str],
+def test_user_errors_are_one_sentence(
+    arguments: list[str],
     part: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["unipeft-runs", *words])
+    monkeypatch.setattr(sys, "argv", ["unipeft-runs", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
@@ -114,7 +114,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run["config"]["seed"] == 0
 
 
-def test_it_reads_only_and_imports_nothing_heavy(root: Path) -> None:
+def test_listing_only_reads_and_imports_nothing_heavy(root: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     script = """
 import sys
@@ -137,7 +137,7 @@ def run_python(
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe\x00", b"[1, 2]", b"a: [", b"12"])
 @pytest.mark.parametrize("name", ["config.yaml", "status.json", "metrics.json", "train.jsonl"])
-def test_damaged_files_are_a_state_and_no_traceback(
+def test_damaged_files_give_a_state_not_a_traceback(
     tmp_path: Path, name: str, damage: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_sst2_run(tmp_path, "done")
@@ -233,7 +233,9 @@ def test_a_damaged_run_does_not_stop_the_reruns_of_others(
     assert "config.yaml is damaged: it holds YAML aliases" in capsys.readouterr().err
 
 
-def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[PlannedRun]) -> None:
+def test_a_run_behind_a_link_is_rerun_in_its_real_folder(
+    tmp_path: Path, ran: list[PlannedRun]
+) -> None:
     folder = make_sst2_run(tmp_path / "disk", "failed")
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "link").symlink_to(folder)
@@ -241,7 +243,7 @@ def test_a_run_behind_a_link_is_rerun_where_it_is(tmp_path: Path, ran: list[Plan
     assert [planned.folder for planned in ran] == [folder]
 
 
-def test_a_stored_run_may_not_name_any_class(
+def test_foreign_classes_in_a_stored_run_are_refused(
     tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_sst2_run(tmp_path, "failed")

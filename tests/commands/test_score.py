@@ -37,9 +37,9 @@ def test_translations_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_summaries_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = write_files(tmp_path, ["a cat\u2028sat"], ["the cat sat"])
     assert main(["task=xsum", *arguments, "format=json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["examples"] == 1
-    assert found["metrics"] == rouge(["a cat sat"], ["the cat sat"]).metrics
+    output = json.loads(capsys.readouterr().out)
+    assert output["examples"] == 1
+    assert output["metrics"] == rouge(["a cat sat"], ["the cat sat"]).metrics
 
 
 @pytest.mark.parametrize("task", ["mnli", "sst2"])
@@ -76,9 +76,9 @@ def test_encodings_and_line_ends(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert score_bytes("xsum", predictions, references, tmp_path) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["examples"] == examples
-    assert found["metrics"]["rouge2"] == pytest.approx(100.0)
+    output = json.loads(capsys.readouterr().out)
+    assert output["examples"] == examples
+    assert output["metrics"]["rouge2"] == pytest.approx(100.0)
 
 
 def test_marks_and_carriage_returns_in_classes(
@@ -93,9 +93,9 @@ def test_empty_lines_are_examples(
     task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score_bytes(task, b"\n", b"a b c d\n", tmp_path) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["examples"] == 1
-    assert set(found["metrics"].values()) == {0.0}
+    output = json.loads(capsys.readouterr().out)
+    assert output["examples"] == 1
+    assert set(output["metrics"].values()) == {0.0}
 
 
 def test_rouge_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,18 +103,18 @@ def test_rouge_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     arguments = ["task=xsum", "format=json", *write_files(tmp_path, texts, texts)]
     for extra, score in (([], 0.0), (["unicode"], 100.0), (["null"], 0.0)):
         assert main([*arguments, *(f"task.rouge_tokenizer={name}" for name in extra)]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert found["metrics"]["rouge2"] == pytest.approx(score)
-        assert f"tokenizer {'unicode' if score else 'default'}" in found["signatures"]["rouge2"]
+        output = json.loads(capsys.readouterr().out)
+        assert output["metrics"]["rouge2"] == pytest.approx(score)
+        assert f"tokenizer {'unicode' if score else 'default'}" in output["signatures"]["rouge2"]
 
 
 def test_target_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write_files(tmp_path, OTHERS, ROMANIAN)
     assert main(["task=wmt16_en_ro", "format=json", *files, "task.target_language=de"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     scores = bleu(OTHERS, ROMANIAN, "de")
-    assert found["metrics"] == scores.metrics
-    assert found["signatures"] == scores.signatures
+    assert output["metrics"] == scores.metrics
+    assert output["signatures"] == scores.signatures
 
 
 WRONG = {

@@ -1,4 +1,4 @@
-"""Composition of the axes: one word swaps one, every pairing is legal or says why."""
+"""Composing configurations: one override changes one axis, and illegal combinations are found."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tiny_config import MAM, configured, resolved
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import compose
-from unipeft_run.config.design_space import SIZES, Point, combinations, reasons
+from unipeft_run.config.design_space import SIZES, Point, combinations, find_objections
 from unipeft_run.config.legality import SITES
 from unipeft_run.config.schema import AXES
 from unipeft_run.errors import UserError
 
 
-def test_the_equation_of_a_slot_is_four_words() -> None:
+def test_a_slot_has_four_axes() -> None:
     ffn = resolved(*MAM)["ffn"]
     assert ffn["form"]["_target_"] == "unipeft_run.deltas.forms.bottleneck.Bottleneck"
     assert (ffn["form"]["rank"], ffn["composition"]["scale"]) == (512, 4)
@@ -43,20 +43,20 @@ def test_the_equation_of_a_slot_is_four_words() -> None:
         ("recipe=mini/xsum", "recipe.max_steps", 500),
     ],
 )
-def test_one_word_swaps_one_axis(override: str, path: str, value: Any) -> None:
+def test_one_override_changes_one_axis(override: str, path: str, value: Any) -> None:
     before, after = resolved(*MAM), resolved(*MAM, override)
     assert OmegaConf.select(OmegaConf.create(after), path) == value
     assert OmegaConf.select(OmegaConf.create(before), path) != value
     assert after["task"] == before["task"] or override.startswith("recipe")
 
 
-def test_swapping_an_axis_keeps_the_numbers() -> None:
+def test_swapping_an_axis_keeps_the_sizes() -> None:
     slot = resolved(*MAM, "form@attn=bottleneck", "representation@attn=context",
                     "composition@attn=add")["attn"]  # fmt: skip
     assert (slot["bottleneck"], slot["form"]["rank"]) == (30, 30)
 
 
-def test_swapping_the_form_keeps_whether_there_is_an_mlp() -> None:
+def test_swapping_the_form_drops_the_mlp_width() -> None:
     mini = ("task=xsum", "method=mh_parallel", "scale=mini")
     assert resolved(*mini)["attn"]["form"]["mlp_width"] is None
     swapped = resolved(*mini, "form@attn=bottleneck_attn", "representation@attn=context")
@@ -66,18 +66,18 @@ def test_swapping_the_form_keeps_whether_there_is_an_mlp() -> None:
 
 def test_an_empty_slot_is_filled_from_the_command_line() -> None:
     axes = ("form=bottleneck", "insertion=parallel", "representation=ffn", "composition=add")
-    words = [word.replace("=", "@ffn=") for word in axes]
-    config = resolved("task=sst2", "method=bitfit", *words, "ffn.bottleneck=8")
+    overrides = [axis.replace("=", "@ffn=") for axis in axes]
+    config = resolved("task=sst2", "method=bitfit", *overrides, "ffn.bottleneck=8")
     assert config["ffn"]["form"]["rank"] == 8
     assert config["unfreeze"] == ["*bias"]
 
 
 @pytest.mark.parametrize("slot", ["attn", "ffn", "input"])
-def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
-    """All forms, insertions and compositions at one representation each."""
-    where = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
-    points = combinations(slot, {"representation": where})
-    legal = {(p.form, p.insertion, p.composition) for p in points if not reasons(p)}
+def test_legal_combinations_at_one_representation(slot: str) -> None:
+    """Combine all forms, insertions and compositions at one representation per slot."""
+    representation = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
+    points = combinations(slot, {"representation": representation})
+    legal = {(p.form, p.insertion, p.composition) for p in points if not find_objections(p)}
     bottlenecks = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
     adding = {"add", "scaled", "learned_scale"}
@@ -98,12 +98,12 @@ def test_every_pairing_of_axis_values_is_legal_or_says_why(slot: str) -> None:
     ],
     ids=lambda point: point.slot,
 )
-def test_a_point_is_what_its_words_compose(point: Point) -> None:
+def test_a_point_equals_the_configuration_of_its_overrides(point: Point) -> None:
     sizes = [f"{point.slot}.{key}={number}" for key, number in SIZES.items()]
-    words = [word for word in sizes if point.slot == "ffn" or "scale" not in word]
-    slot = configured("task=xsum", "method=none", *point.words, *words).slots()[point.slot]
-    content = point.content()
-    assert all(getattr(slot, axis) == getattr(content, axis) for axis in AXES)
+    sizes = [size for size in sizes if point.slot == "ffn" or "scale" not in size]
+    slot = configured("task=xsum", "method=none", *point.overrides, *sizes).slots()[point.slot]
+    composed = point.compose()
+    assert all(getattr(slot, axis) == getattr(composed, axis) for axis in AXES)
 
 
 def test_sites_are_those_of_the_backbone_tables() -> None:
@@ -117,15 +117,15 @@ def test_max_steps_overrides_epochs() -> None:
     assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
 
 
-def test_epochs_on_the_command_line_override_the_recipe_s_steps() -> None:
-    words = ("task=sst2", "method=mam", "scale=mini", "recipe.epochs=3")
-    recipe = resolved(*words)["recipe"]
+def test_epochs_on_the_command_line_override_max_steps() -> None:
+    overrides = ("task=sst2", "method=mam", "scale=mini", "recipe.epochs=3")
+    recipe = resolved(*overrides)["recipe"]
     assert (recipe["max_steps"], recipe["epochs"]) == (None, 3)
-    recipe = resolved(*words, "recipe.max_steps=5")["recipe"]
+    recipe = resolved(*overrides, "recipe.max_steps=5")["recipe"]
     assert (recipe["max_steps"], recipe["epochs"]) == (5, None)
 
 
-def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None:
+def test_a_user_defined_form_is_found_on_the_search_path(tmp_path: Path) -> None:
     (tmp_path / "form").mkdir()
     (tmp_path / "form" / "doubled.yaml").write_text(
         "bottleneck: ???\n"
@@ -135,8 +135,8 @@ def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None
         "  rank: ${..bottleneck}\n"
         "  activation: silu\n"
     )
-    there = f"hydra.searchpath=[file://{tmp_path}]"
-    form = resolved(*MAM, there, "form@ffn=doubled")["ffn"]["form"]
+    search_path = f"hydra.searchpath=[file://{tmp_path}]"
+    form = resolved(*MAM, search_path, "form@ffn=doubled")["ffn"]["form"]
     assert form == {
         "_target_": "my_forms.Doubled",
         "_partial_": True,
@@ -144,4 +144,4 @@ def test_a_form_of_your_own_is_a_file_on_the_search_path(tmp_path: Path) -> None
         "activation": "silu",
     }
     with pytest.raises(UserError, match=r"form@ffn=double is unknown \(did you mean doubled\?\)"):
-        compose([*MAM, there, "form@ffn=double"])
+        compose([*MAM, search_path, "form@ffn=double"])

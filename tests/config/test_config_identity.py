@@ -1,4 +1,4 @@
-"""Which run a configuration is, and reading it back from its folder."""
+"""Run ids and run folders of configurations, and reading a configuration from its run folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_run_id_is_eight_hex_digits_whatever_the_order_of_the_keys() -> None:
     assert {run_id(other) for other in shuffled} == {run_id(config)}
 
 
-def test_a_run_id_survives_writing_the_configuration_down() -> None:
+def test_a_run_id_survives_a_round_trip_through_yaml() -> None:
     config = configured(*MAM)
     assert run_id(resolve_data(yaml.safe_load(yaml.safe_dump(config.plain())))) == run_id(config)
 
@@ -48,7 +48,7 @@ def test_a_run_id_survives_writing_the_configuration_down() -> None:
         "hydra.job.name=x", "recipe.epochs=null",
     ],
 )  # fmt: skip
-def test_what_does_not_change_the_numbers_does_not_change_the_id(word: str) -> None:
+def test_non_scientific_keys_do_not_change_the_run_id(word: str) -> None:
     assert identity(*MAM, word) == identity(*MAM)
 
 
@@ -60,11 +60,11 @@ def test_what_does_not_change_the_numbers_does_not_change_the_id(word: str) -> N
         "backbone.weights=random", "evaluation.references=reference_code", "unfreeze=[a]",
     ],
 )  # fmt: skip
-def test_what_changes_the_numbers_changes_the_id(word: str) -> None:
+def test_scientific_keys_change_the_run_id(word: str) -> None:
     assert identity(*MAM, word) != identity(*MAM)
 
 
-def test_the_same_science_under_two_names_is_the_same_run() -> None:
+def test_equal_configurations_under_two_method_names_are_one_run() -> None:
     swapped = ["task=xsum", "method=scaled_parallel_ffn", "composition@ffn=add",
                "form@ffn=bottleneck", "ffn.bottleneck=200"]  # fmt: skip
     assert identity(*swapped) == identity("task=xsum", "method=parallel_ffn")
@@ -93,7 +93,7 @@ def test_a_run_folder_is_read_back_as_data(tmp_path: Path) -> None:
         "unipeft_runaway.Evil", "unipeft_run.cli.train", 3,
     ],
 )  # fmt: skip
-def test_a_run_folder_names_only_our_own_classes(tmp_path: Path, target: Any) -> None:
+def test_foreign_classes_in_a_run_folder_are_refused(tmp_path: Path, target: Any) -> None:
     mam = resolved(*MAM, "composition@attn=add")
     config = {**mam, "attn": {**mam["attn"], "form": {"_target_": target}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -106,13 +106,13 @@ def test_a_run_folder_names_only_our_own_classes(tmp_path: Path, target: Any) ->
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1", "a: !!python/object/apply:os.getcwd []",
                                   "a: ${oc.env:HOME}", ""])  # fmt: skip
-def test_a_damaged_configuration_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_a_damaged_configuration_gives_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError) as refusal:
         load(tmp_path)
     assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_a_folder_without_a_configuration_is_no_run_folder(tmp_path: Path) -> None:
+def test_a_folder_without_a_configuration_is_not_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         load(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""What a configuration may not say, and in which words it is refused."""
+"""Invalid and illegal configurations, and their error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny_config import MAM, compose_once, resolved
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.hydra_errors import WORDS
+from unipeft_run.config.hydra_errors import FOREIGN_KEYS
 from unipeft_run.config.messages import Illegal, groups
 from unipeft_run.config.schema import ConsoleConfig, WandbConfig
 from unipeft_run.errors import UserError
@@ -38,14 +38,14 @@ ILLEGAL = {
 
 
 @pytest.mark.parametrize("words", ILLEGAL)
-def test_what_means_nothing_together_is_illegal_with_its_reason(words: str) -> None:
+def test_illegal_combinations_state_the_reason(words: str) -> None:
     with pytest.raises(Illegal) as refusal:
         resolved(*MAM, *words.split())
     assert ILLEGAL[words] in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_none_alone_trains_nothing() -> None:
+def test_only_method_none_may_train_nothing() -> None:
     assert resolved("task=sst2", "method=none")["unfreeze"] == []
     with pytest.raises(Illegal, match="nothing trains"):
         resolved("task=sst2", "method=bitfit", "unfreeze=[]")
@@ -77,7 +77,7 @@ def test_none_alone_trains_nothing() -> None:
         "tracking.tensorboard=''", "output=''",
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
+def test_a_wrong_value_gives_one_sentence_that_names_the_key(word: str) -> None:
     key, _, value = word.partition("=")
     cfg = compose_once(*MAM).copy()
     OmegaConf.update(cfg, key, yaml.safe_load(value), force_add=True)
@@ -109,29 +109,29 @@ def test_a_wrong_value_is_one_sentence_that_names_its_key(word: str) -> None:
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_nearest(word: str, nearest: str) -> None:
+def test_unknown_names_suggest_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=nearest):
         resolved(*MAM, word)
 
 
-def test_the_words_for_dashboards_are_what_their_classes_take() -> None:
+def test_tracker_sections_match_their_constructors() -> None:
     for section, tracker in ((WandbConfig, WandB), (ConsoleConfig, Console)):
         options = inspect.signature(tracker).parameters.values()
-        given = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
-        assert set(section.model_fields) == given
+        keywords = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
+        assert set(section.model_fields) == keywords
     assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_the_words_of_other_tools_lead_to_ours(word: str) -> None:
+@pytest.mark.parametrize("word", FOREIGN_KEYS)
+def test_keys_of_other_tools_suggest_ours(word: str) -> None:
     with pytest.raises(UserError, match="did you mean"):
         compose([*MAM, f"{word}=1"])
     cfg = compose_once(*MAM)
-    for ours in WORDS[word].split(" or "):
+    for ours in FOREIGN_KEYS[word].split(" or "):
         assert ours in groups() or OmegaConf.select(cfg, ours, default="no") != "no"
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_overrides_are_named() -> None:
     with pytest.raises(UserError, match=r"task= one of .*sst2.* and method= one of .*mam"):
         compose([])
     with pytest.raises(UserError, match=r"give method= one of"):

@@ -1,4 +1,4 @@
-"""The published tables in conf/experiment/: their figures, their configurations, their sizes."""
+"""The published tables in conf/experiment/: printed results, configurations and sizes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import transformers
 from tiny_config import configured
 
 from unipeft_run.config import RunConfig, run_id
-from unipeft_run.config.experiments import Cell, Experiment, names, read
+from unipeft_run.config.experiments import Cell, Experiment, names, read, read_tables
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach, detach
+from unipeft_run.deltas.counting.paper_shares import name_parts
 from unipeft_run.deltas.delta_file import inference_tensors
 from unipeft_run.deltas.slots import build_slots
 
-# What the paper's tables and its authors' plot script print, row by row.
+# results printed in the paper's tables and in its authors' plot script, row by row
 FIGURES = json.loads((Path(__file__).parents[1] / "support" / "paper_figures.json").read_text())
 BACKBONES = {"bart": 406_291_456, "mbart": 610_851_840, "roberta": 124_647_939}
 COUNTS = {  # appendix B's formula: weight matrices, no biases, no prefix MLP
@@ -60,7 +61,7 @@ COUNTS = {  # appendix B's formula: weight matrices, no biases, no prefix MLP
     ("prompt", 200): 204_800,
     ("prompt", 300): 307_200,
 }
-MISPRINTED = {  # (experiment, row, printed): the paper's own formula says otherwise
+MISPRINTED = {  # (experiment, row, printed share) that contradicts the paper's own formula
     ("table4", "Prefix, l=30", 0.1),
     ("table4", "-gating, l=30", 0.1),
     ("table4", "PA (ffn), r=30", 0.1),
@@ -77,21 +78,21 @@ def experiment(name: str) -> Experiment:
 
 
 def config(cell: Cell, scale: str = "paper") -> RunConfig:
-    return configured(*cell.words[scale], f"scale={scale}")
+    return configured(*cell.overrides[scale], f"scale={scale}")
 
 
 CELLS = [(name, cell) for name in FIGURES for cell in experiment(name).cells]
 IDS = [f"{name} {cell.row} {cell.task}" for name, cell in CELLS]
 
 
-def test_every_published_table_and_series_is_there() -> None:
+def test_every_published_table_and_figure_has_an_experiment() -> None:
     parts = {f"{name}_{task}" for name in FIGURES for task in experiment(name).metrics}
     assert set(names()) == {*FIGURES, *parts}
     assert set(options("experiment")) == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_the_paper_s(name: str) -> None:
+def test_every_printed_result_equals_the_paper(name: str) -> None:
     rows: dict[str, dict[str, Cell]] = {}
     for cell in experiment(name).cells:
         rows.setdefault(cell.row, {})[cell.task or ""] = cell
@@ -106,7 +107,7 @@ def test_every_figure_is_the_paper_s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in names() if n not in FIGURES])
-def test_a_part_is_the_cells_of_one_task(name: str) -> None:
+def test_a_task_suffix_selects_the_cells_of_one_task(name: str) -> None:
     whole, _, task = name.partition("_")
     assert experiment(name).cells == tuple(c for c in experiment(whole).cells if c.task == task)
 
@@ -119,8 +120,8 @@ def test_every_cell_composes_at_both_scales(name: str, cell: Cell, scale: str) -
 
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-def test_a_row_s_name_says_its_sizes(name: str, cell: Cell) -> None:
-    """Sizes that a method has for its task by itself are not repeated in the cells."""
+def test_the_row_name_states_the_sizes(name: str, cell: Cell) -> None:
+    """Sizes that are the method's default for its task are not repeated in the cells."""
     slots = config(cell).slots().values()
     said = [int(number) for number in re.findall(r"[lr]=(\d+)", cell.row)]
     assert said in ([], [slot.bottleneck for slot in slots])
@@ -128,13 +129,26 @@ def test_a_row_s_name_says_its_sizes(name: str, cell: Cell) -> None:
         assert [slot.scale for slot in slots] == [int(found[1])]
 
 
+@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
+def test_the_parts_of_a_table_cell_are_those_of_its_configuration(name: str, cell: Cell) -> None:
+    if name.startswith("table"):
+        assert cell.parts == name_parts(config(cell))
+    else:
+        assert not cell.parts, "unipeft-params reads tables only"
+
+
+def test_the_tables_are_read_in_the_order_of_the_paper() -> None:
+    labels = [table.label for table in read_tables()]
+    assert labels == ["Table 2", "Table 3", "Table 4", "Table 5", "Table 6", "Table 12"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_miniature_keeps_rows_apart(name: str) -> None:
+def test_distinct_rows_stay_distinct_in_miniature(name: str) -> None:
     cells = experiment(name).cells
     for task in experiment(name).metrics:
-        mine = [cell for cell in cells if cell.task == task]
-        ids = {scale: [run_id(config(c, scale)) for c in mine] for scale in ("paper", "mini")}
+        of_task = [cell for cell in cells if cell.task == task]
+        ids = {scale: [run_id(config(c, scale)) for c in of_task] for scale in ("paper", "mini")}
         first = {scale: [found.index(one) for one in found] for scale, found in ids.items()}
         assert first["paper"] == first["mini"]
 
@@ -144,7 +158,7 @@ def test_the_miniature_keeps_rows_apart(name: str) -> None:
 
 @cache
 def backbone(family: str) -> Any:
-    """The paper's backbones in their sizes, without weights."""
+    """Build one of the paper's backbones in full size, without weights."""
     large = {"d_model": 1024, "encoder_layers": 12, "decoder_layers": 12}
     with torch.device("meta"):
         if family == "roberta":
@@ -158,9 +172,9 @@ def backbone(family: str) -> Any:
 
 
 @cache
-def matrices(*words: str) -> int:
-    """The numbers in the stored weight matrices of a cell: what appendix B counts."""
-    composed = configured(*words)
+def matrices(*overrides: str) -> int:
+    """Count the parameters in the stored weight matrices of a cell, as Appendix B does."""
+    composed = configured(*overrides)
     model = backbone(composed.backbone.family)
     with torch.device("meta"):
         attach(model, build_slots(composed), composed.unfreeze)
@@ -171,7 +185,7 @@ def matrices(*words: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: Cell) -> None:
+def test_stored_counts_equal_the_formula_and_the_printed_share(name: str, cell: Cell) -> None:
     composed = config(cell)
     sizes = [slot.bottleneck for slot in composed.slots().values()]
     if composed.method == "full":
@@ -181,7 +195,7 @@ def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: 
         return
     else:
         count = COUNTS[(composed.method, *sizes)]  # type: ignore[index]
-        assert matrices(*cell.words["paper"], "scale=paper") == count
+        assert matrices(*cell.overrides["paper"], "scale=paper") == count
         family = "roberta" if composed.backbone.family == "roberta" else "bart"
         share = 100 * count / BACKBONES[family]  # the paper divides by BART-large for mBART too
     assert cell.share is not None
@@ -189,17 +203,17 @@ def test_what_is_stored_is_the_formula_s_and_the_printed_share(name: str, cell: 
     assert fits != ((name, cell.row, cell.share) in MISPRINTED)
 
 
-def test_where_the_paper_contradicts_itself_the_table_says_so() -> None:
+def test_contradictions_in_the_paper_are_noted() -> None:
     def notes(name: str) -> str:
         found = experiment(name)
-        return " ".join([*found.notes, *(cell.note for cell in found.cells)])
+        return " ".join([*found.notes, *(note for cell in found.cells for note in cell.notes)])
 
     assert "1.7" in notes("table3")
     assert "0.68" in notes("table3")
     assert "0.54 %" in notes("table4")
     assert "1.5 over PA (attn)" in notes("table4")
     assert "R-LSum" in notes("table5")
-    assert "(7.2 % is r=120)" in notes("table6")
+    assert "7.2 % is r=120" in notes("table6")
     assert "21.24 and 37.3" in notes("table6")
     assert "20.4, 20.58, 20.98" in notes("table12")
     assert "19.98, 20.75, 21.00" in notes("figure4")

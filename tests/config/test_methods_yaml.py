@@ -8,14 +8,14 @@ import pytest
 import yaml
 from tiny_config import resolved
 
-from unipeft_run.config.design_space import axis_file
+from unipeft_run.config.design_space import load_axis_file
 from unipeft_run.config.messages import conf_dir, options
 
 TASKS, METHODS = options("task"), options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")
 
 
-def test_the_contract_lists_what_there_is() -> None:
+def test_tasks_and_methods_match_the_contract() -> None:
     assert set(TASKS) == {*SEQ2SEQ, *GLUE}
     assert set(METHODS) == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
@@ -37,28 +37,30 @@ def test_every_method_composes_and_is_legal(task: str, scale: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_is_headed_by_its_equation_and_its_rows(method: str) -> None:
+def test_a_method_is_headed_by_one_sentence_and_its_equations(method: str) -> None:
     text = (conf_dir() / "method" / f"{method}.yaml").read_text(encoding="utf-8")
     header = re.match(r"(?:#.*\n)+", text)
     assert header is not None
-    assert "h <- " in header[0]
-    assert re.search(r"^# (Tables? \d|No row)", header[0], re.M), "which row of the paper"
-    if "form@" in text and method not in ("prompt", "prefix_nomlp", "houlsby", "none"):
-        assert re.search(r"eq\. \(\d", header[0]), "which equation"
-        assert re.search(r"\d\d\.\d", header[0]), "which numbers"
+    package, sentence, *equations = header[0].splitlines()
+    assert package == "# @package _global_"
+    assert re.match(r"# \w", sentence)
+    assert equations and len(equations) <= 2
+    for equation in equations:
+        assert re.match(r"#     h <- .*   .*(eq\. \(\d|section 2\.2)", equation)
+    assert not re.search(r"\d\.\d %|\d\d\.\d|Table", text), "scores are in conf/experiment"
 
 
 @pytest.mark.parametrize("group", ["form", "insertion", "representation", "composition"])
-def test_an_axis_file_says_what_it_does(group: str) -> None:
+def test_an_axis_file_starts_with_a_description(group: str) -> None:
     for name in options(group):
         text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
         assert text.startswith("# "), f"{group}/{name}"
         data = yaml.safe_load(text)
-        assert group in axis_file(group, name), "by itself or by what it builds on"
+        assert group in load_axis_file(group, name), "by itself or by what it builds on"
         assert set(data) <= {group, "defaults", "bottleneck", "scale", "mlp_width"}
 
 
-PAPER_SIZES = {  # reference.md section 11: (attn.bottleneck, ffn.bottleneck, ffn.scale)
+PAPER_SIZES = {  # of the released scripts: (attn.bottleneck, ffn.bottleneck, ffn.scale)
     ("xsum", "mam"): (30, 512, 4),
     ("wmt16_en_ro", "mam"): (30, 512, 4),
     ("mnli", "mam"): (16, 16, 2),
@@ -95,7 +97,7 @@ def test_sizes_of_attention_lora_and_of_prompts() -> None:
 MAM_FFN = "method=mam", "task=xsum"
 
 
-def test_initialisation_and_norms_are_the_released_code_s() -> None:
+def test_initialisation_and_norms_match_the_released_code() -> None:
     assert resolved(*MAM_FFN)["ffn"]["form"]["init"] == "lora"
     houlsby = resolved("task=xsum", "method=houlsby")
     assert (houlsby["ffn"]["form"]["init"], houlsby["ffn"]["form"]["norm"]) == ("bert", "none")
@@ -106,7 +108,7 @@ def test_initialisation_and_norms_are_the_released_code_s() -> None:
     assert (lora["bias"], lora["activation"], lora["input_dropout"]) == (False, "identity", 0.1)
 
 
-RECIPES = {  # reference.md section 10
+RECIPES = {  # of the released scripts
     "xsum": {
         "optim": {"lr": 5e-5, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01},
         "recipe": {
@@ -185,7 +187,7 @@ DECODING = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_recipe_is_the_released_script_s(task: str) -> None:
+def test_recipes_match_the_released_scripts(task: str) -> None:
     config = resolved(f"task={task}", "method=mam")
     for section, expected in RECIPES[task].items():
         found = {key: config[section][key] for key in expected}
@@ -203,7 +205,7 @@ def test_a_recipe_is_the_released_script_s(task: str) -> None:
     ("method", "seq2seq", "encoder"),
     [("lora_attn", 2e-3, 5e-4), ("bitfit", 4e-3, 4e-3), ("full", 5e-4, 1e-4)],
 )
-def test_in_miniature_the_learning_rate_follows_the_method(
+def test_the_miniature_learning_rate_depends_on_the_method(
     method: str, seq2seq: float, encoder: float
 ) -> None:
     for task in TASKS:
@@ -228,7 +230,7 @@ def test_the_miniature_changes_data_backbone_and_precision(task: str, backbone: 
     assert resolved(f"task={task}", "method=mam")["task"]["mini"] is None
 
 
-def test_another_backbone_and_a_debug_mode_win_over_the_recipe() -> None:
+def test_another_backbone_and_a_debug_mode_override_the_recipe() -> None:
     config = resolved(
         "task=sst2", "method=mam", "scale=mini", "backbone=roberta_base", "debug=tiny"
     )

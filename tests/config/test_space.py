@@ -1,4 +1,4 @@
-"""The design space: what is legal works, what is equal is equal, what is illegal says why."""
+"""The design space: legal points train, equal points compute the same, illegal ones say why."""
 
 import re
 from pathlib import Path
@@ -11,29 +11,37 @@ from tiny_cli import call
 
 from unipeft_run.commands.space import space
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.design_space import Point, combinations, legal, reasons, twins
+from unipeft_run.config.design_space import (
+    Point,
+    combinations,
+    equal_points,
+    find_objections,
+    legal_points,
+)
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
-from unipeft_run.deltas.counting.budget import Line, candidates, count_at, measure
+from unipeft_run.deltas.counting.budget import LinearCount, count_at, find_candidates, measure
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
-POINTS = [point for slot in SLOTS for point in legal(slot)]
+POINTS = [point for slot in SLOTS for point in legal_points(slot)]
 TURNS = [(list(FAMILIES)[i % 3], point) for i, point in enumerate(POINTS)]
 EQUAL = [
     (family, point, others[0])
     for family, point in TURNS
-    if (others := [p for p, on in twins(point.content(), point.slot).items() if family in on])
+    if (
+        others := [p for p, on in equal_points(point.compose(), point.slot).items() if family in on]
+    )
     and others[0] != point
 ]
 
 
-def named(pair: tuple[Any, ...]) -> str:
-    return "-".join(part if isinstance(part, str) else " ".join(part.words) for part in pair)
+def point_id(parts: tuple[Any, ...]) -> str:
+    return "-".join(part if isinstance(part, str) else " ".join(part.overrides) for part in parts)
 
 
 def model_at(family: str, point: Point, fold: bool = False) -> Any:
-    content = point.content()
+    content = point.compose()
     model = backbone(family)
     torch.manual_seed(1)
     attach(model, {point.slot: build_slot(point.slot, stored_form(content) if fold else content)})
@@ -44,7 +52,7 @@ def model_at(family: str, point: Point, fold: bool = False) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=named)
+@pytest.mark.parametrize("turn", TURNS, ids=point_id)
 def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     family, point = turn
     model = model_at(family, point)
@@ -52,8 +60,8 @@ def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("pair", EQUAL, ids=named)
-def test_equal_points_compute_the_same_from_what_they_store(
+@pytest.mark.parametrize("pair", EQUAL, ids=point_id)
+def test_equal_points_compute_the_same_from_their_stored_tensors(
     pair: tuple[str, Point, Point], tmp_path: Path
 ) -> None:
     family, point, other = pair
@@ -65,29 +73,31 @@ def test_equal_points_compute_the_same_from_what_they_store(
         torch.testing.assert_close(twin(**batch(family)).logits, model(**batch(family)).logits)
 
 
-def test_the_reading_that_departs_in_mbart_departs() -> None:
+def test_the_two_readings_of_the_parallel_adapter_differ_only_in_mbart() -> None:
     paper = Point("ffn", "bottleneck", "parallel", "ffn", "add")
     normed = Point("ffn", "bottleneck", "parallel", "ffn_normed", "add")
-    assert twins(normed.content(), "ffn")[paper] == ["bart", "roberta"]
+    assert equal_points(normed.compose(), "ffn")[paper] == ["bart", "roberta"]
     for family in FAMILIES:
         logits = [model_at(family, p)(**batch(family)).logits for p in (paper, normed)]
         assert torch.allclose(*logits) == (family != "mbart")
 
 
-def test_what_is_illegal_has_one_line_of_reason() -> None:
+def test_objections_are_single_lines() -> None:
     for slot in SLOTS:
         for point in combinations(slot):
-            for sentence in reasons(point):
+            for sentence in find_objections(point):
                 assert sentence and "\n" not in sentence
 
 
-def test_the_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_of_the_design_space(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(space, monkeypatch, "count") == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     for slot in SLOTS:
         assert int(rows[slot][0]) == len(list(combinations(slot)))
-        assert int(rows[slot][1]) == len(legal(slot)) >= int(rows[slot][2]) > 0
-    filled = [len(legal(slot)) + 1 for slot in SLOTS]
+        assert int(rows[slot][1]) == len(legal_points(slot)) >= int(rows[slot][2]) > 0
+    filled = [len(legal_points(slot)) + 1 for slot in SLOTS]
     assert int(rows["all"][1]) == filled[0] * filled[1] * filled[2] - 1
 
 
@@ -116,12 +126,12 @@ EXPLAINED = {
 }
 
 
-@pytest.mark.parametrize("words", EXPLAINED)
-def test_what_explain_says(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", EXPLAINED)
+def test_explain(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, "explain", *words.split()) == 0
-    assert EXPLAINED[words] in capsys.readouterr().out
+    assert call(space, monkeypatch, "explain", *arguments.split()) == 0
+    assert EXPLAINED[arguments] in capsys.readouterr().out
 
 
 BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
@@ -149,16 +159,16 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_what_is_wrong_is_named(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_are_named(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, *words.split()) == 2
+    assert call(space, monkeypatch, *arguments.split()) == 2
     shown = capsys.readouterr()
-    assert WRONG[words] in shown.out + shown.err
+    assert WRONG[arguments] in shown.out + shown.err
 
 
-def test_solve_stays_below_the_budget_and_no_step_more_would(
+def test_solve_comes_within_one_step_of_the_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(space, monkeypatch, "solve", "task=xsum", "method=mam", "budget=1%") == 0
@@ -185,25 +195,25 @@ def test_solve_stays_below_the_budget_and_no_step_more_would(
         ("bart", "xsum", "prompt"),
     ],
 )
-def test_the_line_is_what_real_models_store(
+def test_the_linear_count_equals_real_models(
     family: str, task: str, method: str, tmp_path: Path
 ) -> None:
     backbone(family).config.save_pretrained(tmp_path)
-    words = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
-    words.append(f"backbone.path={tmp_path}")
-    slots = tuple(resolve(compose(words)).slots())
-    line = measure(words, slots)
+    arguments = [f"task={task}", f"method={method}", "scale=mini", "head=frozen"]
+    arguments.append(f"backbone.path={tmp_path}")
+    slots = tuple(resolve(compose(arguments)).slots())
+    line = measure(arguments, slots)
     for sizes in ([3] * len(slots), [9, 5][: len(slots)]):
         given = [f"{slot}.bottleneck={n}" for slot, n in zip(slots, sizes, strict=True)]
-        config, model = resolve(compose([*words, *given])), backbone(family)
+        config, model = resolve(compose([*arguments, *given])), backbone(family)
         attach(model, build_slots(config), config.unfreeze)
         stored = tabulate_parameters(model, 1)["stored"]
-        assert line.stored(sizes) == stored == count_at(words, slots, sizes)
+        assert line.stored(sizes) == stored == count_at(arguments, slots, sizes)
 
 
-def test_the_nearest_sizes_are_the_nearest() -> None:
-    line = Line(("attn", "ffn"), 100, (70, 30))
-    found = candidates(line, 1000, [2, 5])
+def test_the_first_candidate_is_the_closest_to_the_budget() -> None:
+    line = LinearCount(("attn", "ffn"), 100, (70, 30))
+    found = find_candidates(line, 1000, [2, 5])
     best = max(
         line.stored((a, b)) for a in range(1, 13) for b in range(1, 31) if 70 * a + 30 * b <= 900
     )

@@ -1,4 +1,4 @@
-"""Broken local data: every error is one sentence that names the file and the line."""
+"""Broken local data gives one sentence that names the file and the line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ BROKEN = {
 
 
 def message(folder: Path, name: str = "sst2") -> str:
-    """The error of loading the test split of `folder`, a single line."""
+    """Return the error of loading the test split of `folder`, which must be one line."""
     with pytest.raises(UserError) as error:
         load_test(folder, name)
     assert "\n" not in str(error.value)
@@ -80,7 +80,7 @@ def message(folder: Path, name: str = "sst2") -> str:
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_one_sentence_with_its_place(case: str, tmp_path: Path) -> None:
+def test_a_broken_file_gives_one_sentence_with_the_line(case: str, tmp_path: Path) -> None:
     content, sentence = BROKEN[case]
     file = put(tmp_path, "test.jsonl", content)
     found = message(tmp_path)
@@ -105,19 +105,19 @@ BROKEN_CSV = {
 
 
 @pytest.mark.parametrize("case", BROKEN_CSV)
-def test_a_broken_csv_file_is_one_sentence_with_its_place(case: str, tmp_path: Path) -> None:
+def test_a_broken_csv_file_gives_one_sentence_with_the_line(case: str, tmp_path: Path) -> None:
     content, sentence = BROKEN_CSV[case]
     put(tmp_path, "test.csv", content)
     found = message(tmp_path)
     assert re.search(sentence, found), found
 
 
-def test_a_line_after_a_field_of_two_lines_has_its_own_number(tmp_path: Path) -> None:
+def test_line_numbers_count_line_breaks_within_fields(tmp_path: Path) -> None:
     put(tmp_path, "test.csv", b'sentence,label\n"two\nlines",1\nx,7\n')
     assert "line 4: column 'label' holds 7" in message(tmp_path)
 
 
-def test_a_broken_gzip_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broken_gzip_file_gives_one_sentence(tmp_path: Path) -> None:
     whole = gzip.compress(LINES.encode() * 50)
     for content in (whole[:40], b"not gzip", whole[:30] + b"\0\0\0" + whole[33:]):
         put(tmp_path, "test.jsonl.gz", content)
@@ -155,7 +155,7 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", PARQUET)
-def test_a_wrong_parquet_column_is_one_sentence(case: str, tmp_path: Path) -> None:
+def test_a_wrong_parquet_column_gives_one_sentence(case: str, tmp_path: Path) -> None:
     columns, sentence = PARQUET[case]
     pq.write_table(pa.table(columns), tmp_path / "test.parquet")
     found = message(tmp_path)
@@ -164,12 +164,12 @@ def test_a_wrong_parquet_column_is_one_sentence(case: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 but not really PAR1"])
-def test_a_damaged_parquet_file_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_gives_one_sentence(content: bytes, tmp_path: Path) -> None:
     put(tmp_path, "test.parquet", content)
     assert "test.parquet is not a readable Parquet file" in message(tmp_path)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_folders_and_splits_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(f"no folder {tmp_path / 'gone'}")):
         make("xsum", path=tmp_path / "gone").load()
     folder = write(tmp_path, "xsum")
@@ -182,7 +182,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         make("xsum").load()
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_named(tmp_path: Path) -> None:
     file = tmp_path / "test.jsonl"
     file.mkdir()
     assert f"{file} is a folder; a data file is expected there" in message(tmp_path)
@@ -197,7 +197,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     assert "no test.jsonl" in message(tmp_path)
 
 
-def test_a_file_that_cannot_be_opened_is_one_sentence(
+def test_a_file_that_cannot_be_opened_gives_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "sst2")
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_opened_is_one_sentence(
     assert f"{tmp_path / 'test.jsonl'} cannot be read: Permission denied" in message(tmp_path)
 
 
-def test_a_missing_language_is_a_missing_column(tmp_path: Path) -> None:
+def test_a_missing_language_is_reported_as_a_missing_column(tmp_path: Path) -> None:
     put(tmp_path, "test.jsonl", b'{"translation": {"en": "a", "de": "b"}}')
     found = message(tmp_path, "wmt16_en_ro")
     assert re.search(r"'translation.ro'.*translation.en, translation.de", found), found

@@ -128,7 +128,7 @@ def test_a_damaged_file_is_encoded_again_with_one_line(
     assert encode(texts(), tokenizer)[1] == 0
 
 
-def test_a_bit_flipped_behind_the_back_of_mtime_is_found(cache: Path) -> None:
+def test_a_flipped_bit_is_found_even_if_mtime_is_unchanged(cache: Path) -> None:
     tokenizer = tiny_text.bart_tokenizer()
     expected = encode(texts(), tokenizer)[0][:]
     (file,) = cache.iterdir()
@@ -169,7 +169,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @pytest.mark.usefixtures("_small_files_only")
-def test_a_full_disk_is_one_message_with_its_cause(cache: Path) -> None:
+def test_a_full_disk_gives_one_message_with_its_cause(cache: Path) -> None:
     with pytest.raises(UserError, match=r"UNIPEFT_CACHE") as caught:
         encode(texts(2000), tiny_text.bart_tokenizer())
     assert f"cache folder {cache.parent}: File too large" in str(caught.value)
@@ -177,7 +177,7 @@ def test_a_full_disk_is_one_message_with_its_cause(cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_made_is_one_message_with_its_cause(
+def test_a_cache_that_cannot_be_created_gives_one_message_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

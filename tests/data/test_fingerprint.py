@@ -35,7 +35,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def settle() -> None:
-    """Wait until the files written so far are old enough to be remembered."""
+    """Wait until the hashes of the files written so far can be cached."""
     time.sleep(1.5 * module.CLOCK_TICK_NS / 1e9)
 
 

@@ -25,7 +25,7 @@ SEEDS = range(60)
 
 
 def content(name: str, folder: Path, rng: random.Random) -> bytes:
-    """The bytes of a whole file of the kind of `name`, some values replaced."""
+    """Return the bytes of a complete file in the format of `name`, with some values replaced."""
     rows = [dict(row) for row in ROWS["sst2"] * 3]
     if name == "test.parquet":
         table = pa.table({key: [row[key] for row in rows] for key in ("sentence", "label")})
@@ -45,7 +45,7 @@ def content(name: str, folder: Path, rng: random.Random) -> bytes:
 
 
 def damage(whole: bytes, rng: random.Random) -> bytes:
-    """Cut `whole`, flip bits in it, insert bytes, or leave it alone."""
+    """Truncate `whole`, flip bits in it, insert bytes, or leave it unchanged."""
     if not whole:
         return whole
     kind, at = rng.randrange(4), rng.randrange(len(whole))

@@ -1,4 +1,4 @@
-"""Tasks from the hub: a quick answer if it is silent, and its own split names."""
+"""Tasks from the hub: it fails quickly if the hub is silent, and split names are mapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unipeft_run.errors import UserError
 @pytest.fixture
 def _not_cached(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(reach.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(reach, "SECONDS", 0.3)
+    monkeypatch.setattr(reach, "TIMEOUT_SECONDS", 0.3)
     reach.is_hub_reachable.cache_clear()
     yield
     reach.is_hub_reachable.cache_clear()
@@ -52,7 +52,7 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(reach, "SECONDS", 3.0)
+        monkeypatch.setattr(reach, "TIMEOUT_SECONDS", 3.0)
         assert reach.is_hub_reachable()
 
 

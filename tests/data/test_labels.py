@@ -79,7 +79,7 @@ def test_each_split_and_part_follows_its_own_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_another_order_beside_bare_numbers_is_refused(kind: str, tmp_path: Path) -> None:
+def test_another_class_order_with_unnamed_numbers_is_refused(kind: str, tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", *ORDERS["other"])
     write_parquet(tmp_path, "validation", *ORDERS["own"])
     if kind == "parquet":
@@ -90,7 +90,7 @@ def test_another_order_beside_bare_numbers_is_refused(kind: str, tmp_path: Path)
         make("sst2", path=tmp_path).load()
 
 
-def test_another_order_beside_class_names_is_mapped(tmp_path: Path) -> None:
+def test_another_class_order_with_class_names_is_mapped(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", *ORDERS["other"])
     write_parquet(tmp_path, "validation", *ORDERS["own"])
     write_lines(tmp_path, "test", ["negative", "positive"])

@@ -1,4 +1,4 @@
-"""Local data: the formats and layouts that are read."""
+"""Supported formats and layouts of local data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_limit_and_splits(tmp_path: Path) -> None:
     assert len(task.load()["train"]) == 1
 
 
-def test_mnli_reads_the_mismatched_split_if_it_is_there(tmp_path: Path) -> None:
+def test_mnli_reads_the_mismatched_split_if_present(tmp_path: Path) -> None:
     folder = write(tmp_path, "mnli")
     (folder / "test.jsonl").rename(folder / "validation_mismatched.jsonl")
     write(tmp_path, "mnli")

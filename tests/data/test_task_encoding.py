@@ -1,4 +1,4 @@
-"""Tasks: their texts as token ids, with special tokens, language codes and length limits."""
+"""Tasks encode their texts with special tokens, language codes and length limits."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_summaries_need_the_code_of_english(tmp_path: Path) -> None:
         language_code_id(tokenizer, "fr_XX")
 
 
-def test_codes_mean_nothing_to_a_bart_tokenizer(tmp_path: Path) -> None:
+def test_language_codes_are_ignored_for_a_bart_tokenizer(tmp_path: Path) -> None:
     assert language_code_id(tiny_text.bart_tokenizer(), "de_DE") is None
 
 

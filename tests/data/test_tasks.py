@@ -72,7 +72,7 @@ def test_the_papers_bleu_selects_for_romanian_only() -> None:
         make("wmt16_en_ro", selection="bleu_paper", target_language="de")
 
 
-def test_labels_need_a_column_of_their_own() -> None:
+def test_labels_need_a_separate_column() -> None:
     for column in ("sentence", "idx"):
         with pytest.raises(UserError, match=f"task.label_column={column} is also"):
             make("sst2", label_column=column)

@@ -1,4 +1,4 @@
-"""Text to token ids: control tokens in texts are text; the rest equals the tokenizer's own ids."""
+"""The text encoder treats control tokens in texts as text, and otherwise equals the tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ORDINARY = [
 
 
 def word_level() -> PreTrainedTokenizerFast:
-    """A tokenizer whose vocabulary matches whole words, control tokens included."""
+    """Build a tokenizer whose vocabulary has whole words, including control tokens."""
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "the", "cat"]
     vocab = {word: number for number, word in enumerate(words)}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -38,7 +38,7 @@ def word_level() -> PreTrainedTokenizerFast:
 
 
 def sentencepiece() -> MBartTokenizer:
-    """mBART's own kind: a Unigram model whose vocabulary holds the control tokens too."""
+    """Build a tokenizer like mBART's: a Unigram model with control tokens in its vocabulary."""
     special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     letters = sorted(set("".join([*tiny_text.TEXT, *CONTROL])) - {" "})
     pieces = ["\u2581", "\u2581the", "\u2581cat", *letters]
@@ -58,7 +58,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 
 
 def specials(tokenizer: Any) -> set[int]:
-    """The ids of all control tokens but the unknown one."""
+    """Return the ids of all control tokens except the unknown one."""
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
@@ -96,7 +96,7 @@ def test_full_width_brackets_do_not_normalise_into_a_control_token() -> None:
     assert not specials(tokenizer) & set(ids)
 
 
-def test_whole_words_of_the_vocabulary_are_control_tokens_no_more() -> None:
+def test_control_tokens_in_a_word_level_vocabulary_become_unknown() -> None:
     tokenizer = word_level()
     encoder = TextEncoder(tokenizer)
     (ids,) = encoder.encode(["the </s> cat <mask> <unk>"], max_length=9, special=False)

@@ -14,18 +14,18 @@ from unipeft_run.deltas.fold import SplitActivation, fold
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 
-EVERYWHERE = ("lora_attn", "lora_ffn", "bitfit", "full")
-BESIDE = ("parallel_ffn", "scaled_parallel_ffn")
+IN_WEIGHTS = ("lora_attn", "lora_ffn", "bitfit", "full")
+PARALLEL_FFN = ("parallel_ffn", "scaled_parallel_ffn")
 KEPT = ("prefix", "prefix_nomlp", "mh_parallel")
-FOLDED = [(m, f) for f in TASKS for m in (*EVERYWHERE, *KEPT, "prefix_lora_ffn")]
-FOLDED += [(m, f) for f in ("bart", "roberta") for m in (*BESIDE, "mam")]
+FOLDED = [(m, f) for f in TASKS for m in (*IN_WEIGHTS, *KEPT, "prefix_lora_ffn")]
+FOLDED += [(m, f) for f in ("bart", "roberta") for m in (*PARALLEL_FFN, "mam")]
 REFUSED = [(m, f) for f in TASKS for m in ("houlsby", "pfeiffer", "parallel_attn", "prompt")]
-REFUSED += [(m, "mbart") for m in (*BESIDE, "mam")]
+REFUSED += [(m, "mbart") for m in (*PARALLEL_FFN, "mam")]
 
 
-def trained(method: str, family: str, *words: str) -> Any:
-    """A float64 model whose trainable parameters are all away from their initialisation."""
-    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+def trained(method: str, family: str, *overrides: str) -> Any:
+    """Build a float64 model whose trainable parameters all differ from their initialisation."""
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *overrides)
     model = backbone(family).double()
     torch.manual_seed(0)
     attach(model, build_slots(config), config.unfreeze)
@@ -77,7 +77,7 @@ def test_an_adapter_after_the_norm_folds_in_every_family(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("composition@ffn=learned_scale",),
         ("ffn.form.activation=identity",),
@@ -86,22 +86,22 @@ def test_an_adapter_after_the_norm_folds_in_every_family(family: str) -> None:
     ],
 )
 @pytest.mark.parametrize("family", ["bart", "roberta"])
-def test_variants_of_the_parallel_adapter_fold(family: str, words: tuple[str, ...]) -> None:
-    model = trained("parallel_ffn", family, *words)
+def test_variants_of_the_parallel_adapter_fold(family: str, overrides: tuple[str, ...]) -> None:
+    model = trained("parallel_ffn", family, *overrides)
     assert error(model, fold(model), family) <= 1e-12
 
 
 @pytest.mark.parametrize("family", TASKS)
 @pytest.mark.parametrize(
-    "words",
+    "case",
     [
         ("adapter_ffn", "ffn.form.activation=identity"),
         ("adapter_attn", "attn.form.activation=identity", "attn.form.norm=none"),
         ("lora_attn", "attn.form.bias=true"),
     ],
 )
-def test_every_linear_change_of_a_weight_folds(words: tuple[str, ...], family: str) -> None:
-    model = trained(words[0], family, *words[1:])
+def test_every_linear_change_of_a_weight_folds(case: tuple[str, ...], family: str) -> None:
+    model = trained(case[0], family, *case[1:])
     folded = fold(model)
     assert error(model, folded, family) <= 1e-12
     assert not list(find_deltas(folded))
@@ -110,9 +110,9 @@ def test_every_linear_change_of_a_weight_folds(words: tuple[str, ...], family: s
 @pytest.mark.parametrize("family", ["bart", "mbart"])
 def test_a_folded_model_generates_the_same_ids(family: str) -> None:
     model = trained("prefix_lora_ffn", family)
-    given = {key: batch(family)[key] for key in ("input_ids", "attention_mask")}
-    words: dict[str, Any] = {"num_beams": 3, "max_length": 12, "decoder_start_token_id": 2}
-    texts = [m.generate(**given, **words).tolist() for m in (model, fold(model))]
+    inputs = {key: batch(family)[key] for key in ("input_ids", "attention_mask")}
+    settings: dict[str, Any] = {"num_beams": 3, "max_length": 12, "decoder_start_token_id": 2}
+    texts = [m.generate(**inputs, **settings).tolist() for m in (model, fold(model))]
     assert texts[0] == texts[1]
 
 

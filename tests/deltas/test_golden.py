@@ -52,12 +52,12 @@ GENERATED = [
 @pytest.mark.parametrize("case", GENERATED)
 def test_generated_ids(case: str, use_cache: bool) -> None:
     meta, tensors, model = load_case(case)
-    given = case_inputs(tensors)
+    inputs = case_inputs(tensors)
     for name, beams in (("greedy", 1), ("beam3", 3)):
         if (theirs := tensors.get(f"output/generate_{name}")) is not None:
             ours = model.generate(
-                given["input_ids"],
-                attention_mask=given["attention_mask"],
+                inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
                 num_beams=beams,
                 min_length=3,
                 max_length=12,

@@ -19,12 +19,12 @@ ROWS = list(itertools.product(TASKS, METHODS))
 
 
 def cells(family: str) -> list[tuple[str, bool, bool | None]]:
-    """Combinations of (core, checkpointing, cache); a classifier has no cache."""
+    """List the combinations of (core, checkpointing, cache); a classifier has no cache."""
     return list(itertools.product(CORES, SWITCH, (None,) if family == "roberta" else SWITCH))
 
 
 def gradients(model: Any, inner: Any = None) -> list[torch.Tensor]:
-    """Gradients of a seeded training step, with dropout."""
+    """Compute the gradients of a seeded training step, with dropout."""
     model.train()
     torch.manual_seed(5)
     model(**batch((inner or model).config.model_type)).loss.backward()
@@ -33,12 +33,12 @@ def gradients(model: Any, inner: Any = None) -> list[torch.Tensor]:
 
 
 def generated(model: Any, cache: bool) -> torch.Tensor:
-    given = batch(model.config.model_type)
+    inputs = batch(model.config.model_type)
     for name in ("eos_token_id", "forced_eos_token_id", "forced_bos_token_id"):
         setattr(model.generation_config, name, None)
     return model.generate(
-        given["input_ids"],
-        attention_mask=given["attention_mask"],
+        inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
         max_new_tokens=7,
         do_sample=False,
         num_beams=1,
@@ -47,10 +47,10 @@ def generated(model: Any, cache: bool) -> torch.Tensor:
 
 
 def teacher_forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    given = {**batch(model.config.model_type), "decoder_input_ids": ids[:, :-1]}
-    del given["labels"]
+    inputs = {**batch(model.config.model_type), "decoder_input_ids": ids[:, :-1]}
+    del inputs["labels"]
     with torch.no_grad():
-        return model(**given).logits.argmax(-1)
+        return model(**inputs).logits.argmax(-1)
 
 
 @pytest.mark.parametrize(("family", "method"), ROWS)
@@ -64,8 +64,8 @@ def test_every_cell_agrees(family: str, method: str) -> None:
                 model.activation_checkpointing_enable({"use_reentrant": False})
             found = gradients(model)
             plain = plain or found
-            for mine, theirs in zip(found, plain, strict=True):
-                torch.testing.assert_close(mine, theirs)
+            for gradient, expected in zip(found, plain, strict=True):
+                torch.testing.assert_close(gradient, expected)
             with torch.no_grad():
                 logits.append(model(**batch(family)).logits)
             for cache in (None,) if family == "roberta" else SWITCH:
@@ -97,8 +97,8 @@ def test_data_parallel_training_has_the_same_gradients(family: str, method: str)
         found = gradients(DistributedDataParallel(inner), inner)
     finally:
         dist.destroy_process_group()
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for actual, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(actual, reference)
 
 
 @pytest.mark.slow
@@ -111,6 +111,6 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(family: str, method: s
     torch.testing.assert_close(losses[1], losses[0])
     for loss in losses:
         loss.backward()
-    for mine, theirs in zip(inner.parameters(), plain.parameters(), strict=True):
-        if theirs.requires_grad:
-            torch.testing.assert_close(mine.grad, theirs.grad)
+    for actual, reference in zip(inner.parameters(), plain.parameters(), strict=True):
+        if reference.requires_grad:
+            torch.testing.assert_close(actual.grad, reference.grad)

@@ -1,4 +1,4 @@
-"""Reported peak memory and wall time: the run's own memory, the time of all its processes."""
+"""Reported peak memory and wall time: peak memory of one run, wall time over all restarts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_cli import call
-from tiny_recipe import words, write
+from tiny_recipe import make_overrides, write
 from tiny_training import make_trainer
 
 from unipeft_run import cli
@@ -23,7 +23,7 @@ from unipeft_run.training.progress import peak_memory_mib
 from unipeft_run.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-MIB = 2**18  # float32 numbers
+MIB = 2**18  # float32 values
 Train = Callable[..., dict[str, Any]]
 
 
@@ -33,12 +33,14 @@ class Killed(BaseException):
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Train a small run by the command, always in the same folder, and return its metrics."""
+    """A function that trains a small run with the command and returns its metrics."""
     write(tmp_path)
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
 
     def run(*more: str) -> dict[str, Any]:
-        given = words("sst2", tmp_path, "method=lora_attn", f"output={tmp_path / 'outputs'}", *more)
+        given = make_overrides(
+            "sst2", tmp_path, "method=lora_attn", f"output={tmp_path / 'outputs'}", *more
+        )
         assert call(cli.train, monkeypatch, *given) == 0
         (metrics,) = (tmp_path / "outputs").glob("*/*/*/metrics.json")
         found: dict[str, Any] = json.loads(metrics.read_text())
@@ -47,8 +49,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     return run
 
 
-def resets() -> bool:
-    """Whether the system can reset this process's peak memory."""
+def can_reset_peak() -> bool:
+    """Return whether the system can reset this process's peak memory."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -58,9 +60,9 @@ def resets() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures the process's memory")
-@pytest.mark.skipif(not resets(), reason="the system keeps the peak")
+@pytest.mark.skipif(not can_reset_peak(), reason="the system cannot reset the peak")
 def test_peak_memory_excludes_earlier_runs(train: Train) -> None:
-    train()  # and with it everything is imported
+    train()  # imports everything
     large = torch.ones(512 * MIB)
     small = [torch.ones(4096) for _ in range(16384)]  # 256 MiB in pieces, which malloc keeps
     assert len(large) and len(small)
@@ -77,7 +79,7 @@ def test_peak_memory_of_a_gpu_excludes_earlier_runs(train: Train) -> None:
 
 @pytest.mark.slow
 def test_wall_seconds_add_up_over_restarts(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first update takes a thousand seconds; the third is killed, after a checkpoint."""
+    """The first update takes a thousand seconds; the run is killed in the third."""
     late, updates, now, update = 0.0, 0, time.monotonic, Trainer._update
 
     def slow_update(trainer: Trainer) -> tuple[float, float]:
@@ -114,11 +116,11 @@ def test_a_restarted_run_gets_another_name(train: Train, tmp_path: Path) -> None
     (path,) = (tmp_path / "outputs" / "sst2" / "lora_attn").iterdir()
     assert dashboard_name(path) == f"sst2-lora_attn-{path.name}"
     train()
-    assert attempt_number(path) == 1, "it was done already"
+    assert attempt_number(path) == 1, "the run was already done"
     train("force=true")
     assert dashboard_name(path) == f"sst2-lora_attn-{path.name}-2"
     RunFolder(path, writes=False).clear()
     assert (attempt_number(path), (path / "metrics.json").exists()) == (2, True)
     RunFolder(path).clear()
     RunFolder(path).clear()
-    assert attempt_number(path) == 3, "there was nothing of the fourth"
+    assert attempt_number(path) == 3, "clearing an empty folder is not an attempt"

@@ -33,7 +33,7 @@ Patch = pytest.MonkeyPatch
 
 
 def golden(case: str) -> bool:
-    """Whether the logits equal the recorded ones, without dropout."""
+    """Return whether the logits equal the recorded ones, without dropout."""
     _, tensors, model = load_case(case)
     with torch.no_grad():
         return is_close(model(**case_inputs(tensors)).logits, tensors["output/logits"])

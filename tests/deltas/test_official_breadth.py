@@ -1,7 +1,7 @@
-"""Unrecorded combinations of the official options, compared with the equations, rewritten.
+"""Unrecorded combinations of the official options, compared with a rewrite of the equations.
 
 The rewrite reproduces every recorded case (first test). It therefore serves as the reference for
-options that were not recorded, and for the paper where the official code crashes.
+options that were not recorded, and for methods of the paper with which the official code crashes.
 """
 
 import json
@@ -84,7 +84,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "head and norms": {**ffn("parallel"), "unfreeze_params": "ef_,classifier,layer_norm,LayerNorm"},
     "frozen but the prefix": {**prefix("concat"), **ffn("parallel"), "unfreeze_params": "none"},
 }
-# the second attention core is another path at the heads alone
+# the second attention core differs only for methods that modify the heads
 CORES = {
     name: ["sdpa", *(["eager"] if str(o.get("attn_option")).startswith("c") else [])]
     for name, o in EVERYWHERE.items()
@@ -117,7 +117,7 @@ def tiny_config(family: str) -> Any:
 
 
 def trains(name: str, o: dict[str, Any]) -> bool:
-    """Section 2: the official naming rule."""
+    """Return whether a parameter trains, by the official naming rule (section 2)."""
     if name.startswith("prompt_model."):
         return True
     if o["attn_mode"] == "bitfit":
@@ -140,7 +140,9 @@ def test_the_rewrite_reproduces_the_official_code(case: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "name", "attention"), CELLS)
-def test_logits_loss_gradients_and_what_trains(family: str, name: str, attention: str) -> None:
+def test_logits_loss_gradients_and_trainable_parameters(
+    family: str, name: str, attention: str
+) -> None:
     o, given = options(**EVERYWHERE[name]), batch(family)
     state = {**backbone_state(family), **inserted(family, o)}
     for key, tensor in state.items():
@@ -215,8 +217,8 @@ def test_an_unsupported_tensor_is_named() -> None:
         ({name: torch.zeros(1, 32)}, rf"{name} is \[1, 32\]"),
         ({"model.shared.weight": None}, "the checkpoint has no tensor model.shared.weight"),
         ({"model.shared.weight": torch.zeros(9, 32)}, r"model.shared.weight is \[9, 32\]"),
-        ({"model.ef_more.weight": torch.zeros(1)}, "no place for the official tensor"),
-        ({"prompt_model.wte.weight": torch.zeros(5, 32)}, "no place for the official tensor"),
+        ({"model.ef_more.weight": torch.zeros(1)}, "unexpected official tensor"),
+        ({"prompt_model.wte.weight": torch.zeros(5, 32)}, "unexpected official tensor"),
     ):
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(ValueError, match=sentence):

@@ -1,11 +1,10 @@
-"""The evaluator: batches, processes and the model's own files do not change its results."""
+"""The evaluator's results do not depend on batches, processes or the model's own files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +13,14 @@ import pytest
 import tiny_text
 import torch
 
+from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Collator
-from unipeft_run.data.tasks.base import Beside
+from unipeft_run.data.tasks.base import Companion
 from unipeft_run.data.tasks.mnli import MNLI
 from unipeft_run.data.tasks.sst2 import SST2
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
-from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.evaluation.generation import generate
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
@@ -31,7 +30,7 @@ WORDS = SENTENCE.split()
 SOURCES = [" ".join(WORDS[i : i + 3 + i % 5]) for i in range(9)]
 TARGETS = [" ".join(WORDS[i : i + 1 + i % 4]) for i in range(9)]
 PAIRS = list(zip(SOURCES, TARGETS, strict=True))
-BEAMS = Decoding(num_beams=3, max_length=12, min_length=4, no_repeat_ngram_size=2)
+BEAMS = DecodingConfig(num_beams=3, max_length=12, min_length=4, no_repeat_ngram_size=2)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +119,7 @@ def test_the_limit_takes_the_first_examples(tmp_path: Path) -> None:
 def test_mnli_reports_matched_first_1600_and_mismatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MNLI.beside["test"]["first_1600"] == Beside("test", 1600)
+    assert MNLI.companions["test"]["first_1600"] == Companion("test", 1600)
     rows = [{"premise": s, "hypothesis": t, "label": i % 3} for i, (s, t) in enumerate(PAIRS)]
     other = [{**row, "label": 0} for row in rows[:4]]
     (tmp_path / "validation_mismatched.jsonl").write_text("\n".join(map(json.dumps, other)))
@@ -133,8 +132,8 @@ def test_mnli_reports_matched_first_1600_and_mismatched(
     assert set(whole) == {f"{n}{m}" for n in ("loss", "accuracy") for m in ("", "_mismatched")}
     mismatched = evaluator(model, "validation_mismatched").metrics
     assert whole["accuracy_mismatched"] == mismatched["accuracy"]
-    part = {"first_1600": Beside("test", 5)}
-    monkeypatch.setattr(MNLI, "beside", {"test": part})
+    part = {"first_1600": Companion("test", 5)}
+    monkeypatch.setattr(MNLI, "companions", {"test": part})
     result = evaluator(model, "test")
     first = [row["score"] for row in result.rows[:5]]
     assert result.metrics["accuracy_first_1600"] == pytest.approx(sum(first) / 5)
@@ -177,7 +176,7 @@ def test_two_processes_give_the_results_of_one(
         state = SimpleNamespace(process_index=rank, num_processes=2)
         monkeypatch.setattr(module, "PartialState", lambda state=state: state)
         if rank == 0:
-            with pytest.raises(KeyError):  # the other's examples are not there yet
+            with pytest.raises(KeyError):  # the other process's examples are still missing
                 evaluator(model, "test")
     both = evaluator(model, "test")
     assert [len(part.predictions) for part in parts] == [5, 4]
@@ -210,7 +209,7 @@ def test_text_does_not_depend_on_the_batches(tmp_path: Path) -> None:
 
 
 def test_decoding_ignores_the_models_generation_config(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path, decoding=Decoding(num_beams=1, max_length=9))
+    evaluator, model = summariser(tmp_path, decoding=DecodingConfig(num_beams=1, max_length=9))
     stated = evaluator(model, "test").rows
     own = model.generation_config
     own.num_beams, own.forced_bos_token_id, own.no_repeat_ngram_size = 4, 17, 1
@@ -224,8 +223,8 @@ def test_decoding_settings_are_applied(tmp_path: Path) -> None:
     batch = evaluator.collator(list(evaluator.encoded["test"]))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     tokenizer = evaluator.tokenizer
-    forced = Decoding(num_beams=2, max_length=10, min_length=10, forced_bos=True)
-    evaluator.generation |= asdict(forced)
+    forced = DecodingConfig(num_beams=2, max_length=10, min_length=10, forced_bos=True)
+    evaluator.generation |= forced.model_dump()
     tokens = generate(model, **inputs, decoding=evaluator.generation)
     assert tokens.shape == (9, 10)
     assert set(tokens[:, 0].tolist()) == {2}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import random
 from functools import partial
 from typing import Any
 
@@ -14,10 +12,10 @@ from beam_search_2021 import generate_2021
 from tiny import SEQ2SEQ
 from tiny_generation import (
     STARTS,
-    draw_decoding,
-    draw_sources,
+    draw,
     generate_today,
     peaked_model,
+    tiny_case,
     without_padding,
 )
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
@@ -27,8 +25,8 @@ from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
-from unipeft_run.evaluation.decoding import RULES
 from unipeft_run.evaluation.generation import decoder, packed_linear, search
+from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAMILIES = tuple(STARTS)
 FAST, ALL = 3, 40  # seeds
@@ -41,23 +39,15 @@ PAIRS = [
 ]
 
 
-def draw(seed: int, family: str, **settings: Any) -> tuple[dict[str, torch.Tensor], Any]:
-    rng = random.Random(seed)
-    return draw_sources(rng), {**draw_decoding(rng, family), **settings}
-
-
-# Against the restated rules of 2021 and against transformers
-
-
 @pytest.mark.parametrize("seed", CASES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rules_of_2021_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding)
+        generated = generate(model, **sources, decoding=decoding)
         restated = generate_2021(model, **sources, **decoding)
-        assert without_padding(found) == restated, decoding
+        assert without_padding(generated) == restated, decoding
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -66,8 +56,8 @@ def test_rules_of_transformers_on_random_models(family: str, seed: int) -> None:
     model = peaked_model(family, seed=seed, core=("sdpa", "eager")[seed % 2])
     for number in range(5):
         sources, decoding = draw(100 * seed + number, family)
-        found = generate(model, **sources, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, sources, decoding)), decoding
+        generated = generate(model, **sources, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, sources, decoding)), decoding
 
 
 @pytest.mark.parametrize(("family", "core"), PAIRS)
@@ -87,10 +77,10 @@ def test_every_method(method: str, family: str, core: str) -> None:
 
 
 def memory(composition: str, activation: str, query: str, layers: Any = "all") -> Slot:
-    """A memory at the heads of chosen layers, of a kind that no method of `conf/` has."""
-    made: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
+    """Build a memory at the heads of some layers, of a kind that no method of `conf/` has."""
+    settings: Any = {"activation": activation, "query": query, "length": 4, "mlp_width": 8}
     return Slot(
-        form=partial(Memory, **made),
+        form=partial(Memory, **settings),
         insertion="parallel",
         composition={"gated": Gated, "add": Add}[composition],
         representation={"sites": ["attn.heads"], "layers": layers},
@@ -121,19 +111,12 @@ def test_memories_of_every_kind(slot: Slot, family: str) -> None:
     assert without_padding(generate(model, **sources, decoding=decoding)) == generate_2021(
         model, **sources, **decoding
     )
-    for _, delta in find_deltas(model):  # nothing of the search is left behind
+    for _, delta in find_deltas(model):  # the search leaves no state behind
         assert "memory" not in vars(delta.form)
         assert delta.x is None
 
 
 # The search itself
-
-
-def tiny_case(family: str = "bart", **settings: Any) -> tuple[Any, dict[str, torch.Tensor], Any]:
-    """A model whose sources finish at different steps."""
-    sources = draw_sources(random.Random(5))
-    decoding = {"num_beams": 3, "max_length": 12, **settings}
-    return peaked_model(family, seed=4), sources, decoding
 
 
 def test_a_batch_of_one_gives_the_rows_of_the_batch() -> None:
@@ -147,13 +130,13 @@ def test_a_batch_of_one_gives_the_rows_of_the_batch() -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_padding_on_the_left_and_on_the_right_of_a_batch(beams: int) -> None:
-    """Positions are counted from the padding on, as transformers counts them."""
+    """Positions include the padding, as in transformers."""
     model, sources, decoding = tiny_case(num_beams=beams)
     decoding |= {"forced_bos": False, "forced_eos": True, "min_length": 0, "early_stopping": False}
     decoding |= {"length_penalty": 1.0, "decoder_start_token_id": 2}
     for turned in (sources, {name: tensor.flip(1) for name, tensor in sources.items()}):
-        found = generate(model, **turned, decoding=decoding, rules="transformers")
-        assert torch.equal(found, generate_today(model, turned, decoding))
+        generated = generate(model, **turned, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, turned, decoding))
 
 
 def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +151,7 @@ def test_finished_sources_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(decoder.Decoder, "__call__", count)
     leaving = generate(model, **sources, decoding=decoding)
     assert sizes[0] > sizes[-1] >= 1
-    monkeypatch.setattr(search, "LEAVE_AT", 2.0)
+    monkeypatch.setattr(search, "DROP_FINISHED_AT", 2.0)
     sizes.clear()
     assert torch.equal(generate(model, **sources, decoding=decoding), leaving)
     assert len(set(sizes)) == 1
@@ -187,44 +170,42 @@ def test_rare_checks_for_finished_sources_change_nothing(
 
 @pytest.mark.parametrize("rules", RULES)
 def test_more_beams_than_tokens(rules: Any) -> None:
-    """Beams that start hopeless are then among the best."""
+    """The beams that start at -1e9 are then among the best."""
     torch.manual_seed(0)
     config = BartConfig(**{**SEQ2SEQ, "vocab_size": 6})
     model = BartForConditionalGeneration(config).eval().double()
     model.generation_config = GenerationConfig()
     sources = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
     _, decoding = draw(0, "bart", num_beams=9, max_length=7, min_length=0, forced_bos=False)
-    found = generate(model, **sources, decoding=decoding, rules=rules)
+    generated = generate(model, **sources, decoding=decoding, rules=rules)
     if rules == "2021":
-        assert without_padding(found) == generate_2021(model, **sources, **decoding)
+        assert without_padding(generated) == generate_2021(model, **sources, **decoding)
     else:
-        assert torch.equal(found, generate_today(model, sources, decoding))
+        assert torch.equal(generated, generate_today(model, sources, decoding))
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_the_form_of_the_result(beams: int) -> None:
+def test_shape_type_and_first_token_of_the_result(beams: int) -> None:
     model, sources, decoding = tiny_case(num_beams=beams, decoder_start_token_id=7)
     sources["input_ids"] = sources["input_ids"].int()
-    found = generate(model, **sources, decoding=decoding)
-    assert found.dtype == torch.int32
-    assert not found.is_inference()
-    assert set(found[:, 0].tolist()) == {7}
-    assert found.size(0) == len(sources["input_ids"])
-    assert found.size(1) == max(map(len, without_padding(found)))
-    only_start = generate(model, **sources, decoding={**decoding, "max_length": 1})
-    assert only_start.tolist() == [[7]] * len(found)
+    generated = generate(model, **sources, decoding=decoding)
+    assert generated.dtype == torch.int32
+    assert not generated.is_inference()
+    assert set(generated[:, 0].tolist()) == {7}
+    assert generated.size(0) == len(sources["input_ids"])
+    assert generated.size(1) == max(map(len, without_padding(generated)))
 
 
 def test_lengths_and_forced_tokens() -> None:
     model, sources, decoding = tiny_case(min_length=9, forced_bos=True)
-    found = generate(model, **sources, decoding=decoding)
-    assert set(found[:, 1].tolist()) == {0}
-    assert all(len(row) >= 10 for row in without_padding(found))
-    assert all(row[-1] == 2 for row in without_padding(found))  # forced_eos is the default
+    generated = generate(model, **sources, decoding=decoding)
+    assert set(generated[:, 1].tolist()) == {0}
+    assert all(len(row) >= 10 for row in without_padding(generated))
+    assert all(row[-1] == 2 for row in without_padding(generated))  # forced_eos is the default
     other = {**decoding, "forced_bos_token_id": 11, "forced_eos_token_id": 12, "min_length": 12}
-    found = generate(model, **sources, decoding=other)
-    assert set(found[:, 1].tolist()) == {11}
-    assert set(found[:, 11].tolist()) == {12}
+    generated = generate(model, **sources, decoding=other)
+    assert set(generated[:, 1].tolist()) == {11}
+    assert set(generated[:, 11].tolist()) == {12}
     endless = {**decoding, "eos_token_id": None, "forced_eos": False}
     assert generate(model, **sources, decoding=endless).size(1) == 12
 
@@ -235,8 +216,8 @@ def test_encoder_states_can_be_given(beams: int, monkeypatch: pytest.MonkeyPatch
     expected = generate(model, **sources, decoding=decoding)
     states = decoder.encode(model, **sources)
     monkeypatch.setattr(type(model.get_encoder()), "forward", None)
-    found = generate(model, **sources, decoding=decoding, encoder_states=states)
-    assert torch.equal(found, expected)
+    generated = generate(model, **sources, decoding=decoding, encoder_states=states)
+    assert torch.equal(generated, expected)
 
 
 @pytest.mark.parametrize("core", ["sdpa", "eager"])
@@ -248,12 +229,12 @@ def test_lower_precision_gives_tokens_near_those_of_double(
     model = peaked_model("bart", method, core=core)
     sources, decoding = draw(8, "bart", max_length=6, forced_bos=False)
     exact = generate(model, **sources, decoding=decoding)
-    found = generate(model.to(dtype), **sources, decoding=decoding)
+    generated = generate(model.to(dtype), **sources, decoding=decoding)
     if dtype == torch.float32:
-        assert torch.equal(found, exact)
+        assert torch.equal(generated, exact)
     else:
-        assert found.dtype == torch.int64
-        assert found[:, :2].tolist() == exact[:, :2].tolist()
+        assert generated.dtype == torch.int64
+        assert generated[:, :2].tolist() == exact[:, :2].tolist()
 
 
 def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,83 +247,10 @@ def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) ->
         return packed(self, x)
 
     monkeypatch.setattr(packed_linear.PackedProduct, "__call__", count)
-    found = generate(model, **sources, decoding=decoding)
+    generated = generate(model, **sources, decoding=decoding)
     assert model.lm_head in calls
     assert not any("forward" in vars(module) for module in model.modules())
     monkeypatch.setattr(decoder, "can_pack", lambda device: False)
     calls.clear()
-    assert torch.equal(generate(model, **sources, decoding=decoding), found)
+    assert torch.equal(generate(model, **sources, decoding=decoding), generated)
     assert not calls
-
-
-# What it leaves alone, and what it refuses
-
-
-def test_the_model_is_left_as_it_was() -> None:
-    model, sources, decoding = tiny_case()
-    before = model.config._attn_implementation
-    hooks = len(model.get_decoder().embed_positions._forward_pre_hooks)
-    with pytest.raises(IndexError):  # more tokens than positions
-        generate(model, **sources, decoding={**decoding, "max_length": 99, "min_length": 99})
-    assert model.config._attn_implementation == before
-    assert len(model.get_decoder().embed_positions._forward_pre_hooks) == hooks
-
-
-def test_models_settings_do_not_count() -> None:
-    model, sources, decoding = tiny_case()
-    stated = generate(model, **sources, decoding=decoding)
-    model.generation_config.forced_bos_token_id = 17
-    model.config.forced_eos_token_id = 18
-    assert torch.equal(generate(model, **sources, decoding=decoding), stated)
-
-
-def test_other_attention_falls_back_to_transformers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, sources, decoding = tiny_case(early_stopping=True)
-    expected = generate(model, **sources, decoding=decoding, rules="transformers")
-    monkeypatch.setattr(model.config, "_attn_implementation_internal", "paged|sdpa")
-    monkeypatch.setattr(model, "generate", lambda **_: expected)
-    with caplog.at_level(logging.INFO):
-        assert torch.equal(generate(model, **sources, decoding=decoding), expected)
-    assert "Generating through transformers, under the beam-search rules of transformers" in (
-        caplog.text
-    )
-    assert "the attention implementation paged|sdpa is not supported" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"beams": 3}, r"no key 'beams'"),
-        ({"num_beam": 3}, r"no key 'num_beam'. Did you mean 'num_beams'\?"),
-        ({"num_beams": 0}, r"decoding.num_beams=0: must be an integer of at least 1"),
-        ({"num_beams": True}, r"decoding.num_beams=True: must be an integer of at least 1"),
-        ({"max_length": 2.5}, r"decoding.max_length=2.5: must be an integer of at least 1"),
-        ({"min_length": -1}, r"decoding.min_length=-1: must be an integer of at least 0"),
-        ({"length_penalty": "1"}, r"decoding.length_penalty='1': must be a finite number"),
-        ({"early_stopping": "never"}, r"early_stopping='never': must be true or false"),
-        ({"eos_token_id": 96}, r"eos_token_id=96: must be a token id from 0 to 95"),
-        ({"eos_token_id": [2]}, r"eos_token_id=\[2\]: must be a token id"),
-        ({"forced_bos": True, "bos_token_id": None}, r"forced_bos=true needs decoding.bos_token"),
-        ({"decoder_start_token_id": None}, r"decoder_start_token_id is missing"),
-        ({"rules": "2020"}, r"decoding.rules='2020': must be 2021 or transformers"),
-    ],
-)
-def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
-    model, sources, decoding = tiny_case()
-    with pytest.raises(ValueError, match=message):
-        generate(model, **sources, decoding={**decoding, **settings})
-
-
-def test_a_length_is_required() -> None:
-    model, sources, _ = tiny_case()
-    with pytest.raises(ValueError, match=r"decoding.max_length is missing"):
-        generate(model, **sources, decoding={"num_beams": 2})
-
-
-def test_the_rules_may_stand_in_the_settings_as_a_number() -> None:
-    model, sources, decoding = tiny_case()
-    expected = generate(model, **sources, decoding=decoding, rules="2021")
-    number = generate(model, **sources, decoding={**decoding, "rules": 2021}, rules="transformers")
-    assert torch.equal(number, expected)

@@ -33,7 +33,7 @@ GENERATED = [p.stem for p in sorted((GOLDEN / "cases").glob("*.safetensors")) if
 
 @cache
 def load_beam_model(name: str) -> tuple[list[dict[str, Any]], Any]:
-    """Recorded cases and their model."""
+    """Load recorded cases and their model."""
     recorded = json.loads((GOLDEN / "beam" / f"{name}.json").read_text())
     quiet = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
     model = BartForConditionalGeneration(BartConfig(**recorded["config"], **quiet)).eval()
@@ -52,14 +52,14 @@ def pad_free(rows: list[list[int]]) -> list[list[int]]:
 def test_recorded_beam_searches(name: str, rules: Any) -> None:
     cases, model = load_beam_model(name)
     for case in cases:
-        found = generate(
+        generated = generate(
             model,
             input_ids=torch.tensor(case["input_ids"]),
             attention_mask=torch.tensor(case["attention_mask"]),
             decoding=case["decoding"],
             rules=rules,
         )
-        assert pad_free(found.tolist()) == pad_free(case[RECORDED[rules]]), case["decoding"]
+        assert pad_free(generated.tolist()) == pad_free(case[RECORDED[rules]]), case["decoding"]
 
 
 def test_ten_cases_of_the_official_code_have_generations() -> None:
@@ -76,14 +76,14 @@ def test_the_rules_differ_in_the_recorded_number_of_cases() -> None:
 @pytest.mark.parametrize("case", GENERATED)
 def test_recorded_generations_of_every_method(case: str, dtype: torch.dtype) -> None:
     meta, tensors, model = load_case(case)
-    given = case_inputs(tensors)
+    inputs = case_inputs(tensors)
     decoding = {"max_length": 12, "min_length": 3, "no_repeat_ngram_size": 3}
     decoding["decoder_start_token_id"] = meta["model_config"]["decoder_start_token_id"]
     for name, beams in (("greedy", 1), ("beam3", 3)):
-        found = generate(
+        generated = generate(
             model.to(dtype),
-            input_ids=given["input_ids"],
-            attention_mask=given["attention_mask"],
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
             decoding={**decoding, "num_beams": beams},
         )
-        assert found.tolist() == tensors[f"output/generate_{name}"].tolist()
+        assert generated.tolist() == tensors[f"output/generate_{name}"].tolist()

@@ -1,4 +1,4 @@
-"""Accuracy, BLEU and chrF on inputs with known scores, and what all metrics share."""
+"""Accuracy, BLEU and chrF on inputs with known scores, and properties of all metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's Romanian tokens, as the original Perl and Python scripts produce them.
+"""Romanian tokenisation equals that of the original Perl and Python scripts.
 
 All expected tokens come from the scripts themselves (mosesdecoder 3445289, Perl 5.36):
 

@@ -1,4 +1,4 @@
-"""Which metrics a task reports, and which of them is primary."""
+"""The metrics that a task reports, and its primary metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever an import is given: one sentence, exit code 2, nothing executed, nothing overwritten."""
+"""Hostile imports: one sentence, exit code 2, nothing executed, nothing overwritten."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lora(tmp_path: Path) -> Files:
 
 
 def refusal(files: Files, capsys: Capture, *extra: str) -> str:
-    """The message of an import that must be refused, and must write nothing."""
+    """Return the message of an import; assert that it is refused and writes nothing."""
     before = snapshot(files.folder)
     assert import_official.main([*files.arguments(), *extra]) == 2
     assert snapshot(files.folder) == before
@@ -83,7 +83,7 @@ def test_options_of_any_content_are_refused_in_a_sentence(
     assert len(message.splitlines()) == 1 and len(message) < 500
 
 
-def test_options_that_are_no_file(lora: Files, capsys: Capture) -> None:
+def test_options_that_are_not_a_file_are_refused(lora: Files, capsys: Capture) -> None:
     lora.options.unlink()
     assert "there is no file" in refusal(lora, capsys)
     lora.options.mkdir()
@@ -111,7 +111,7 @@ DENSE = "pretrained_model.roberta.encoder.layer.0.output.dense.weight"
         (DENSE, lambda t: None, "has no tensor roberta.encoder.layer.0.output.dense.weight"),
         (DENSE, lambda t: t[:2], "is [2, 64]; the options and the configuration make it [32, 64]"),
         (DENSE, lambda t: t.to(torch.bool), "is bool, not of a floating-point type"),
-        ("x.ef_lora_A", lambda t: torch.zeros(4, 4), "no place for the official tensor x.ef_lora"),
+        ("x.ef_lora_A", lambda t: torch.zeros(4, 4), "unexpected official tensor x.ef_lora"),
     ],
     ids=range(10),
 )
@@ -151,7 +151,7 @@ def test_damaged_safetensors_are_named(lora: Files, content: bytes, capsys: Capt
     ],
     ids=range(6),
 )
-def test_a_model_configuration_that_cannot_be(
+def test_an_impossible_model_configuration_is_refused(
     lora: Files, content: dict[str, Any], sentence: str, capsys: Capture
 ) -> None:
     change_json(lora.checkpoint / "config.json", content)
@@ -161,15 +161,15 @@ def test_a_model_configuration_that_cannot_be(
 def test_a_task_of_another_family_or_size_is_refused(lora: Files, capsys: Capture) -> None:
     message = refusal(lora, capsys, "task=xsum")
     assert "is a roberta model, but task=xsum has a bart backbone" in message
-    assert "tells 2 classes apart, but task=mnli has 3" in refusal(lora, capsys, "task=mnli")
+    assert "has 2 classes, but task=mnli has 3" in refusal(lora, capsys, "task=mnli")
 
 
-def test_the_backbone_on_the_hub_must_have_the_shapes(lora: Files, capsys: Capture) -> None:
+def test_a_hub_backbone_of_other_shapes_is_refused(lora: Files, capsys: Capture) -> None:
     lora.overrides = [lora.overrides[0]]
     assert "roberta-base is not the checkpoint's backbone" in refusal(lora, capsys)
 
 
-def test_another_depth_of_the_local_backbone_is_noticed(lora: Files, capsys: Capture) -> None:
+def test_a_local_backbone_of_another_depth_is_refused(lora: Files, capsys: Capture) -> None:
     deeper = {"num_hidden_layers": 3}
     change_json(lora.backbone / "config.json", deeper)
     file = lora.backbone / "model.safetensors"
@@ -227,7 +227,7 @@ def test_files_that_are_not_ours_are_never_removed(
     assert f"--out={lora.run} is neither empty nor a run folder" in refusal(lora, capsys, *force)
 
 
-def test_the_current_folder_is_no_target(
+def test_the_current_folder_is_refused_as_target(
     lora: Files, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     write_own(lora.run, *OWN)
@@ -238,7 +238,7 @@ def test_the_current_folder_is_no_target(
     assert snapshot(lora.folder) == before
 
 
-def test_a_file_is_no_target(lora: Files, capsys: Capture) -> None:
+def test_a_file_is_refused_as_target(lora: Files, capsys: Capture) -> None:
     lora.run.write_text("mine")
     assert "cannot be used: Not a directory" in refusal(lora, capsys, "--force")
 

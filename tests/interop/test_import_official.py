@@ -30,10 +30,10 @@ def mam(tmp_path: Path) -> Files:
     return Files(tmp_path, MAM, mam_state())
 
 
-def call(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def call(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.run(
-        [sys.executable, "-c", COMMANDS[name], *words],
+        [sys.executable, "-c", COMMANDS[name], *arguments],
         env={**os.environ, "PYTHONPATH": paths, "UNIPEFT_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def call(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[st
 
 @torch.no_grad()
 def by_hand(files: Files) -> dict[str, float]:
-    """Accuracy and loss of the official checkpoint on the test split, one sentence at a time."""
+    """Return accuracy and loss of the official model on the test split, one sentence at a time."""
     model, tokenizer = files.model(), AutoTokenizer.from_pretrained(files.backbone)
     rows = [json.loads(line) for line in (files.data / "test.jsonl").read_text().splitlines()]
     right, loss = 0, 0.0
@@ -70,7 +70,7 @@ def test_an_imported_checkpoint_can_be_evaluated(mam: Files) -> None:
         assert float(metrics[name]) == pytest.approx(expected, rel=1e-4), name
 
 
-def test_the_run_holds_the_official_model(mam: Files) -> None:
+def test_the_imported_run_equals_the_official_model(mam: Files) -> None:
     assert import_official.main(mam.arguments()) == 0
     ids = torch.tensor([[0, 9, 8, 7, 2]])
     torch.testing.assert_close(load_run(mam.run)(ids).logits, mam.model()(ids).logits)

@@ -15,7 +15,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings(  # PEFT's: of the hub, and a name in transformers
+pytestmark = pytest.mark.filterwarnings(  # PEFT's warnings about the hub and a transformers name
     "ignore::UserWarning:peft", "ignore:.*is_gradient_checkpointing:FutureWarning"
 )
 
@@ -38,7 +38,7 @@ CELLS = {
 
 
 def base(family: str) -> Any:
-    """A backbone, whose classifier differs each time."""
+    """Return a backbone; its classifier differs each time."""
     model = backbone(family).double()
     if family == "roberta":
         torch.seed()
@@ -46,8 +46,8 @@ def base(family: str) -> Any:
     return model
 
 
-def trained(family: str, method: str, *words: str) -> Any:
-    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+def trained(family: str, method: str, *overrides: str) -> Any:
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *overrides)
     model = base(family)
     attach(model, build_slots(config), config.unfreeze)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     [
         (("prefix",), "through the cache"),
         (("mam",), "through the cache"),
@@ -136,14 +136,14 @@ def test_a_classifier_comes_with_its_head(tmp_path: Path) -> None:
         (("lora_attn", "attn.form.norm=in"), "no LayerNorm"),
         (("lora_attn", "attn.composition.norm=true"), "no LayerNorm"),
         (("lora_attn", "representation@attn=context"), "parallel to one weight"),
-        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "no single backbone weights"),
+        (("lora_attn", "unfreeze=[*layernorm_embedding*]"), "individual backbone weights"),
     ],
 )
 def test_unsupported_deltas_are_not_exported(
-    words: tuple[str, ...], reason: str, tmp_path: Path
+    overrides: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=reason):
-        export_peft(trained("bart", *words), tmp_path / "new")
+        export_peft(trained("bart", *overrides), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -153,8 +153,8 @@ def test_unsupported_deltas_are_not_exported(
         ({"target_modules": ["q_proj"], "use_dora": True}, "use_dora"),
         ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias=lora_only"),
         ({"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias"),
-        ({"target_modules": ["out_proj"]}, "no place for a LoRA at model.*out_proj"),
-        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "no place for"),
+        ({"target_modules": ["out_proj"]}, "LoRA at model.*out_proj cannot be"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "unexpected tensor"),
     ],
 )
 def test_unsupported_peft_settings_are_refused(

@@ -1,4 +1,4 @@
-"""A run folder is data: whatever is planted in one, loading and evaluating it executes nothing."""
+"""Run folders are data: loading and evaluating one executes nothing that was planted in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 class Run:
-    """A finished run, and a hostile model that it can be made to name."""
+    """A finished run, and a hostile model folder that it can name."""
 
     def __init__(self, folder: Path) -> None:
         self.files = Files(folder, LORA, lora_state())
@@ -50,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def trusting(run: Run) -> None:
-    """A setting of the run, and a model folder with code."""
+    """Plant trust_remote_code in the run, and code in its model folder."""
     run.hostile.change("config.json", auto_map=AUTO_MAP)
     run.change(
         lambda c: c["backbone"].update(
@@ -93,7 +93,7 @@ def nested_target(run: Run) -> None:
 
 
 def own_class(run: Run) -> None:
-    """A class of this package that is neither a form nor a composition."""
+    """Plant a class of this package that is neither a form nor a composition."""
     evil = {"_target_": "unipeft_run.runs.folder.RunFolder", "path": str(run.hostile.proof)}
     run.change(lambda c: c["attn"].update(composition=evil))
 
@@ -102,7 +102,7 @@ def task_target(run: Run) -> None:
     run.change(lambda c: c["task"].update(_target_="evil.Task"))
 
 
-def expression(run: Run) -> None:
+def interpolation(run: Run) -> None:
     run.change(lambda c: c["task"].update(path="${oc.env:HOME}"))
 
 
@@ -122,7 +122,7 @@ PLANTED: dict[Callable[[Run], None], str] = {
     nested_target: "pathlib.Path",
     own_class: "unipeft_run.runs.folder.RunFolder",
     task_target: "evil.Task",
-    expression: "expression",
+    interpolation: "interpolation",
     yaml_tag: "damaged",
 }
 

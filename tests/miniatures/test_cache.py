@@ -35,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The sources that were built, each by writing two files instead of fetching."""
+    """Collect the sources that are built; each writes two files instead of fetching."""
     calls: list[str] = []
 
     def build(folder: Path) -> None:
@@ -129,7 +129,7 @@ def test_every_kind_of_damage_is_fetched_again(
     assert len(built) == 2 and not rows.is_symlink()
 
 
-def test_new_file_times_alone_are_no_damage(built: list[str]) -> None:
+def test_new_file_times_alone_are_not_damage(built: list[str]) -> None:
     rows = sources.fetch("sst2") / "train.jsonl"
     os.utime(rows, ns=(1, 1))
     sources.fetch("sst2")
@@ -147,7 +147,7 @@ def test_a_changed_label_with_the_old_times_is_found(built: list[str]) -> None:
     assert len(built) == 2
 
 
-def test_damage_without_a_network_names_the_way_out(
+def test_damage_without_a_network_names_the_alternative(
     built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(folder: Path) -> None:

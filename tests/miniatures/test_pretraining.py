@@ -100,7 +100,7 @@ def test_messages_are_read_without_contexts_and_plurals(tmp_path: Path) -> None:
     assert not catalogs.is_usable("Open <b>this file</b>", "Deschide acest fi\u0219ier")
 
 
-def test_a_gloss_starts_with_its_words(tmp_path: Path) -> None:
+def test_a_gloss_starts_with_its_synonyms(tmp_path: Path) -> None:
     folder = tmp_path / "usr/share/wordnet"
     folder.mkdir(parents=True)
     line = '00001740 03 n 02 entity 0 living_thing 0 001 ~ 00001930 n 0000 | that which is; "it"  '
@@ -127,7 +127,7 @@ def test_the_mixture_is_seeded(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MINIATURES))
-def test_the_packaged_card_is_the_rendered_one(name: str) -> None:
+def test_the_packaged_card_equals_the_rendered_one(name: str) -> None:
     folder = PACKAGED / name
     rendered = render_card(MINIATURES[name], Schedule(steps=3000, seed=43), folder)
     assert (folder / "README.md").read_text(encoding="utf-8") == rendered

@@ -22,7 +22,7 @@ FILE = "thing-1.0.tar.gz"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no package index but those that a test names."""
+    """Use an empty cache, and no package index except those that a test names."""
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     for option in ("EXTRA_INDEX_URL", "FIND_LINKS", "NO_INDEX"):
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """The file that exists if the package's setup.py was run."""
+    """Return the path of a file that exists only if the package's setup.py was run."""
     return tmp_path / "setup.py was run"
 
 
@@ -58,7 +58,7 @@ def test_a_source_distribution_is_downloaded_and_never_run(
     assert list(archive.parent.iterdir()) == [archive]
 
 
-def test_another_content_under_the_pinned_name_is_refused(
+def test_different_content_under_the_pinned_name_is_refused(
     trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, served = make_sdist(b"rows", trace), make_sdist(b"others", trace)
@@ -163,7 +163,7 @@ def test_a_wrong_pip_configuration_is_a_user_error(
         PackageIndexes.configured()
 
 
-def test_without_pip_its_variables_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pips_variables_are_read_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pip_options, "find_spec", lambda name: None)
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
     assert PackageIndexes.configured().indexes == ("https://mirror/simple",)

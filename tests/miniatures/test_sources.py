@@ -154,7 +154,7 @@ def test_untranslated_and_dissimilar_paragraphs_are_dropped() -> None:
     assert manpages.is_usable("This one was translated.", "Aceasta a fost tradusă.")
 
 
-def test_translation_without_apt_names_the_way_out(
+def test_translation_without_apt_names_the_alternative(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path))

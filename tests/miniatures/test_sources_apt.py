@@ -1,4 +1,4 @@
-"""apt's private directory, shared by processes. A script stands in for apt-get."""
+"""apt's private directory, shared by processes, with a script as fake apt-get."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FETCH = "from unipeft_run.miniatures import sources; sources.fetch('xsum')"
 
 @pytest.fixture(autouse=True)
 def updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file to which every `apt-get update` appends its release."""
+    """Return the file to which every `apt-get update` appends its release."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in (("apt-get", APT_GET), ("dpkg-deb", "#!/bin/sh\n")):

@@ -1,4 +1,4 @@
-"""Figures of runs: what is drawn, and which errors are reported."""
+"""Figures of runs: lines, labels and user errors."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_a_curve_label_names_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[], Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for words in ((), ("backbone.weights=random",)):
-        folder = make_run("task=sst2", "method=mam", *words)
+    for arguments in ((), ("backbone.weights=random",)):
+        folder = make_run("task=sst2", "method=mam", *arguments)
         (folder / "train.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n')
     assert cli.main(["curves", "outputs", "--out", "curves.svg"]) == 0
     labels = {line.get_label() for line in drawn().axes[0].lines}
@@ -80,7 +80,7 @@ def test_scores_are_drawn_over_stored_shares(outputs: Path, drawn: Callable[[], 
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["curves", "nowhere"], "there is no folder nowhere"),
         (["curves", "empty"], "no run has a record yet"),
@@ -92,9 +92,9 @@ def test_scores_are_drawn_over_stored_shares(outputs: Path, drawn: Callable[[], 
     ],
 )
 def test_an_error_is_one_sentence(
-    outputs: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     Path("empty").mkdir()
-    assert cli.main(words) == 2
+    assert cli.main(arguments) == 2
     err = capsys.readouterr().err
     assert part in err and len(err.splitlines()) == 1

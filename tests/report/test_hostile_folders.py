@@ -44,17 +44,17 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("words", [["outputs"], ["shares", "outputs", "--out", "x.svg"]])
+@pytest.mark.parametrize("arguments", [["outputs"], ["shares", "outputs", "--out", "x.svg"]])
 def test_a_hostile_folder_is_one_line(
     capsys: pytest.CaptureFixture[str],
-    words: list[str],
+    arguments: list[str],
     name: str,
     damage: Callable[[Path], object],
 ) -> None:
     make_run("task=sst2", "method=mam")
     bad = make_run("task=sst2", "method=bitfit")
     damage(bad / name)
-    assert main(words) == 0
+    assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert ("mam" in out or Path("x.svg").stat().st_size) and len(err.splitlines()) == 1
     assert err.startswith(f"left out: {bad}: ") and "\x1b" not in err
@@ -92,7 +92,7 @@ def test_odd_configurations_are_tabulated_or_left_out(
     assert max(map(len, out.splitlines())) < 2000
 
 
-def test_odd_configurations_stand_beside_a_published_table(
+def test_runs_with_odd_configurations_are_compared_with_the_paper(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for seed, changed in enumerate(ODD_CONFIGURATIONS.values()):

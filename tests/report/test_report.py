@@ -35,9 +35,9 @@ def outputs() -> None:
     make_run("task=mnli", "method=mam", primary=65.0)
 
 
-def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:
+def sheet(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, str]]:
     capsys.readouterr()
-    assert main([*words, "--format", "csv"]) == 0
+    assert main([*arguments, "--format", "csv"]) == 0
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
 
@@ -101,7 +101,7 @@ def test_rows_of_one_method_are_labelled_by_their_overrides(
     assert "mam ffn.composition=Scaled ffn.scale=4 optim.lr=0.0001" in labels
 
 
-def test_null_is_a_difference_and_an_unused_number_is_not(
+def test_null_is_a_difference_and_an_unused_size_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = "task=sst2", "method=mam"
@@ -216,13 +216,13 @@ def test_a_copied_run_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"), [(["nowhere"], "there is no folder"), (["empty"], "holds no run")]
+    ("arguments", "part"), [(["nowhere"], "there is no folder"), (["empty"], "holds no run")]
 )
 def test_a_wrong_folder_is_one_sentence(
-    capsys: pytest.CaptureFixture[str], words: list[str], part: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     Path("empty").mkdir()
-    assert main(words) == 2
+    assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert part in err

@@ -70,7 +70,7 @@ def test_the_previous_checkpoint_is_kept_on_request(
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "checksums.json"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_damage_is_named_and_the_previous_checkpoint_used(
+def test_a_damaged_file_is_named_and_the_previous_checkpoint_used(
     tmp_path: Path,
     name: str,
     damage: Callable[[Path], object],
@@ -114,7 +114,7 @@ def test_random_states_are_restored() -> None:
     def draw() -> list[float]:
         return [random.random(), random.gauss(), np.random.normal(), torch.rand(1).item()]
 
-    random.gauss(), np.random.normal()  # each keeps a second number for the next call
+    random.gauss(), np.random.normal()  # each caches a second value for the next call
     kept = rng_state()
     kept = Checkpoint(kept.tensors, json.loads(json.dumps(kept.state)))
     first = draw()

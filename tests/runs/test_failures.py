@@ -47,7 +47,7 @@ def test_the_state_is_written_on_a_full_disk(
 def test_a_disk_that_fills_up_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    """The disk is full after the states of `fits` updates, until there is room again."""
+    """The disk fills up after the checkpoints of `fits` updates; then there is room again."""
     monkeypatch.setattr(run_folder, "HEARTBEAT_SECONDS", 0.0)
     undisturbed = make_trainer(tmp_path / "undisturbed")
     expected = undisturbed.fit()
@@ -127,7 +127,7 @@ def test_a_run_that_failed_before_training_can_be_rerun(
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
-    """Killed before its first write, a run is not listed; the same command starts it."""
+    """A run killed before its first write is not listed; the same command starts it."""
     (tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34" / ".lock").mkdir(parents=True)
     assert list(find_runs([tmp_path])) == []
 

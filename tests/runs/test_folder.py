@@ -93,8 +93,8 @@ def test_nothing_is_written_after_the_lock_is_lost(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_somebody_elses_files_are_not_cleared(tmp_path: Path) -> None:
-    """None of these names makes a folder ours."""
+def test_foreign_files_are_not_cleared(tmp_path: Path) -> None:
+    """None of these names marks a folder as a run's."""
     for name in ("checkpoints", "predictions", "wandb"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.txt").write_text("precious")
@@ -110,7 +110,7 @@ def test_somebody_elses_files_are_not_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.yaml", "status.json"])
 @pytest.mark.parametrize("text", ["", "name: mine\n", "{}", '{"state": "on"}', "[]", "\xff"])
-def test_files_of_the_same_name_do_not_make_a_folder_ours(
+def test_foreign_files_of_the_same_name_are_not_cleared(
     tmp_path: Path, name: str, text: str
 ) -> None:
     (tmp_path / name).write_text(text)
@@ -121,14 +121,14 @@ def test_files_of_the_same_name_do_not_make_a_folder_ours(
     assert (tmp_path / "checkpoints").is_dir()
 
 
-def test_links_to_a_run_do_not_make_a_folder_ours(tmp_path: Path) -> None:
+def test_a_folder_of_links_to_a_run_is_not_a_run_folder(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").mark("done", step=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "status.json").symlink_to(tmp_path / "run" / "status.json")
     assert is_run_folder(tmp_path / "run") and not is_run_folder(tmp_path / "mine")
 
 
-def test_a_folder_is_ours_from_the_first_file_on(
+def test_a_folder_is_a_run_folder_from_its_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -137,7 +137,7 @@ def test_a_folder_is_ours_from_the_first_file_on(
         config, status = ((path / n).read_text() for n in ("config.yaml", "status.json"))
         for number, (name, text) in enumerate((("config.yaml", config), ("status.json", status))):
             if path == made and name == "status.json":
-                continue  # made up: without a heartbeat
+                continue  # the made one has no heartbeat
             folder = RunFolder(tmp_path / path.name / str(number))
             folder.write_text(name, text)
             assert is_run_folder(folder.path)
@@ -147,7 +147,7 @@ def test_a_folder_is_ours_from_the_first_file_on(
 
 @pytest.mark.parametrize("cut", [slice(0, -3), slice(0, 400), slice(7, None)])
 def test_a_damaged_run_folder_can_be_cleared(tmp_path: Path, cut: slice) -> None:
-    """What is legible of its config.yaml still says whose it is."""
+    """The readable part of config.yaml still identifies it as a run's."""
     (source,) = RECORDED.glob("sst2/*/*")
     config = (source / "config.yaml").read_text()
     folder = RunFolder(tmp_path)
@@ -168,7 +168,7 @@ def test_a_damaged_attempt_blocks_nothing(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_an_attempt_that_is_no_file_blocks_nothing(
+def test_an_attempt_that_is_not_a_file_blocks_nothing(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     folder = RunFolder(tmp_path)
@@ -193,7 +193,7 @@ def test_text_that_is_not_unicode_is_escaped(tmp_path: Path) -> None:
 
 
 def test_every_file_of_a_run_is_cleared(tmp_path: Path) -> None:
-    """Whatever kind of file stands in its place."""
+    """Even if a folder has taken the place of a file."""
     folder = RunFolder(tmp_path)
     folder.mark("failed", step=1)
     for name in set(CONTENT) - {"status.json"}:

@@ -1,4 +1,4 @@
-"""No damaged or hostile run folder stops the reading of the others, or takes long."""
+"""A damaged or hostile run folder does not prevent or delay reading the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def copy_run(target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every hostile folder once, between two good runs."""
+    """Make every hostile folder once, between two good runs."""
     root = tmp_path_factory.mktemp("hostile") / "outputs" / "sst2" / "mam"
     for name in GOOD:
         copy_run(root / name)
@@ -56,7 +56,7 @@ def test_every_folder_is_read_in_time(root: Path) -> None:
 
 
 def check_types(run: RunRecord) -> None:
-    """Whatever the files hold, the record has the types that it declares."""
+    """Assert that the record has its declared types, whatever the files hold."""
     assert run.state in STATES
     assert type(run.step) is int and run.step >= 0
     assert run.total is None or (type(run.total) is int and run.total >= 0)
@@ -106,7 +106,7 @@ def test_filters_over_hostile_runs(root: Path, filters: list[str]) -> None:
 
 def test_hostile_runs_are_left_out_of_tables_with_a_reason(root: Path) -> None:
     finished, left_out = finished_runs([root])
-    assert {run.folder.name for run in finished} & set(GOOD) == {GOOD[0]}  # its copy is a twin
+    assert {run.folder.name for run in finished} & set(GOOD) == {GOOD[0]}  # the other is its copy
     assert any("999-good: the same run as" in line for line in left_out)
     assert all(line.isprintable() for line in left_out)
     assert len(left_out) + len(finished) == len(list(root.iterdir()))
@@ -114,7 +114,7 @@ def test_hostile_runs_are_left_out_of_tables_with_a_reason(root: Path) -> None:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The configurations that reached `run`."""
+    """Collect the configurations that reach `run`."""
     seen: list[Any] = []
     stub = ModuleType("unipeft_run.run")
     stub.run = lambda cfg: seen.append(cfg) or {"state": "done"}  # type: ignore[attr-defined]

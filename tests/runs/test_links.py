@@ -1,4 +1,4 @@
-"""Symbolic links in a run folder lead no write, and no removal, out of it."""
+"""No write or removal follows a symbolic link out of a run folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WRITES: dict[str, Write] = {
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Somebody's files, one under every name that a run writes."""
+    """Make a user's own files, one for every name that a run writes."""
     outside = tmp_path / "outside"
     for name in ("last", "last.previous", "predictions", "checkpoints"):
         (outside / name).mkdir(parents=True)
@@ -70,7 +70,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def plant(folder: Path, name: str, outside: Path) -> Path:
-    """Put a link to somebody's file or folder where the run writes `name`."""
+    """Put a link to the user's file or folder where the run writes `name`."""
     link = folder / name
     link.parent.mkdir(parents=True, exist_ok=True)
     is_folder = Path(name).name in ("predictions", "checkpoints", "last", "last.previous")
@@ -89,7 +89,7 @@ def test_a_write_through_a_link_is_refused_and_names_it(
     assert snapshot(outside) == before
 
 
-def test_records_are_trimmed_through_no_link(tmp_path: Path, outside: Path) -> None:
+def test_trimming_records_follows_no_link(tmp_path: Path, outside: Path) -> None:
     plant(tmp_path / "run", "train.jsonl", outside)
     before = snapshot(outside)
     with pytest.raises(UserError, match="is a symbolic link"):
@@ -106,7 +106,7 @@ def test_a_dangling_link_creates_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_failed_run_writes_its_status_through_no_link(
+def test_the_status_of_a_failed_run_follows_no_link(
     tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk status.json is overwritten in place."""
@@ -137,7 +137,7 @@ def test_a_planted_temporary_name_is_not_used(tmp_path: Path, outside: Path, nam
     assert (folder.path / "config.yaml").read_text() == "seed: 1\n"
 
 
-def test_clearing_removes_links_and_not_what_they_lead_to(tmp_path: Path, outside: Path) -> None:
+def test_clearing_removes_links_but_not_their_targets(tmp_path: Path, outside: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.mark("failed", step=3)
     for name in CONTENT:
@@ -165,7 +165,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path, outside: Path) -> None
     assert snapshot(outside) == before
 
 
-def test_taking_a_run_over_follows_no_link(tmp_path: Path, outside: Path) -> None:
+def test_taking_over_a_run_follows_no_link(tmp_path: Path, outside: Path) -> None:
     """The unfinished writes of the dead owner are removed, and its train.jsonl is copied."""
     run = tmp_path / "run"
     (run / ".lock").mkdir(parents=True)

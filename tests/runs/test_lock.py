@@ -1,4 +1,4 @@
-"""One process holds a run, and the next takes it over once that one is dead."""
+"""One process at a time holds a run; another takes it over once the owner is dead."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_living_process_keeps_the_lock_and_a_killed_one_loses_it(tmp_path: Pat
             assert owner is not None and owner.pid == os.getpid()
 
 
-def test_a_reused_process_number_is_another_process(tmp_path: Path) -> None:
+def test_a_reused_pid_is_another_process(tmp_path: Path) -> None:
     forge_lock(tmp_path, started=1)
     assert not is_running(tmp_path)
     with RunLock(tmp_path):
@@ -101,7 +101,7 @@ def test_a_reused_process_number_is_another_process(tmp_path: Path) -> None:
 
 
 def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
-    owner = forge_lock(tmp_path, place="0" * 8, host="node/7", pid=1)
+    owner = forge_lock(tmp_path, pid_scope="0" * 8, host="node/7", pid=1)
     with pytest.raises(RunningElsewhere, match="process 1 on node/7"):
         RunLock(tmp_path).__enter__()
     old = time.time() - 2 * locks.STALE_SECONDS
@@ -142,7 +142,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock.11111111"}
 
 
-def test_never_two_inside(tmp_path: Path) -> None:
+def test_two_processes_never_hold_the_lock_at_once(tmp_path: Path) -> None:
     """Six processes acquire, release and die for a while; only one at a time creates `inside`."""
     end = time.time() + 4
     processes = [start(RACE, tmp_path, end) for _ in range(6)]
@@ -162,7 +162,7 @@ def test_stray_entries_do_not_block_the_lock(tmp_path: Path, entry: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stray_entries_beside_a_living_owner_leave_it_the_lock(tmp_path: Path) -> None:
+def test_stray_entries_do_not_cost_a_living_owner_the_lock(tmp_path: Path) -> None:
     with RunLock(tmp_path) as lock:
         (tmp_path / ".lock" / "0-stray").touch()
         with pytest.raises(RunningElsewhere, match=f"process {os.getpid()} on "):
@@ -171,7 +171,7 @@ def test_stray_entries_beside_a_living_owner_leave_it_the_lock(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
-def test_a_lock_that_is_no_folder_does_not_block(tmp_path: Path, make: Any) -> None:
+def test_a_lock_that_is_not_a_folder_does_not_block(tmp_path: Path, make: Any) -> None:
     make(tmp_path / ".lock")
     assert not is_running(tmp_path)
     with RunLock(tmp_path):
@@ -179,7 +179,7 @@ def test_a_lock_that_is_no_folder_does_not_block(tmp_path: Path, make: Any) -> N
 
 
 def test_a_heartbeat_in_the_future_is_stale(tmp_path: Path) -> None:
-    owner = forge_lock(tmp_path, place="0" * 8, host="node", pid=1)
+    owner = forge_lock(tmp_path, pid_scope="0" * 8, host="node", pid=1)
     future = time.time() + 10 * locks.STALE_SECONDS
     os.utime(tmp_path / ".lock" / owner.name, (future, future))
     assert not is_running(tmp_path)
@@ -188,7 +188,7 @@ def test_a_heartbeat_in_the_future_is_stale(tmp_path: Path) -> None:
 
 
 def test_the_message_says_what_blocks_and_for_how_long(tmp_path: Path) -> None:
-    owner = forge_lock(tmp_path, place="0" * 8, host="no\x1b[2Jde", pid=77)
+    owner = forge_lock(tmp_path, pid_scope="0" * 8, host="no\x1b[2Jde", pid=77)
     recent = time.time() - 50
     os.utime(tmp_path / ".lock" / owner.name, (recent, recent))
     text = (

@@ -1,4 +1,4 @@
-"""The state of a run is read from its folder alone, and each real folder once."""
+"""The reader: run states from the folder alone, each real folder once."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state:
 
 
 def test_the_cell_ignores_the_seed(tmp_path: Path) -> None:
-    words = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
-    first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in words)
+    overrides = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
+    first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in overrides)
     assert first == second != other
 
 
 def test_recorded_runs_stay_readable() -> None:
-    """Written before the reader was."""
+    """These folders were written by earlier versions."""
     runs = list(find_runs([RECORDED]))
     assert [run.label for run in runs] == sorted(run.label for run in runs) and len(runs) == 2
     for run in runs:
@@ -90,14 +90,16 @@ def test_recorded_runs_stay_readable() -> None:
         ("done", "damaged: metrics.json lacks task, method, scale, backbone, run_id, seed, "),
     ],
 )
-def test_why_a_run_is_left_out_of_tables(tmp_path: Path, state: str, reason: str) -> None:
+def test_the_reason_for_leaving_a_run_out_of_tables(
+    tmp_path: Path, state: str, reason: str
+) -> None:
     assert read_run(make_sst2_run(tmp_path, state)).reason_left_out.startswith(reason)
 
 
 # ---- finding them
 
 
-def test_every_run_below_a_folder_by_name(tmp_path: Path) -> None:
+def test_runs_below_a_folder_are_found_in_order_of_name(tmp_path: Path) -> None:
     for name in ("b/x/2", "b/x/1", "a", ".hidden/c", "b/x/1/wandb/deep"):
         make_folder(tmp_path / name)
     (tmp_path / "empty").mkdir()
@@ -169,7 +171,7 @@ def test_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
 
 
 def test_a_thousand_runs_are_read_in_a_moment(tmp_path: Path) -> None:
-    """So that 5,000 take about a second; parsing each configuration alone takes several."""
+    """At this rate 5,000 take about a second; without the cache, several."""
     (source,) = RECORDED.glob("sst2/*/*")
     config = (source / "config.yaml").read_text().split("seed: ")
     for number in range(1000):
@@ -185,7 +187,7 @@ def test_a_thousand_runs_are_read_in_a_moment(tmp_path: Path) -> None:
 # ---- finished runs
 
 
-def test_finished_runs_and_what_is_left_out(
+def test_finished_runs_and_the_runs_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

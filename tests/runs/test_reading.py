@@ -1,4 +1,4 @@
-"""Files are read as bounded plain data, and text from them is printed escaped."""
+"""Reading untrusted files as bounded plain data, and printing their text escaped."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CONFIGS = [
 # ---- YAML
 
 
-@pytest.mark.parametrize("words", CONFIGS, ids=" ".join)
-def test_configurations_are_read_as_pyyaml_reads_them(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("overrides", CONFIGS, ids=" ".join)
+def test_configurations_are_read_as_pyyaml_reads_them(tmp_path: Path, overrides: list[str]) -> None:
     file = tmp_path / "config.yaml"
-    config = resolved(*words)
+    config = resolved(*overrides)
     for text in (OmegaConf.to_yaml(OmegaConf.create(config)), yaml.safe_dump(config)):
         file.write_text(text)
         assert read_yaml(file) == yaml.safe_load(text) == config
@@ -84,7 +84,9 @@ def test_other_yaml_is_read_as_pyyaml_reads_it(tmp_path: Path, text: str) -> Non
         ("a: !!python/name:os.system\n", "could not determine a constructor"),
     ],
 )
-def test_what_no_run_writes_is_refused_by_name(tmp_path: Path, text: str, part: str) -> None:
+def test_yaml_that_no_run_writes_is_refused_with_the_reason(
+    tmp_path: Path, text: str, part: str
+) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises(UnreadableFile) as problem:
@@ -189,6 +191,6 @@ def test_text_is_printable(text: Any, shown: str) -> None:
     assert printable(text).isprintable()
 
 
-def test_text_is_cut() -> None:
+def test_text_is_truncated() -> None:
     assert printable("x" * 100, 10) == "xxxxxxx..."
     assert printable_lines("a\x1b\nb") == "a\\x1b\nb"

@@ -1,10 +1,10 @@
-"""Stopped anywhere and resumed, a training ends with the same bits as one never stopped."""
+"""A training that is stopped anywhere and resumed equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny_training
 import torch
-from tiny_training import evaluate, make_trainer, noisy_loss_fn
+from killed_training import Killed, after, kill, kill_at, new_process
+from tiny_training import evaluate, noisy_loss_fn
 
 from unipeft_run.runs.checkpoint import (
     DamagedCheckpoint,
@@ -35,41 +35,8 @@ from unipeft_run.training.trainer import FitResult, Trainer
 WALL = ("seconds", "per_second")
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
-def after(calls: int, function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
-    """Return `function`, which calls `act` first at call number `calls`."""
-    count = 0
-
-    def wrapped(*given: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == calls:
-            act()
-        return function(*given)
-
-    return wrapped
-
-
-def kill() -> None:
-    raise Killed
-
-
 def send_sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def new_process(folder: Path, **changed: Any) -> Trainer:
-    """Make a trainer as a new process would: no random state of an earlier one is left."""
-    made = make_trainer(folder, **{"loss_fn": noisy_loss_fn, "selection": SELECTION, **changed})
-    if load_newest(folder / LAST) is not None:
-        random.seed(), np.random.seed(), torch.seed()
-    return made
-
-
-SELECTION = ("accuracy", "max")  # the best state is not always the last one
 
 
 def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, Any]:
@@ -101,7 +68,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("checkpoint_every", [None, 1, 4])
 @pytest.mark.parametrize("batches", [1, 2, 13, 14, 15, 25, 40])
-def test_killed_in_training(
+def test_a_run_killed_in_training_resumes(
     tmp_path: Path, uninterrupted: dict[str, Any], batches: int, checkpoint_every: int | None
 ) -> None:
     loss_fn = after(batches, noisy_loss_fn, kill)
@@ -112,7 +79,7 @@ def test_killed_in_training(
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 4])
-def test_killed_in_evaluation(
+def test_a_run_killed_in_evaluation_resumes(
     tmp_path: Path, uninterrupted: dict[str, Any], evaluations: int
 ) -> None:
     with pytest.raises(Killed):
@@ -122,32 +89,23 @@ def test_killed_in_evaluation(
 
 
 @pytest.mark.parametrize("writes", range(1, 9))
-def test_killed_before_a_checkpoint_is_in_place(
+def test_a_run_killed_before_a_checkpoint_is_renamed_resumes(
     tmp_path: Path,
     uninterrupted: dict[str, Any],
     writes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = iter(range(1, 1000))
-
-    def kill_at_last(rename: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(path: Path, *given: Any) -> Any:
-            if "checkpoints" in path.parts and next(count) == writes:
-                raise Killed
-            return rename(path, *given)
-
-        return wrapped
-
+    count = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", kill_at_last(Path.rename))
-        patch.setattr(Path, "replace", kill_at_last(Path.replace))
+        patch.setattr(Path, "rename", kill_at(writes, Path.rename, count))
+        patch.setattr(Path, "replace", kill_at(writes, Path.replace, count))
         with pytest.raises(Killed):
             new_process(tmp_path).fit()
     trainer = new_process(tmp_path)
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 
 
-def test_killed_again_and_again(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+def test_a_run_killed_repeatedly_resumes(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     for batches in (30, 9, 3):
         with pytest.raises(Killed):
             new_process(
@@ -243,7 +201,7 @@ def test_a_repeated_evaluation_is_recorded_once(
 def test_a_best_state_newer_than_the_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the two, where the updates are not reproduced exactly, as on some GPUs."""
+    """The run was killed between the two, and its updates are not reproduced exactly."""
 
     def scripted(*values: float) -> Callable[..., Any]:
         script = iter(values)

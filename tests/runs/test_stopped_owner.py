@@ -1,4 +1,4 @@
-"""A process that was stopped, lost its run and wakes up writes nothing more."""
+"""A suspended process that lost its run writes nothing when it continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unipeft_run.tracking.jsonl import Jsonl
 
 
 def write_everything(folder: RunFolder, step: int) -> None:
-    """What a run writes."""
+    """Write every kind of file that a run writes."""
     folder.write_text("config.yaml", "seed: 42\n")
     folder.mark("running", step=step)
     folder.write_json("metrics.json", {"step": step})
@@ -41,7 +41,7 @@ def write_everything(folder: RunFolder, step: int) -> None:
 
 @contextmanager
 def stopped(run: Path, write: str, moment: str) -> Iterator[tuple[BaseProcess, Connection]]:
-    """A process that owns `run`, and has stopped in the middle of a write."""
+    """Start a process that owns `run` and is suspended in the middle of a write."""
     forked = multiprocessing.get_context("fork")  # torch is imported already
     ours, theirs = forked.Pipe()
     process = forked.Process(target=own_and_write, args=(run, write, moment, theirs), daemon=True)
@@ -82,7 +82,7 @@ def test_nothing_is_written_after_the_run_is_lost(tmp_path: Path, write: str, mo
             assert snapshot(run) == before
             assert load_checkpoint(run / "checkpoints" / "last").state == {"step": 8}
             write_everything(folder, 9)  # and the successor is not disturbed
-        if (write, moment) == ("record", "checked"):  # into the file that the successor replaced
+        if (write, moment) == ("record", "checked"):  # went to the file that the successor replaced
             assert pipe.recv() == "written"
         else:
             lost = f"LockLost: {run} was taken over by another process; this one stops"

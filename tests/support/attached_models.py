@@ -15,9 +15,11 @@ METHODS = [method for method in options("method") if method != "none"]
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 
 
-def attach_method(method: str, family: str, *words: str, seed: int = 0) -> tuple[Any, RunConfig]:
-    """A tiny backbone with the method attached, and its configuration."""
-    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *words)
+def attach_method(
+    method: str, family: str, *overrides: str, seed: int = 0
+) -> tuple[Any, RunConfig]:
+    """Attach a method to a tiny backbone; return the model and its configuration."""
+    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *overrides)
     model = backbone(family)
     torch.manual_seed(seed)
     attach(model, build_slots(config), config.unfreeze)
@@ -25,7 +27,7 @@ def attach_method(method: str, family: str, *words: str, seed: int = 0) -> tuple
 
 
 def perturbed_model(family: str, method: str, core: str = "sdpa") -> Any:
-    """A tiny model in eval mode whose deltas are far from their initialisation."""
+    """Build a tiny model in eval mode whose deltas are far from their initialisation."""
     config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
     model = backbone(family)
     model.set_attn_implementation(core)

@@ -1,7 +1,7 @@
 """Beam search of June 2021, restated literally: Python lists, no cache, one source at a time.
 
-`BeamSearchScorer` and the logits processors of transformers at the official code's commit.
-Slow; the reference for `unipeft_run.generate(..., rules="2021")`.
+Follows `BeamSearchScorer` and the logits processors of transformers at the official code's commit.
+It is slow, and serves as the reference for `unipeft_run.generate(..., rules="2021")`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BeamHypotheses:
 
 
 def generate_2021(model: Any, input_ids: Tensor, attention_mask: Tensor, **decoding: Any) -> Any:
-    """Token ids of each source, a list without padding; `decoding` as in `generate`."""
+    """Generate unpadded token ids for each source, with `decoding` as in `generate`."""
     with torch.no_grad():
         return [
             _search(model, ids[None], mask[None], **decoding)
@@ -119,7 +119,7 @@ def _process(
     places: Tensor,
     vocabulary: int,
 ) -> list[tuple[Tensor, list[int]]]:
-    """`BeamSearchScorer.process`: add hypotheses that end; return the beams that go on."""
+    """Add the hypotheses that end; return the beams that continue (`BeamSearchScorer.process`)."""
     following: list[tuple[Tensor, list[int]]] = []
     for rank, (score, place) in enumerate(zip(scores, places.tolist(), strict=True)):
         beam, token = tokens[place // vocabulary], place % vocabulary

@@ -1,4 +1,4 @@
-"""Checks of where dropout is applied, in seeded training passes; the official code passes them."""
+"""Check where dropout is applied, in seeded training passes. The official code passes, too."""
 
 from typing import Any
 
@@ -13,22 +13,23 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 
 
 def _constant(site: Any) -> Bottleneck:
-    """A bottleneck without dropout whose output is always 1."""
+    """Build a bottleneck without dropout whose output is always 1."""
     form = Bottleneck(site, rank=1, init="lora", dropout=0.0)
     torch.nn.init.ones_(form.up.bias)
     return form
 
 
-def _seen(model: Any, path: str) -> torch.Tensor:
-    """The input of the module at `path` in a seeded training pass."""
-    seen: list[torch.Tensor] = []
-    hook = model.get_submodule(path).register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+def _input_of(model: Any, path: str) -> torch.Tensor:
+    """Return the input of the module at `path` in a seeded training pass."""
+    inputs: list[torch.Tensor] = []
+    module = model.get_submodule(path)
+    hook = module.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
     model.train()
     torch.manual_seed(3)
     with torch.no_grad():
         model(**batch(model.config.model_type))
     hook.remove()
-    return seen[0]
+    return inputs[0]
 
 
 LAST_NORM = {
@@ -44,23 +45,28 @@ MIDDLE_NORM = {
 
 
 def _change(family: str, slot: str, site: str, path: str) -> torch.Tensor:
-    """How a constant change of 1 in the first layer arrives at the module `path` in training."""
-    stock = _seen(backbone(family), path)
+    """Measure the effect of a constant change of 1 in the first layer on the input of `path`."""
+    expected = _input_of(backbone(family), path)
     model = backbone(family)
-    where = {"sites": [site], "layers": [0], "stacks": ["encoder"]}
-    parts = Slot(form=_constant, insertion="sequential", representation=where, composition=Add)
-    attach(model, {slot: parts})
-    return _seen(model, path) - stock
+    representation = {"sites": [site], "layers": [0], "stacks": ["encoder"]}
+    constant = Slot(
+        form=_constant,
+        insertion="sequential",
+        representation=representation,
+        composition=Add,
+    )
+    attach(model, {slot: constant})
+    return _input_of(model, path) - expected
 
 
 def ffn_change_follows_the_dropout(family: str) -> bool:
-    """The block's output is that of the backbone plus 1 everywhere: nothing was dropped."""
+    """Check that the block's output is the backbone's plus 1 everywhere: nothing was dropped."""
     change = _change(family, "ffn", "ffn", LAST_NORM[family])
     return bool(torch.allclose(change, torch.ones_like(change), atol=1e-5))
 
 
 def attention_change_precedes_the_dropout(family: str) -> bool:
-    """The change at the attention output is 1/(1 - p) or 0: it went through the dropout."""
+    """Check that the change at the attention output is 1/(1 - p) or 0: it passed the dropout."""
     change = _change(family, "attn", "attn.output", MIDDLE_NORM[family])
     kept = change > 0.5
     expected = kept.float() / 0.9
@@ -80,7 +86,7 @@ def _form(**settings: Any) -> tuple[Bottleneck, torch.Tensor]:
 
 
 def lora_drops_its_input(_: str) -> bool:
-    """Drop(x) A^T B^T."""
+    """Check that LoRA computes Drop(x) A^T B^T."""
     form, x = _form(activation="identity", bias=False, dropout=0.0, input_dropout=0.5)
     torch.manual_seed(5)
     ours = form(x)
@@ -89,7 +95,7 @@ def lora_drops_its_input(_: str) -> bool:
 
 
 def adapter_drops_after_its_activation(_: str) -> bool:
-    """Drop(relu(x W + b)) W + b."""
+    """Check that an adapter computes Drop(relu(x W + b)) W + b."""
     form, x = _form(dropout=0.5)
     torch.manual_seed(5)
     ours = form(x)

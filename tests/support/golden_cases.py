@@ -16,7 +16,7 @@ CONFIGS = {"bart": "BartConfig", "mbart": "MBartConfig", "roberta": "RobertaConf
 
 
 def load_case(case: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], torch.nn.Module]:
-    """The description and tensors of a case, and our model with its options and weights."""
+    """Load the description and tensors of a case, and our model with its options and weights."""
     meta = json.loads((GOLDEN / "cases" / f"{case}.json").read_text())
     family = case.split("__")[0]
     tensors = load_file(GOLDEN / "cases" / f"{case}.safetensors")
@@ -32,10 +32,10 @@ def load_case(case: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], torch
 
 
 def case_inputs(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The keyword arguments of the recorded forward pass."""
+    """Return the keyword arguments of the recorded forward pass."""
     return {k.removeprefix("input/"): v for k, v in tensors.items() if k.startswith("input/")}
 
 
-def is_close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """Equal up to float64 rounding."""
-    return bool((ours - theirs).abs().max() <= 1e-10 * theirs.abs().max() + 1e-12)
+def is_close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether two tensors are equal up to float64 rounding."""
+    return bool((actual - expected).abs().max() <= 1e-10 * expected.abs().max() + 1e-12)

@@ -1,4 +1,4 @@
-"""Model folders that try to execute code, and the proof that they did not."""
+"""Model folders that try to execute code, and a check whether they did."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AUTO_MAP = {
 
 
 class HostileModel:
-    """A whole model folder with `evil.py` in it; executing that writes the file `proof`."""
+    """A complete model folder with an `evil.py`, which writes the file `proof` when executed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = write_roberta(folder / "model")
@@ -34,7 +34,7 @@ class HostileModel:
         (self.folder / "evil.py").write_text(CODE.format(proof=str(self.proof)))
 
     def change(self, name: str, **content: Any) -> None:
-        """Set keys of a JSON file in the folder, which may be new."""
+        """Set keys of a JSON file in the folder; create the file if it is missing."""
         change_json(self.folder / name, content)
 
     def pickle_weights(self, name: str = "pytorch_model.bin") -> None:
@@ -61,6 +61,6 @@ def write_pickle(file: Path, proof: Path) -> None:
 
 
 def change_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Set keys of a JSON file, which may be new."""
+    """Set keys of a JSON file; create the file if it is missing."""
     before = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**before, **content}))

@@ -10,11 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-Case = tuple[str, Callable[[Path], object]]  # a name, and what it does to a copy of a finished run
+Case = tuple[str, Callable[[Path], object]]  # a name, and a change to a copy of a finished run
 
 JSON_FILES = ("status.json", "metrics.json", "train.jsonl")
 FILES = ("config.yaml", *JSON_FILES)
-SPARSE = 1 << 40  # bytes of a file that takes no room
+SPARSE = 1 << 40  # bytes of a sparse file, which takes no disk space
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\r\n[/bold][red]\ud800\udcff"
 
 BYTES: dict[str, bytes] = {
@@ -103,7 +103,7 @@ def write(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def change(name: str, key: str, value: Any) -> Callable[[Path], object]:
-    """Put `value` into a JSON file; without metrics the status counts."""
+    """Set a key of a JSON file; for status.json, remove the metrics, so that the status counts."""
 
     def act(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -116,7 +116,7 @@ def change(name: str, key: str, value: Any) -> Callable[[Path], object]:
 
 
 def replace_by(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Put another kind of file in the place of `name`."""
+    """Replace `name` by another kind of file."""
 
     def act(folder: Path) -> None:
         path = folder / name
@@ -129,7 +129,7 @@ def replace_by(name: str, make: Callable[[Path], object]) -> Callable[[Path], ob
 
 
 def write_lock(name: str) -> Callable[[Path], object]:
-    """A lock with an odd owner, of a run that says it is running."""
+    """Create a lock with an odd owner, for a run whose status is running."""
 
     def act(folder: Path) -> None:
         (folder / "metrics.json").unlink()

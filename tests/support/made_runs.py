@@ -1,4 +1,4 @@
-"""Run folders as runs leave them, with made-up numbers."""
+"""Make run folders like those of real runs, with made-up results."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from unipeft_run.runs.folder import RunFolder
 
 
 @cache
-def planned(*words: str) -> PlannedRun:
+def planned(*overrides: str) -> PlannedRun:
     """Plan a miniature run."""
-    return plan(compose(["scale=mini", *words]))
+    return plan(compose(["scale=mini", *overrides]))
 
 
-def resolved(*words: str) -> dict[str, Any]:
-    """The configuration of a miniature run as plain data."""
-    return planned(*words).config.plain()
+def resolved(*overrides: str) -> dict[str, Any]:
+    """Return the configuration of a miniature run as plain data."""
+    return planned(*overrides).config.plain()
 
 
-def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
-    """Make the folder of a finished run that reached `primary`, in ./outputs.
+def make_run(*overrides: str, primary: float = 80.0, **changed: Any) -> Path:
+    """Make the folder of a finished run with the primary metric `primary`, in ./outputs.
 
     `changed`: metrics to add or replace.
     """
-    run = planned(*words)
+    run = planned(*overrides)
     config, folder = run.config, run.folder
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
@@ -60,9 +60,9 @@ def make_run(*words: str, primary: float = 80.0, **changed: Any) -> Path:
     return folder
 
 
-def make_sst2_run(root: Path, state: str = "done", *words: str) -> Path:
-    """Make the folder of a small sst2 run in `state` below `root`; `stale` leaves no process."""
-    run = planned("task=sst2", "method=mam", f"output={root}", *words)
+def make_sst2_run(root: Path, state: str = "done", *overrides: str) -> Path:
+    """Make the folder of a small sst2 run in `state` below `root`; a `stale` run has no process."""
+    run = planned("task=sst2", "method=mam", f"output={root}", *overrides)
     folder = RunFolder(run.folder)
     folder.write_text("config.yaml", yaml.safe_dump(run.config.plain()))
     recorded: Any = "running" if state == "stale" else state

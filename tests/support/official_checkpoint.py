@@ -1,4 +1,4 @@
-"""Checkpoints as the official code writes them, with a backbone and data beside them."""
+"""Make checkpoints like those of the official code, with a backbone and data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def official(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def mam_state() -> dict[str, torch.Tensor]:
-    """Tensors as the official code stores them, including those that it never reads."""
+    """Make the tensors that the official code stores, including those that it never reads."""
     shapes: dict[str, tuple[int, ...]] = {}
     for wte, mlp in (("wte", "control_trans"), ("wte2", "control_trans2")):
         shapes |= {
@@ -64,7 +64,7 @@ def lora_state() -> dict[str, torch.Tensor]:
 
 
 class Files:
-    """One folder with a backbone, data, and a checkpoint whose classifier differs."""
+    """A folder with a backbone, data, and a checkpoint with a different classifier."""
 
     def __init__(self, folder: Path, tune: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
         self.folder = folder
@@ -89,8 +89,8 @@ class Files:
         save_file(whole, self.checkpoint / "model.safetensors")
 
     def arguments(self) -> list[str]:
-        given = [self.checkpoint, "--options", self.options, "--out", self.run, *self.overrides]
-        return [str(word) for word in given]
+        options = ["--options", self.options, "--out", self.run]
+        return [str(argument) for argument in (self.checkpoint, *options, *self.overrides)]
 
     def model(self) -> Any:
         config = AutoConfig.from_pretrained(self.checkpoint)

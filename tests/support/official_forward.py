@@ -1,8 +1,8 @@
 """The official forward pass, rewritten from its equations without any code of the package.
 
-Sections in the comments are those of the description of jxhe/unify-parameter-efficient-tuning at
-3222ce2c0 that the tests were written from; docs/fidelity.md repeats what matters. A state maps
-official names, without `pretrained_model.`, to tensors; every dropout is 0.
+Section numbers refer to a description of jxhe/unify-parameter-efficient-tuning at 3222ce2c0, which
+docs/fidelity.md summarises. A state maps official names, without `pretrained_model.`, to tensors.
+Every dropout is 0.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ class Official:
     # -- blocks ------------------------------------------------------------------------------
 
     def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """y = x W^T + b, and section 6: + alpha/r x A^T B^T."""
+        """Compute y = x W^T + b, plus alpha/r x A^T B^T with LoRA (section 6)."""
         y = x @ self.s[f"{name}.weight"].T + self.s[f"{name}.bias"]
         if f"{name}.ef_lora_A" in self.s:
             a, b = self.s[f"{name}.ef_lora_A"], self.s[f"{name}.ef_lora_B"]
@@ -39,7 +39,7 @@ class Official:
         )
 
     def adapter(self, base: str, x: torch.Tensor, norm: str, scale: Any) -> torch.Tensor:
-        """Section 4, without the residual."""
+        """Compute an adapter without its residual (section 4)."""
         u = self.ln(f"{base}.adapter_layer_norm_before", x) if norm == "in" else x
         y = self.linear(f"{base}.up_proj", F.relu(self.linear(f"{base}.down_proj", u))) * scale
         return self.ln(f"{base}.adapter_layer_norm_before", y) if norm == "out" else y
@@ -50,7 +50,7 @@ class Official:
         return self.adapter(base, x, self.o["ffn_adapter_layernorm_option"], scale)
 
     def prefix(self, kind: str, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Section 5.1: P_k and P_v, each [H, l, hd]."""
+        """Compute P_k and P_v, each [H, l, hd] (section 5.1)."""
         if self.o["attn_mode"] == "prefix_nomlp":
             stem = {"self": "decoder_self_attn", "cross": "decoder_cross_attn"}
             stem |= {"encoder": "encoder_attn"}
@@ -123,14 +123,14 @@ class Official:
         ctx = logits.softmax(-1) @ v
         if self.o["attn_composition"] == "add":
             return ctx + e
-        mine, theirs = weights.exp().sum(-1, True), logits.exp().sum(-1, True)  # section 5.3
-        gate = mine / (mine + theirs)
+        prefix_mass, mass = weights.exp().sum(-1, True), logits.exp().sum(-1, True)  # section 5.3
+        gate = prefix_mass / (prefix_mass + mass)
         return (1 - gate) * ctx + gate * e
 
     # -- feed-forward: section 3 -------------------------------------------------------------
 
     def ffn(self, layer: str, h: torch.Tensor) -> torch.Tensor:
-        """The rest of the layer after h, including its last LayerNorm."""
+        """Compute the rest of the layer after h, including its last LayerNorm."""
         first, second, last = f"{layer}.fc1", f"{layer}.fc2", f"{layer}.final_layer_norm"
         inner = outer = f"{layer}.ef_ffn_adapter"
         if self.family == "roberta":
@@ -170,7 +170,7 @@ class Official:
         return self.s["model.encoder.ef_prefix_emb.weight"]
 
     def padding(self, mask: torch.Tensor) -> torch.Tensor:
-        """The additive mask, [B, 1, 1, S]; the prompt is visible."""
+        """Return the additive mask, [B, 1, 1, S], in which the prompt is visible."""
         if self.o["attn_mode"] == "prompt_tuning":
             mask = F.pad(mask, (self.prompt().size(0), 0), value=1)
         hidden = -1e4 if self.family == "roberta" else float("-inf")

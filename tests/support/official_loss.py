@@ -7,7 +7,7 @@ from torch import Tensor
 def label_smoother(
     logits: Tensor, labels: Tensor, epsilon: float, summed_in: torch.dtype = torch.float32
 ) -> Tensor:
-    """transformers' LabelSmoother of 2021, rewritten line by line."""
+    """Compute the loss as transformers' LabelSmoother of 2021 does, line by line."""
     log_probs = -torch.nn.functional.log_softmax(logits, dim=-1)
     labels = labels.unsqueeze(-1)
     padding_mask = labels.eq(-100)

@@ -1,4 +1,4 @@
-"""Random official tensors for any legal options: the names and shapes of the golden README."""
+"""Make random official tensors for any legal options, with the names and shapes in tests/golden."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def inserted(family: str, options: dict[str, Any], seed: int = 0) -> dict[str, torch.Tensor]:
-    """The parameters that the official code adds to a backbone: random, in float64."""
+    """Make the parameters that the official code adds to a backbone: random, in float64."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in _shapes(family, options):

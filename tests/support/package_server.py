@@ -18,7 +18,7 @@ JSON = "application/vnd.pypi.simple.v1+json"
 
 
 def make_sdist(content: bytes, trace: Path) -> bytes:
-    """A .tar.gz with `data/rows.txt`, whose setup.py creates `trace` if anything runs it."""
+    """Make a .tar.gz with `data/rows.txt` and a setup.py that creates `trace` if it is executed."""
     packed = io.BytesIO()
     files = {
         "thing-1.0/setup.py": f"open({str(trace)!r}, 'w').close()\n".encode(),
@@ -38,7 +38,7 @@ def sha256(content: bytes) -> str:
 
 @dataclass
 class PackageServer:
-    """Serves `files` as the project `thing`; `login` is the user:password it wants."""
+    """Serves `files` as the project `thing`; requires the user:password in `login`, if any."""
 
     files: dict[str, bytes]
     as_json: bool = False
@@ -48,7 +48,7 @@ class PackageServer:
     address: str = ""
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body for a path."""
+        """Return status, content type and body for a path."""
         self.requests.append(path)
         if self.status != 200:
             return self.status, "text/plain", b""

@@ -1,7 +1,7 @@
 """A process that owns a run, is stopped in the middle of a write, and wakes up after losing it.
 
-It acquires the lock as on another host, sends `stopped` at some moment of the write, and stops
-itself; when continued, it goes on as if nothing had happened, and sends what came of it.
+It acquires the lock as if on another host, sends `stopped` at some moment of the write, and stops
+itself. When continued, it finishes the write and sends the outcome.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ WRITES: dict[str, Callable[[RunFolder], None]] = {
 
 
 def own_and_write(path: Path, write: str, moment: str, pipe: Connection) -> None:
-    """Acquire the run in `path` and make one of WRITES, with a stop at `moment`."""
+    """Acquire the run in `path` and perform one of WRITES, with a stop at `moment`."""
 
     def stop() -> None:
         pipe.send("stopped")
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    lock._place = lambda: "0" * 8  # type: ignore[assignment]  # its process number says nothing
+    lock._pid_scope = lambda: "0" * 8  # type: ignore[assignment]  # its PID counts as not local
     with lock.RunLock(path) as held:
         folder = RunFolder(path, held.check)
         if moment == "before":
@@ -56,7 +56,7 @@ def own_and_write(path: Path, write: str, moment: str, pipe: Connection) -> None
             once = stop_once(stop)
             checkpoint.save_file = stop_before(checkpoint.save_file, once)
             writing.sync = stop_before(writing.sync, once)  # type: ignore[assignment]
-        else:  # all checks have passed, and the last step is not made
+        else:  # all checks have passed, but the last step is still to come
             folder.guard = stop_after(held.check, CHECKS.get(write, 3), stop)
         try:
             WRITES[write](folder)
@@ -70,13 +70,13 @@ CHECKS = {"record": 2, "trimming": 2, "delta": 2, "checkpoint": 5}  # until the 
 
 
 def stop_once(stop: Callable[[], None]) -> Callable[[], None]:
-    """Return `stop`, which does nothing from the second call on."""
+    """Wrap `stop` so that it does nothing from the second call on."""
     left = [stop]
     return lambda: left.pop()() if left else None
 
 
 def stop_before(function: Callable[..., Any], stop: Callable[[], None]) -> Callable[..., Any]:
-    """Return `function` with a call of `stop` before it."""
+    """Wrap `function` so that it calls `stop` first."""
 
     def wrapped(*given: Any, **named: Any) -> Any:
         stop()
@@ -86,7 +86,7 @@ def stop_before(function: Callable[..., Any], stop: Callable[[], None]) -> Calla
 
 
 def stop_after(check: Callable[[], None], calls: int, stop: Callable[[], None]) -> Any:
-    """Return `check` with a stop after so many calls."""
+    """Wrap `check` so that it stops the process after `calls` calls."""
     left = iter(range(1, 100))
 
     def guard() -> None:

@@ -1,4 +1,4 @@
-"""Calling the commands in this process."""
+"""Call console commands in this process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 
-def call(entry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit code of the console command `entry` with `words` on its command line."""
-    monkeypatch.setattr(sys, "argv", ["unipeft", *words])
+def call(entry: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Call the console command `entry` with `arguments`; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["unipeft", *arguments])
     with pytest.raises(SystemExit) as end:
         entry()
     code = end.value.code

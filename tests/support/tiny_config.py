@@ -1,4 +1,4 @@
-"""Configurations, composed once for all tests that look at them."""
+"""Compose and resolve configurations, cached for all tests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from unipeft_run.config import RunConfig, compose, resolve
 
 MAM = ("task=xsum", "method=mam")
 
-compose_once = cache(lambda *words: compose(words))
+compose_once = cache(lambda *overrides: compose(overrides))
 
 
 @cache
 def configured(*overrides: str) -> RunConfig:
-    """The typed configuration of a command line."""
+    """Return the typed configuration of a command line."""
     return resolve(compose(overrides))
 
 
 @cache
 def resolved(*overrides: str) -> dict[str, Any]:
-    """The same as plain data."""
+    """Return the configuration of a command line as plain data."""
     return configured(*overrides).plain()

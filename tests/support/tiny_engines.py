@@ -1,4 +1,4 @@
-"""Stand-ins for the libraries of engines."""
+"""Replace the libraries of sweep engines by stand-ins."""
 
 from __future__ import annotations
 

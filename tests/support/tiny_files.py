@@ -1,4 +1,4 @@
-"""Folders a user has: local data of the sentiment task, and a local model with its tokenizer."""
+"""Write local data of the sentiment task, and a local model with its tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GOOD, BAD = ("good", "fine", "lovely", "bright"), ("bad", "poor", "dull", "grey"
 
 
 def write_sentiment(folder: Path, examples: int = 16) -> Path:
-    """Three splits of `examples` sentences each, half of them of either class."""
+    """Write three splits of `examples` sentences each, half of them in each class."""
     folder.mkdir(parents=True)
     for number, split in enumerate(("train", "validation", "test")):
         lines = []
@@ -24,7 +24,7 @@ def write_sentiment(folder: Path, examples: int = 16) -> Path:
 
 
 def write_roberta(folder: Path) -> Path:
-    """A random encoder of two layers, width 32."""
+    """Write a randomly initialised RoBERTa with two layers of width 32."""
     tokenizer = tiny_text.bart_tokenizer()
     tokenizer.save_pretrained(folder)
     tiny_text.roberta(len(tokenizer), num_labels=2).save_pretrained(folder)

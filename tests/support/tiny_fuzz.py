@@ -1,4 +1,4 @@
-"""Wrong command lines and damaged folders, drawn from a seed."""
+"""Draw wrong command lines, and damage folders, from a seed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Damage = Callable[[random.Random, Path], None]
 # ---- command lines
 
 
-def wrong_words(rng: random.Random, keys: Sequence[str]) -> list[str]:
-    """One to three words that are probably wrong."""
+def wrong_overrides(rng: random.Random, keys: Sequence[str]) -> list[str]:
+    """Draw one to three overrides that are probably wrong."""
     kinds = (_misspelt, _mistaken, _misplaced, _scribbled)
     return [rng.choice(kinds)(rng, keys) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
 
@@ -63,7 +63,7 @@ def _scribbled(rng: random.Random, keys: Sequence[str]) -> str:
 
 
 def damaged(rng: random.Random, folder: Path, names: Sequence[str]) -> str:
-    """Damage one of the files `names` in `folder`; says what was done."""
+    """Damage one of the files `names` in `folder`; return a description of the damage."""
     file = folder / rng.choice(names)
     damages: list[Damage] = [_cut, _flipped, _overwritten, _gone, _a_folder]
     if file.suffix in (".yaml", ".json"):
@@ -101,7 +101,7 @@ def _a_folder(rng: random.Random, file: Path) -> None:
 
 
 def _changed(rng: random.Random, file: Path) -> None:
-    """Something else, or nothing, in one place of what the file says."""
+    """Change, rename or remove one value in the file."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     places = list(_places(content))
     node, key = rng.choice(places)
@@ -116,7 +116,7 @@ def _changed(rng: random.Random, file: Path) -> None:
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (mapping, key) and (list, number) below `node`."""
+    """Yield every (mapping, key) and (list, index) below `node`."""
     for key in list(node) if isinstance(node, dict) else range(len(node)):
         yield node, key
         if isinstance(node[key], dict | list):
@@ -124,19 +124,19 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _other_tensors(rng: random.Random, file: Path) -> None:
-    """A whole file, of something else."""
+    """Replace the file by a valid one with other tensors."""
     file.unlink()
     name = rng.choice(("a", "encoder.layer.0.attention", ""))
     save_file({name: torch.zeros(rng.choice((0, 1, 7)), dtype=torch.float16)}, file)
 
 
-def snapshot(folder: Path, *but: Path) -> dict[Path, bytes | None]:
-    """The content of every file and folder in `folder`, without what is in the folders `but`."""
-    there = (path for path in folder.rglob("*") if not any(path.is_relative_to(b) for b in but))
-    return {path: None if path.is_dir() else path.read_bytes() for path in there}
+def snapshot(folder: Path, *excluded: Path) -> dict[Path, bytes | None]:
+    """Read every file in `folder`, except those in `excluded` folders; None for a folder."""
+    paths = (p for p in folder.rglob("*") if not any(p.is_relative_to(e) for e in excluded))
+    return {path: None if path.is_dir() else path.read_bytes() for path in paths}
 
 
-def copied(source: Path, target: Path) -> Path:
-    """A fresh copy of the folder `source` at `target`."""
+def copy_folder(source: Path, target: Path) -> Path:
+    """Copy the folder `source` to `target`, replacing it."""
     shutil.rmtree(target, ignore_errors=True)
     return shutil.copytree(source, target)

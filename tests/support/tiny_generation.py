@@ -15,7 +15,7 @@ STARTS = {"bart": 2, "mbart": 90}
 
 
 def peaked_model(family: str, method: str | None = None, seed: int = 0, core: str = "sdpa") -> Any:
-    """A float64 model, without deltas if `method` is None, whose sources get different targets."""
+    """Build a float64 model, without deltas if `method` is None, with varied targets."""
     model = backbone(family, seed) if method is None else perturbed_model(family, method, core)
     if method is None:
         model.set_attn_implementation(core)
@@ -30,7 +30,7 @@ def peaked_model(family: str, method: str | None = None, seed: int = 0, core: st
 
 
 def draw_sources(rng: random.Random) -> dict[str, torch.Tensor]:
-    """One to five sources of 3 to 12 tokens, padded on the right or on the left."""
+    """Draw one to five sources of 3 to 12 tokens, padded on the right or on the left."""
     lengths = [rng.randint(3, 12) for _ in range(rng.randint(1, 5))]
     ids = torch.full((len(lengths), max(lengths)), PAD)
     mask = torch.zeros_like(ids)
@@ -60,7 +60,7 @@ def draw_decoding(rng: random.Random, family: str, beams: tuple[int, ...] = (2, 
 def generate_today(
     model: Any, sources: dict[str, torch.Tensor], decoding: dict[str, Any]
 ) -> torch.Tensor:
-    """transformers' own `generate` under these settings."""
+    """Call transformers' own `generate` with the same settings."""
     config = {**decoding, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS}
     config["forced_bos_token_id"] = 0 if config.pop("forced_bos") else None
     config["forced_eos_token_id"] = EOS if config.pop("forced_eos") else None
@@ -70,9 +70,22 @@ def generate_today(
 
 
 def without_padding(tokens: torch.Tensor) -> list[list[int]]:
-    """Rows up to their end token, at which the search stops, or up to the padding behind it."""
+    """Cut each row after its end token, at which the search stops."""
     rows = []
     for first, *row in tokens.tolist():
         end = row.index(EOS) + 1 if EOS in row else len(row)
         rows.append([first, *row[:end]])
     return rows
+
+
+def draw(seed: int, family: str, **settings: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    """Draw sources and decoding settings."""
+    rng = random.Random(seed)
+    return draw_sources(rng), {**draw_decoding(rng, family), **settings}
+
+
+def tiny_case(family: str = "bart", **settings: Any) -> tuple[Any, dict[str, torch.Tensor], Any]:
+    """Return a model, sources that finish at different steps, and decoding settings."""
+    sources = draw_sources(random.Random(5))
+    decoding = {"num_beams": 3, "max_length": 12, **settings}
+    return peaked_model(family, seed=4), sources, decoding

@@ -1,4 +1,4 @@
-"""Jobs on two processes that end early, and a command that runs one by name."""
+"""Jobs on two processes that end early; run as a script, it runs one of them by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the runs of `CASES`, one after the other, on several processes under torchrun."""
+"""Train the runs of `CASES` in turn, on several processes under torchrun."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_recipe import words
+from tiny_recipe import make_overrides
 
 from unipeft_run import cli
 from unipeft_run.training.distributed import processes
@@ -28,32 +28,31 @@ FSDP = {
 CASES = {**DDP, **FSDP}
 
 
-def words_of(case: str, inputs: Path, output: Path) -> list[str]:
-    """Return its command line; a large epsilon keeps Adam from amplifying rounding."""
+def overrides_of(case: str, inputs: Path, output: Path) -> list[str]:
+    """Return the command line of `case`; a large epsilon keeps Adam from amplifying rounding."""
     task, *more = CASES[case]
     still = "optim.eps=1e-3", "optim.lr=1e-2", "precision=fp32", f"output={output / case}"
-    return words(task, inputs, *more, *still)
+    return make_overrides(task, inputs, *more, *still)
 
 
 def run(case: str, inputs: Path, output: Path) -> int:
     """Train one case; return the exit code."""
-    return call(words_of(case, inputs, output))
+    return call(overrides_of(case, inputs, output))
 
 
-def call(given: list[str]) -> int:
+def call(arguments: list[str]) -> int:
     """Call unipeft-train; return the exit code."""
-    command = cli.Command("train", cli.train_job, cli.check_train, str, str)
-    return cli.main(command, given)
+    return cli.main(cli.TRAIN, arguments)
 
 
 def with_dropout(inputs: Path, output: Path) -> int:
     """Train with dropout, which each process draws for itself."""
     drawn = "++backbone.config.hidden_dropout_prob=0.3", "recipe.checkpoint_every=1"
-    return call(words("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
+    return call(make_overrides("sst2", inputs, "method=lora_attn", f"output={output}", *drawn))
 
 
 def stopped_and_resumed(inputs: Path, output: Path) -> int:
-    """Do the same, but stop after the second update and resume."""
+    """Train with dropout, but stop after the second update and resume."""
     calls, check = [], Interrupts.check
 
     def stop_at_the_second(self: Interrupts, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Each task's recipe from end to end in seconds: local data, a small backbone, few updates."""
+"""Run each task's recipe end to end in seconds: local data, a small backbone, few updates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_DROPOUT = {
 WORDS = "the cat sat on a mat and dogs show weather in every terminal package".split()  # noqa: SIM905
 
 
-def words(task: str, folder: Path, *more: str) -> list[str]:
+def make_overrides(task: str, folder: Path, *more: str) -> list[str]:
     """Return the command line of a run of `task` on the files that `write` wrote to `folder`."""
     family = BACKBONES[task]
     batch = "recipe.max_tokens=60" if task == "wmt16_en_ro" else "recipe.batch_size=3"

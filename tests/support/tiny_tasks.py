@@ -1,4 +1,4 @@
-"""Tasks on folders with two examples per split."""
+"""Make tasks, and write data for them with two examples per split."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(folder: Path, name: str, rows: list[dict[str, Any]] | None = None) -> 
 
 
 def put(folder: Path, name: str, content: bytes) -> Path:
-    """Write `content` to the file `name` in `folder`, with the folders that it needs."""
+    """Write `content` to the file `name` in `folder`, creating its folders."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)

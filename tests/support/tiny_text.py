@@ -35,9 +35,9 @@ ENCODER: dict[str, Any] = {
 
 
 def bart_tokenizer(codes: list[str] | None = None) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in BART's order of special tokens: `<s> a </s>`, `<s> a </s> </s> b </s>`.
+    """Train a byte-level BPE with BART's templates: `<s> a </s>`, `<s> a </s> </s> b </s>`.
 
-    With `codes` as ours for mBART: `a </s> en_XX`.
+    With `codes`, its template is mBART's: `a </s> en_XX`.
     """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

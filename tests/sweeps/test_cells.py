@@ -1,4 +1,4 @@
-"""Experiments on the command line: their cells run, are planned and are compared with the paper."""
+"""Experiments: running their cells, planning them, comparing runs with the paper."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
-    return lambda *words: call(cli.train, monkeypatch, *words)
+    return lambda *overrides: call(cli.train, monkeypatch, *overrides)
 
 
-def sheet(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:
+def sheet(capsys: pytest.CaptureFixture[str], *overrides: str) -> list[dict[str, str]]:
     capsys.readouterr()
-    assert main([*words, "--format", "csv"]) == 0
+    assert main([*overrides, "--format", "csv"]) == 0
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
 
 @pytest.mark.slow
-def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
+def test_cells_are_not_a_product_but_multiply_with_lists(
     train: Train, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", *TABLE5, "limit.train=8", "seed=1,2") == 0
@@ -77,7 +77,7 @@ def test_cells_are_pairs_not_a_product_and_multiply_with_lists(
     assert lines[-1][:-1] == last
 
 
-def test_the_paper_scale_has_the_paper_s_sizes() -> None:
+def test_the_paper_scale_has_the_papers_sizes() -> None:
     rows = dict(expand(["experiment=table12_xsum", "seed=1"]))
     assert len(rows) == 14
     expected = ["task=xsum", "method=parallel_ffn", "ffn.bottleneck=1024", "seed=1"]
@@ -107,7 +107,7 @@ def test_task_and_method_filter_the_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("overrides", "part"),
     [
         (["experiment=table6_xsum"], "experiment=table6_xsum is 11 runs; add -m"),
         (["experiment=table6_xsum", "--cfg", "job"], "add -m to run each of them"),
@@ -122,10 +122,10 @@ def test_user_errors_are_one_sentence(
     train: Train,
     runs: list[dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
-    words: list[str],
+    overrides: list[str],
     part: str,
 ) -> None:
-    assert train(*words) == 2
+    assert train(*overrides) == 2
     err = capsys.readouterr().err
     assert part in err
     assert len(err.splitlines()) == 1
@@ -148,9 +148,9 @@ def test_an_experiment_of_your_own(train: Train, runs: list[dict[str, Any]]) -> 
 
 
 def test_experiments_without_cells_are_left_to_hydra() -> None:
-    for words in (["task=sst2"], ["experiment=null"], ["experiment=glob(table6_*)"]):
-        assert expand(words) == [("", words)]
-        refuse_experiment(words)
+    for overrides in (["task=sst2"], ["experiment=null"], ["experiment=glob(table6_*)"]):
+        assert expand(overrides) == [("", overrides)]
+        refuse_experiment(overrides)
 
 
 # ---- the plan
@@ -175,9 +175,9 @@ def test_a_plan_lists_missing_cells_and_their_commands(
     assert rows[3]["command"] == ""
     for row in rows:
         if row["command"]:
-            program, *words = shlex.split(row["command"])
+            program, *overrides = shlex.split(row["command"])
             assert program == "unipeft-train"
-            assert train(*words) == 0
+            assert train(*overrides) == 0
     assert len(runs) == 4
     assert {run_id(resolve_data(config)) for config in runs}.isdisjoint({done.name})
     assert half.name in {run_id(resolve_data(config)) for config in runs}
@@ -195,7 +195,7 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("overrides", "part"),
     [
         (["plan", "table66"], "did you mean table6"),
         (["plan", "table6_xsum", "sed=3"], "did you mean seed?"),
@@ -204,9 +204,9 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_user_error_in_a_plan_is_one_sentence(
-    capsys: pytest.CaptureFixture[str], words: list[str], part: str
+    capsys: pytest.CaptureFixture[str], overrides: list[str], part: str
 ) -> None:
-    assert main(words) == 2
+    assert main(overrides) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert part in err
@@ -215,11 +215,11 @@ def test_a_user_error_in_a_plan_is_one_sentence(
 # ---- compared with the paper
 
 
-def test_tables_show_the_paper_and_our_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_show_printed_results_and_our_runs(capsys: pytest.CaptureFixture[str]) -> None:
     more = {"test/rouge1": 30.0, "test/rougeLsum": 25.0}
     for seed in (1, 2):
-        words = "task=xsum", "method=scaled_parallel_ffn", f"seed={seed}"
-        make_run(*words, primary=20.0 + seed, **more)
+        overrides = "task=xsum", "method=scaled_parallel_ffn", f"seed={seed}"
+        make_run(*overrides, primary=20.0 + seed, **more)
     make_run("task=xsum", "method=scaled_parallel_ffn", "recipe.max_steps=9", primary=1.0, **more)
     make_run("task=xsum", "method=mam", primary=2.0, **more)
     make_run("task=sst2", "method=mam")
@@ -237,7 +237,7 @@ def test_tables_show_the_paper_and_our_runs(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-def test_tables_without_runs_show_the_paper_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_without_runs_show_only_printed_results(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("task=sst2", "method=mam")
     assert main(["outputs", "--experiment", "table6", "--format", "markdown"]) == 0
     out = capsys.readouterr().out

@@ -57,9 +57,8 @@ def test_a_cell_that_always_kills_its_worker_fails_alone() -> None:
     assert seen == [list("012345"), ["1", "4"], ["1", "4"]]
 
 
-def test_in_a_pool_that_dies_together_only_the_killing_cell_fails() -> None:
-    """Two workers, from left to right; a cell needs two tries, and cell 1 kills at both."""
-    progress = dict.fromkeys("012345", 0)
+def test_in_a_pool_with_shared_fate_only_the_killing_cell_fails() -> None:
+    """Two workers run the cells in pairs; cell 1 always kills its worker."""
     seen: list[list[str]] = []
 
     def launch(cells: list[list[str]]) -> list[Back]:
@@ -69,8 +68,6 @@ def test_in_a_pool_that_dies_together_only_the_killing_cell_fails() -> None:
         queue = list(names)
         while queue:
             pair, queue = queue[:2], queue[2:]
-            for name in pair:
-                progress[name] += 1
             if "1" in pair:
                 return [ends.get(n) or WorkerLost("gone", begun=n in pair) for n in names]
             ends |= dict.fromkeys(pair, DONE)
@@ -114,7 +111,7 @@ def test_the_lock_of_a_dead_worker_elsewhere_is_waited_for(
     assert len(seen) == len(waits) == 1
 
 
-# ---- a worker's share
+# ---- a worker's resources
 
 SHARE = """
 import json, os, sys
@@ -138,12 +135,12 @@ worker(OmegaConf.create({"processes": int(sys.argv[3])}))
 
 
 class Share:
-    """A process in the middle of a `Worker`'s cell, with the resources that it was given."""
+    """A process in the middle of a `Worker`'s cell, with the resources that it was assigned."""
 
     def __init__(self, folder: Path, number: int, processes: int, gpus: str) -> None:
-        words = [str(folder), str(number), str(processes), gpus]
+        arguments = [str(folder), str(number), str(processes), gpus]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SHARE, *words],
+            [sys.executable, "-c", SHARE, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -153,7 +150,7 @@ class Share:
         self.gpus, self.threads = given["CUDA_VISIBLE_DEVICES"], given["OMP_NUM_THREADS"]
 
     def end(self, how: signal.Signals | None = None) -> None:
-        """Let it finish, or kill it."""
+        """Let the process finish, or kill it."""
         if how:
             self.process.send_signal(how)
         self.process.communicate("\n")
@@ -202,7 +199,7 @@ def test_without_cuda_visible_devices_gpus_are_counted(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("chosen", "slurm", "threads"), [(None, "6", "6"), ("2", "6", "2"), (None, None, None)]
 )
-def test_slurm_s_cores_are_the_threads_unless_the_user_set_them(
+def test_slurms_cores_set_the_threads_unless_the_user_did(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None, slurm: str | None, threads: str | None
 ) -> None:
     for name, value in (("OMP_NUM_THREADS", chosen), ("SLURM_CPUS_PER_TASK", slurm)):
@@ -219,7 +216,7 @@ def test_slurm_s_cores_are_the_threads_unless_the_user_set_them(
     assert seen == [threads]
 
 
-def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joblibs_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell
 
     found = {"effective_n_jobs": lambda n: n if n > 0 else 8, "cpu_count": lambda: 8}
@@ -234,11 +231,11 @@ def test_joblib_s_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads_per_cell(4, 12) is None, "the user's setting takes precedence"
 
 
-def test_the_engine_is_not_part_of_a_run_s_identity() -> None:
-    words = ["task=sst2", "method=mam", "scale=mini"]
-    plain = run_id(resolve(compose(words, "train")))
+def test_the_engine_is_not_part_of_a_runs_identity() -> None:
+    overrides = ["task=sst2", "method=mam", "scale=mini"]
+    plain = run_id(resolve(compose(overrides, "train")))
     engine = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=4"]
-    assert run_id(resolve(compose([*engine, *words], "train"))) == plain
+    assert run_id(resolve(compose([*engine, *overrides], "train"))) == plain
 
 
 def starts_a_process(cfg: DictConfig) -> Outcome:
@@ -275,9 +272,12 @@ def test_joblib_starts_a_worker_for_each_gpu(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-x")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    words = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
+    overrides = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
     code = run_grid(
-        "train", [*words, "hydra/launcher=joblib"], takes_its_share, lambda cfg: int(cfg.seed)
+        "train",
+        [*overrides, "hydra/launcher=joblib"],
+        takes_its_share,
+        lambda cfg, _: int(cfg.seed),
     )
     assert code == 0
     threads = max(1, joblib.cpu_count() // 2)

@@ -1,4 +1,4 @@
-"""Ray and Slurm engines against stand-ins: a module that runs tasks in place, and a program."""
+"""Ray and Slurm engines against fakes: a `ray` module that runs tasks in place, and an `squeue`."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str, A
     return seen
 
 
-def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    given = ("-m", "task=sst2", "method=mam", "scale=mini", "seed=1,2", *words)
+def train(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    given = ("-m", "task=sst2", "method=mam", "scale=mini", "seed=1,2", *overrides)
     return call(cli.train, monkeypatch, *given, "hydra/launcher=ray")
 
 
@@ -115,9 +115,9 @@ def test_a_forced_cell_that_is_rerun_is_not_cleared_again(
 
 
 def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
-    """A worker is lost before it clears, a job is requeued after; then a new command forces."""
-    words = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
-    config = plan(compose(words)).folder / "config.yaml"
+    """One worker is lost before clearing, one job is requeued after; then a new command forces."""
+    overrides = ["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", "force=true"]
+    config = plan(compose(overrides)).folder / "config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("of an earlier submission")
     os.utime(config, (1, 1))
@@ -130,7 +130,7 @@ def test_force_clears_a_run_once_in_a_submission(tmp_path: Path) -> None:
                 config.write_text("of this one")
             return make_outcome("done")
 
-        Worker(job, submission=submission)(compose(words, "train"))
+        Worker(job, submission=submission)(compose(overrides, "train"))
 
     for clears in (False, True, True):
         start("a", clears)
@@ -160,7 +160,7 @@ def test_a_remote_ray_gets_no_settings_of_a_local_one(
     assert err[-1] == "hydra/launcher=ray needs pip install 'unipeft[ray]'"
 
 
-# ---- Slurm, as programs on the path
+# ---- Slurm, as a script on the path
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_lost(

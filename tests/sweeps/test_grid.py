@@ -1,4 +1,4 @@
-"""What a grid prints, what it refuses, and how many processes a run may have."""
+"""Grids: the printed table, refused Hydra settings, the limit on processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ SST2 = ("task=sst2", "method=mam", "scale=mini")
         ":smile:",
     ],
 )
-def test_values_are_no_markup(label: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_values_is_printed_literally(
+    label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     metrics = {"primary": "test/[b]", "test/[b]": 1.0}
     good = Outcome(state="done", error="", seconds=2.0, metrics=metrics)
     print_table([[label], ["seed=2"]], [good, make_outcome("failed", f"no [/i] {label}")])
@@ -50,8 +52,8 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     print_table([["task.path=\x1b]0;title\x07"]], [outcome])
     out, err = capsys.readouterr()
     assert not set(out + err) & {"\x1b", "\x07"}
-    assert "task.path=?]0;title?" in out
-    assert err == "failed: task.path=?]0;title?: no file ?[2Jx\nand ?more\n"
+    assert "task.path=\\x1b]0;title\\x07" in out
+    assert err == "failed: task.path=\\x1b]0;title\\x07: no file \\x1b[2Jx\nand \\x07more\n"
 
 
 # ---- Hydra's own settings
@@ -68,7 +70,7 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
         ("hydra.run.dir=mine", "set output=DIR"),
         ("hydra.output_subdir=.hydra", "set output=DIR"),
         ("hydra.job.chdir=true", "set output=DIR"),
-        ("hydra.job.name=x", "has no effect. Of Hydra's settings, these have: hydra.launcher"),
+        ("hydra.job.name=x", "has no effect. Hydra settings with an effect: hydra.launcher"),
         ("+hydra.job.env_set.ACCELERATE_USE_CPU=1", "has no effect"),
         ("hydra.mode=MULTIRUN", "has no effect"),
         ("~hydra.launcher_x", "has no effect"),
@@ -92,7 +94,7 @@ def test_a_setting_of_hydra_without_effect_is_refused(
     assert capsys.readouterr().err == f"{refusal.value}\n"
 
 
-def test_settings_of_hydra_with_an_effect_are_taken() -> None:
+def test_settings_of_hydra_with_an_effect_are_accepted() -> None:
     check_hydra_settings(
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=basic"], is_grid=True
     )
@@ -131,7 +133,7 @@ def never(cfg: object) -> Outcome:
     ("count", "gpus", "cores", "error"),
     [
         (9, "", 2, "processes=9: at most 8 on this machine, which has 2 cores"),
-        (3, "0,1", 64, "processes=3: at most one a GPU, and 2 can be used here"),
+        (3, "0,1", 64, "processes=3: at most one per GPU, and 2 can be used here"),
     ],
 )
 def test_more_processes_than_the_machine_can_run(
@@ -154,8 +156,8 @@ def test_absurdly_many_processes_are_refused_at_once(
     tmp_path: Path,
 ) -> None:
     began = time.monotonic()
-    words = (*flags, *SST2, "processes=100000", f"output={tmp_path}")
-    assert call(cli.train, monkeypatch, *words) == 2
+    overrides = (*flags, *SST2, "processes=100000", f"output={tmp_path}")
+    assert call(cli.train, monkeypatch, *overrides) == 2
     assert time.monotonic() - began < 20
     assert "processes=100000: must be at most 4096" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

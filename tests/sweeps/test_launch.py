@@ -1,4 +1,4 @@
-"""One of several processes fails, is killed or gets a signal: the run ends with the reason."""
+"""Runs on several processes, one of which fails, is killed or receives a signal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from unipeft_run.training.interrupts import Interrupted, Interrupts
 CPU = torch.device("cpu")
 TIMEOUT = 150  # seconds; each takes about ten
 
-# ---- the outcome of a run from the failure of one process
+# ---- the outcome of a run after the failure of one process
 
 
 def end_of(code: int, *told: tuple[int, str]) -> Any:
@@ -146,7 +146,7 @@ def test_all_processes_stop_for_a_signal_to_one(
 ) -> None:
     monkeypatch.setattr(
         interrupts, "all_reduce_sum", lambda values, _: [0.0, 1.0]
-    )  # another's SIGINT
+    )  # another rank's SIGINT
     with Interrupts() as given, pytest.raises(Interrupted, match="SIGINT"):
         given.check(CPU)
 
@@ -163,7 +163,7 @@ def test_no_signal_is_lost_at_the_end_of_training() -> None:
 
 @contextmanager
 def started(job: str, output: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start the job in two processes, and leave none of them behind."""
+    """Start the job in two processes, and kill those that are left at the end."""
     paths = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, tiny_jobs.__file__, job, str(output)],
@@ -209,7 +209,9 @@ def folder_of(output: Path) -> Path:
         ("exits", "failed", "ended with exit code 7"),
     ],
 )
-def test_one_process_ends_the_run(tmp_path: Path, job: str, state: str, part: str) -> None:
+def test_the_failure_of_one_process_ends_the_run(
+    tmp_path: Path, job: str, state: str, part: str
+) -> None:
     outcome, errors = outcome_of(job, tmp_path)
     assert outcome["state"] == state and part in outcome["error"]
     assert "\n" not in outcome["error"] and outcome["seconds"] > 0

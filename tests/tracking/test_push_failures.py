@@ -21,7 +21,7 @@ from unipeft_run.tracking.wandb import WandB
 
 
 class Recorder(Tracker):
-    """Keeps what is pushed, in place of a dashboard."""
+    """Records what is pushed, in place of a dashboard."""
 
     problem = None
 
@@ -155,7 +155,7 @@ def test_without_tensorboard_nothing_counts_as_sent(
 
 
 class Writer:
-    """Stands in for PyTorch's SummaryWriter; `fails` names the methods that raise."""
+    """Fakes PyTorch's SummaryWriter; `fails` names the methods that raise."""
 
     fails: tuple[str, ...] = ()
     opened: list[tuple[str, int]] = []  # noqa: RUF012  shared by design

@@ -1,4 +1,4 @@
-"""unipeft-runs push: what dashboards get from run folders, read back with their own readers."""
+"""unipeft-runs push: records sent to dashboards, read back with the dashboards' own readers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_wandb_receives_everything_in_the_folder(folder: Path) -> None:
     assert [name.split("_")[0] for name in files] == ["parameters", "test"]
 
 
-def test_a_second_push_sends_only_what_changed(
+def test_a_second_push_sends_only_changed_runs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     send = ["push", "outputs", "--to", "wandb", "--mode", "offline"]
@@ -110,7 +110,7 @@ def test_a_running_run_is_skipped(folder: Path, capsys: pytest.CaptureFixture[st
     assert pushed(folder) == []
 
 
-def test_tensorboard_receives_the_same_numbers(
+def test_tensorboard_receives_the_same_metrics(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -142,14 +142,14 @@ def test_axes_are_named_by_class_and_site() -> None:
         "representation": {"sites": ["attn.heads"]},
         "composition": {"_target_": "unipeft_run.deltas.compositions.Gated"},
     }
-    words = {
+    axes = {
         "form": "Memory",
         "insertion": "parallel",
         "representation": "attn.heads",
         "composition": "Gated",
     }
-    assert find_axes({"attn": slot, "ffn": None}) == {"attn": words}
-    assert make_tags({"attn": slot}) == [f"attn.{axis}={word}" for axis, word in words.items()]
+    assert find_axes({"attn": slot, "ffn": None}) == {"attn": axes}
+    assert make_tags({"attn": slot}) == [f"attn.{axis}={name}" for axis, name in axes.items()]
 
 
 def test_tables_come_from_the_files_that_exist(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run prints before training and at its end: whole numbers, at most 72 columns."""
+"""The summaries that a run prints: aligned, at most 72 columns, values in full."""
 
 from __future__ import annotations
 

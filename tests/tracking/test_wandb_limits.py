@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWand
         yield server
 
 
-def test_a_dripping_answer_ends_at_its_deadline(
+def test_an_answer_that_drips_ends_at_its_deadline(
     server: FakeWandB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every byte arrives within urlopen's own timeout."""
@@ -125,11 +125,11 @@ if when == "after":
 def test_a_process_ends_normally_without_its_wandb_service(
     server: FakeWandB, tmp_path: Path, how: str, when: str, message: str, mode: str
 ) -> None:
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path), how, when, mode]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), how, when, mode]
     began = time.monotonic()
     out, err = tmp_path / "out", tmp_path / "err"  # files: a stopped service would keep pipes open
     with out.open("w") as stdout, err.open("w") as stderr:
-        subprocess.run(words, stdout=stdout, stderr=stderr, timeout=90, check=True)
+        subprocess.run(command, stdout=stdout, stderr=stderr, timeout=90, check=True)
     assert time.monotonic() - began < 30
     if how == "SIGSTOP":
         os.kill(int(out.read_text()), signal.SIGKILL)

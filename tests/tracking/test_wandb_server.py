@@ -88,7 +88,7 @@ KEYS = ("step", "train/loss", "validation/loss")
 
 
 def recorded(folder: Path) -> list[tuple[Any, ...]]:
-    """Return what train.jsonl holds."""
+    """Return the records in train.jsonl."""
     return [tuple(map(row.get, KEYS)) for row in read_train_records(folder / "train.jsonl")]
 
 
@@ -115,8 +115,8 @@ def test_a_run_is_sent_during_training(server: FakeWandB, tmp_path: Path) -> Non
 def test_a_resumed_run_continues_the_same_wandb_run(
     server: FakeWandB, tmp_path: Path, stopped: int
 ) -> None:
-    """Stopped during an evaluation, the server has the row of that step but not the evaluation;
-    stopped after the last checkpoint, it has more rows than the run resumes from."""
+    """If it was stopped during an evaluation, the server has the row of that step alone; if after
+    the last checkpoint, the server has more rows than the run resumes from."""
     track(tmp_path, 1, 4, "failed", cut=True)
     (run,) = server.runs.values()
     assert (run.exit_code, len(run.rows)) == (1, 5)
@@ -172,7 +172,7 @@ def test_pushing_after_a_crash_completes_the_run(
 
 
 def test_a_restarted_run_is_another_wandb_run(server: FakeWandB, finished: Path) -> None:
-    """Also if it is resumed, and when it is pushed."""
+    """Even if it is resumed or pushed."""
     name, config = dashboard_name(finished), (finished / "config.yaml").read_text()
     assert command(["push", "outputs"]) == 0
     before = server.runs[name].content()
@@ -273,8 +273,8 @@ tracker.finish({}, "done")
 def test_the_process_exits_when_the_upload_fails(server: FakeWandB, tmp_path: Path) -> None:
     server.fails = {"file_stream": 500}
     began = time.monotonic()
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path), "0"]
-    done = subprocess.run(words, env=dict(os.environ), capture_output=True, text=True, timeout=90)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "0"]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0 and done.stdout == "", done
     assert "Weights & Biases is off for this run" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -284,14 +284,14 @@ def test_the_process_exits_when_the_upload_fails(server: FakeWandB, tmp_path: Pa
 @pytest.mark.slow
 def test_rows_sent_before_a_kill_are_not_sent_again(server: FakeWandB, tmp_path: Path) -> None:
     """wandb uploads every 15 seconds."""
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]
-    process = subprocess.Popen(words, env=dict(os.environ))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "300"]
+    process = subprocess.Popen(command, env=dict(os.environ))
     deadline = time.monotonic() + 120
     while not (server.runs.get("x") and server.runs["x"].rows) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.kill()
     process.wait()
     assert len(server.runs["x"].rows) == 2 and server.runs["x"].exit_code is None
-    subprocess.run([*words[:-1], "0"], check=True, timeout=90)
+    subprocess.run([*command[:-1], "0"], check=True, timeout=90)
     assert server.runs["x"].history("step", "loss") == [(1, 1), (2, 1 / 2), (3, 1 / 3)]
     assert server.runs["x"].exit_code == 0

@@ -47,14 +47,16 @@ def largest_difference(a: nn.Module, b: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("weighting", ["equal", "targets"])
-def test_equal_micro_batches_are_one_large_batch(tmp_path: Path, weighting: Weighting) -> None:
+def test_equal_micro_batches_equal_one_large_batch(tmp_path: Path, weighting: Weighting) -> None:
     batch = collate([make_loader().dataset[i] for i in range(8)])
     large = train(tmp_path / "large", [batch])
     small = train(tmp_path / "small", split(batch, [2, 2, 2, 2]), weighting)
     assert largest_difference(large.model, small.model) < 1e-5
 
 
-def test_unequal_micro_batches_are_one_large_batch_by_targets_alone(tmp_path: Path) -> None:
+def test_unequal_micro_batches_equal_one_large_batch_only_if_weighted_by_targets(
+    tmp_path: Path,
+) -> None:
     batch = collate([make_loader().dataset[i] for i in range(8)])
     large = train(tmp_path / "large", [batch])
     parts = split(batch, [5, 1, 2])
@@ -67,7 +69,7 @@ def test_unequal_micro_batches_are_one_large_batch_by_targets_alone(tmp_path: Pa
 
 
 def gradients_of(sizes: list[int], weighting: Weighting) -> dict[str, Tensor]:
-    """The gradients of a text batch in parts of `sizes`, of different numbers of targets."""
+    """Return the gradients of a text batch split into `sizes`, with unequal target counts."""
     rows = [{"input_ids": [5, 6, 2], "labels": [7, 8, 9, 2][n % 4 :]} for n in range(6)]
     batch = Collator(pad_token_id=1, decoder_start=2)(rows)
     parts = [MicroBatch(part) for part in split(batch, sizes)]
@@ -101,7 +103,7 @@ def test_the_weights_of_one_process() -> None:
 def test_a_replicated_batch_counts_once(
     monkeypatch: pytest.MonkeyPatch, weighting: Weighting
 ) -> None:
-    """Two ranks: 2 + 4 targets, then one example of 3 targets that both hold."""
+    """Two ranks hold 2 + 4 targets, then both the same example of 3 targets."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     ranks = [[(2, 1), (3, 2)], [(4, 1), (3, 2)]]
     parts = [
@@ -111,7 +113,7 @@ def test_a_replicated_batch_counts_once(
     sums = [sum(column) for column in zip(*([m.targets for m in p] for p in parts), strict=True)]
     monkeypatch.setattr(micro_batches, "all_reduce_sum", lambda values, device: sums)
     weights = [micro_batch_weights(part, weighting, CPU) for part in parts]
-    # a mean over ranks and micro-batches: each target's share of the update's loss
+    # each target's weight in the mean over ranks and micro-batches
     shares = [
         weight / count / 4
         for rank, given in zip(ranks, weights, strict=True)

@@ -1,4 +1,4 @@
-"""A state that is not finite is never saved, never the best, and ends the run as diverged."""
+"""Divergence: a state that is not finite is never saved, never the best, and ends the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NONE_SAVED = "no checkpoint had been saved"
 
 
 def spoil(after_step: int, change: Callable[[Trainer], object]) -> Callable[..., Trainer]:
-    """Make trainers that `change` right after an update, once its state is finite otherwise."""
+    """Make trainers that call `change` right after the update `after_step`."""
 
     def make(folder: Path, **changed: Any) -> Trainer:
         trainer = make_trainer(folder, **changed)
@@ -49,7 +49,7 @@ def assert_diverged(folder: Path, step: int, error: str) -> None:
 
 
 def assert_saved_is_finite(folder: Path, step: int) -> None:
-    """Whatever was saved is finite, and the last state is that of `step`."""
+    """Assert that every saved state is finite, and that the last one is of `step`."""
     last, best = (load_checkpoint(folder / name) for name in (LAST, BEST))
     assert last.state["training"]["progress"]["step"] == step
     assert find_non_finite({**last.tensors, **best.tensors}) is None

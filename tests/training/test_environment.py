@@ -1,4 +1,4 @@
-"""The environment decides which process this is, and none of a run's numbers."""
+"""Environment variables set the rank and world size, and never change a run's results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from tiny_training import make_trainer
 
 from unipeft_run import cli
-from unipeft_run.config import plan
 from unipeft_run.errors import UserError
 from unipeft_run.training.distributed.environment import DISTRIBUTED, prepare_environment
 
@@ -125,13 +124,12 @@ def test_a_contradictory_environment_is_one_sentence(
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    command = cli.Command("train", plan, cli.train_planned, cli.train_job, str, str, str)
-    assert cli.main(command, ["task=sst2", "method=mam"]) == 2
+    assert cli.main(cli.TRAIN, ["task=sst2", "method=mam"]) == 2
     assert capsys.readouterr().err == f"{problem.value}\n"
 
 
 @pytest.mark.parametrize("environ", [ACCELERATE, SHORTER], ids=["accelerate", "types"])
-def test_what_would_change_numbers_is_removed_and_named(
+def test_variables_that_change_results_are_removed_and_named(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {**environ, "HOME": "/"}
@@ -141,7 +139,7 @@ def test_what_would_change_numbers_is_removed_and_named(
     assert capsys.readouterr().err == f"ignored, since the configuration decides: {names}\n"
 
 
-def test_what_accelerate_s_launcher_sets_is_removed_silently(
+def test_the_defaults_of_accelerates_launcher_are_removed_silently(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = dict(LAUNCHED)

@@ -28,7 +28,7 @@ def dense(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def translations() -> dict[str, Tensor]:
-    """Five examples with padding on both sides, 19 targets."""
+    """Return five examples with padding on both sides, 19 targets."""
     generator = torch.Generator().manual_seed(5)
 
     def ids(length: int) -> list[int]:
@@ -59,7 +59,7 @@ def test_smoothing_equals_the_label_smoother(smoothing: float) -> None:
     labels = torch.randint(0, 17, (3, 5))
     labels[0, 3:], labels[2, 1:] = -100, -100
     ours, theirs = (f(logits, labels, smoothing) for f in (cross_entropy, label_smoother))
-    assert abs(ours.item() - theirs.item()) < 1e-6  # they sum in float32
+    assert abs(ours.item() - theirs.item()) < 1e-6  # the label smoother sums in float32
     (ours_gradient,) = torch.autograd.grad(ours, logits)
     (gradient,) = torch.autograd.grad(theirs, logits)
     assert torch.allclose(ours_gradient, gradient, atol=1e-8)

@@ -1,4 +1,4 @@
-"""A run on two processes equals the run on one, with DDP and FSDP2, and is written once."""
+"""Runs on two processes equal runs on one, with DDP and FSDP2, and are written once."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folders: tuple[Path, Path]) -
 def test_processes_2_starts_two_processes(folders: tuple[Path, Path], tmp_path: Path) -> None:
     one, _ = folders
     script = str(Path(sys.executable).with_name("unipeft-train"))
-    given = tiny_processes.words_of("bitfit", one.parent / "inputs", tmp_path)
+    given = tiny_processes.overrides_of("bitfit", one.parent / "inputs", tmp_path)
     done = subprocess.run([script, *given, "processes=2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder") == 1

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from tiny_cli import call
-from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, words, write
+from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, make_overrides, write
 
 from unipeft_run import cli
 from unipeft_run.evaluation.evaluator import Evaluator
@@ -30,11 +30,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", BACKBONES)
-def test_the_whole_recipe(
+def test_a_recipe_from_data_to_predictions(
     task: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    given = words(task, inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    given = make_overrides(task, inputs, "method=mam", f"output={tmp_path / 'outputs'}")
     assert call(cli.train, monkeypatch, *given) == 0
     (run,) = (tmp_path / "outputs" / task / "mam").iterdir()
     records = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
@@ -82,7 +82,7 @@ def test_settings_that_do_not_fit_the_backbone_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    given = words(task, inputs, "method=mam", f"output={tmp_path}", word)
+    given = make_overrides(task, inputs, "method=mam", f"output={tmp_path}", word)
     assert call(cli.train, monkeypatch, *given) == 2
     assert re.fullmatch(expected, capsys.readouterr().err.splitlines()[-1])
 
@@ -104,7 +104,7 @@ def test_an_fp16_run_is_evaluated_in_fp32_on_a_cpu(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    given = make_overrides("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
     assert call(cli.train, monkeypatch, *given) == 0
     (run,) = (tmp_path / "outputs" / "sst2" / "mam").iterdir()
     config = run / "config.yaml"
@@ -118,7 +118,7 @@ def test_label_smoothing_trains_another_classifier(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    given = make_overrides("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
     for smoothing in ("0.0", "0.5"):
         assert call(cli.train, monkeypatch, *given, f"recipe.label_smoothing={smoothing}") == 0
     runs = sorted((tmp_path / "outputs" / "sst2" / "mam").iterdir())
@@ -127,11 +127,11 @@ def test_label_smoothing_trains_another_classifier(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_far_too_large_learning_rate_is_never_done(
+def test_a_run_with_a_far_too_large_learning_rate_is_never_done(
     steps: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-    given = words("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    given = make_overrides("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
     bad = ("optim.lr=1e30", f"recipe.max_steps={steps}", "recipe.warmup_ratio=0.0")
     for _ in range(2):
         assert call(cli.train, monkeypatch, *given, *bad, "recipe.eval_every=1") == 1
@@ -155,7 +155,7 @@ def test_a_test_loss_that_is_not_finite_is_divergence(
         return result
 
     monkeypatch.setattr(Evaluator, "__call__", spoiled)
-    given = words("sst2", inputs, "method=bitfit", f"output={tmp_path / 'outputs'}")
+    given = make_overrides("sst2", inputs, "method=bitfit", f"output={tmp_path / 'outputs'}")
     assert call(cli.train, monkeypatch, *given) == 1
     (run,) = (tmp_path / "outputs" / "sst2" / "bitfit").iterdir()
     status = json.loads((run / "status.json").read_text())

@@ -1,4 +1,4 @@
-"""Six updates recorded from the official code in float64: loss, lr, gradient norm, weights."""
+"""Six updates against traces of the official code in float64: loss, lr, gradient norm, weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop against a literal one, step by step, and its decisions on the way."""
+"""The training loop against a literal one, best states, early stopping, events, user errors."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_fifty_steps_of_a_literal_loop(tmp_path: Path) -> None:
 
 def test_the_best_state_is_loaded_at_the_end(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
-    values = iter([0.3, 0.5, 0.5, 0.4])  # of equal ones the first is the best
+    values = iter([0.3, 0.5, 0.5, 0.4])  # of equal values the first is the best
 
     def scripted(model: nn.Module, limit: int | None) -> dict[str, float]:
         assert not model.training and not torch.is_grad_enabled() and limit == 9
@@ -105,7 +105,7 @@ def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("losses", "best"),
     [
-        ([2.0, 1.0, 1.5, 1.0], 12),  # the lowest loss, and the first of equal ones
+        ([2.0, 1.0, 1.5, 1.0], 12),  # the lowest loss, and the first of equal losses
         ([1.0, 2.0, 1.0, 1.5], 6),
         ([3.0, 2.0, 1.0, 0.5], 20),
     ],
@@ -179,7 +179,7 @@ def test_early_stopping(tmp_path: Path, patience: int | None, last: int) -> None
 
 
 def test_epochs(tmp_path: Path) -> None:
-    """22 examples in batches of 4 are 6 batches: 3 updates of 2, an evaluation after each 3."""
+    """22 examples in batches of 4 are 6 batches: 3 updates of 2, then an evaluation."""
     trainer = make_trainer(tmp_path, max_steps=None, epochs=2.5, eval_every=None)
     assert trainer.fit().step == 8
     assert [r["step"] for r in records(tmp_path) if "validation/loss" in r] == [3, 6, 8]
@@ -294,7 +294,7 @@ def test_user_errors_are_one_sentence(
         make_trainer(tmp_path, **changed).fit()
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_training_learns(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=150, log_every=150, eval_every=150)
     before = evaluate(trainer.model.eval(), None)["loss"]
     assert trainer.fit().best["loss"] < 0.7 * before

@@ -1,4 +1,4 @@
-"""Backbones: one table per family, and loading a model, its configuration and its tokenizer.
+"""Backbones: one table per family, and loaders for models, their configurations and tokenizers.
 
-Loading reads data only: JSON, safetensors and vocabularies. No code of a model folder is executed.
+The loaders read data only: JSON, safetensors and vocabularies. They execute no code of a model.
 """

@@ -1,4 +1,4 @@
-"""The sizes of the paper's backbones: their parameters are counted without hub or weights."""
+"""The sizes of the paper's backbones, so that parameters are counted without hub or weights."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -43,15 +43,14 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 def architecture(backbone: BackboneConfig, num_labels: int | None) -> Any:
     """Return the configuration of a backbone: from the sizes above, else from its config.json.
 
-    `backbone` is that section of a resolved configuration; `num_labels` sizes a classifier.
-    Raises UserError if there is no configuration, if it is of another family, or if a field of
-    `backbone.config` is not allowed.
+    `num_labels` sizes a classifier. Raises UserError if there is no configuration, if it belongs to
+    another family, or if a field of `backbone.config` is not allowed.
     """
     known = ARCHITECTURES.get(backbone.hub or "") if backbone.path is None else None
     if known and not backbone.config:
         labels = {"num_labels": num_labels} if num_labels else {}
         return SimpleNamespace(**known, **labels)
-    # slower: transformers fills in the defaults
+    # slower: imports transformers, which fills in the defaults
     from unipeft_run.backbones.locate import locate
     from unipeft_run.backbones.model_config import build_config, check_fields, read_config
 

@@ -1,4 +1,4 @@
-"""BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1 (reference 3.1)."""
+"""BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1."""
 
 from unipeft_run.backbones.family import Family, Prompt
 from unipeft_run.backbones.fields import (
@@ -7,8 +7,8 @@ from unipeft_run.backbones.fields import (
     FLAG,
     HEADS,
     LAYERS,
+    PROBABILITY,
     ROWS,
-    SHARE,
     TOKEN,
     WIDTH,
 )
@@ -31,13 +31,13 @@ FIELDS = {
     "decoder_attention_heads": HEADS,
     "encoder_ffn_dim": WIDTH,
     "decoder_ffn_dim": WIDTH,
-    "encoder_layerdrop": SHARE,
-    "decoder_layerdrop": SHARE,
+    "encoder_layerdrop": PROBABILITY,
+    "decoder_layerdrop": PROBABILITY,
     "activation_function": ACTIVATION,
-    "dropout": SHARE,
-    "attention_dropout": SHARE,
-    "activation_dropout": SHARE,
-    "classifier_dropout": SHARE.or_null(),
+    "dropout": PROBABILITY,
+    "attention_dropout": PROBABILITY,
+    "activation_dropout": PROBABILITY,
+    "classifier_dropout": PROBABILITY.or_null(),
     "init_std": DEVIATION,
     "scale_embedding": FLAG,
     "use_cache": FLAG,

@@ -1,4 +1,4 @@
-"""All families, by transformers' `model_type`. Imports nothing heavy."""
+"""All supported families, by transformers' `model_type`. Imports nothing heavy."""
 
 from collections.abc import Mapping
 from typing import Any

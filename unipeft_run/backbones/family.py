@@ -1,4 +1,4 @@
-"""The columns of a family's table."""
+"""`Family`: the table that describes one family of backbones, and what its columns mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from unipeft_run.backbones.fields import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """Where prompt vectors are prepended to the input.
+    """The modules of a family that are affected by prepended prompt vectors.
 
     Args:
         write: tap of the embeddings, before their LayerNorm.
         masks: (module, keyword) of each padding mask that must cover the prompt.
-        trim: module whose output drops the prompt positions again, or None.
+        trim: module from whose output the prompt positions are removed again, or None.
     """
 
     write: str
@@ -39,15 +39,15 @@ class Family:
         attention: representation -> taps, one pair per attention module.
         ffn: representation -> taps, one pair per layer.
         query: path of the query projection below the module that calls the attention function.
-        prompt: where prompt vectors are prepended.
+        prompt: the modules affected by prepended prompt vectors.
         hidden_dropout, attention_dropout, num_heads, ffn_width: names of configuration fields.
         activation: path of the feed-forward activation below a layer, between `ffn.up` and
             `ffn.down`.
-        residual_dropout: modules whose output the layer drops out with a function call. A tap
+        residual_dropout: modules to whose output the layer applies functional dropout. A tap
             `dropped` on one of them needs that dropout as a module.
-        reference_query: the query that the official code feeds a memory, by its activation.
+        reference_query: the query of a memory in the official code, by the memory's activation.
         head: patterns of the classifier's parameters, which are randomly initialised.
-        positions_from: the configuration field after whose value positions are counted, or None.
+        positions_from: the configuration field whose value precedes the first position, or None.
         decoder_start: `config` (BART: a fixed token) or `rotate` (mBART: the target's language).
     """
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
 MAX_JSON = 16 * 2**20  # bytes; an mBART tokenizer_config.json has a few thousand
 
 
 def find_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """Return the path of file `name` of `source`, a folder or hub id; None if there is none."""
+    """Return the path of file `name` in `source`, a folder or hub id; None if there is none."""
     if Path(source).is_dir():
         file = Path(source) / name
         return file if file.is_file() else None
@@ -32,7 +32,7 @@ def read_object(file: Path) -> dict[str, Any]:
         size = file.stat().st_size
         content = json.loads(file.read_bytes()) if size <= MAX_JSON else None
     except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else shown(error, 120)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else shorten(error, 120)
         raise UserError(f"{file} cannot be read: {reason}") from None
     if size > MAX_JSON:
         raise UserError(f"{file} cannot be read: larger than {MAX_JSON:,} bytes")
@@ -42,12 +42,12 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def reporting(source: str) -> Iterator[None]:
-    """Turn any exception of a library that reads `source` into a UserError of one line."""
+def convert_errors(source: str) -> Iterator[None]:
+    """Convert any exception raised while a library reads `source` into a UserError of one line."""
     try:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # the libraries do not document which
+    except Exception as error:  # the libraries do not document their exceptions
         reason = str(error) or type(error).__name__
-        raise UserError(f"{source} cannot be loaded: {shown(reason, 160)}") from error
+        raise UserError(f"{source} cannot be loaded: {shorten(reason, 160)}") from error

@@ -9,11 +9,11 @@ import transformers
 from torch import Tensor, nn
 
 from unipeft_run.backbones.families import FAMILIES, family_of
-from unipeft_run.backbones.files import reporting
+from unipeft_run.backbones.files import convert_errors
 from unipeft_run.backbones.model_config import read_config
 from unipeft_run.backbones.shapes import shapes_of, size_of
 from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
-from unipeft_run.backbones.weights import check_numbers, read_weights
+from unipeft_run.backbones.weights import check_types, read_weights
 from unipeft_run.errors import UserError
 
 
@@ -25,78 +25,80 @@ def load_backbone(
     num_labels: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return the transformers model of `family` from `source`, in float32 and eval mode.
+    """Load the transformers model of `family` from `source`, in float32 and eval mode.
 
-    `weights="random"` builds it from its configuration alone; `num_labels` sizes a classifier;
-    `config` overrides fields of the configuration. No code in `source` is executed. Raises
-    UserError for a source that is damaged, or that lacks weights other than the classifier's.
+    `weights="random"` initialises it randomly from its configuration; `num_labels` sizes a
+    classifier; `config` overrides fields of the configuration. No code in `source` is executed.
+    Raises UserError for a source that is damaged or lacks weights other than the classifier's.
     """
     loaded = read_config(source, family, config or {}, num_labels)
     cls = getattr(transformers, FAMILIES[family].model)
-    with reporting(source), _quiet():
+    with convert_errors(source), _quiet():
         if weights == "random":
             return cls(loaded).eval()  # type: ignore[no-any-return]
         tensors = read_weights(source)
         _check_size(source, loaded, tensors)
-        model, report = cls.from_pretrained(  # reads no file: everything is given
+        model, report = cls.from_pretrained(  # reads no file: everything is passed in
             None,
             config=loaded,
             state_dict=tensors,
             dtype="float32",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # a classifier's; `_refuse_random` reports others
+            ignore_mismatched_sizes=True,  # allowed in the classifier only, see below
         )
-        check_numbers(tensors, {name for name, _ in model.named_parameters()}, source)
-    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    _refuse_random(source, model, fresh, FAMILIES[family].head)
+        check_types(tensors, {name for name, _ in model.named_parameters()}, source)
+    initialised = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    _check_only_head(source, model, initialised, FAMILIES[family].head)
     return model.eval()  # type: ignore[no-any-return]
 
 
 def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
     """Raise UserError if a length in tokens exceeds the backbone's positions.
 
-    `lengths` holds each length with the key that sets it.
+    `lengths` holds pairs of a configuration key and the length that it sets.
     """
-    before = family_of(config).positions_from
-    positions = config.max_position_embeddings - (getattr(config, before) + 1 if before else 0)
+    field = family_of(config).positions_from
+    positions = config.max_position_embeddings - (getattr(config, field) + 1 if field else 0)
     for key, length in lengths:
         if length > positions:
             raise UserError(f"{key}: {length} tokens, but this backbone has {positions} positions")
 
 
 def _check_size(source: str, config: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse sizes far beyond the stored weights, before memory for them is allocated."""
-    wanted, stored = size_of(shapes_of(config)), sum(t.numel() for t in tensors.values())
-    if wanted > 2 * stored + 10**8:  # a new classifier is smaller
+    """Raise UserError for sizes far beyond the stored weights, before memory is allocated."""
+    described, stored = size_of(shapes_of(config)), sum(t.numel() for t in tensors.values())
+    if described > 2 * stored + 10**8:  # a new classifier is smaller
         raise UserError(
-            f"{source}: the configuration describes {wanted:,} parameters, "
+            f"{source}: the configuration describes {described:,} parameters, "
             f"the weights hold {stored:,}"
         )
 
 
-def _refuse_random(source: str, model: nn.Module, fresh: set[str], head: Sequence[str]) -> None:
-    """Raise UserError if `fresh`, the parameters missing from the source, exceed the `head`."""
-    random = [
+def _check_only_head(
+    source: str, model: nn.Module, initialised: set[str], head: Sequence[str]
+) -> None:
+    """Raise UserError if any randomly `initialised` parameter does not belong to the `head`."""
+    missing = [
         name
         for name, _ in model.named_parameters()
-        if name in fresh and not any(fnmatchcase(name, pattern) for pattern in head)
+        if name in initialised and not any(fnmatchcase(name, pattern) for pattern in head)
     ]
-    if random:
+    if missing:
         raise UserError(
-            f"{source} lacks {len(random)} weights of the model, such as {random[0]}, "
+            f"{source} lacks {len(missing)} weights of the model, such as {missing[0]}, "
             "or holds them in another shape"
         )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' loading report and progress bar; our checks cover the report."""
-    words = transformers.utils.logging
-    verbosity = words.get_verbosity()
-    words.set_verbosity_error()
-    words.disable_progress_bar()
+    """Silence transformers' loading report, which our checks cover, and its progress bar."""
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        words.set_verbosity(verbosity)
-        words.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Find a backbone: a folder, a miniature, or a hub id. Imports nothing heavy."""
+"""Locate a backbone: a local folder, a miniature, or a hub id. Imports nothing heavy."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from unipeft_run.hub import is_hub_reachable
 
 
 def locate(*, name: str, hub: str | None, path: str | None) -> str:
-    """Return the folder or hub id of a backbone; if the hub is out of reach, its cached folder.
+    """Return the folder or hub id of a backbone; if the hub is unreachable, its cached folder.
 
     Raises UserError, within seconds, if there is none.
     """
@@ -32,8 +32,8 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
 def _check_folder(path: str) -> str:
     if (Path(path) / "config.json").is_file():
         return path
-    there = Path(path).is_dir()
-    problem = "this folder holds no config.json" if there else "there is no such folder"
+    exists = Path(path).is_dir()
+    problem = "this folder holds no config.json" if exists else "there is no such folder"
     raise UserError(
         f"backbone.path={path}: {problem}\n"
         "Needed: backbone.path=DIR with config.json, model.safetensors and the tokenizer. In a "

@@ -1,7 +1,8 @@
 """mBART: BART with pre-norm layers.
 
-As in the official code (reference 3.2 and 5.2), the parallel FFN adapter reads the residual stream,
-before the LayerNorm in front of fc1, and the multi-head adapter reads the plain scaled query.
+As in the official code (docs/fidelity.md, quirks 2 and 5), the parallel FFN adapter reads the
+residual stream before the LayerNorm that precedes fc1, and the multi-head adapter reads the plain
+scaled query.
 """
 
 from dataclasses import replace

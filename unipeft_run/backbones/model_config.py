@@ -1,7 +1,7 @@
-"""Build a transformers configuration from config.json and `backbone.config`, both as data.
+"""Build a transformers configuration from config.json and `backbone.config`, read as data.
 
-Only the fields in the family's table are used. transformers' own loader is not: it follows
-`auto_map` to code, and takes loading options from either source.
+Only the fields in the family's table are used. transformers' own loader is avoided, because it
+would execute the code that `auto_map` names and accept loading options from either source.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from typing import Any
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
-from unipeft_run.backbones.files import find_file, read_object, reporting
+from unipeft_run.backbones.files import convert_errors, find_file, read_object
 from unipeft_run.backbones.shapes import shapes_of, size_of
-from unipeft_run.config.messages import shown, unknown_choice, unknown_key
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 CONFIG = "config.json"
 PREFIX = "backbone.config."
-REFUSED = {  # in config.json: what it asks for
+REFUSED = {  # key of config.json -> what it asks for
     "auto_map": "code from the model folder, which is never executed",
     "quantization_config": "quantised weights, which are not supported",
 }
-LOADING = (  # options of transformers' loader, for a better message than the nearest field
+LOADING = (  # options of transformers' loader, which get their own error message
     "trust_remote_code",
     "code_revision",
     "auto_map",
@@ -44,15 +44,16 @@ def read_config(
 ) -> Any:
     """Build the configuration of `source`, a folder or hub id, with `changes` to its fields.
 
-    `num_labels` sizes the classifier; by default config.json does. Raises UserError if config.json
-    is missing, damaged or of another family, and for a field or value that is not allowed.
+    `num_labels` sizes the classifier; its default comes from config.json. Raises UserError if
+    config.json is missing, damaged or of another family, and for a field or value that is not
+    allowed.
     """
     return read_config_file(find_config(source), family, changes, num_labels)
 
 
 def find_config(source: str) -> Path:
     """Return the path of config.json in `source`, a folder or hub id. Raises UserError."""
-    with reporting(source):
+    with convert_errors(source):
         file = find_file(source, CONFIG)
     if file is None:
         raise UserError(f"{source} holds no {CONFIG}")
@@ -65,7 +66,7 @@ def read_config_file(
     changes: Mapping[str, Any] | None = None,
     num_labels: int | None = None,
 ) -> Any:
-    """Build the configuration in `file`, by default of the family that it names.
+    """Build the configuration in `file`; `family` defaults to the one named there.
 
     Raises UserError, as `read_config` does.
     """
@@ -77,7 +78,7 @@ def read_config_file(
 
 
 def read_model_json(file: Path) -> dict[str, Any]:
-    """Return the content of a config.json. Raises UserError if it asks for code."""
+    """Read a config.json. Raises UserError if it asks for code or quantised weights."""
     content = read_object(file)
     for key, reason in REFUSED.items():
         if content.get(key):
@@ -86,19 +87,19 @@ def read_model_json(file: Path) -> dict[str, Any]:
 
 
 def family_in(content: Mapping[str, Any], file: Path, family: str | None = None) -> Family:
-    """Return the family that a config.json names. Raises UserError if it is not `family`."""
-    found = content.get("model_type")
-    if not isinstance(found, str) or found not in FAMILIES:
-        raise UserError(unknown_choice(f"{file}: model_type", found, FAMILIES))
-    if family not in (None, found):
-        raise UserError(f"{file}: model_type={found}, but the backbone's family is {family}")
-    return FAMILIES[found]
+    """Return the family named in a config.json. Raises UserError if it is not `family`."""
+    name = content.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UserError(unknown_choice(f"{file}: model_type", name, FAMILIES))
+    if family not in (None, name):
+        raise UserError(f"{file}: model_type={name}, but the backbone's family is {family}")
+    return FAMILIES[name]
 
 
 def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """Return the fields of `backbone.config` under the family's own names.
 
-    Raises UserError for an unknown key and for a value that breaks its rule.
+    Raises UserError for an unknown key and for an invalid value.
     """
     checked = {}
     for key, value in changes.items():
@@ -119,15 +120,15 @@ def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
 def _check_value(where: str, name: str, value: Any, family: Family) -> None:
     rule = family.fields[name]
     if not rule.is_valid(value):
-        raise UserError(f"{where}={shown(value)}: must be {rule.description}")
+        raise UserError(f"{where}={shorten(value)}: must be {rule.description}")
 
 
 def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[str, Any]:
-    """The fields of config.json that the family's table lists; the rest is not used."""
+    """Return the fields of config.json that are in the family's table; others are ignored."""
     for key, value in family.fixed.items():
         if content.get(key, value) != value:
             raise UserError(
-                f"{file}: {key}={shown(content[key])} is not supported: must be {value}"
+                f"{file}: {key}={shorten(content[key])} is not supported: must be {value}"
             )
     named = {family.aliases.get(key, key): key for key in content}
     named |= {key: key for key in content}  # a field's own name takes precedence over its alias
@@ -141,24 +142,24 @@ def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[s
 
 
 def _num_labels(content: Mapping[str, Any], file: Path) -> int | None:
-    """The size of the classifier by config.json, or None."""
+    """Return the number of labels in config.json, or None."""
     labels = content.get("id2label")
     number = len(labels) if isinstance(labels, dict) else content.get("num_labels")
     if number is None:
         return None
     if type(number) is not int or not 1 <= number <= MAX_LABELS:
-        raise UserError(f"{file}: num_labels={shown(number)}: must be from 1 to {MAX_LABELS:,}")
+        raise UserError(f"{file}: num_labels={shorten(number)}: must be from 1 to {MAX_LABELS:,}")
     return number
 
 
 def build_config(
     family: Family, fields: Mapping[str, Any], source: str, num_labels: int | None = None
 ) -> Any:
-    """Build the transformers configuration of `fields`. Raises UserError if they contradict."""
+    """Build the transformers configuration. Raises UserError if fields contradict each other."""
     import transformers
 
     labels = {"num_labels": num_labels} if num_labels else {}
-    with reporting(source):
+    with convert_errors(source):
         config = getattr(transformers, family.config_class)(**fields, **labels)
     _check_heads(family, config, source)
     _check_tokens(family, config, source)
@@ -188,9 +189,9 @@ def _check_tokens(family: Family, config: Any, source: str) -> None:
             raise UserError(
                 f"{source}: {key}={token} is outside the vocabulary: vocab_size={config.vocab_size}"
             )
-    before = family.positions_from
-    if before and config.max_position_embeddings <= getattr(config, before) + 1:
+    field = family.positions_from
+    if field and config.max_position_embeddings <= getattr(config, field) + 1:
         raise UserError(
             f"{source}: max_position_embeddings={config.max_position_embeddings} leaves no "
-            f"position: counting begins after {before}={getattr(config, before)}"
+            f"position: positions start after {field}={getattr(config, field)}"
         )

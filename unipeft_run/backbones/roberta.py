@@ -1,4 +1,4 @@
-"""RoBERTa: a post-norm encoder whose dropouts are modules (reference 3.3)."""
+"""RoBERTa: a post-norm encoder whose dropouts are modules."""
 
 from unipeft_run.backbones.family import Family, Prompt
 from unipeft_run.backbones.fields import (
@@ -8,8 +8,8 @@ from unipeft_run.backbones.fields import (
     FLAG,
     HEADS,
     LAYERS,
+    PROBABILITY,
     ROWS,
-    SHARE,
     TOKEN,
     WIDTH,
 )
@@ -23,9 +23,9 @@ FIELDS = {
     "num_attention_heads": HEADS,
     "intermediate_size": WIDTH,
     "hidden_act": ACTIVATION,
-    "hidden_dropout_prob": SHARE,
-    "attention_probs_dropout_prob": SHARE,
-    "classifier_dropout": SHARE.or_null(),
+    "hidden_dropout_prob": PROBABILITY,
+    "attention_probs_dropout_prob": PROBABILITY,
+    "classifier_dropout": PROBABILITY.or_null(),
     "initializer_range": DEVIATION,
     "layer_norm_eps": EPSILON,
     "use_cache": FLAG,

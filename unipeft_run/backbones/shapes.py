@@ -1,7 +1,7 @@
-"""Names and shapes of a backbone's parameters, from its configuration alone.
+"""Derive the names and shapes of a backbone's parameters from its configuration alone.
 
-Instantiating the model on the meta device gives the same but takes three seconds; a test compares
-the two.
+Instantiating the model on the meta device gives the same result but takes three seconds. A test
+compares the two.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ def shapes_of(config: Any) -> dict[str, Shape]:
 
 
 def size_of(shapes: Mapping[str, Shape]) -> int:
-    """Return the parameter count."""
+    """Return the number of parameters."""
     return sum(prod(shape) for shape in shapes.values())
 
 
@@ -34,7 +34,7 @@ def _norm(name: str, width: int) -> Named:
 
 
 def _seq2seq(config: Any, *, norms: tuple[str, ...]) -> Named:
-    """`norms`: the LayerNorms of a stack outside its layers."""
+    """Yield the parameters of BART or mBART; `norms`: LayerNorms of a stack outside its layers."""
     width = config.hidden_size
     yield "model.shared.weight", (config.vocab_size, width)
     for stack, attentions in (

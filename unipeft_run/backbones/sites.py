@@ -1,4 +1,4 @@
-"""Find the sites of one model from its family's table."""
+"""Find the sites of a model, using its family's table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
-from unipeft_run.deltas.site import Site, Tap
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -25,26 +25,26 @@ def find_sites(
 ) -> Iterator[Site]:
     """Yield the sites of a representation in the given stacks, attention types and layers.
 
-    Raises UserError if no site is left, and for a layer that the model does not have.
+    Raises UserError if there is no such site, and for a layer that the model does not have.
     """
-    table, found = family_of(config), 0
+    table, count = family_of(config), 0
     if "embedding" in sites:
-        found += 1
+        count += 1
         yield _embedding(table, config)
     for stack, (path, modules) in table.stacks.items():
         if stack not in stacks:
             continue
-        count = len(model.get_submodule(path))  # type: ignore[arg-type]
+        depth = len(model.get_submodule(path))  # type: ignore[arg-type]
         shared: dict[str, dict[str, Any]] = {kind: {} for kind in (*modules, "ffn")}
-        for i in range(count) if layers == "all" else [int(i) for i in layers]:
-            if not 0 <= i < count:
-                raise UserError(f"layer {i}: the {stack} has layers 0 to {count - 1}")
+        for i in range(depth) if layers == "all" else [int(i) for i in layers]:
+            if not 0 <= i < depth:
+                raise UserError(f"layer {i}: the {stack} has layers 0 to {depth - 1}")
             for name in sites:
                 for kind, taps in _taps(table, modules, name, set(attentions)):
-                    found += 1
+                    count += 1
                     layer = f"{path}.{i}"
                     yield _site(table, config, name, stack, layer, taps, shared[kind])
-    if not found:
+    if not count:
         raise UserError(f"the representation {list(sites)} matches no site of {table.name}")
 
 

@@ -1,7 +1,7 @@
-"""Load a tokenizer from its vocabulary files, by a class of the family's table.
+"""Load a tokenizer from its vocabulary files, with a class from the family's table.
 
-transformers' own loader reads more than that from the folder: `auto_map`, names of other files,
-chat templates. So a copy is loaded that holds the vocabulary and the allowed settings only.
+transformers' own loader reads more from the folder: `auto_map`, names of other files, chat
+templates. It is therefore given a copy with only the vocabulary and the allowed settings.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.backbones.family import Family
-from unipeft_run.backbones.files import find_file, read_object, reporting
+from unipeft_run.backbones.files import convert_errors, find_file, read_object
 from unipeft_run.backbones.model_config import family_in, find_config, read_model_json
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json alone
@@ -54,16 +54,16 @@ ALLOWED = (
 
 
 def load_tokenizer(source: str) -> Any:
-    """Return the tokenizer of `source`, a folder or hub id. No code in `source` is executed.
+    """Load the tokenizer of `source`, a folder or hub id. No code in `source` is executed.
 
-    Raises UserError for a source that is damaged, and for a tokenizer of another class.
+    Raises UserError for a damaged source and for a tokenizer of another class.
     """
     import transformers
 
     file = find_config(source)
     content = read_model_json(file)
     family = family_in(content, file)
-    with reporting(source):
+    with convert_errors(source):
         settings, special = _read(source, SETTINGS), _read(source, SPECIAL)
         named = settings.get("tokenizer_class") or content.get("tokenizer_class")
         cls = getattr(transformers, _class_name(named, family, source))
@@ -82,14 +82,14 @@ def _read(source: str, name: str) -> dict[str, Any]:
 
 
 def _class_name(named: Any, family: Family, source: str) -> str:
-    """The transformers class for the name in the folder, by default the family's."""
+    """Return the transformers class for the name in the folder; it defaults to the family's."""
     own = (family.tokenizer, *family.tokenizer_names)
     if named is None or (isinstance(named, str) and named.removesuffix("Fast") in own):
         return family.tokenizer
     if named in GENERIC:
         return GENERIC[0]
     raise UserError(
-        f"{source}: tokenizer_class={shown(named)} is not supported for {family.name}; "
+        f"{source}: tokenizer_class={shorten(named)} is not supported for {family.name}; "
         f"choose from {', '.join((*own, *GENERIC))}"
     )
 
@@ -98,7 +98,7 @@ def _class_name(named: Any, family: Family, source: str) -> str:
 def _vocabulary_only(
     source: str, settings: dict[str, Any], special: dict[str, Any]
 ) -> Iterator[str]:
-    """A temporary folder with links to the vocabulary, and the allowed settings."""
+    """Yield a temporary folder with links to the vocabulary and with the allowed settings."""
     with tempfile.TemporaryDirectory(prefix="unipeft-tokenizer-") as folder:
         for name in VOCABULARY:
             if file := find_file(source, name):

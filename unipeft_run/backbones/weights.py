@@ -1,4 +1,4 @@
-"""Read the weights of a model: safetensors only. Pickles can execute code and are refused."""
+"""Read the weights of a model from safetensors. Pickles can execute code and are refused."""
 
 import re
 import shlex
@@ -10,15 +10,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unipeft_run.backbones.files import find_file, read_object
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
-CONVERTER = "SFconvertbot"  # the account of the hub that opens pull requests with conversions
+CONVERTER = "SFconvertbot"  # the hub's account that opens pull requests with conversions
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CONVERT = (
     "import sys, torch; from safetensors.torch import save_file; "
     "save_file({k: v.clone().contiguous() for k, v in torch.load(sys.argv[1], "
@@ -27,7 +27,7 @@ CONVERT = (
 
 
 def read_weights(source: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of `source`, a folder or hub id. Raises UserError if there are none."""
+    """Read the tensors of `source`, a folder or hub id. Raises UserError if there are none."""
     if file := find_file(source, SAFETENSORS):
         return read_tensors(file)
     if index := find_file(source, INDEX):
@@ -41,30 +41,30 @@ def read_weights(source: str) -> dict[str, torch.Tensor]:
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of one safetensors file. Raises UserError if it is damaged."""
+    """Read the tensors of one safetensors file. Raises UserError if it is damaged."""
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} cannot be read: {shown(error, 120)}") from None
+        raise UserError(f"{file} cannot be read: {shorten(error, 120)}") from None
 
 
 def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
-    """The tensors of all files in a safetensors index, which lie beside it."""
+    """Read the tensors of all files listed in a safetensors index, from the folder of the index."""
     files = read_object(index).get("weight_map")
     names = set(files.values()) if isinstance(files, Mapping) else {None}
     tensors: dict[str, torch.Tensor] = {}
     for name in sorted(names, key=str):
         if not (isinstance(name, str) and SHARD.fullmatch(name)):
-            raise UserError(f"{index} is damaged: {shown(name)} is no name of a safetensors file")
+            raise UserError(f"{index} is damaged: {shorten(name)} is not a safetensors file name")
         file = find_file(source, name)
         if file is None:
-            raise UserError(f"{source} holds no {shown(name)}, which {index.name} names")
+            raise UserError(f"{source} holds no {shorten(name)}, which {index.name} names")
         tensors |= read_tensors(file)
     return tensors
 
 
 def _find_converted(source: str) -> Path | None:
-    """The hub's own safetensors conversion of a repository that holds a pickle only, or None."""
+    """Find the hub's own safetensors conversion of a repository that has only pickles, or None."""
     if Path(source).is_dir() or not is_hub_reachable():
         return None
     from huggingface_hub import get_repo_discussions
@@ -77,7 +77,7 @@ def _find_converted(source: str) -> Path | None:
 
 
 def pickle_refusal(file: Path) -> str:
-    """The message for a pickle, with the command that converts it."""
+    """Say that a pickle is refused, and give the command that converts it."""
     target = shlex.quote(str(file.with_name(SAFETENSORS)))
     return (
         f"{file} is a pickle, which can execute code; only safetensors are read. "
@@ -86,12 +86,12 @@ def pickle_refusal(file: Path) -> str:
     )
 
 
-def check_numbers(tensors: Mapping[str, torch.Tensor], names: set[str], source: object) -> None:
-    """Raise UserError if one of the tensors in `names` is not of a floating-point type."""
+def check_types(tensors: Mapping[str, torch.Tensor], names: set[str], source: object) -> None:
+    """Raise UserError if one of the tensors in `names` does not have a floating-point type."""
     for name in sorted(names & tensors.keys()):
-        if tensors[name].dtype not in NUMBERS:
+        if tensors[name].dtype not in FLOAT_TYPES:
             kind = str(tensors[name].dtype).removeprefix("torch.")
             raise UserError(
-                f"{source}: {shown(name)} is {kind}; "
+                f"{source}: {shorten(name)} is {kind}; "
                 "weights must be float32, float64, float16 or bfloat16"
             )

@@ -1,1 +1,1 @@
-"""The console commands, but for unipeft-train and unipeft-eval (cli.py)."""
+"""The console commands other than unipeft-train and unipeft-eval, which are in cli.py."""

@@ -1,4 +1,4 @@
-"""The console command unipeft-export-peft. Imports nothing heavy at the top."""
+"""unipeft-export-peft: export a run's LoRA for PEFT. Heavy imports are inside functions."""
 
 from __future__ import annotations
 

@@ -22,23 +22,23 @@ usage: unipeft-eval run=DIR [split=test] [key=value ...]
   run=outputs/sst2/mam/ab12cd34   the run folder
   split=test                      or validation
   task.path=DIR                   evaluate on this data instead
-  backbone.path=DIR               where the backbone is now, for a run copied from elsewhere
+  backbone.path=DIR               the backbone's current folder, for a run copied from elsewhere
   allow=[prefix]                  trust classes outside unipeft that the run names
 
   unipeft-eval -m run=DIR,DIR     several runs, with a table"""
 
 
 def evaluate_help() -> str:
-    """The help of unipeft-eval."""
+    """Return the help text of unipeft-eval."""
     return EVALUATION_HELP
 
 
 def train_help() -> str:
-    """The help of unipeft-train: usage, the groups with their options, examples."""
-    words = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
-    words += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
-    words += [(f"{axis}@SLOT=", axis) for axis in AXES]
-    lines = [_entry(word, options(group)) for word, group in words]
+    """Return the help text of unipeft-train: usage, groups with their choices, and examples."""
+    keys = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
+    keys += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
+    keys += [(f"{axis}@SLOT=", axis) for axis in AXES]
+    lines = [_entry(key, options(group)) for key, group in keys]
     lines.append(_entry("-m experiment=", experiments.names()))
     return "\n".join(
         [
@@ -56,12 +56,13 @@ def train_help() -> str:
             "examples:",
             EXAMPLES,
             "",
+            "--help KEY: what a key or section accepts, as in unipeft-train --help recipe",
             "exit: 0 done, 1 a run failed, 2 the configuration is wrong; --hydra-help: all flags",
         ]
     )
 
 
-def _entry(word: str, names: list[str]) -> str:
+def _entry(key: str, names: list[str]) -> str:
     return textwrap.fill(
-        ", ".join(names), 100, initial_indent=f"  {word:<21}", subsequent_indent=" " * 23
+        ", ".join(names), 100, initial_indent=f"  {key:<21}", subsequent_indent=" " * 23
     )

@@ -1,4 +1,4 @@
-"""The console command unipeft-import-official. Imports nothing heavy at the top."""
+"""unipeft-import-official: convert an official checkpoint. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="the model's config.json (default: beside the weights)",
+        help="the model's config.json (default: the one next to the weights)",
     )
     add("--force", action="store_true", help="replace the run in RUN_DIR")
     add("overrides", nargs="*", metavar="key=value", help="as for unipeft-train: task=, task.path=")

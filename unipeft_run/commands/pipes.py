@@ -1,4 +1,4 @@
-"""Broken pipes: `| head`, a pager that was left, a terminal that was closed."""
+"""Keep a command running when its output pipe breaks (`| head`, a closed pager or terminal)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ def ignore_broken_pipes() -> None:
     Lines are flushed as they are printed, so that results and progress keep their order in a log.
     """
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _forgiving(sys.stdout)
+        sys.stdout = _wrap(sys.stdout)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _forgiving(sys.stderr)
+        sys.stderr = _wrap(sys.stderr)
 
 
-class _Forgiving(io.FileIO):
+class _PipeOrNull(io.FileIO):
+    """A file that redirects itself to /dev/null once its pipe breaks."""
+
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
             return len(data)
 
 
-def _forgiving(stream: Any) -> Any:
+def _wrap(stream: Any) -> Any:
     if stream is None:  # closed before this process started
         return None
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False)),
+        io.BufferedWriter(_PipeOrNull(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=True,

@@ -1,4 +1,4 @@
-"""unipeft-report: tables and figures from run folders, which it only reads."""
+"""unipeft-report: make tables and figures from run folders, without changing them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ FIGURES = {
     "curves": "Draw the training curves of runs, one row of panels per task and scale.",
     "shares": "Draw the test score of every method against the share of parameters it stores.",
 }
-PLAN_HELP = "List the cells of a published table: their states, and the commands of missing ones."
+PLAN_HELP = "List the cells of a published table with their states, and commands for missing ones."
 
 
 def report() -> NoReturn:
-    """The console command."""
+    """Run unipeft-report."""
     ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line `argv`; return 0, or 2 for a user error."""
+    """Run the command; return the exit code: 0, or 2 for a user error."""
     try:
         return _dispatch(argv)
     except UserError as error:
@@ -72,7 +72,7 @@ def _tabulate(args: argparse.Namespace) -> int:
 
 
 def _finished(folders: Sequence[Path]) -> list[RunRecord]:
-    """Return the finished runs; print a line for each one left out."""
+    """Return the finished runs; print a line for each run that is left out."""
     from unipeft_run.runs.reader import finished_runs
 
     runs, left_out = finished_runs(folders)
@@ -86,7 +86,7 @@ def _plan(args: argparse.Namespace) -> int:
     from unipeft_run.report.render import FORMATS
 
     _read_experiment(args.experiment)
-    print(FORMATS[args.format]([plan_experiment(args.experiment, args.words)]))
+    print(FORMATS[args.format]([plan_experiment(args.experiment, args.overrides)]))
     return 0
 
 
@@ -107,7 +107,7 @@ def _draw(kind: str, args: argparse.Namespace) -> int:
 
 
 def _with_records(folders: Sequence[Path]) -> list[RunRecord]:
-    """Return the runs that have training records; print a line for each one left out."""
+    """Return the runs that have training records; print a line for each unreadable one."""
     from unipeft_run.runs.reader import find_runs
     from unipeft_run.runs.reading import UnreadableFile
 
@@ -128,7 +128,7 @@ def _read_experiment(name: str) -> Experiment:
 
     if experiment := read(name):
         return experiment
-    raise UserError(f"experiment {name} lists no cells, so there is no table of it")
+    raise UserError(f"experiment {name} lists no cells, so it has no table")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
     )
     parser.add_argument(
-        "--experiment", metavar="NAME", help="print this published table beside our results"
+        "--experiment", metavar="NAME", help="compare our results with this published table"
     )
     _add_format(parser)
     return parser
@@ -169,7 +169,7 @@ def _plan_parser() -> argparse.ArgumentParser:
         "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
     )
     parser.add_argument(
-        "words",
+        "overrides",
         nargs="*",
         metavar="key=value",
         help="overrides as for unipeft-train, such as output=, scale= or seed=",

@@ -33,7 +33,7 @@ COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
 
 def main() -> NoReturn:
-    """The console command; exits with 0, with 1 if a run failed, or with 2 for a user error."""
+    """Run unipeft-runs; exit with 0, with 1 if a run failed, or with 2 for a user error."""
     ignore_broken_pipes()
     try:
         sys.exit(command(sys.argv[1:]))
@@ -48,8 +48,8 @@ def main() -> NoReturn:
 def command(argv: Sequence[str]) -> int:
     """Run the command line `argv`; return the exit code."""
     args = _parser().parse_intermixed_args(argv)
-    is_push = args.words[:1] == ["push"]
-    folder, filters = _split(args.words[is_push:])
+    is_push = args.arguments[:1] == ["push"]
+    folder, filters = _split(args.arguments[is_push:])
     runs = select_runs(find_runs([folder]), [*filters, *(["state=stale"] if args.stale else [])])
     if is_push:
         from unipeft_run.tracking.replay import push
@@ -67,7 +67,7 @@ def command(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="unipeft-runs", description=__doc__, formatter_class=raw)
-    parser.add_argument("words", nargs="*", metavar="DIR | key=value | push")
+    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value | push")
     parser.add_argument("--stale", action="store_true", help="list only runs whose process is gone")
     parser.add_argument("--retry-failed", action="store_true",
                         help="rerun them with their stored configuration")  # fmt: skip
@@ -86,19 +86,19 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{printable(message)}; see unipeft-runs --help")
 
 
-def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """Separate the folder from the filters; a word that names a folder is no filter."""
-    folders = [word for word in words if "=" not in word or os.path.isdir(word)]
+def _split(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """Separate the folder from the filters; an existing folder is never taken for a filter."""
+    folders = [argument for argument in arguments if "=" not in argument or os.path.isdir(argument)]
     if len(folders) > 1:
         raise UserError(f"one folder at a time: {' or '.join(map(printable, folders))}?")
     folder = Path(folders[0] if folders else "outputs")
     if not folder.is_dir():
         raise UserError(f"there is no folder {printable(folder)}")
-    return folder, [word for word in words if word not in folders]
+    return folder, [argument for argument in arguments if argument not in folders]
 
 
 def list_runs(runs: Sequence[RunRecord]) -> None:
-    """Print a line per run and a count per state to stdout, and to stderr what is wrong."""
+    """Print a line per run and a count per state to stdout, and the errors to stderr."""
     print("\n".join(_align([COLUMNS, *map(_row, runs)])))
     for run in runs:
         if reason := run.error or "; ".join(run.problems):
@@ -117,7 +117,7 @@ def _row(run: RunRecord) -> tuple[str, ...]:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Pad the columns of `rows`; a rich table of 5,000 rows would take seconds."""
+    """Pad the columns of `rows`. A rich table of 5,000 rows would take seconds."""
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
@@ -133,7 +133,7 @@ def _as_json(run: RunRecord) -> dict[str, Any]:
 
 
 def retry(runs: Sequence[RunRecord], allow: Sequence[str] = ()) -> int:
-    """Rerun each with its stored configuration, print a table, and return the exit code."""
+    """Rerun each run with its stored configuration, print a table, and return the exit code."""
     if not runs:
         print("nothing to rerun")
         return 0
@@ -155,22 +155,21 @@ def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
     folder = run.folder.resolve()
     try:
         stored = configuration.load(folder, allow)
-        place = {"output": str(folder.parents[2]), "force": False}
-        planned = configuration.plan_config(stored.model_copy(update=place))
-        now = planned.folder
-    except Exception as error:  # a damaged folder must not stop the others
+        update = {"output": str(folder.parents[2]), "force": False}
+        planned = configuration.plan_config(stored.model_copy(update=update))
+    except Exception as error:  # a damaged folder must not prevent the other reruns
         return make_outcome("refused", printable(str(error) or type(error).__name__, 500))
-    if now != folder:
-        return make_outcome("refused", printable(_moved(run.label, folder, planned)))
+    if planned.folder != folder:
+        return make_outcome("refused", printable(_explain_other_id(run.label, folder, planned)))
     return train_planned(planned)
 
 
-def _moved(label: str, folder: Path, planned: PlannedRun) -> str:
+def _explain_other_id(label: str, folder: Path, planned: PlannedRun) -> str:
     """Say why the run cannot be rerun in its folder."""
-    from unipeft_run.config.contents import CONTENTS, changed
+    from unipeft_run.config.contents import CONTENTS, describe_changes
     from unipeft_run.runs.folder import read_object
 
-    names = ", ".join(changed(read_object(folder / CONTENTS), planned.contents))
+    names = ", ".join(describe_changes(read_object(folder / CONTENTS), planned.contents))
     cause = f"{names} changed since" if names else "its version computed run ids differently"
     return (
         f"{label} cannot be rerun in its folder: {cause}; the command that started it "

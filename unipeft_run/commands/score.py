@@ -1,4 +1,4 @@
-"""The console command unipeft-score: a task's metrics on plain text files, one example per line.
+"""unipeft-score: compute a task's metrics on plain text files, one example per line.
 
 Imports nothing heavy: no torch, no datasets.
 """
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 USAGE = """\
 unipeft-score task=NAME predictions=FILE references=FILE [format=text|json] [task.KEY=VALUE]
 
-Scores the lines of one file against those of the other, as the task's evaluation does.
+Scores each line of one file against the same line of the other, as the task's evaluation does.
 Classes are names or numbers. Each metric is printed with its signature.
 
-task=xsum:         task.rouge_tokenizer=unicode for text in other scripts than Latin
+task=xsum:         task.rouge_tokenizer=unicode for text in a script other than Latin
 task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)"""
 KEYS = ("task", "predictions", "references", "format")
 TASK_KEYS = {"xsum": ("rouge_tokenizer",), "wmt16_en_ro": ("target_language",)}
@@ -32,13 +32,13 @@ TOKENIZERS = ("unicode", "null")
 
 
 def score() -> NoReturn:
-    """Run unipeft-score and exit."""
+    """Run unipeft-score."""
     ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run unipeft-score; return the exit code: 0 for success, 2 for a user error."""
+    """Run the command; return the exit code: 0, or 2 for a user error."""
     if {"-h", "--help"} & set(argv):
         print(USAGE)
         return 0
@@ -56,14 +56,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_arguments(argv: Sequence[str]) -> dict[str, str]:
-    """Parse `key=value` words. Raises `UserError` for an unknown or missing key."""
+    """Parse `key=value` arguments. Raises `UserError` for an unknown or missing key."""
     arguments = {"format": "text"}
-    for word in argv:
-        key, equals, value = word.partition("=")
+    for argument in argv:
+        key, equals, value = argument.partition("=")
         if key not in KEYS and not key.startswith("task."):
             raise UserError(unknown_key(key, KEYS))
         if not equals or not value:
-            raise UserError(f"{word}: no value given; write {key}=...")
+            raise UserError(f"{argument}: no value given; write {key}=...")
         arguments[key] = value
     if missing := [key for key in KEYS if key not in arguments]:
         raise UserError(f"missing: {', '.join(missing)}. Usage: {USAGE.splitlines()[0]}")
@@ -132,12 +132,12 @@ def _read_lines(file: Path) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def _parse_class(word: str, names: Sequence[str], where: str) -> int:
-    numbers = {str(number): number for number in range(len(names))}
-    known: Mapping[str, int] = numbers | {name: number for number, name in enumerate(names)}
-    if word not in known:
-        raise UserError(f"{where}: {unknown_choice('class', word, names)}")
-    return known[word]
+def _parse_class(text: str, names: Sequence[str], where: str) -> int:
+    by_number = {str(number): number for number in range(len(names))}
+    classes: Mapping[str, int] = by_number | {name: number for number, name in enumerate(names)}
+    if text not in classes:
+        raise UserError(f"{where}: {unknown_choice('class', text, names)}")
+    return classes[text]
 
 
 def check_lengths(files: Sequence[Path], sides: Sequence[Sequence[Any]]) -> None:

@@ -1,6 +1,6 @@
 """unipeft-space: list, count, explain and size the points of the design space.
 
-Imports nothing heavy; only `solve` needs torch, to count parameters.
+Imports nothing heavy, except in `solve`, which needs torch to count parameters.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.design_space import (
     Point,
     combinations,
-    configurations,
-    distinct,
-    headline,
-    legal,
-    reasons,
+    count_configurations,
+    count_distinct,
+    drop_sizes,
+    equal_points,
+    find_objections,
+    legal_points,
+    read_headline,
     training_only,
-    twins,
-    unsized,
 )
 from unipeft_run.config.messages import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
 
-FAMILIES = ("bart", "mbart", "roberta")
 HELP = """\
-usage: unipeft-space list [attn|ffn|input] | count | explain WORD ... | solve WORD ... budget=1%
+usage: unipeft-space list [attn|ffn|input] | count
+       unipeft-space explain key=value ... | solve key=value ... budget=1%
   The design space  h <- composition(h, form(insertion(x, h)))
 
-  list      the legal points of each slot, and which of them are equal
-  count     numbers of combinations, of legal points and of distinct functions
-  explain   whether a point is legal, equal to another one, or illegal and why
-  solve     bottlenecks whose stored share of the backbone comes closest below a budget
+  list      list the legal points of each slot, and which of them are equal
+  count     count combinations, legal points and distinct functions
+  explain   say whether a point is legal, equal to another one, or illegal and why
+  solve     find the bottlenecks that store as much as possible within a budget
 
   unipeft-space explain form@ffn=bottleneck insertion@ffn=sequential
   unipeft-space explain method=mam composition@ffn=gated
@@ -46,13 +47,13 @@ usage: unipeft-space list [attn|ffn|input] | count | explain WORD ... | solve WO
 
 
 def space() -> NoReturn:
-    """unipeft-space."""
+    """Run unipeft-space."""
     ignore_broken_pipes()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return 0, or 2 for a wrong argument."""
+    """Run the command; return the exit code: 0, or 2 for a user error."""
     if not argv or set(argv) & {"-h", "--help"}:
         print(HELP)
         return 0 if argv else 2
@@ -73,85 +74,87 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _list(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        if word not in SLOTS:
-            raise UserError(unknown_choice("slot", word, SLOTS))
-    for slot in words or SLOTS:
-        for point in legal(slot):
-            line = " ".join(point.words)
-            first = _first_twin(point, point.content())
-            yield f"{line}   = {_departure(point, first)}" if first else line
+def _list(slots: Sequence[str]) -> Iterator[str]:
+    for slot in slots:
+        if slot not in SLOTS:
+            raise UserError(unknown_choice("slot", slot, SLOTS))
+    for slot in slots or SLOTS:
+        for point in legal_points(slot):
+            line = " ".join(point.overrides)
+            first = _first_equal_point(point)
+            yield f"{line}   = {_differing_overrides(point, first)}" if first else line
 
 
-def _first_twin(point: Point, content: SlotConfig) -> Point | None:
+def _first_equal_point(point: Point) -> Point | None:
     """Find the first point of the list that equals this one in every family."""
-    same = [p for p, where in twins(content, point.slot).items() if len(where) == len(FAMILIES)]
-    return same[0] if same and same[0] != point else None
+    equal = equal_points(point.compose(), point.slot)
+    everywhere = [other for other, families in equal.items() if len(families) == len(FAMILIES)]
+    return everywhere[0] if everywhere and everywhere[0] != point else None
 
 
-def _departure(point: Point, other: Point) -> str:
-    """The overrides of `other` that `point` does not share."""
-    return " ".join(word for word in other.words if word not in point.words)
+def _differing_overrides(point: Point, other: Point) -> str:
+    """Return the overrides of `other` that `point` does not share."""
+    return " ".join(override for override in other.overrides if override not in point.overrides)
 
 
-def _count(words: Sequence[str]) -> Iterator[str]:
-    if words:
-        raise UserError(f"unipeft-space count takes no arguments, but got {words[0]}")
+def _count(arguments: Sequence[str]) -> Iterator[str]:
+    if arguments:
+        raise UserError(f"unipeft-space count takes no arguments, but got {arguments[0]}")
     heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
     yield "  ".join(heads)
-    numbers = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
-    numbers += [{slot: len(legal(slot)) for slot in SLOTS}]
-    numbers += [{slot: distinct(slot, family) for slot in SLOTS} for family in FAMILIES]
-    rows = {slot: [column[slot] for column in numbers] for slot in SLOTS}
-    rows["all"] = [configurations(column) for column in numbers]
+    columns = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
+    columns += [{slot: len(legal_points(slot)) for slot in SLOTS}]
+    columns += [{slot: count_distinct(slot, family) for slot in SLOTS} for family in FAMILIES]
+    rows = {slot: [column[slot] for column in columns] for slot in SLOTS}
+    rows["all"] = [count_configurations(column) for column in columns]
     for name, row in rows.items():
         cells = (f"{n:>{len(head)}}" for n, head in zip(row, heads[1:], strict=True))
         yield "  ".join([f"{name:<5}"[: max(5, len(heads[0]))], *cells])
     yield "all: ways to fill the three slots, each with a point or left empty; sizes not counted"
 
 
-def _explain(words: Sequence[str]) -> Iterator[str]:
-    if not words:
+def _explain(overrides: Sequence[str]) -> Iterator[str]:
+    if not overrides:
         raise UserError(
             "nothing to explain; give axes, as in form@ffn=bottleneck insertion@ffn=parallel"
         )
-    if any(word.partition("=")[0] in ("method", "task") for word in words):
-        yield from _explain_configuration(words)
+    if any(override.partition("=")[0] in ("method", "task") for override in overrides):
+        yield from _explain_configuration(overrides)
         return
-    for slot, (axes, changes) in _by_slot(words).items():
-        yield from _explain_slot(slot, axes, changes)
+    for slot, (axes, slot_overrides) in _group_by_slot(overrides).items():
+        yield from _explain_slot(slot, axes, slot_overrides)
 
 
-def _explain_configuration(words: Sequence[str]) -> Iterator[str]:
-    """Explain a whole configuration as unipeft-train would judge it."""
-    keys = {word.partition("=")[0] for word in words}
-    filled = [f"{key}={word}" for key, word in (("task", "xsum"), ("method", "none"))]
+def _explain_configuration(overrides: Sequence[str]) -> Iterator[str]:
+    """Explain a whole configuration, by default of task=xsum and method=none."""
+    keys = {override.partition("=")[0] for override in overrides}
+    defaults = {"task": "task=xsum", "method": "method=none"}
+    added = [override for key, override in defaults.items() if key not in keys]
     try:
-        config = resolve(compose([*(w for w in filled if w.partition("=")[0] not in keys), *words]))
-    except Illegal as sentence:
-        yield f"illegal: {sentence}"
+        config = resolve(compose([*added, *overrides]))
+    except Illegal as reason:
+        yield f"illegal: {reason}"
         return
     for name, slot in config.slots().items():
-        yield from _verdict(name, slot)
+        yield from _describe_legal(name, slot)
     if not config.slots():
         yield f"legal: no slot is filled; {', '.join(config.unfreeze) or 'nothing'} trains"
 
 
-def _by_slot(words: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]]:
-    """Sort the arguments: slot -> its axes, and its overrides of single keys."""
+def _group_by_slot(overrides: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]]:
+    """Group the overrides: slot -> the chosen axes, and the overrides of single keys."""
     slots: dict[str, tuple[dict[str, str], list[str]]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for override in overrides:
+        key, equals, value = override.partition("=")
         axis, at, slot = key.partition("@")
         if not at:
             slot, _, axis = key.partition(".")
         if not equals or slot not in SLOTS or (at and axis not in AXES):
             known = [f"{axis}@{slot}" for axis in AXES for slot in SLOTS]
             raise UserError(unknown_key(key, [*known, *(f"{s}.bottleneck" for s in SLOTS)]))
-        axes, changes = slots.setdefault(slot, ({}, []))
+        axes, slot_overrides = slots.setdefault(slot, ({}, []))
         if not at:
-            changes.append(word.removeprefix(f"{slot}."))
+            slot_overrides.append(override.removeprefix(f"{slot}."))
         elif value not in options(axis):
             raise UserError(unknown_choice(key, value, options(axis)))
         else:
@@ -159,65 +162,63 @@ def _by_slot(words: Sequence[str]) -> dict[str, tuple[dict[str, str], list[str]]
     return slots
 
 
-def _explain_slot(slot: str, axes: Mapping[str, str], changes: Sequence[str]) -> Iterator[str]:
-    points, why = list(combinations(slot, axes)), {}
+def _explain_slot(slot: str, axes: Mapping[str, str], overrides: Sequence[str]) -> Iterator[str]:
+    points, objections = list(combinations(slot, axes)), {}
     for point in points:
         try:
-            why[point] = reasons(point, changes)
+            objections[point] = find_objections(point, overrides)
         except Illegal as problem:
-            why[point] = [str(problem)]
+            objections[point] = [str(problem)]
         except UserError as problem:  # the overrides may belong to another form
             if len(points) == 1:
                 raise
-            why[point] = [str(problem)]
-    fine = [point for point in points if not why[point]]
-    if not fine:
-        nearest = min(points, key=lambda point: len(why[point]))
-        yield f"slot {slot}: illegal: {why[nearest][0]}"
+            objections[point] = [str(problem)]
+    legal = [point for point in points if not objections[point]]
+    if not legal:
+        nearest = min(points, key=lambda point: len(objections[point]))
+        yield f"slot {slot}: illegal: {objections[nearest][0]}"
     elif len(points) == 1:
-        yield from _verdict(slot, fine[0].content(changes))
+        yield from _describe_legal(slot, legal[0].compose(overrides))
     else:
-        given = [f"{axis}@{slot}={name}" for axis, name in axes.items()]
+        chosen = [f"{axis}@{slot}={name}" for axis, name in axes.items()]
         yield f"slot {slot}: legal, with one of"
-        for point in fine:
-            yield "  " + " ".join(word for word in point.words if word not in given)
+        for point in legal:
+            yield "  " + " ".join(o for o in point.overrides if o not in chosen)
 
 
-def _verdict(slot: str, content: SlotConfig) -> Iterator[str]:
-    same = twins(content, slot)
-    name = next((point for point in same if _is(point, content)), None)
-    others = {point: where for point, where in same.items() if point != name}
-    yield f"slot {slot}: legal" + (", but equal to another point" if others else "")
-    for where in dict.fromkeys(map(tuple, others.values())):
-        group = [point for point in others if tuple(others[point]) == where]
-        nearest = min(group, key=lambda point: len(_departure_of(content, point)))
-        place = "" if len(where) == len(FAMILIES) else f" on {' and '.join(where)}"
-        yield f"  equal to {' '.join(nearest.words)}{place}{_why(content, nearest)}"
-    if name is not None:
+def _describe_legal(name: str, slot: SlotConfig) -> Iterator[str]:
+    """Yield the points that equal `slot`, and what each of its axes means."""
+    equal = equal_points(slot, name)
+    own = next((point for point in equal if not _differing_axes(slot, point)), None)
+    others = {point: families for point, families in equal.items() if point != own}
+    yield f"slot {name}: legal" + (", but equal to another point" if others else "")
+    for families in dict.fromkeys(map(tuple, others.values())):
+        group = [point for point in others if tuple(others[point]) == families]
+        nearest = min(group, key=lambda point: len(_differing_axes(slot, point)))
+        where = "" if len(families) == len(FAMILIES) else f" on {' and '.join(families)}"
+        notes = _explain_differences(slot, nearest)
+        yield f"  equal to {' '.join(nearest.overrides)}{where}{notes}"
+    if own is not None:
         for axis in AXES:
-            word = getattr(name, axis)
-            yield f"  {axis:<15}{word:<17}{headline(axis, word)}"
+            value = getattr(own, axis)
+            yield f"  {axis:<15}{value:<17}{read_headline(axis, value)}"
 
 
-def _is(point: Point, content: SlotConfig) -> bool:
-    return not _departure_of(content, point)
+def _differing_axes(slot: SlotConfig, point: Point) -> list[str]:
+    """List the axes in which the two differ, apart from sizes."""
+    own = point.compose()
+    return [a for a in AXES if drop_sizes(getattr(own, a)) != drop_sizes(getattr(slot, a))]
 
 
-def _departure_of(content: SlotConfig, point: Point) -> list[str]:
-    """The axes in which the two differ, apart from sizes."""
-    own = point.content()
-    return [a for a in AXES if unsized(getattr(own, a)) != unsized(getattr(content, a))]
-
-
-def _why(content: SlotConfig, other: Point) -> str:
-    """The keywords in which the two forms differ, and why that does not matter."""
-    theirs, mine = other.content().form.keywords, content.form.keywords
-    harmless = training_only(content.form)
-    keys = [key for key in harmless if theirs.get(key) != mine.get(key)]
+def _explain_differences(slot: SlotConfig, other: Point) -> str:
+    """Name the keywords in which the two forms differ, and say why that does not matter."""
+    keywords, other_keywords = slot.form.keywords, other.compose().form.keywords
+    harmless = training_only(slot.form)
+    keys = [key for key in harmless if other_keywords.get(key) != keywords.get(key)]
     return "".join(f"; form.{key} differs: {harmless[key]}" for key in keys)
 
 
-def _solve(words: Sequence[str]) -> Iterator[str]:
+def _solve(arguments: Sequence[str]) -> Iterator[str]:
     from unipeft_run.deltas.counting.budget import solve
 
-    yield from solve(words)
+    yield from solve(arguments)

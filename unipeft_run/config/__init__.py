@@ -1,11 +1,12 @@
-"""Configuration: composed from conf/, checked, identified. Imports nothing heavy.
+"""Configuration: compose it from conf/, validate it, identify the run. Imports nothing heavy.
 
-`compose` makes a Hydra configuration of a command line, `resolve` a typed `RunConfig` of that,
-`plan` adds the identity of the run. Everything below the command line takes the typed sections.
+`compose` turns a command line into a Hydra configuration, `resolve` turns that into a typed
+`RunConfig`, and `plan` adds the identity of the run. Everything below the command line takes the
+typed sections.
 """
 
 from unipeft_run.config.compose import compose as compose
-from unipeft_run.config.compose import implied as implied
+from unipeft_run.config.compose import implied_overrides as implied_overrides
 from unipeft_run.config.compose import quote_paths as quote_paths
 from unipeft_run.config.identity import PlannedRun as PlannedRun
 from unipeft_run.config.identity import plan as plan

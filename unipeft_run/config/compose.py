@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from unipeft_run.config.experiments import refuse_experiment
-from unipeft_run.config.hydra_errors import UNREADABLE, complaint
+from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 
@@ -23,13 +23,13 @@ EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """Compose the configuration of a command line. Raises UserError."""
+    """Compose the configuration for the overrides of a command line. Raises UserError."""
     overrides = quote_paths(overrides)
     refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)
-    except UNREADABLE as error:
-        raise complaint(error, overrides, config_name, _compose) from None
+    except COMPOSE_ERRORS as error:
+        raise explain_compose_error(error, overrides, config_name, _compose) from None
 
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
@@ -39,7 +39,7 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("error", "provider=hydra.searchpath")  # a missing folder
-        return hydra.compose(config_name, [*overrides, *implied(overrides)])
+        return hydra.compose(config_name, [*overrides, *implied_overrides(overrides)])
 
 
 def quote_paths(words: Sequence[str]) -> list[str]:
@@ -62,8 +62,8 @@ def _quote(path: str) -> str:
     return path if plain else f"'{path}'"
 
 
-def implied(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a command line implies: recipe.epochs overrides recipe.max_steps."""
-    given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
-    by_epochs = given.get("recipe.epochs", "null") != "null"
-    return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in given else []
+def implied_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return further overrides that these imply: recipe.epochs overrides recipe.max_steps."""
+    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    by_epochs = values.get("recipe.epochs", "null") != "null"
+    return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []

@@ -1,8 +1,8 @@
-"""What our forms and compositions declare in their source, read without importing torch.
+"""Read the declarations of our forms and compositions from their source, without importing torch.
 
-A form's constructor is the schema of its YAML: the keywords, their types and their defaults. Its
-class attributes say where it is legal. `--cfg job` and a wrong value must answer within a second,
-and importing torch alone takes longer, so the source is parsed instead of imported.
+The constructor of a form is the schema of its YAML: the keywords, their types and their defaults.
+Its class attributes say where it is legal. `--cfg job` and an error message must appear within a
+second, and importing torch alone takes longer, so the source is parsed instead of imported.
 """
 
 from __future__ import annotations
@@ -20,54 +20,54 @@ from unipeft_run.config import types
 from unipeft_run.config.types import Section
 
 PACKAGE = Path(__file__).parent.parent
-NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # what an annotation may mention
+NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # the names that an annotation may use
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A class of ours: its constructor's keywords as a schema, and its literal attributes."""
+    """One class of this package: its constructor's keywords as a schema, and its attributes."""
 
     keywords: type[Section]
     attributes: dict[str, Any]
 
 
 def is_ours(target: str) -> bool:
-    """Tell whether `target` names a class that is defined in this package.
+    """Return whether `target` names a class defined in this package.
 
-    A prefix is not enough: `unipeft_run.module.os.system` has ours and is not a class of ours.
+    Comparing the prefix is not enough: `unipeft_run.module.os.system` starts with the package name.
     """
-    return _find(target) is not None
+    return _find_class(target) is not None
 
 
 @cache
 def declaration_of(target: str) -> Declaration | None:
     """Read the declaration of one of our forms or compositions; None for any other class."""
-    found = _find(target)
-    if found is None:
+    node = _find_class(target)
+    if node is None:
         return None
     attributes: dict[str, Any] = {}
-    for base in (b for b in _bases(found, target) if b is not None):
+    for base in (b for b in _bases(node, target) if b is not None):
         attributes |= base.attributes
-    attributes |= dict(_attributes(found))
+    attributes |= dict(_attributes(node))
     constructor = next(
-        (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
+        (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
     )
     fields = dict(_keywords(constructor)) if constructor else {}
-    schema: type[Section] = create_model(found.name, __base__=Section, **fields)
+    schema: type[Section] = create_model(node.name, __base__=Section, **fields)
     return Declaration(schema, attributes)
 
 
 @cache
-def _find(target: str) -> ast.ClassDef | None:
+def _find_class(target: str) -> ast.ClassDef | None:
     module, _, name = target.rpartition(".")
-    tree = _parsed(module)
+    tree = _parse_module(module)
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef)) if tree else ()
     return next((node for node in classes if node.name == name), None)
 
 
 @cache
-def _parsed(module: str) -> ast.Module | None:
-    """The source of a module of this package; None for anything else."""
+def _parse_module(module: str) -> ast.Module | None:
+    """Parse a module of this package; None for any other name."""
     package, *parts = module.split(".")
     if package != PACKAGE.name or not all(part.isidentifier() for part in parts):
         return None
@@ -77,9 +77,9 @@ def _parsed(module: str) -> ast.Module | None:
 
 
 def _bases(node: ast.ClassDef, target: str) -> list[Declaration | None]:
-    """The declarations of the bases, found in the same module or through its imports."""
+    """Read the declarations of the base classes, in the same module or through its imports."""
     module = target.rpartition(".")[0]
-    tree = _parsed(module)
+    tree = _parse_module(module)
     assert tree is not None
     homes = {
         alias.asname or alias.name: f"{statement.module}.{alias.name}"
@@ -99,9 +99,9 @@ def _attributes(node: ast.ClassDef) -> typing.Iterator[tuple[str, Any]]:
 
 
 def _keywords(constructor: ast.FunctionDef) -> typing.Iterator[tuple[str, Any]]:
-    """The keyword-only arguments: name, and type with default as pydantic wants them."""
-    given = constructor.args
-    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+    """Yield the name of each keyword-only argument, with its (type, default) for pydantic."""
+    arguments = constructor.args
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         assert argument.annotation is not None, f"{argument.arg} needs a type"
-        kind = eval(ast.unparse(argument.annotation), NAMES)  # our own source
+        kind = eval(ast.unparse(argument.annotation), NAMES)  # safe: our own source
         yield argument.arg, (kind, ... if default is None else ast.literal_eval(default))

@@ -1,4 +1,4 @@
-"""The points of the design space: every choice of the four axes in a slot, and which are equal."""
+"""The points of the design space: which choices of the four axes are legal, and which are equal."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.family import Family
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
-from unipeft_run.config.messages import Illegal, conf_dir, options, unknown_key
+from unipeft_run.config.messages import Illegal, conf_dir, dotted_keys, options, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, SlotConfig
 from unipeft_run.config.validation import check, check_part
 from unipeft_run.errors import UserError
 
 SIZES = {"bottleneck": 8, "scale": 4.0}  # legality does not depend on them
-SIZED = ("rank", "length", "scale")  # the keywords that hold them
+SIZE_KEYWORDS = ("rank", "length", "scale")  # constructor keywords that hold them
 
 
 @dataclass(frozen=True)
 class Point:
-    """The names of the four axes in a slot."""
+    """One point of the design space: a slot and the chosen value of each axis."""
 
     slot: str
     form: str
@@ -34,181 +36,173 @@ class Point:
     composition: str
 
     @property
-    def words(self) -> list[str]:
-        """The overrides that choose the point."""
+    def overrides(self) -> list[str]:
+        """Overrides that select the point on a command line."""
         return [f"{axis}@{self.slot}={getattr(self, axis)}" for axis in AXES]
 
-    def content(self, changes: Sequence[str] = ()) -> SlotConfig:
-        """Compose the slot's configuration; `changes` are key=value below the slot.
+    def compose(self, overrides: Sequence[str] = ()) -> SlotConfig:
+        """Compose the slot's configuration; `overrides` are key=value relative to the slot.
 
         Raises UserError for an unknown key and for a value out of bounds.
         """
-        if changes:
-            plain = self._changed(changes)
-        else:  # axis by axis, from the cache: one axis file does not refer to another
+        if overrides:
+            plain = self._compose_plain(overrides)
+        else:  # axis by axis, from the cache: axis files do not refer to each other
             plain = {k: v for axis in AXES for k, v in _plain(axis, getattr(self, axis)).items()}
-        content = check(SlotConfig, plain, self.slot)
-        check_part(self.slot, "form", content.form)
-        check_part(self.slot, "composition", content.composition)
-        return content
+        slot = check(SlotConfig, plain, self.slot)
+        check_part(self.slot, "form", slot.form)
+        check_part(self.slot, "composition", slot.composition)
+        return slot
 
-    def _changed(self, changes: Sequence[str]) -> dict[str, Any]:
-        files = [axis_file(axis, getattr(self, axis)) for axis in AXES]
+    def _compose_plain(self, overrides: Sequence[str]) -> dict[str, Any]:
+        files = [load_axis_file(axis, getattr(self, axis)) for axis in AXES]
         merged = OmegaConf.merge({"scale": None, "mlp_width": None}, *files)
         assert isinstance(merged, DictConfig)
-        for change in changes:
-            _apply(merged, change, self.slot)
+        for override in overrides:
+            _apply(merged, override, self.slot)
         try:
-            return _resolved(merged)
+            return _resolve(merged)
         except OmegaConfBaseException as error:
             raise UserError(f"slot {self.slot}: {str(error).splitlines()[0]}") from None
 
 
 @cache
 def _plain(axis: str, name: str) -> dict[str, Any]:
-    return _resolved(OmegaConf.merge(axis_file(axis, name)))
+    return _resolve(OmegaConf.merge(load_axis_file(axis, name)))
 
 
-def _resolved(node: Any) -> dict[str, Any]:
-    for number, example in SIZES.items():
-        if OmegaConf.is_missing(node, number) or node.get(number, example) is None:
-            node[number] = example
+def _resolve(node: Any) -> dict[str, Any]:
+    for key, example in SIZES.items():
+        if OmegaConf.is_missing(node, key) or node.get(key, example) is None:
+            node[key] = example
     return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
-def _apply(slot: DictConfig, change: str, name: str) -> None:
-    key, _, value = change.partition("=")
-    known = list(_paths(OmegaConf.to_container(slot)))
+def _apply(slot: DictConfig, override: str, name: str) -> None:
+    key, _, value = override.partition("=")
+    known = list(dotted_keys(OmegaConf.to_container(slot)))
     if key not in known:
         raise UserError(unknown_key(f"{name}.{key}", [f"{name}.{path}" for path in known]))
     OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
 
 
-def _paths(node: Any, path: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield f"{path}{key}"
-        if isinstance(value, dict):
-            yield from _paths(value, f"{path}{key}.")
-
-
 @cache
-def axis_file(axis: str, name: str) -> DictConfig:
-    """Load a file of conf/ on top of the files that its defaults name."""
+def load_axis_file(axis: str, name: str) -> DictConfig:
+    """Load conf/<axis>/<name>.yaml, merged over the files in its defaults list."""
     own = OmegaConf.load(conf_dir() / axis / f"{name}.yaml")
     assert isinstance(own, DictConfig)
-    below = [axis_file(axis, base) for base in own.pop("defaults", [])]
-    merged = OmegaConf.merge(*below, own)
+    bases = [load_axis_file(axis, base) for base in own.pop("defaults", [])]
+    merged = OmegaConf.merge(*bases, own)
     assert isinstance(merged, DictConfig)
     return merged
 
 
 @cache
-def headline(axis: str, name: str) -> str:
+def read_headline(axis: str, name: str) -> str:
     """Read the description of an axis value: the comment on its file's first line."""
     text = (conf_dir() / axis / f"{name}.yaml").read_text(encoding="utf-8")
     return text.partition("\n")[0].removeprefix("#").strip()
 
 
-def combinations(slot: str, given: Mapping[str, str] | None = None) -> Iterator[Point]:
-    """Yield every point of the slot, legal or not; the axes in `given` are fixed."""
+def combinations(slot: str, fixed: Mapping[str, str] | None = None) -> Iterator[Point]:
+    """Yield every point of the slot, legal or not; the axes in `fixed` do not vary."""
     choices = {axis: options(axis) for axis in AXES}
-    choices["representation"] = [r for r in choices["representation"] if _belongs(r, slot)]
-    choices |= {axis: [name] for axis, name in (given or {}).items()}
+    choices["representation"] = [r for r in choices["representation"] if _is_in_slot(r, slot)]
+    choices |= {axis: [name] for axis, name in (fixed or {}).items()}
     for form, insertion, representation, composition in itertools.product(*choices.values()):
         yield Point(slot, form, insertion, representation, composition)
 
 
-def _belongs(representation: str, slot: str) -> bool:
-    sites = axis_file("representation", representation).representation.sites
+def _is_in_slot(representation: str, slot: str) -> bool:
+    sites = load_axis_file("representation", representation).representation.sites
     return all(site in SITES[slot] for site in sites)
 
 
-def reasons(point: Point, changes: Sequence[str] = ()) -> list[str]:
-    """List the reasons why the point is illegal; none if it is legal."""
-    content = point.content(changes)
+def find_objections(point: Point, overrides: Sequence[str] = ()) -> list[str]:
+    """List the reasons why the point is illegal; [] if it is legal."""
+    slot = point.compose(overrides)
     try:
-        check_slot(point.slot, content)
+        check_slot(point.slot, slot)
     except Illegal as first:
-        sites = content.representation.sites
+        sites = slot.representation.sites
         if not set(sites) <= set(SITES[point.slot]):
             return [str(first)]
-        return [sentence for site in sites for sentence in objections(site, content)]
+        return [sentence for site in sites for sentence in objections(site, slot)]
     return []
 
 
 @cache
-def legal(slot: str) -> tuple[Point, ...]:
+def legal_points(slot: str) -> tuple[Point, ...]:
     """List the legal points of the slot."""
-    return tuple(point for point in combinations(slot) if not reasons(point))
+    return tuple(point for point in combinations(slot) if not find_objections(point))
 
 
-def function(content: SlotConfig, family: str) -> str:
-    """Describe the function of the stored tensors on backbones of `family`.
+def describe_function(slot: SlotConfig, family: str) -> str:
+    """Describe what the slot computes from its stored tensors on backbones of `family`.
 
-    Points with the same description store the same tensors and compute the same from them.
+    Points with the same description store the same tensors and compute the same function of them.
     """
     table = FAMILIES[family]
-    form, composition = _function_of(content.form), _function_of(content.composition)
+    form, composition = _inference_part(slot.form), _inference_part(slot.composition)
     if form.get("query") == "reference":
         form["query"] = table.reference_query[form["activation"]]
-    if content.composition.name == "Scaled" and content.composition.keywords.get("scale") == 1:
+    if slot.composition.name == "Scaled" and slot.composition.keywords.get("scale") == 1:
         composition["_target_"] = composition["_target_"].replace("Scaled", "Add")
-    place = content.representation.model_dump(exclude={"sites"})
-    taps = [_tap(table, site, content.insertion) for site in content.representation.sites]
-    parts = (form, composition, content.insertion, place, taps)
+    place = slot.representation.model_dump(exclude={"sites"})
+    taps = [_tap(table, site, slot.insertion) for site in slot.representation.sites]
+    parts = (form, composition, slot.insertion, place, taps)
     return repr([sorted(part.items()) if isinstance(part, dict) else part for part in parts])
 
 
-def _function_of(part: PartConfig) -> dict[str, Any]:
-    """A form or composition without sizes and without what acts only in training."""
-    return {k: v for k, v in unsized(part).items() if k not in training_only(part)}
+def _inference_part(part: PartConfig) -> dict[str, Any]:
+    """Return a form or composition without its sizes and its training-only keywords."""
+    return {k: v for k, v in drop_sizes(part).items() if k not in training_only(part)}
 
 
 def training_only(part: PartConfig) -> Mapping[str, str]:
-    """The keywords that leave the function of the stored tensors unchanged, with the reasons."""
+    """Return the keywords that do not change what the stored tensors compute, with the reasons."""
     declared = declaration_of(part.target)
     return declared.attributes.get("training_only", {}) if declared else {}
 
 
-def unsized(value: Any) -> Any:
-    """An axis of a slot without its sizes."""
+def drop_sizes(value: Any) -> Any:
+    """Return the value of an axis without its sizes."""
     if isinstance(value, PartConfig):
         return {"_target_": value.target} | {
-            key: kept for key, kept in value.keywords.items() if key not in SIZED
+            key: kept for key, kept in value.keywords.items() if key not in SIZE_KEYWORDS
         }
     return value
 
 
-def _tap(table: Any, site: str, insertion: str) -> str:
-    """Where x is read, if it is read, and where h is written."""
+def _tap(table: Family, site: str, insertion: str) -> str:
+    """Return where x is read (unless sequential) and where h is written."""
     taps = {**table.attention, **table.ffn}.get(site, site)
     return str(taps.rpartition(" -> ")[2] if insertion == "sequential" else taps)
 
 
-def twins(content: SlotConfig, slot: str) -> dict[Point, list[str]]:
-    """Find the points equal to `content`, each with the families where it is."""
-    found: dict[Point, list[str]] = {}
+def equal_points(slot: SlotConfig, name: str) -> dict[Point, list[str]]:
+    """Find the points of slot `name` that equal `slot`, each with the families where they do."""
+    families: dict[Point, list[str]] = {}
     for family in FAMILIES:
-        mine = function(content, family)
-        for point, theirs in _functions(slot, family):
-            if theirs == mine:
-                found.setdefault(point, []).append(family)
-    return found
+        function = describe_function(slot, family)
+        for point, other in _describe_functions(name, family):
+            if other == function:
+                families.setdefault(point, []).append(family)
+    return families
 
 
 @cache
-def _functions(slot: str, family: str) -> tuple[tuple[Point, str], ...]:
-    return tuple((point, function(point.content(), family)) for point in legal(slot))
+def _describe_functions(slot: str, family: str) -> tuple[tuple[Point, str], ...]:
+    return tuple(
+        (point, describe_function(point.compose(), family)) for point in legal_points(slot)
+    )
 
 
-def distinct(slot: str, family: str) -> int:
-    """Count the different functions among the legal points of the slot."""
-    return len({theirs for _, theirs in _functions(slot, family)})
+def count_distinct(slot: str, family: str) -> int:
+    """Count the distinct functions among the legal points of the slot."""
+    return len({function for _, function in _describe_functions(slot, family)})
 
 
-def configurations(count: Mapping[str, int]) -> int:
-    """Count the ways to fill the slots, each with one of its points or left empty."""
-    product = 1
-    for slot in SLOTS:
-        product *= count[slot] + 1
-    return product - 1
+def count_configurations(count: Mapping[str, int]) -> int:
+    """Count the ways to fill at least one slot, given the number of points of each slot."""
+    return prod(count[slot] + 1 for slot in SLOTS) - 1

@@ -1,8 +1,9 @@
-"""The paper's tables and figures as lists of runs: the files of conf/experiment/.
+"""The paper's tables and figures as lists of runs, read from conf/experiment/.
 
 A file lists `cells`. A cell has the overrides of its run (`run`, and `paper` or `mini` for that
-scale), and the paper's figures: `share`, and by task `printed` (ordered as the file's `metrics`)
-and `std`. `table6_xsum` names the cells of table6 on one task.
+scale) and what the paper prints: `share`, and by task `printed` (ordered as the file's `metrics`)
+and `std`. Cells of tables also have `parts`, the modules and their sizes, by task if they differ.
+`table6_xsum` names the cells of table6 on one task.
 """
 
 from __future__ import annotations
@@ -10,42 +11,52 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unipeft_run.config.messages import conf_dir, options, unknown_choice
+from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
 
-FILTERS = ("task", "method")  # beside experiment=, these select among its cells
+FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run of an experiment.
 
-    `words`: its overrides, by scale. `printed` and `std` are in percent, `share` in percent of the
-    backbone's parameters.
+    `overrides` holds its overrides by scale. `printed` and `std` are in percent, `share` in percent
+    of the backbone's parameters. `parts` names its modules as `name_parts` does; `size_note` says
+    where the size or the share comes from.
     """
 
     row: str
-    words: Mapping[str, tuple[str, ...]]
+    overrides: Mapping[str, tuple[str, ...]]
     task: str | None = None
     share: float | None = None
     printed: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     note: str = ""
+    parts: str = ""
+    size_note: str = ""
 
-    def fits(self, given: Mapping[str, str]) -> bool:
-        """Tell whether the cell has the task and the method in `given`, where both name one."""
-        own = _given([word for words in self.words.values() for word in words])
-        return all(given[key] == own[key] for key in FILTERS if key in given and key in own)
+    @property
+    def notes(self) -> list[str]:
+        """The notes of the cell, without empty ones."""
+        return [note for note in (self.note, self.size_note) if note]
+
+    def matches(self, wanted: Mapping[str, str]) -> bool:
+        """Return whether the cell has the `wanted` task and method; a missing one matches all."""
+        own = key_values([o for overrides in self.overrides.values() for o in overrides])
+        return all(wanted[key] == own[key] for key in FILTERS if key in wanted and key in own)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published table. `metrics`: by task, the metrics that the paper prints."""
+    """One published table or figure. `metrics` lists the printed metrics of each task."""
 
     name: str
     title: str
@@ -53,11 +64,16 @@ class Experiment:
     metrics: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The table as a text cites it: Table 6."""
+        return self.title.partition(":")[0]
+
 
 def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
-    """Read experiment `name` from conf/experiment/, or from `folders` (each like conf/) first.
+    """Read experiment `name` from `folders` (each laid out like conf/), else from conf/.
 
-    None for a file without cells, which is an ordinary Hydra file. Raises UserError.
+    Returns None for a file without cells, which is an ordinary Hydra file. Raises UserError.
     """
     file, task = _locate(name, folders)
     data = _load(file)
@@ -75,35 +91,35 @@ def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
         ) from None
 
 
-def expand(words: Sequence[str], settings: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
-    """Expand `experiment=` in `words` to one command line per cell, each with its row's name.
+def expand(overrides: Sequence[str], settings: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
+    """Expand `experiment=` in `overrides` to one (row name, overrides) pair per cell.
 
-    `settings`: Hydra's own overrides, which hold its search path. Raises UserError.
+    `settings` holds Hydra's own overrides, such as its search path. Raises UserError.
     """
-    experiment = named(words, settings)
+    experiment = find_experiment(overrides, settings)
     if experiment is None:
-        return [("", list(words))]
-    given = _given(words)
-    rest = [word for word in words if not word.startswith("experiment=")]
-    cells = [cell for cell in experiment.cells if cell.fits(given)]
+        return [("", list(overrides))]
+    values = key_values(overrides)
+    rest = [override for override in overrides if not override.startswith("experiment=")]
+    cells = [cell for cell in experiment.cells if cell.matches(values)]
     if not cells:
-        chosen = " ".join(f"{key}={given[key]}" for key in FILTERS if key in given)
-        raise UserError(f"experiment {experiment.name} has no cell of {chosen}")
-    scale = _scale(given)
-    return [(cell.row, list(dict.fromkeys((*cell.words[scale], *rest)))) for cell in cells]
+        wanted = " ".join(f"{key}={values[key]}" for key in FILTERS if key in values)
+        raise UserError(f"experiment {experiment.name} has no cell of {wanted}")
+    scale = _scale(values)
+    return [(cell.row, list(dict.fromkeys((*cell.overrides[scale], *rest)))) for cell in cells]
 
 
-def named(words: Sequence[str], settings: Sequence[str] = ()) -> Experiment | None:
-    """Read the experiment that `words` name, if it lists cells. Raises UserError."""
-    name = _given(words).get("experiment", "null")
-    if name == "null" or not re.fullmatch(r"[\w/-]+", name):  # several values: Hydra judges
+def find_experiment(overrides: Sequence[str], settings: Sequence[str] = ()) -> Experiment | None:
+    """Read the experiment that `overrides` select; None unless it lists cells. Raises UserError."""
+    name = key_values(overrides).get("experiment", "null")
+    if name == "null" or not re.fullmatch(r"[\w/-]+", name):  # a list of values: left to Hydra
         return None
-    return read(name, _search_path([*settings, *words]))
+    return read(name, _search_path([*settings, *overrides]))
 
 
-def refuse_experiment(words: Sequence[str]) -> None:
-    """Raise UserError if `words` name an experiment of many runs where one run is expected."""
-    if experiment := named(words):
+def refuse_experiment(overrides: Sequence[str]) -> None:
+    """Raise UserError if `overrides` select an experiment where a single run is expected."""
+    if experiment := find_experiment(overrides):
         raise UserError(
             f"experiment={experiment.name} is {len(experiment.cells)} runs; "
             "add -m to run each of them"
@@ -111,32 +127,48 @@ def refuse_experiment(words: Sequence[str]) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
-    """Yield one cell per task of a row; one for a row without printed figures."""
+    """Yield one cell per task of a row; a single one if the row prints no results."""
     printed = row.get("printed") or {}
     for task in printed or [None]:
-        run = [str(word) for word in ([f"task={task}"] * bool(task) + row["run"])]
+        run = [str(override) for override in ([f"task={task}"] * bool(task) + row["run"])]
         yield Cell(
             row=str(row.get("row", " ".join(run))),
-            words={scale: (*run, *map(str, row.get(scale, ()))) for scale in options("scale")},
-            task=task or _given(run).get("task"),
+            overrides={scale: (*run, *map(str, row.get(scale, ()))) for scale in options("scale")},
+            task=task or key_values(run).get("task"),
             share=row.get("share"),
             printed=tuple(printed.get(task, ())),
             std=tuple(row.get("std", {}).get(task, ())),
             note=str(row.get("note", "")),
+            parts=_of_task(row.get("parts", ""), task),
+            size_note=str(row.get("size_note", "")),
         )
 
 
+def _of_task(value: Any, task: str | None) -> str:
+    """Return the entry for `task`, or the value itself if it is the same for all tasks."""
+    return str(value.get(task, "") if isinstance(value, Mapping) else value)
+
+
+@cache
+def read_tables() -> tuple[Experiment, ...]:
+    """Read the paper's tables, in the paper's order."""
+    numbers = (re.fullmatch(r"table(\d+)", name) for name in options("experiment"))
+    in_order = sorted(int(match[1]) for match in numbers if match)
+    found = (read(f"table{number}") for number in in_order)
+    return tuple(table for table in found if table is not None)
+
+
 def names() -> list[str]:
-    """List the experiments: the files of conf/experiment/, and each of their tasks."""
-    found = []
+    """List the experiments: the files of conf/experiment/, and each with one of its tasks."""
+    experiments = []
     for name in options("experiment"):
         tasks = _load(conf_dir() / "experiment" / f"{name}.yaml").get("metrics", {})
-        found += [name, *(f"{name}_{task}" for task in tasks)]
-    return sorted(found)
+        experiments += [name, *(f"{name}_{task}" for task in tasks)]
+    return sorted(experiments)
 
 
 def _locate(name: str, folders: Sequence[Path]) -> tuple[Path, str | None]:
-    """Find the file of an experiment, and the task that the name narrows it to."""
+    """Find the file of an experiment, and the task in its name, if any."""
     for folder in (*folders, conf_dir()):
         for task in (None, *options("task")):
             base = name if task is None else name.removesuffix(f"_{task}")
@@ -148,24 +180,25 @@ def _locate(name: str, folders: Sequence[Path]) -> tuple[Path, str | None]:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
     return data if isinstance(data, dict) else {}
 
 
-def _given(words: Sequence[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
+def key_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Split overrides into keys and values; the last value of a key wins."""
+    return {key: value for key, _, value in (override.partition("=") for override in overrides)}
 
 
-def _scale(given: Mapping[str, str]) -> str:
-    scale = given.get("scale", "paper")
+def _scale(values: Mapping[str, str]) -> str:
+    scale = values.get("scale", "paper")
     if scale not in options("scale"):
         raise UserError(unknown_choice("scale", scale, options("scale")))
     return scale
 
 
-def _search_path(words: Sequence[str]) -> list[Path]:
-    """List the folders of hydra.searchpath=[file://DIR,...] in `words`."""
-    path = [word for word in words if word.startswith("hydra.searchpath=")]
-    return [Path(folder) for word in path for folder in re.findall(r"file://([^,\]]+)", word)]
+def _search_path(overrides: Sequence[str]) -> list[Path]:
+    """List the folders of hydra.searchpath=[file://DIR,...] in `overrides`."""
+    paths = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    return [Path(folder) for path in paths for folder in re.findall(r"file://([^,\]]+)", path)]

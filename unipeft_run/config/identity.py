@@ -1,4 +1,4 @@
-"""The identity of a run: its scientific configuration, run id and folder."""
+"""The identity of a run: its scientific configuration, its run id and its folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from unipeft_run.config.contents import contents_of, identifying
+from unipeft_run.config.contents import hash_contents, identity_hashes
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.inert import existing_parts, inert_keys, refuse_inert, unread_keys
 from unipeft_run.config.resolve import resolve
 from unipeft_run.config.schema import SLOTS, RunConfig
 
-# The sections that the numbers depend on. Names (method, scale), places and trackers are not.
+# Sections that affect the results. Names (method, scale), paths and trackers do not.
 SCIENTIFIC = (
     "task",
     "backbone",
@@ -32,14 +32,14 @@ SCIENTIFIC = (
     "seed",
     "precision",
 )
-# What changes files or speed, but not the numbers
+# Keys that affect files or speed, not results
 UNSCIENTIFIC = {"recipe": ("log_every", "checkpoint_every"), "evaluation": ("batch_size",)}
-NUMBERS = ("bottleneck", "scale", "mlp_width")  # of a slot: form and composition hold them
+SIZES = ("bottleneck", "scale", "mlp_width")  # keys of a slot, repeated in form and composition
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A configuration with its identity. `contents`: hashes of what its paths hold, by key."""
+    """A configuration with its run id and folder. `contents`: content hashes of its paths."""
 
     config: RunConfig
     contents: Mapping[str, str]
@@ -50,7 +50,7 @@ class PlannedRun:
 def plan(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedRun:
     """Check a composed configuration and compute its identity.
 
-    `overrides`: the command line, on which keys without effect are refused. Raises UserError.
+    Raises UserError, also for a key in `overrides` that has no effect.
     """
     config = resolve(cfg)
     refuse_inert(config, overrides)
@@ -59,7 +59,7 @@ def plan(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedRun:
 
 def plan_config(config: RunConfig) -> PlannedRun:
     """Compute the identity of a checked configuration."""
-    contents = contents_of(config)
+    contents = hash_contents(config)
     identity = run_id(config, contents)
     output = Path(os.path.expanduser(config.output))
     folder = output / config.task.name / config.method / identity
@@ -67,62 +67,62 @@ def plan_config(config: RunConfig) -> PlannedRun:
 
 
 def run_id(config: RunConfig, contents: Mapping[str, str] | None = None) -> str:
-    """8 hex digits: equal for equal science, whatever the order of the keys.
+    """Return 8 hex digits that identify the scientific configuration, whatever its key order.
 
-    `contents`: hashes of local data, weights and classes, which stand in for their paths.
+    `contents`: content hashes of local data, weights and classes, which replace their paths.
     """
-    plain = _canonical(config)
-    for key, digest in identifying(contents or {}).items():
-        _set(plain, key, digest)
-    return digest_of(science(plain))
+    plain = _canonical_config(config)
+    for key, digest in identity_hashes(contents or {}).items():
+        _set_key(plain, key, digest)
+    return hash_config(scientific_config(plain))
 
 
-def science(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a plain configuration that the numbers depend on."""
+def scientific_config(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a plain configuration that affects the results."""
     part = {key: value for key, value in plain.items() if key in SCIENTIFIC}
     for section, keys in UNSCIENTIFIC.items():
         part[section] = {k: v for k, v in plain.get(section, {}).items() if k not in keys}
     for slot in SLOTS:
         if part.get(slot) is not None:
-            part[slot] = {k: v for k, v in part[slot].items() if k not in NUMBERS}
+            part[slot] = {k: v for k, v in part[slot].items() if k not in SIZES}
     return part
 
 
-def digest_of(science: Mapping[str, Any]) -> str:
-    """8 hex digits of a scientific configuration; nulls do not count, 4.0 is 4."""
-    canonical = json.dumps(_normal(science), sort_keys=True, separators=(",", ":"))
+def hash_config(config: Mapping[str, Any]) -> str:
+    """Hash a scientific configuration to 8 hex digits; nulls are ignored, and 4.0 equals 4."""
+    canonical = json.dumps(_normalise(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
-def _canonical(config: RunConfig) -> dict[str, Any]:
-    """The plain configuration without keys that have no effect or that the family lacks."""
+def _canonical_config(config: RunConfig) -> dict[str, Any]:
+    """Return the plain configuration without inert keys and without parts the family lacks."""
     plain = config.plain()
     for key in (*(key for key, _ in inert_keys(config)), *unread_keys(config)):
-        _set(plain, key, None)
+        _set_key(plain, key, None)
     for name, slot in config.slots().items():
-        where = plain[name]["representation"]
+        representation = plain[name]["representation"]
         for key, parts in existing_parts(config, slot).items():
-            where[key] = parts if where[key] is not None else None
+            representation[key] = parts if representation[key] is not None else None
     return plain
 
 
-def _set(plain: dict[str, Any], key: str, value: Any) -> None:
+def _set_key(plain: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         plain = plain[parent]
     plain[last] = value
 
 
-def _normal(node: Any) -> Any:
-    """`node` without nulls, numbers as integers where they are whole, our classes by name.
+def _normalise(node: Any) -> Any:
+    """Drop nulls, turn whole floats into integers, and reduce our classes to their names.
 
-    So a new optional key and a module that moves leave the ids of older runs as they were.
+    A new optional key or a moved module therefore leaves the ids of older runs unchanged.
     """
     if isinstance(node, dict):
-        normal = {str(key): _normal(value) for key, value in node.items() if value is not None}
+        normal = {str(key): _normalise(value) for key, value in node.items() if value is not None}
         if is_ours(target := str(normal.get("_target_", ""))):
             normal["_target_"] = target.rpartition(".")[2]
         return normal
     if isinstance(node, list):
-        return [_normal(value) for value in node]
+        return [_normalise(value) for value in node]
     return int(node) if isinstance(node, float) and node.is_integer() else node

@@ -1,7 +1,7 @@
-"""Keys that have no effect in a configuration.
+"""Inert keys: keys that have no effect in a configuration.
 
-They are left out of a run's identity, and setting one on the command line is refused: a key that
-nothing reads must not look as if it changed the run.
+They do not count towards a run's identity. Setting one on the command line is an error, because it
+would look as if it changed the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READ_UNTRAINED = ("label_smoothing",)
 
 
 def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
-    """Raise `Illegal` for an override of a key that has no effect in `config`."""
+    """Raise `Illegal` if an override sets a key that has no effect in `config`."""
     reasons = dict(inert_keys(config))
     for override in overrides:
         key, _, value = override.partition("=")
@@ -68,9 +68,9 @@ def _training(config: RunConfig) -> Iterator[Inert]:
     if config.recipe.max_steps is not None:
         yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:
-        yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch an update"
+        yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch per update"
     if config.optim.schedule != "polynomial":
-        yield "optim.lr_end", "only the polynomial schedule ends at it"
+        yield "optim.lr_end", "only the polynomial schedule has a final learning rate"
 
 
 def _sources(config: RunConfig) -> Iterator[Inert]:
@@ -105,11 +105,11 @@ def _narrowing(slot: SlotConfig) -> Iterator[Inert]:
 
 
 def existing_parts(config: RunConfig, slot: SlotConfig) -> dict[str, list[str]]:
-    """The stacks and attentions of the slot that the backbone's family has."""
+    """Return the stacks and attentions of the slot that exist in the backbone's family."""
     stacks = FAMILIES[config.backbone.family].stacks
     attentions = {kind for _, modules in stacks.values() for kind in modules}
-    where = slot.representation
+    representation = slot.representation
     return {
-        "stacks": [name for name in where.stacks if name in stacks],
-        "attentions": [name for name in where.attentions if name in attentions],
+        "stacks": [name for name in representation.stacks if name in stacks],
+        "attentions": [name for name in representation.attentions if name in attentions],
     }

@@ -1,7 +1,7 @@
-"""Which values of the four axes go together, and why others do not.
+"""Check which combinations of the four axes are legal, and say why others are not.
 
-Forms and compositions declare what they need (`config.declarations`); here are the sites of each
-slot and the insertions that make sense there.
+Forms and compositions declare what they need (see `config.declarations`). This module adds the
+sites of each slot and the insertions that are legal at each site.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ STACKS, ATTENTIONS = ("encoder", "decoder"), ("self", "cross")
 
 
 def check_slot(name: str, slot: SlotConfig) -> None:
-    """Raise `Illegal`, with the reason, if the four axes of slot `name` do not go together."""
-    where = slot.representation
+    """Raise `Illegal`, with the reason, if the four axes of slot `name` cannot be combined."""
+    representation = slot.representation
     for key, allowed in (("sites", SITES[name]), ("stacks", STACKS), ("attentions", ATTENTIONS)):
-        _check_names(f"{name}.representation.{key}", getattr(where, key), allowed, name)
-    _check_layers(name, where)
-    _check_places(name, where.sites)
-    for site in where.sites:
+        _check_names(f"{name}.representation.{key}", getattr(representation, key), allowed, name)
+    _check_layers(name, representation)
+    _check_modules(name, representation.sites)
+    for site in representation.sites:
         for reason in objections(site, slot):
             raise Illegal(f"slot {name}: {reason}")
 
@@ -56,7 +56,7 @@ def check_slot(name: str, slot: SlotConfig) -> None:
 def objections(site: str, slot: SlotConfig) -> Iterator[str]:
     """Yield the reasons why form, insertion and composition are illegal at `site`.
 
-    A form or composition from outside this package declares nothing: it is legal wherever its
+    A form or composition from outside this package declares nothing. It is legal wherever its
     insertion is.
     """
     yield from _insertion_objections(site, slot.insertion)
@@ -93,13 +93,9 @@ def _composition_objections(site: str, slot: SlotConfig) -> Iterator[str]:
     if site == "attn.heads" and slot.composition.keywords.get("norm"):
         yield "composition.norm normalises a whole hidden state, not a head; leave it false"
     if composition and form and composition.attributes["takes"] not in form.attributes["gives"]:
-        yield _reason_of(composition.attributes, form.attributes)
-
-
-def _reason_of(composition: Mapping[str, str], form: Mapping[str, str]) -> str:
-    """The side with the narrower demand says what it needs."""
-    plain = composition["takes"] == "change"
-    return form["needs"] if plain else composition["needs"]
+        # the part with the more specific requirement explains it
+        specific = form if composition.attributes["takes"] == "change" else composition
+        yield specific.attributes["needs"]
 
 
 def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot: str) -> None:
@@ -115,21 +111,21 @@ def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot
             raise UserError(f"{path} names {name} twice")
 
 
-def _check_places(slot: str, sites: Sequence[str]) -> None:
-    """A module holds one delta of a slot, whichever side of it the delta writes to."""
+def _check_modules(slot: str, sites: Sequence[str]) -> None:
+    """Raise `Illegal` if two sites write to one module, which can hold one delta per slot."""
     for table in FAMILIES.values():
-        taken: dict[str, str] = {}
+        site_of: dict[str, str] = {}
         for site in sites:
             taps = {**table.attention, **table.ffn}.get(site, "")
-            place = taps.rpartition(" -> ")[2].partition(":")[0]
-            if taps and (other := taken.setdefault(place, site)) != site:
+            module = taps.rpartition(" -> ")[2].partition(":")[0]
+            if taps and (other := site_of.setdefault(module, site)) != site:
                 raise Illegal(
                     f"slot {slot}: {other} and {site} write to the same place; name one of them"
                 )
 
 
-def _check_layers(slot: str, where: RepresentationConfig) -> None:
-    path, layers = f"{slot}.representation.layers", where.layers
+def _check_layers(slot: str, representation: RepresentationConfig) -> None:
+    path, layers = f"{slot}.representation.layers", representation.layers
     if not layers:
         raise UserError(f"{path} is empty; give all, or layer numbers from 0")
     if layers != "all" and len(set(layers)) < len(layers):

@@ -1,7 +1,7 @@
-"""Presets: the sizes and recipes of each method, a page per scale in conf/preset/.
+"""Presets: the sizes and recipes of each method, one file per scale in conf/preset/.
 
-Hydra composes files, and a file for each method, task and scale would be a hundred files of three
-lines. So the sections of a page are registered with Hydra as if they were files.
+One Hydra file per method, task and scale would mean a hundred files of three lines. Instead, the
+sections of a preset file are registered with Hydra as if they were files.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @cache
 def register_presets() -> None:
-    """Register every method of every section, as conf/train.yaml names them."""
+    """Register every method of every section under the group names used in conf/train.yaml."""
     store = ConfigStore.instance()
-    for page in sorted((conf_dir() / "preset").glob("*.yaml")):
-        sections: dict[str, Any] = yaml.load(page.read_bytes(), LOADER)
+    for file in sorted((conf_dir() / "preset").glob("*.yaml")):
+        sections: dict[str, Any] = yaml.load(file.read_bytes(), LOADER)
         for section, methods in sections.items():
             for method, settings in methods.items():
-                group = _group(section, page.stem)
+                group = _group(section, file.stem)
                 store.store(method, settings, group=group, package="_global_")
 
 

@@ -1,4 +1,4 @@
-"""From a composed configuration to a typed one that is known to be right."""
+"""Turn a composed configuration into a validated, typed `RunConfig`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from omegaconf.errors import OmegaConfBaseException
 from unipeft_run.config.legality import check_slot
 from unipeft_run.config.rules import check_combinations
 from unipeft_run.config.schema import EvalConfig, RunConfig
-from unipeft_run.config.validation import check, missing, missing_error, validate
+from unipeft_run.config.validation import check, find_missing, missing_error, validate
 from unipeft_run.errors import UserError
 
 PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
 
 
 def resolve(cfg: DictConfig) -> RunConfig:
-    """Check a composed configuration: complete, well typed, every combination legal.
+    """Validate a composed configuration: it is complete, well typed and every combination legal.
 
     Relative paths become absolute, so that the configuration means the same in another folder.
-    Raises UserError, one sentence that names the key.
+    Raises UserError with one sentence that names the key.
     """
     return resolve_data(_plain(cfg))
 
@@ -33,7 +33,7 @@ def read_eval_config(cfg: DictConfig) -> EvalConfig:
 
 def _plain(cfg: DictConfig) -> dict[Any, Any]:
     """Plain data without ???, expressions and Hydra's own settings. Raises UserError."""
-    for path in missing(OmegaConf.to_container(cfg)):
+    for path in find_missing(OmegaConf.to_container(cfg)):
         raise missing_error(path)
     try:
         data = OmegaConf.to_container(cfg, resolve=True)
@@ -45,7 +45,7 @@ def _plain(cfg: DictConfig) -> dict[Any, Any]:
 
 
 def resolve_data(data: dict[Any, Any]) -> RunConfig:
-    """Check plain data as `resolve` checks a composed configuration."""
+    """Validate plain data as `resolve` validates a composed configuration."""
     recipe = data.get("recipe")
     if isinstance(recipe, dict) and recipe.get("max_steps") is not None:
         data = {**data, "recipe": {**recipe, "epochs": None}}  # max_steps takes precedence
@@ -59,17 +59,17 @@ def resolve_data(data: dict[Any, Any]) -> RunConfig:
 def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
     data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     for section, key in PATHS:
-        place = data if section is None else data.get(section)
-        if not isinstance(place, dict) or not isinstance(path := place.get(key), str):
+        node = data if section is None else data.get(section)
+        if not isinstance(node, dict) or not isinstance(path := node.get(key), str):
             continue
         name = ".".join(part for part in (section, key) if part)
         if not path.strip():
             raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
-        if key != "output":  # the output folder may move: a run's place is not part of the run
-            place[key] = absolute(path)
+        if key != "output":  # stays relative, so that the output folder can be moved
+            node[key] = make_absolute(path)
     return data
 
 
-def absolute(path: str) -> str:
+def make_absolute(path: str) -> str:
     """Make a path absolute; ~ is the home folder."""
     return os.path.abspath(os.path.expanduser(path))

@@ -1,12 +1,11 @@
-"""Rules between keys: combinations of values that make no run."""
+"""Rules that involve several keys, each with its error message."""
 
 from __future__ import annotations
 
-from unipeft_run.config.messages import Illegal
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
-
-GENERATES = ("bart", "mbart")  # families that generate text; the others have a classifier
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -14,17 +13,20 @@ def check_combinations(config: RunConfig) -> None:
     _check_backbone(config)
     _check_recipe(config)
     _check_schedule(config)
-    _check_trains(config)
+    _check_trainable(config)
 
 
 def _check_backbone(config: RunConfig) -> None:
-    family, generates = config.backbone.family, config.evaluation.decoding is not None
-    if generates != (family in GENERATES):
-        does = "generates text" if generates else "predicts a class"
-        fit = "bart or mbart" if generates else "roberta"
+    name, generates = config.backbone.family, config.evaluation.decoding is not None
+    if name not in FAMILIES:
+        raise UserError(unknown_choice("backbone.family", name, FAMILIES))
+    able = [family.name for family in FAMILIES.values() if bool(family.head) != generates]
+    if name not in able:
+        output = "generates text" if generates else "predicts a class"
+        families = " or ".join(able)
         raise Illegal(
-            f"task {config.task.name} {does}, which backbone {config.backbone.name} cannot; "
-            f"use a {fit} backbone"
+            f"task {config.task.name} {output}, which backbone {config.backbone.name} cannot; "
+            f"use a {families} backbone"
         )
     if config.head == "trained" and generates:
         raise Illegal("head=trained: a backbone that generates text has no classifier to train")
@@ -54,7 +56,7 @@ def _check_schedule(config: RunConfig) -> None:
         )
 
 
-def _check_trains(config: RunConfig) -> None:
+def _check_trainable(config: RunConfig) -> None:
     if not config.trains() and config.method != "none":
         raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "

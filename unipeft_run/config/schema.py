@@ -1,7 +1,7 @@
-"""The configuration of a run: every key with its type, bounds, choices and help.
+"""The schema of a run's configuration: every key with its type, bounds, choices and help text.
 
-The YAML groups of conf/ compose to this; `resolve` checks them against it. Everything below the
-command line takes these sections instead of dictionaries.
+The YAML groups of conf/ compose to this, and `resolve` validates them against it. Everything below
+the command line takes these sections instead of dictionaries.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from unipeft_run.config.types import (
     NotNegative,
     Positive,
     Section,
-    Words,
+    StringOrList,
 )
 
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
+OptimizerName = Literal["adamw", "adamw_official"]
+ScheduleName = Literal["polynomial", "linear", "cosine", "constant"]
 Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
 
 def key(description: str, default: Any = ..., **bounds: Any) -> Any:
-    """A key with its help text; required unless it has a default."""
+    """Declare a key with its help text; it is required unless it has a default."""
     return Field(default, description=description, **bounds)
 
 
 class PartConfig(Section):
-    """A form or composition: a class, and the keywords of its constructor."""
+    """A form or composition: a class and the keyword arguments of its constructor."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,12 +46,12 @@ class PartConfig(Section):
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The constructor's keyword arguments."""
+        """Keyword arguments of the constructor."""
         return dict(self.model_extra or {})
 
     @property
     def name(self) -> str:
-        """The class's own name, without its module."""
+        """Name of the class, without its module."""
         return self.target.rpartition(".")[2]
 
 
@@ -67,7 +69,7 @@ class SlotConfig(Section):
 
     form: PartConfig = key("f, the functional form")
     insertion: Name = key("which tensor f reads: parallel x, sequential h")
-    representation: RepresentationConfig = key("h, where the change is made")
+    representation: RepresentationConfig = key("h, the modified representation")
     composition: PartConfig = key("how the change is merged into h")
     bottleneck: Count | None = key("r of an adapter or LoRA, l of a prefix or prompt", None)
     scale: Positive | None = key("s of a scaled composition", None)
@@ -81,7 +83,7 @@ class HubConfig(Section):
 
 
 class TaskConfig(Section):
-    """A task: the keys every task has, and those of its own class."""
+    """A task: the keys that all tasks have, and those of its class."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -89,11 +91,11 @@ class TaskConfig(Section):
     name: Name = key("the task's name in folders and tables")
     path: str | None = key("a folder of local data: {train,validation,test}.jsonl", None)
     hub: HubConfig | None = key("where the hub has the data", None)
-    mini: str | None = key("the miniature data that stands in for it", None)
+    mini: str | None = key("the miniature data that replaces it", None)
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The arguments of the task's class."""
+        """Keyword arguments of the task's class."""
         hub = self.hub.model_dump() if self.hub else None
         common = {"name": self.name, "path": self.path, "hub": hub, "mini": self.mini}
         return {**common, **(self.model_extra or {})}
@@ -101,74 +103,87 @@ class TaskConfig(Section):
 
 class BackboneConfig(Section):
     name: Name = key("its name in tables")
-    family: Literal["bart", "mbart", "roberta"] = key("the table of sites that describes it")
+    family: Name = key("the table of sites that describes it, of backbones/families.py")
     hub: str | None = key("its id on the model hub", None)
     path: str | None = key("a local Hugging Face model folder", None)
-    weights: Literal["pretrained", "random"] = key("random: built from config.json alone")
-    config: Mapping[str, Any] = key("fields of the transformers config to change", {})
+    weights: Literal["pretrained", "random"] = key("random: initialised from config.json alone")
+    config: Mapping[str, Any] = key("fields of the transformers config to override", {})
 
 
 class RecipeConfig(Section):
     max_steps: Count | None = key("updates to train for", None)
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = key(
-        "passes over the training data, where max_steps is null", None
+        "passes over the training data, if max_steps is null", None
     )
     batch_size: Count | None = key("examples in a micro-batch", None)
     max_tokens: Count | None = key("padded tokens in a micro-batch, instead of batch_size", None)
-    accumulation: Count = key("micro-batches in an update")
+    accumulation: Count = key("micro-batches per update")
     accumulation_weighting: Literal["equal", "targets"] = key(
-        "weight micro-batches equally, as the official code does, or by their targets", "equal"
+        "weight micro-batches equally, as the official code does, or by their target tokens",
+        "equal",
     )
-    max_grad_norm: Positive | None = key("gradients are clipped to this norm; null: not", None)
-    label_smoothing: Fraction = key("smoothing of the training loss")
+    max_grad_norm: Positive | None = key("clip gradients to this norm; null: no clipping", None)
+    label_smoothing: Fraction = key("label smoothing of the loss")
     warmup_steps: CountOrZero = key("updates of linear warm-up")
-    warmup_ratio: Fraction = key("the same as a fraction of all updates")
-    eval_every: Count | None = key("updates between evaluations; null: an epoch", None)
+    warmup_ratio: Fraction = key("linear warm-up as a fraction of all updates")
+    eval_every: Count | None = key("updates between evaluations; null: once per epoch", None)
     eval_limit: Count | None = key("validation examples to evaluate while training", None)
-    log_every: Count = key("updates between two records of train.jsonl")
-    checkpoint_every: Count | None = key("updates between checkpoints; null: evaluations", None)
+    log_every: Count = key("updates between records in train.jsonl")
+    checkpoint_every: Count | None = key(
+        "updates between checkpoints; null: at every evaluation", None
+    )
     early_stopping: Count | None = key("evaluations without a new best before stopping", None)
 
 
 class OptimConfig(Section):
-    name: Literal["adamw", "adamw_official"] = key("the optimiser")
+    name: OptimizerName = key("the optimiser")
     lr: Positive = key("the peak learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
-    weight_decay: NotNegative = key("decay of everything but biases and LayerNorms")
-    schedule: Literal["polynomial", "linear", "cosine", "constant"] = key("after the warm-up")
-    lr_end: NotNegative = key("where the polynomial schedule ends")
+    weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
+    schedule: ScheduleName = key("learning-rate schedule after the warm-up")
+    lr_end: NotNegative = key("final learning rate of the polynomial schedule")
 
 
 class DecodingConfig(Section):
+    """Beam search, or greedy search with one beam."""
+
     num_beams: Count = key("beams; 1 is greedy search")
-    max_length: Annotated[int, Field(ge=2, le=10**6)] = key("tokens, the start token included")
-    min_length: CountOrZero = key("tokens before the end token is allowed")
-    no_repeat_ngram_size: CountOrZero = key("n-grams of this size occur once; 0: any number")
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key("exponent of the length")
-    early_stopping: bool = key("stop once num_beams hypotheses are finished")
-    forced_bos: bool = key("force <s> as the first token")
-    forced_eos: bool = key("force </s> as the last token at max_length")
+    max_length: Annotated[int, Field(ge=2, le=10**6)] = key(
+        "maximum length in tokens, including the start token"
+    )
+    min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
+    no_repeat_ngram_size: CountOrZero = key(
+        "n-grams of this size occur at most once; 0: no limit", 0
+    )
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key(
+        "scores are divided by length ** length_penalty", 1.0
+    )
+    early_stopping: bool = key("stop once num_beams hypotheses are finished", False)
+    forced_bos: bool = key("force <s> as the first token", False)
+    forced_eos: bool = key("force </s> as the last token at max_length", True)
     rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
 
 
 class EvaluationConfig(Section):
     batch_size: Count = key("examples in a batch")
     references: Literal["raw", "reference_code"] = key("score against raw or truncated texts")
-    decoding: DecodingConfig | None = key("how text is generated; null: a class is predicted", None)
+    decoding: DecodingConfig | None = key("how text is generated; null: classification", None)
 
 
 class ConsoleConfig(Section):
-    every: Count = key("seconds between two progress lines where stderr is no terminal", 10)
+    every: Count = key("seconds between progress lines if stderr is not a terminal", 10)
 
 
 class WandbConfig(Section):
-    mode: Literal["auto", "online", "offline", "disabled"] = key("auto: online with a key", "auto")
+    mode: Literal["auto", "online", "offline", "disabled"] = key(
+        "auto: online if there is an API key, else offline", "auto"
+    )
     project: str = key("the W&B project", "unipeft")
     entity: str | None = key("the W&B entity", None)
     group: str | None = key("null: the task and its scale", None)
     job_type: str | None = key("null: the method", None)
-    tags: Words = key("tags beside those of the four axes", ())
+    tags: StringOrList = key("tags in addition to those of the four axes", ())
     name: str | None = key("the run's name on W&B; null: task-method-run_id", None)
 
 
@@ -185,7 +200,7 @@ class LimitConfig(Section):
 
 
 class RunConfig(Section):
-    """One run: a point of the design space, what it is trained on and how."""
+    """The configuration of one run: a point of the design space, its data and its recipe."""
 
     task: TaskConfig
     method: Name = key("the method's name in folders and tables")
@@ -198,27 +213,27 @@ class RunConfig(Section):
     attn: SlotConfig | None = key("changes in attention", None)
     ffn: SlotConfig | None = key("changes in the feed-forward sub-layers", None)
     input: SlotConfig | None = key("changes of the embedded input", None)
-    unfreeze: Names = key("patterns of backbone parameters that train too", ())
-    head: Literal["frozen", "trained"] = key("a classifier's parameters")
+    unfreeze: Names = key("patterns of backbone parameters to train as well", ())
+    head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")
     limit: LimitConfig = LimitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = key("seeds data order, dropout and new weights")
     precision: Precision = key("auto: fp32 on a CPU, bf16 or fp16 on a GPU")
-    parallel: Literal["ddp", "fsdp"] = key("how several processes hold the model")
+    parallel: Literal["ddp", "fsdp"] = key("replicate the model (ddp) or shard it (fsdp)")
     processes: Annotated[int, Field(ge=1, le=4096)] = key("processes that share every batch")
-    output: Annotated[str, Field(pattern=r"\S")] = key("folder of the run folders")
+    output: Annotated[str, Field(pattern=r"\S")] = key("parent folder of the run folders")
     force: bool = key("start afresh even if the run exists")
 
     def slots(self) -> dict[str, SlotConfig]:
-        """The slots that are filled, by name."""
-        found = {name: getattr(self, name) for name in SLOTS}
-        return {name: slot for name, slot in found.items() if slot is not None}
+        """Return the filled slots by name."""
+        slots = {name: getattr(self, name) for name in SLOTS}
+        return {name: slot for name, slot in slots.items() if slot is not None}
 
     def trains(self) -> bool:
         """Tell whether any parameter trains."""
         return bool(self.slots() or self.unfreeze or self.head == "trained")
 
     def plain(self) -> dict[str, Any]:
-        """Dictionaries, lists and numbers, as config.yaml holds them."""
+        """Convert to dictionaries, lists and scalars, as stored in config.yaml."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -233,4 +248,4 @@ class EvalConfig(Section):
     split: str = key("the split to evaluate")
     task: PlaceConfig
     backbone: PlaceConfig
-    allow: Words = key("prefixes of classes outside unipeft_run that the run may name")
+    allow: StringOrList = key("prefixes of classes outside unipeft_run that the run may name")

@@ -1,4 +1,4 @@
-"""The configuration of a run folder, read as data: nothing of it is executed."""
+"""Read the configuration of a run folder, as data: nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
 from unipeft_run.runs.reading import read_yaml
 
-# Modules of version 0.1 that stored configurations take classes from -> their package today.
+# Modules of version 0.1 named in stored configurations -> their package today.
 MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 
 
 def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
-    """Read and check the configuration of a run folder.
+    """Read and validate the configuration of a run folder.
 
     Every `_target_` must name a class of this package or start with a prefix in `allow`.
     Raises UserError.
@@ -31,7 +31,7 @@ def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
         if key == "_target_" and not trusted:
             raise UserError(f"{file} names the class {value}; if you trust it, allow=[{value}]")
         if isinstance(value, str) and "${" in value:
-            raise UserError(f"{file} holds an expression, {value}; a run's values are plain")
+            raise UserError(f"{file} holds an interpolation, {value}; stored values must be plain")
     try:
         return resolve_data(data)
     except UserError as error:
@@ -47,12 +47,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a stored configuration up to date, with the behaviour that its version had."""
+    """Convert a stored configuration to the current version, keeping its original behaviour."""
     data = dict(_with_current_targets(dict(data)))
     evaluation, recipe = data.get("evaluation"), data.get("recipe")
     decoding = evaluation.get("decoding") if isinstance(evaluation, dict) else None
     if isinstance(decoding, dict):
-        decoding.setdefault("rules", "transformers")  # version 0.1 had no search of its own
+        decoding.setdefault("rules", "transformers")  # version 0.1 called transformers' generate
     if isinstance(recipe, dict):
         recipe.setdefault("accumulation_weighting", "equal")
     return data

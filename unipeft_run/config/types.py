@@ -1,4 +1,4 @@
-"""Types of configuration values: what a key accepts, declared beside the key."""
+"""Types of configuration values, used in `schema.py` and in the constructors of forms."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists; ours cannot change
+Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list, made immutable
 
 
 def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_one_or_many)]
+StringOrList = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_one_or_many)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, and every key known."""
+    """One section of the configuration: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)

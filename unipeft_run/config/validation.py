@@ -1,4 +1,4 @@
-"""From plain data to the typed configuration, with one clear sentence for what is wrong."""
+"""Turn plain data into the typed configuration, or explain in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from unipeft_run.config.declarations import declaration_of, is_ours
-from unipeft_run.config.messages import Illegal, options, shown, unknown_choice, unknown_key
+from unipeft_run.config.messages import Illegal, options, shorten, unknown_choice, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.errors import UserError
 
 SectionT = TypeVar("SectionT", bound=Section)
-KINDS = {  # pydantic's error types -> what the value must be
+REQUIREMENTS = {  # pydantic's error types -> the end of "must be ..."
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -38,16 +38,16 @@ KINDS = {  # pydantic's error types -> what the value must be
     "less_than_equal": "at most {le:.12g}",
     "list_type": "a list, as in [a,b]",
 }
-MARKS = {"form": "gives", "composition": "takes"}  # what a class of that axis declares
+MARKERS = {"form": "gives", "composition": "takes"}  # the attribute that marks a class of the axis
 EXAMPLES = {"bottleneck": 8, "scale": 4}
 
 
 def validate(data: Mapping[str, Any]) -> RunConfig:
-    """Check `data` against the schema, its forms and compositions against their declarations.
+    """Validate `data` against the schema, and forms and compositions against their declarations.
 
-    Raises UserError with the key, its value and what would be right.
+    Raises UserError with the key, its value and what is allowed.
     """
-    for path in missing(data):
+    for path in find_missing(data):
         raise missing_error(path)
     config = check(RunConfig, data)
     check_task(config.task)
@@ -60,11 +60,11 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
 
 
 def check_part(slot: str, axis: str, part: PartConfig) -> None:
-    """Check that a class of ours is a form or composition and takes its keywords."""
+    """Check that `part` names a class of this axis with valid keywords. Raises UserError."""
     declared, path = declaration_of(part.target), f"{slot}.{axis}"
-    if declared is None:  # from elsewhere: its constructor judges
+    if declared is None:  # defined outside this package: left to its constructor
         return
-    if MARKS[axis] not in declared.attributes:
+    if MARKERS[axis] not in declared.attributes:
         names = ", ".join(options(axis))
         raise UserError(
             f"{path}: {part.target} is not a {axis}; give {axis}@{slot}= one of {names}"
@@ -83,13 +83,13 @@ def check(schema: type[SectionT], data: Any, path: str = "") -> SectionT:
     raise _explain(errors, schema, data, path)
 
 
-def missing(node: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys whose value is still to be given (???)."""
+def find_missing(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys that have no value yet (???)."""
     if node == "???":
         yield path
     elif isinstance(node, Mapping):
         for key, value in node.items():
-            yield from missing(value, f"{path}.{key}" if path else str(key))
+            yield from find_missing(value, f"{path}.{key}" if path else str(key))
 
 
 def missing_error(path: str) -> UserError:
@@ -108,7 +108,7 @@ def missing_error(path: str) -> UserError:
 def _explain(
     errors: Sequence[ErrorDetails], schema: type[Section], data: Any, prefix: str
 ) -> UserError:
-    """Describe the first key that is wrong; a union has an error for each of its members."""
+    """Describe the first wrong key; pydantic reports an error for each member of a union."""
     error = errors[0]
     keys = _known_keys(error["loc"], data)
     path = ".".join([*([prefix] if prefix else []), *map(str, keys)])
@@ -116,51 +116,50 @@ def _explain(
     if kind == "missing":
         return missing_error(".".join([path, *map(str, error["loc"][len(keys) :])]).lstrip("."))
     if kind == "extra_forbidden":
-        beside = [f"{prefix}.{name}".lstrip(".") for name in _siblings(schema, keys)]
-        return UserError(unknown_key(path, beside))
+        siblings = [f"{prefix}.{name}".lstrip(".") for name in _siblings(schema, keys)]
+        return UserError(unknown_key(path, siblings))
     if value is None:
         return UserError(f"{path}: must not be null")
     if choices := _choices(schema, keys):
         return UserError(unknown_choice(path, value, choices))
     if kind == "string_pattern_mismatch":
         return UserError(_malformed(path, value))
-    here = [other for other in errors if _known_keys(other["loc"], data) == keys]
-    if len(here) > 1:
-        right = " or ".join(dict.fromkeys(map(_alternative, here)))
-        return UserError(f"{path}={shown(_number(value))}: must be {right}")
+    same_key = [other for other in errors if _known_keys(other["loc"], data) == keys]
+    if len(same_key) > 1:
+        allowed = " or ".join(dict.fromkeys(map(_alternative, same_key)))
+        return UserError(f"{path}={shorten(_as_yaml(value))}: must be {allowed}")
     if kind == "literal_error":
-        return UserError(f"{path}={shown(value)}: must be {_alternative(error)}")
-    words = KINDS.get(kind)
-    if words is None:
-        return UserError(f"{path}={shown(value)}: {error['msg'].removeprefix('Value error, ')}")
-    return UserError(
-        f"{path}={shown(_number(value))}: must be {words.format(**error.get('ctx', {}))}"
-    )
+        return UserError(f"{path}={shorten(value)}: must be {_alternative(error)}")
+    template = REQUIREMENTS.get(kind)
+    if template is None:
+        return UserError(f"{path}={shorten(value)}: {error['msg'].removeprefix('Value error, ')}")
+    requirement = template.format(**error.get("ctx", {}))
+    return UserError(f"{path}={shorten(_as_yaml(value))}: must be {requirement}")
 
 
 def _malformed(path: str, value: Any) -> str:
     if not str(value).strip():
         return f"{path} is empty; give a value, as in {path}=NAME, or leave it out"
-    return f"{path}={shown(value)}: must be letters, digits, _, - and ."
+    return f"{path}={shorten(value)}: must be letters, digits, _, - and ."
 
 
 def _alternative(error: ErrorDetails) -> str:
-    """What one member of a union accepts."""
+    """Describe what one member of a union accepts."""
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         return str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    return KINDS.get(error["type"], "another value").format(**context)
+    return REQUIREMENTS.get(error["type"], "another value").format(**context)
 
 
-def _number(value: Any) -> Any:
-    """A value as YAML writes it."""
+def _as_yaml(value: Any) -> Any:
+    """Format booleans and floats as YAML does."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else value
 
 
 def _known_keys(location: Sequence[int | str], data: Any) -> list[int | str]:
-    """The part of pydantic's location that is in the data; the rest names members of a union."""
+    """Return the part of pydantic's location that is in the data; the rest names union members."""
     keys: list[int | str] = []
     for key in location:
         try:
@@ -178,7 +177,7 @@ def _at(data: Any, keys: Sequence[int | str]) -> Any:
 
 
 def _siblings(schema: type[Section], keys: Sequence[int | str]) -> list[str]:
-    """The dotted names of the keys beside the one at `keys`."""
+    """List the dotted names of the keys in the section of the key at `keys`."""
     section, parents = schema, [str(key) for key in keys[:-1]]
     for key in parents:
         section = _section(section, key) or section
@@ -193,7 +192,7 @@ def _section(schema: type[Section], key: str) -> type[Section] | None:
 
 
 def _choices(schema: type[Section], keys: Sequence[int | str]) -> tuple[Any, ...]:
-    """The literal values that the field at `keys` may have; none where it may have others."""
+    """Return the allowed values of the field at `keys` if it is a Literal, else ()."""
     section = schema
     for key in keys[:-1]:
         section = _section(section, str(key)) or section
@@ -202,7 +201,7 @@ def _choices(schema: type[Section], keys: Sequence[int | str]) -> tuple[Any, ...
 
 
 def literals(annotation: Any) -> tuple[Any, ...]:
-    """The values of a Literal type, within Annotated too; none for a type with other values."""
+    """Return the values of a Literal type, also inside Annotated; () for any other type."""
     args = get_args(annotation)
     if getattr(annotation, "__metadata__", None):
         return literals(args[0])
@@ -211,7 +210,7 @@ def literals(annotation: Any) -> tuple[Any, ...]:
 
 def check_task(task: TaskConfig) -> None:
     """Check the keys of a task against the fields of its class. Raises UserError."""
-    if not is_ours(task.target):  # from elsewhere: its constructor judges
+    if not is_ours(task.target):  # defined outside this package: left to its constructor
         return
     from unipeft_run.data.tasks.base import Task
 
@@ -224,7 +223,7 @@ def check_task(task: TaskConfig) -> None:
 
 @cache
 def _schema_of(cls: Any) -> type[Section]:
-    """The fields of a task's dataclass as a schema; `limit` is a section of its own."""
+    """Turn the fields of a task's dataclass into a schema; `limit` is a separate section."""
     hints = get_type_hints(cls, include_extras=True)
     fields = [field for field in dataclasses.fields(cls) if field.name != "limit"]
     schema: type[Section] = create_model(

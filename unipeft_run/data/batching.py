@@ -1,6 +1,6 @@
-"""Batches: which examples form a batch, in which order, and how they become tensors.
+"""Group examples into batches, order the batches, and collate them into tensors.
 
-Shapes: B examples, S source and T target tokens, both rounded up to a multiple.
+Shapes: B examples, S source tokens and T target tokens, both rounded up to a multiple.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Batches = list[list[int]]
 class Collator:
     """Pads rows into a batch of keyword arguments for a model.
 
-    The batch holds `input_ids` and `attention_mask` [B, S]; for text also `labels` and
-    `decoder_input_ids` [B, T], for classes `labels` [B]. `decoder_start` is the id that starts
-    every decoder input (BART), "rotate" to start with the target's last token, its language code
-    (mBART), or None without a decoder. Lengths are padded to multiples of `multiple`, because few
-    distinct shapes are faster.
+    The batch holds `input_ids` and `attention_mask` [B, S], and either `labels` and
+    `decoder_input_ids` [B, T] (text) or `labels` [B] (classes). `decoder_start` is the id that
+    starts every decoder input (BART), "rotate" to start with the target's last token, its language
+    code (mBART), or None without a decoder. Lengths are padded to multiples of `multiple`, because
+    a few distinct shapes are faster than many.
     """
 
     pad_token_id: int
@@ -62,10 +62,10 @@ class Collator:
 
 
 def shift_right(labels: Tensor, start: int | Literal["rotate"], pad_token_id: int) -> Tensor:
-    """Shift `labels` [B, T] one position to the right, with `start` first: the decoder inputs.
+    """Shift `labels` [B, T] one position to the right, starting with `start`, as decoder inputs.
 
     "rotate" starts a row with its last token before the padding (mBART's language code). As in
-    transformers, that token also stays in place; the label of that position is ignored.
+    transformers, that token also stays in place, where its label is ignored.
     """
     tokens = labels.masked_fill(labels == IGNORED, pad_token_id)
     shifted = tokens.roll(1, dims=1)
@@ -78,12 +78,12 @@ def shift_right(labels: Tensor, start: int | Literal["rotate"], pad_token_id: in
 
 
 def round_up(length: Any, multiple: int) -> Any:
-    """Round a number, or an array of numbers, up to the next multiple of `multiple`."""
+    """Round a number or an array up to the next multiple of `multiple`."""
     return -(-length // multiple) * multiple
 
 
 class BatchPlan(ABC):
-    """The batches of every epoch, a function of the seed and the epoch's number alone."""
+    """The batches of every epoch, determined by the seed and the epoch's index alone."""
 
     @abstractmethod
     def __call__(self, epoch: int) -> Batches: ...
@@ -97,55 +97,55 @@ class BatchPlan(ABC):
 class LengthBuckets(BatchPlan):
     """Batches of `batch_size` examples of similar length; every example once per epoch.
 
-    Examples are shuffled, sorted by length within pools of `pool` batches, and the batches are
-    shuffled, so batches differ between epochs. `by` holds lengths [N, K]; the last column is the
-    primary sort key.
+    Examples are shuffled and then sorted by length within pools of `pool` batches. Then the batches
+    are shuffled, so they differ between epochs. `lengths` is [N, K]; its last column is the primary
+    sort key.
     """
 
-    by: NDArray[np.int64]
+    lengths: NDArray[np.int64]
     batch_size: int
     seed: int
     pool: int = 50
 
     def __call__(self, epoch: int) -> Batches:
         random = np.random.default_rng([self.seed, epoch])
-        order, size = random.permutation(len(self.by)), self.batch_size * self.pool
+        order, size = random.permutation(len(self.lengths)), self.batch_size * self.pool
         batches: Batches = []
         for start in range(0, len(order), size):
             pool = order[start : start + size]
-            pool = pool[np.lexsort(self.by[pool].T)]
+            pool = pool[np.lexsort(self.lengths[pool].T)]
             batches += [
                 pool[i : i + self.batch_size].tolist() for i in range(0, len(pool), self.batch_size)
             ]
         return [batches[i] for i in random.permutation(len(batches))]
 
     def __len__(self) -> int:
-        return -(-len(self.by) // self.batch_size)
+        return -(-len(self.lengths) // self.batch_size)
 
 
 class TokenBudget(BatchPlan):
     """Batches of about `max_tokens` padded tokens on the longer side.
 
-    Follows the reference, fairseq's `batch_by_size` over examples sorted by source length, longest
-    first: batches larger than `size_multiple` are cut to a multiple of it. As in fairseq, the rest
-    starts the next batch unchecked, which can exceed `max_tokens` if a target is much longer than
-    its source. The batches stay the same; their order changes every epoch. The very first batch is
-    the largest, so that a lack of memory shows at once. `by` holds the lengths [N, 2] of target and
-    source.
+    Follows fairseq's `batch_by_size`, as the official code does: examples are sorted by source
+    length, longest first, and batches larger than `size_multiple` are cut to a multiple of it. As
+    in fairseq, the examples cut off start the next batch without a check, so it can exceed
+    `max_tokens` if a target is much longer than its source. The batches are the same in every
+    epoch; their order changes. The very first batch is the largest, so that running out of memory
+    shows at once. `lengths` [N, 2] holds the lengths of target and source.
 
     Raises `UserError` if a single example exceeds the budget.
     """
 
     def __init__(
-        self, by: NDArray[np.int64], max_tokens: int, seed: int, size_multiple: int = 64
+        self, lengths: NDArray[np.int64], max_tokens: int, seed: int, size_multiple: int = 64
     ) -> None:
-        longest = by.max(axis=1)
+        longest = lengths.max(axis=1)
         if longest.max() > max_tokens:
             raise UserError(
                 f"recipe.max_tokens={max_tokens} is less than the longest example, "
                 f"which has {longest.max()} tokens"
             )
-        order = np.argsort(-by[:, -1], kind="stable")
+        order = np.argsort(-lengths[:, -1], kind="stable")
         self.batches = _pack(order.tolist(), longest, max_tokens, size_multiple)
         sizes = [len(batch) * longest[batch].max() for batch in self.batches]
         self.largest, self.seed = int(np.argmax(sizes)), seed
@@ -170,7 +170,7 @@ def _pack(order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: 
         if batch and (len(batch) + 1) * longest > max_tokens:
             full = len(batch) // multiple * multiple or len(batch)
             batches.append(batch[:full])
-            batch = batch[full:]  # the rest starts the next batch
+            batch = batch[full:]
             longest = max(int(size[i]) for i in [*batch, index])
         batch.append(index)
     return [*batches, batch] if batch else batches
@@ -179,10 +179,10 @@ def _pack(order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: 
 class BatchSampler(Sampler[list[int]]):
     """Yields the batches of `plan` from the current position to the end of the current epoch.
 
-    Iterating counts the yielded batches and moves to the next epoch at the end. A loader may
+    Iterating counts the yielded batches and moves on to the next epoch at the end. A loader may
     prefetch, so a trainer keeps its own count and passes it to `load_state_dict` to resume. There
-    is no `set_epoch`, because accelerate would call it with a count that starts at 0 after a
-    resume. With several processes each yields its part of every batch.
+    is no `set_epoch`, because accelerate would call it with an epoch that restarts at 0 after a
+    resume. With several processes, each one yields its part of every batch.
     """
 
     def __init__(self, plan: BatchPlan) -> None:
@@ -199,7 +199,7 @@ class BatchSampler(Sampler[list[int]]):
         return len(self.plan)
 
     def is_replicated(self, epoch: int, position: int) -> bool:
-        """Whether every process gets all of a batch, because it is smaller than their number."""
+        """Return whether a batch is replicated, being smaller than the number of processes."""
         return len(self._batches_of(epoch)[position]) < processes.world_size()
 
     def _batches_of(self, epoch: int) -> Batches:
@@ -215,7 +215,7 @@ class BatchSampler(Sampler[list[int]]):
 
 
 def process_part(batch: list[int], rank: int, count: int) -> list[int]:
-    """Return the part of `batch` for process `rank` of `count`; lengths are spread evenly.
+    """Return the part of `batch` for process `rank` of `count`, each with similar lengths.
 
     A batch smaller than the number of processes is replicated; the mean is unchanged.
     """
@@ -236,14 +236,14 @@ def train_loader(
     """
     if (batch_size is None) == (max_tokens is None):
         raise ValueError("give exactly one of recipe.batch_size and recipe.max_tokens")
-    by = _sides(encoded)
+    by_side = _lengths_by_side(encoded)
     plan: BatchPlan
     if max_tokens is not None:
-        plan = TokenBudget(by, max_tokens, seed)
+        plan = TokenBudget(by_side, max_tokens, seed)
     else:
         assert batch_size is not None
-        plan = LengthBuckets(by, batch_size, seed)
-    # without its own generator each iterator draws from the global one, which dropout uses
+        plan = LengthBuckets(by_side, batch_size, seed)
+    # without its own generator, each iterator would draw from the global one that dropout uses
     return DataLoader(
         encoded,
         batch_sampler=BatchSampler(plan),
@@ -252,8 +252,8 @@ def train_loader(
     )
 
 
-def _sides(encoded: Dataset) -> NDArray[np.int64]:
-    """Return lengths [N, 2] of target and source, or [N, 1] without target texts."""
+def _lengths_by_side(encoded: Dataset) -> NDArray[np.int64]:
+    """Return the lengths of target and source, [N, 2], or of the source alone, [N, 1]."""
     text = hasattr(encoded.features["labels"], "feature")
     columns = ["labels", "input_ids"] if text else ["input_ids"]
     return np.stack([lengths(encoded, column) for column in columns], axis=1)
@@ -268,6 +268,6 @@ def measure_padding(loader: DataLoader[Any]) -> float:
 
 def padding_fraction(encoded: Dataset, batches: Batches, multiple: int) -> float:
     """Return the fraction of padding among all source and target positions of `batches`."""
-    by = _sides(encoded)
-    width = [len(batch) * round_up(by[batch].max(axis=0), multiple).sum() for batch in batches]
-    return 1.0 - float(sum(by[batch].sum() for batch in batches) / sum(width))
+    by_side = _lengths_by_side(encoded)
+    padded = [len(b) * round_up(by_side[b].max(axis=0), multiple).sum() for b in batches]
+    return 1.0 - float(sum(by_side[batch].sum() for batch in batches) / sum(padded))

@@ -11,14 +11,16 @@ from unipeft_run.errors import UserError
 
 
 def cache_root() -> Path:
-    """Return `$UNIPEFT_CACHE`, or `~/.cache/unipeft` by default."""
-    named = os.environ.get("UNIPEFT_CACHE")
-    return Path(os.path.expanduser(named)) if named else Path.home() / ".cache" / "unipeft"
+    """Return `$UNIPEFT_CACHE`, which defaults to `~/.cache/unipeft`."""
+    configured = os.environ.get("UNIPEFT_CACHE")
+    return (
+        Path(os.path.expanduser(configured)) if configured else Path.home() / ".cache" / "unipeft"
+    )
 
 
 @contextmanager
 def writable_cache() -> Iterator[None]:
-    """Turn an `OSError` raised while writing to the cache into a `UserError` with its reason."""
+    """Convert an `OSError` raised while writing to the cache into a `UserError`."""
     try:
         yield
     except OSError as error:

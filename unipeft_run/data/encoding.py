@@ -1,7 +1,7 @@
 """The cache of encoded splits.
 
-An Arrow file is named `{key}-{checksum}.arrow`: a hash of everything that decides its content, and
-the checksum of the content, which is verified before the file is read.
+Its Arrow files are named `{key}-{checksum}.arrow`. The key is a hash of everything that determines
+the content; the checksum is that of the content and is verified before the file is read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from unipeft_run.data.cache import cache_root, writable_cache
 from unipeft_run.data.fingerprint import fingerprint
 from unipeft_run.errors import UserError
 
-if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before
+if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before that
     from transformers import PreTrainedTokenizerBase
 
-RECIPE = 3  # increment when the same texts and tokenizer give other ids than before
+RECIPE = 3  # increment if the same texts and tokenizer give different ids than before
 BATCH = 1000
 CHECKSUM = 32  # hex digits in a file's name
 TOKENS = List(Value("int32"))
@@ -45,9 +45,10 @@ def encode(
 ) -> Dataset:
     """Apply `tokenize` to `dataset` in batches; return columns `input_ids` and `labels`.
 
-    The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds what
-    `tokenize` depends on besides the tokenizer, such as lengths. A damaged file is encoded again,
-    with a line on stderr. Raises `UserError` if the cache cannot be written.
+    The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds
+    everything that `tokenize` depends on besides the tokenizer, such as lengths. If the file is
+    damaged, a line on stderr says so and the data is encoded again. Raises `UserError` if the cache
+    cannot be written.
     """
     recipe = json.dumps({**key, "recipe": RECIPE}, sort_keys=True)
     name = _digest(content_hash(dataset), tokenizer_hash(tokenizer), recipe)
@@ -72,7 +73,7 @@ def _read(file: Path) -> Dataset | None:
 
 
 def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, description: str) -> Path:
-    """Encode `dataset` into a temporary folder; move the file into `folder` when it is complete."""
+    """Encode `dataset` in a temporary folder; move the file to `folder` once it is complete."""
     with writable_cache():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
@@ -98,17 +99,17 @@ def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, description: 
 
 
 def content_hash(dataset: Dataset) -> str:
-    """Return a hash of the examples of `dataset`, wherever they were read from."""
+    """Hash the examples of `dataset`, independently of where they were read from."""
     digest = hashlib.sha256(repr(dataset.features).encode())
     for table in dataset.with_format("arrow").iter(batch_size=10 * BATCH):
-        compact = table.take(np.arange(len(table)))  # a slice would bring parts of its neighbours
+        compact = table.take(np.arange(len(table)))  # a slice would include parts of other rows
         for batch in compact.combine_chunks().to_batches():
             digest.update(batch.serialize())
     return digest.hexdigest()
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of what `tokenizer` makes of a text; calls with truncation do not change it."""
+    """Hash everything that determines the ids of a text; calls with truncation do not change it."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
     for transient in ("truncation", "padding"):
         state.pop(transient, None)

@@ -1,6 +1,6 @@
-"""Content hashes of files and folders: has this data, or this model folder, changed?
+"""Content hashes of files and folders, to detect that data or a model folder has changed.
 
-Hashes are remembered in the cache folder, so a file that did not change costs one `stat`.
+Hashes are stored in the cache folder, so an unchanged file costs one `stat`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
 
-# A file changed twice within one tick of the clock keeps its times: do not remember newer files.
+# A file changed twice within one clock tick keeps its times, so newer files are not cached.
 CLOCK_TICK_NS = 20_000_000
 
 
@@ -36,19 +36,19 @@ def fingerprint(path: str | Path) -> str:
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
-    """Return one hash of `files` and their names: a single file's own hash, or that of a list."""
+    """Return the hash of a single file, or one hash of the names and contents of several."""
     hashes = {file.name: fingerprint(file) for file in files}
     return next(iter(hashes.values())) if len(hashes) == 1 else combine(hashes)
 
 
 def combine(hashes: Mapping[str, str]) -> str:
-    """Return one sha256 of named hashes, whatever their order."""
+    """Combine named hashes into one sha256, independently of their order."""
     lines = [json.dumps([name, hashes[name]]) for name in sorted(hashes)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield relative name and path of every regular file; links are followed, loops once."""
+    """Yield relative name and path of every regular file; links are followed, each folder once."""
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         status = os.stat(parent)
@@ -68,19 +68,19 @@ def _raise(error: OSError) -> None:
 def _file_hash(file: Path) -> str:
     status = _status(file)
     entry = _entry(file)
-    if known := _read_entry(entry, status):
-        return known
+    if cached := _read_entry(entry, status):
+        return cached
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     settled = time.time_ns() - max(status["mtime_ns"], status["ctime_ns"]) > CLOCK_TICK_NS
     if settled and _status(file) == status:
         with suppress(OSError):  # a full or read-only cache: hash again next time
-            _write_entry(entry, _sealed({**status, "sha256": digest}))
+            _write_entry(entry, _with_checksum({**status, "sha256": digest}))
     return digest
 
 
 def _status(file: Path) -> dict[str, int]:
-    """Return what changes when the content does; ctime cannot be set back, unlike mtime."""
+    """Return what changes along with the content; unlike mtime, ctime cannot be set back."""
     status = file.stat()
     names = "size", "mtime_ns", "ctime_ns", "ino", "dev"
     return {name: getattr(status, f"st_{name}") for name in names}
@@ -93,15 +93,15 @@ def _entry(file: Path) -> Path:
 
 def _read_entry(entry: Path, status: Mapping[str, int]) -> str | None:
     try:
-        known = json.loads(entry.read_bytes())
-        digest = str(known["sha256"])
+        content = json.loads(entry.read_bytes())
+        digest = str(content["sha256"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return digest if known == _sealed({**status, "sha256": digest}) else None
+    return digest if content == _with_checksum({**status, "sha256": digest}) else None
 
 
-def _sealed(content: dict[str, int | str]) -> dict[str, int | str]:
-    """Return `content` with a checksum, so that a damaged entry is ignored."""
+def _with_checksum(content: dict[str, int | str]) -> dict[str, int | str]:
+    """Add a checksum to `content`, so that a damaged entry is detected and ignored."""
     text = json.dumps(content, sort_keys=True)
     return {**content, "check": hashlib.sha256(text.encode()).hexdigest()[:16]}
 

@@ -1,4 +1,4 @@
-"""Text to token ids. Text is text: `</s>` or `ro_RO` in it never becomes a control token."""
+"""Encode text as token ids, without ever turning `</s>` or `ro_RO` in it into control tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.errors import UserError
 
-if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before
+if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before that
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # transformers takes seconds to import; missing files are rep
 class TextEncoder:
     """Encodes texts with a copy of `tokenizer` in which no text matches a control token.
 
-    Control tokens are the tokenizer's special tokens and `codes`. Ids of texts without them are
-    those of `tokenizer`, which is left as it is. Raises `UserError` for a slow tokenizer.
+    Control tokens are the tokenizer's special tokens and `codes`. Texts without them get the same
+    ids as from `tokenizer`, which is not modified. Raises `UserError` for a slow tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, codes: Iterable[str] = ()) -> None:
@@ -40,7 +40,7 @@ class TextEncoder:
     ) -> list[list[int]]:
         """Return the ids of each text, or pair of texts, truncated to `max_length` tokens.
 
-        `special`: add the tokenizer's own special tokens. Pairs lose tokens of the longer text.
+        `special`: add the tokenizer's special tokens. Pairs are truncated at their longer text.
         """
         backend = self._backend
         side = self.tokenizer.truncation_side
@@ -60,33 +60,33 @@ class TextEncoder:
         return backend
 
     def _without_control_tokens(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the tokenizer's `state` with control tokens renamed so that no text matches."""
+        """Rename the control tokens in the tokenizer's `state`, so that no text matches them."""
         added = state["added_tokens"]
         control = {*self.tokenizer.all_special_tokens, *self.codes}
         control |= {token["content"] for token in added if token["special"]}
         merges = state["model"].get("merges") or []
         control -= {"".join(m if isinstance(m, list) else m.split(" ")) for m in merges}
         nonce = secrets.token_hex(8)
-        hidden = {token: f"{nonce} {token}" for token in control}
+        names = {token: f"{nonce} {token}" for token in control}
         renamed = [
-            {**token, "content": hidden.get(token["content"], token["content"])} for token in added
+            {**token, "content": names.get(token["content"], token["content"])} for token in added
         ]
-        return {**state, "added_tokens": renamed, "model": _rename(state["model"], hidden)}
+        return {**state, "added_tokens": renamed, "model": _rename(state["model"], names)}
 
 
-def _rename(model: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
-    """Return the vocabulary `model` with the `hidden` names; ids stay the same."""
+def _rename(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename the tokens of the vocabulary `model`, old -> new; ids stay the same."""
     vocab: Any = model["vocab"]
     if isinstance(vocab, list):  # Unigram: [piece, score] in the order of the ids
-        vocab = [[hidden.get(piece, piece), score] for piece, score in vocab]
+        vocab = [[names.get(piece, piece), score] for piece, score in vocab]
     else:
-        vocab = {hidden.get(piece, piece): number for piece, number in vocab.items()}
-    unknown = {key: hidden.get(model[key], model[key]) for key in ("unk_token",) if key in model}
+        vocab = {names.get(piece, piece): number for piece, number in vocab.items()}
+    unknown = {key: names.get(model[key], model[key]) for key in ("unk_token",) if key in model}
     return {**model, **unknown, "vocab": vocab}
 
 
 def shortest_length(tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> int:
-    """Return the least length that leaves room for a token of the text, or of both texts."""
+    """Return the shortest length that has room for one token of the text, or of each text."""
     return int(tokenizer.num_special_tokens_to_add(pair=pair)) + (2 if pair else 1)
 
 
@@ -94,6 +94,6 @@ def check_length(key: str, length: int, shortest: int) -> None:
     """Raise `UserError` naming `key` if `length` leaves no room for text."""
     if length < shortest:
         raise UserError(
-            f"{key}={length} leaves no room for text beside this tokenizer's special tokens: "
+            f"{key}={length} leaves no room for text besides this tokenizer's special tokens: "
             f"it must be at least {shortest}"
         )

@@ -1,5 +1,7 @@
 """The design space as modules: h <- compose(h, f(insert(x, h))).
 
-`delta.py` is the sentence, `forms/`, `insertions.py` and `compositions.py` are three of its axes.
-The fourth, the modified representation, is a `site`. `attach` puts deltas into a backbone.
+`delta.py` is this equation. `forms/`, `insertions.py` and `compositions.py` are three of its axes;
+the fourth, the modified representation, is a set of sites
+(`backbones/site.py`). `attach.py` puts deltas into
+a backbone.
 """

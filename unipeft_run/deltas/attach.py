@@ -63,26 +63,26 @@ def attach(
     config: Any = model.config
     table = family_of(config)
     freeze(model, unfreeze)
-    for slot, parts in slots.items():
-        if parts is not None:
-            for site in list(find_sites(model, config, **dict(parts.representation))):
-                _place(model, f"{PREFIX}{slot}", parts.build(site))
-    _connect(model, table)
+    for name, slot in slots.items():
+        if slot is not None:
+            for site in list(find_sites(model, config, **dict(slot.representation))):
+                _add_module(model, f"{PREFIX}{name}", slot.build(site))
+    _register_hooks(model, table)
     return list(find_deltas(model))
 
 
-def reattach(model: Any, placed: Iterable[tuple[str, Delta]]) -> None:
-    """Attach existing deltas at their paths (see `find_deltas`) to a model without any."""
-    for path, delta in placed:
-        _place(model, path.rpartition(".")[2], delta)
-    _connect(model, family_of(model.config))
+def reattach(model: Any, deltas: Iterable[tuple[str, Delta]]) -> None:
+    """Attach existing deltas at their paths (see `find_deltas`) to a model without deltas."""
+    for path, delta in deltas:
+        _add_module(model, path.rpartition(".")[2], delta)
+    _register_hooks(model, family_of(model.config))
 
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
     """Freeze every parameter whose name matches none of the patterns."""
-    free = matching_parameters((name for name, _ in model.named_parameters()), unfreeze)
+    trainable = matching_parameters((name for name, _ in model.named_parameters()), unfreeze)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in free)
+        parameter.requires_grad_(name in trainable)
 
 
 def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
@@ -93,7 +93,7 @@ def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
 
 
 def detach(model: nn.Module) -> None:
-    """Remove all deltas and their hooks. The backbone is as before `attach`, but still frozen."""
+    """Remove all deltas and their hooks; this undoes `attach`, except that it unfreezes nothing."""
     table = family_of(model.config)
     for module in list(model.modules()):
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
@@ -120,7 +120,7 @@ def _hosted_dropouts(layer: nn.Module, table: Family) -> Iterator[ResidualDropou
             yield hosted
 
 
-def _place(model: nn.Module, name: str, delta: Delta) -> None:
+def _add_module(model: nn.Module, name: str, delta: Delta) -> None:
     host = model.get_submodule(delta.site.write.path)
     assert not hasattr(host, name), "two sites of one slot write to the same module"
     reference = next(host.parameters(), next(model.parameters()))
@@ -128,23 +128,23 @@ def _place(model: nn.Module, name: str, delta: Delta) -> None:
     delta.train(model.training)
 
 
-def _connect(model: nn.Module, table: Family) -> None:
-    """Register all hooks, in order: deltas before the residual dropout, the dropout, the others."""
-    placed = [delta for _, delta in find_deltas(model)]
-    for delta in placed:
+def _register_hooks(model: nn.Module, table: Family) -> None:
+    """Register all hooks in order: deltas before the residual dropout, the dropout, the rest."""
+    deltas = [delta for _, delta in find_deltas(model)]
+    for delta in deltas:
         if delta.site.read.side == "in" and delta.reads_x:
             module = model.get_submodule(delta.site.read.path)
             module.register_forward_pre_hook(delta.read, with_kwargs=True)
         if delta.site.write.side != "dropped":
             _hook_write(model, delta)
-    dropped = [delta for delta in placed if delta.site.write.side == "dropped"]
+    dropped = [delta for delta in deltas if delta.site.write.side == "dropped"]
     for layer in {delta.site.write.path.rpartition(".")[0] for delta in dropped}:
         _host_dropout(model.get_submodule(layer), table)
     for delta in dropped:
         _hook_write(model, delta)
-    if any(delta.site.write.side == "heads" for delta in placed):
+    if any(delta.site.write.side == "heads" for delta in deltas):
         _use_attention(model, IMPLEMENTATIONS)
-    for delta in placed:
+    for delta in deltas:
         if delta.site.representation == "embedding":
             _hook_prompt(model, table.prompt, delta)
 
@@ -161,7 +161,7 @@ def _hook_write(model: nn.Module, delta: Delta) -> None:
 
 
 def _host_dropout(layer: Any, table: Family) -> None:
-    """Replace the layer's residual dropout by modules that draw in the same order."""
+    """Replace the layer's residual dropout by modules that use the random state in its order."""
     for path in table.residual_dropout:
         try:
             module = layer.get_submodule(path)

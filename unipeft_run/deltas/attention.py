@@ -19,8 +19,8 @@ from unipeft_run.deltas.compositions import Gated
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.memory import Memory
 
-HEADS = "delta_attn"  # the child of an attention module that modifies its heads
-# transformers' name of an implementation -> the name of ours
+HEADS = "delta_attn"  # name of the delta that is a child of an attention module
+# transformers' attention implementation -> ours
 IMPLEMENTATIONS = {"sdpa": "unipeft_sdpa", "eager": "unipeft_eager"}
 
 
@@ -38,8 +38,8 @@ def sdpa(
 ) -> tuple[torch.Tensor, None]:
     """Return the same from torch's fused kernels, without weights.
 
-    is_causal must stay False: a prefix makes more keys than queries, and the kernels would align
-    the causal triangle with the wrong corner.
+    is_causal must stay False: with a prefix there are more keys than queries, and the kernels would
+    align the causal triangle with the wrong corner.
     """
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=p, is_causal=False, scale=s
@@ -96,7 +96,7 @@ def attend(
 def compute_memory_query(
     module: nn.Module, delta: Delta, query: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Return the query that the memory reads, by its option `query`: [B, H, T, C]."""
+    """Return the query that the memory reads, by its `query` option, [B, H, T, C]."""
     x, form = delta.pop_x(), delta.form
     assert isinstance(form, Memory)
     if form.norm is not None:
@@ -106,7 +106,7 @@ def compute_memory_query(
 
 
 def _gate(delta: Delta, q: torch.Tensor, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return lambda of Eq. 7, [B, H, T, 1]: the prefix's share of the joint partition function."""
+    """Return {"gate": lambda of Eq. 7}, [B, H, T, 1]: the softmax mass on the prefix."""
     if not isinstance(delta.composition, Gated):
         return {}
     assert isinstance(delta.form, Memory)
@@ -138,7 +138,10 @@ def make_mask(
 
 
 def register() -> None:
-    """Register both implementations and their mask function; without it there would be no mask."""
+    """Register both implementations with their mask function.
+
+    Without a registered mask function transformers would pass no mask.
+    """
     for name, core in ((IMPLEMENTATIONS["sdpa"], sdpa), (IMPLEMENTATIONS["eager"], eager)):
         AttentionInterface.register(name, partial(attend, core=core))
         AttentionMaskInterface.register(name, make_mask)

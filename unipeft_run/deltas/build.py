@@ -21,8 +21,8 @@ from unipeft_run.errors import UserError
 def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
     """Load the backbone from `source` and attach the configured deltas, in eval mode.
 
-    New weights are drawn from the run's seed. `inference`: the deltas hold just what is stored, to
-    be filled by `load_delta`. Raises UserError.
+    New weights are initialised from the run's seed. With `inference`, the deltas have only the
+    stored parameters, to be loaded by `load_delta`. Raises UserError.
     """
     set_seed(config.seed)
     model = load_backbone(
@@ -37,7 +37,7 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
 
 
 def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
-    """Return the backbone of a finished run with its delta, in eval mode.
+    """Load the backbone of a finished run with its delta, in eval mode.
 
     A frozen classifier is initialised again from the run's seed. `allow`: prefixes of classes
     outside this package that the run may name; no other code is executed. Raises UserError.
@@ -45,7 +45,7 @@ def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
     folder = Path(folder)
     config = load(folder, allow)
     if not (folder / "delta.safetensors").is_file():
-        raise UserError(f"{folder} holds no finished run: there is no delta.safetensors in it")
+        raise UserError(f"{folder} is not a finished run: delta.safetensors is missing")
     backbone = config.backbone
     source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
     model = build_model(config, source, inference=True)
@@ -54,18 +54,18 @@ def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
 
 
 def unfreeze_patterns(config: RunConfig) -> list[str]:
-    """The patterns of backbone parameters that train, a trained classifier's included."""
+    """Return the patterns of trainable backbone parameters, including a trained classifier's."""
     head = FAMILIES[config.backbone.family].head if config.head == "trained" else ()
     return [*config.unfreeze, *head]
 
 
 def backbone_size(model: nn.Module) -> int:
-    """Count the backbone's own parameters, tied ones once."""
+    """Count the parameters of the backbone, tied ones once."""
     return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
 
 
 def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """How to attach the stored delta, for delta.json: backbone, unfrozen patterns, slots."""
+    """Return the content of delta.json: the backbone, unfrozen patterns and slots to attach."""
     slots = {
         name: slot.model_dump(mode="json", by_alias=True)
         for name, slot in stored_slots(config).items()

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Positive
-from unipeft_run.deltas.site import Site
 
 
 class Composition(nn.Module):
@@ -16,8 +16,8 @@ class Composition(nn.Module):
     `config.declarations` before torch is imported.
     """
 
-    takes: ClassVar[str] = "change"  # one of the things that the form gives
-    needs: ClassVar[str] = ""  # the reason why a form that lacks it is illegal
+    takes: ClassVar[str] = "change"  # must be among the `gives` of the form
+    needs: ClassVar[str] = ""  # the error message for a form that does not give it
 
 
 class Scaled(Composition):
@@ -36,7 +36,7 @@ class Scaled(Composition):
 
 
 class Add(Composition):
-    """h <- h + dh, or h + LN(dh) with `norm`. Adapters."""
+    """h <- h + dh, or h + LN(dh) with `norm`. The composition of adapters."""
 
     def __init__(self, site: Site, *, norm: bool = False) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Gated(Composition):
 
 
 class Prepend(Composition):
-    """h <- [dh; h] along the tokens. Prompt tuning: h is [B, T, D], dh [B, L, D]."""
+    """h <- [dh; h] along the tokens, with h [B, T, D] and dh [B, L, D]. Prompt tuning."""
 
     takes: ClassVar[str] = "vectors"
     needs: ClassVar[str] = (

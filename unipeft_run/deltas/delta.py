@@ -1,4 +1,4 @@
-"""Delta, the module that computes h <- compose(h, f(insert(x, h))) at one site."""
+"""The `Delta` module, which computes h <- compose(h, f(insert(x, h))) at one site."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.forms.base import Form
 from unipeft_run.deltas.insertions import sequential
-from unipeft_run.deltas.site import Site
 
 Insertion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Delta(nn.Module):
-    """One modification at one site: the child `delta_<slot>` of the module where h is written.
+    """The change at one site: the child `delta_<slot>` of the module that h is written to.
 
-    The hooks are bound methods, so that a deep copy of the model hooks its own deltas: `read`
+    The hooks are bound methods, so that a deep copy of the model calls its own deltas: `read`
     stores x, `write_in` and `write_out` replace h.
     """
 
@@ -34,7 +34,7 @@ class Delta(nn.Module):
 
     @property
     def reads_x(self) -> bool:
-        """Whether the form reads the sub-layer's input x; a sequential one reads only h."""
+        """True if the form reads the sub-layer's input x; a sequential form reads only h."""
         return self.insertion is not sequential
 
     def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Delta(nn.Module):
         return self(self.get_x(h, module), h)
 
     def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        """Return x: the stored one, one computed from h, or h itself, by the side of its tap."""
+        """Return x: stored, computed from h, or h itself, depending on the tap for x."""
         if not self.reads_x:
             return h
         match self.site.read.side:

@@ -1,4 +1,4 @@
-"""Save and load what inference needs: `delta.safetensors`, and how to attach it, `delta.json`."""
+"""Save and load a stored delta: its tensors (`delta.safetensors`) and its recipe (`delta.json`)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ TENSORS, RECIPE = "delta.safetensors", "delta.json"
 
 
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the name and tensor of everything that inference needs beside the frozen backbone."""
+    """Yield name and tensor of everything that inference needs besides the frozen backbone."""
     for path, delta in find_deltas(model):
         for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor
@@ -33,16 +33,15 @@ def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy the tensors to the CPU, without shared storage."""
     return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
 
 
 def save_delta(
     model: nn.Module, folder: Path, recipe: Mapping[str, Any], check: Check = no_check
 ) -> None:
-    """Write both files to `folder`; `recipe` holds the resolved slots, `unfreeze` and backbone.
+    """Write both files to `folder`. `recipe` holds the resolved slots, `unfreeze` and backbone.
 
-    `check` is called before each write; it raises if the folder is another process's by now.
+    `check` is called before each write; it raises if another process has taken over the folder.
     """
     replace_tensors(_copy_to_cpu(dict(inference_tensors(model))), folder / TENSORS, check)
     written = {**recipe, "sha256": sha256(folder / TENSORS)}
@@ -52,9 +51,9 @@ def save_delta(
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Read the tensors in `folder`. Raises UserError if a file is missing or damaged."""
     file, recipe = folder / TENSORS, folder / RECIPE
-    for name in (file, recipe):
-        if not name.is_file():
-            raise UserError(f"{folder} is not a finished run: {name.name} is missing")
+    for path in (file, recipe):
+        if not path.is_file():
+            raise UserError(f"{folder} is not a finished run: {path.name} is missing")
     try:
         written = read_json(recipe).get("sha256")
     except UnreadableFile:
@@ -68,31 +67,28 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_delta(model: nn.Module, folder: Path) -> None:
-    """Load the tensors into a model whose deltas were attached from the folded recipe.
+    """Load the tensors into a model that was built with `inference=True`.
 
     Raises UserError if a file is missing or damaged, or if a tensor is missing, unexpected or of
     another shape.
     """
-    found = read_tensors(folder)
-    wanted = dict(inference_tensors(model))
-    if found.keys() != wanted.keys():
-        name = min(found.keys() ^ wanted.keys())
-        raise UserError(f"{folder / TENSORS} does not fit this model: {_explain(name, found)}")
+    stored = read_tensors(folder)
+    expected = dict(inference_tensors(model))
+    if stored.keys() != expected.keys():
+        name = min(stored.keys() ^ expected.keys())
+        reason = f"the model has no {name}" if name in stored else f"{name} is missing"
+        raise UserError(f"{folder / TENSORS} does not fit this model: {reason}")
     with torch.no_grad():
-        for name, tensor in wanted.items():
-            if tensor.shape != found[name].shape:
-                shapes = f"shape {list(found[name].shape)}, but the model has {list(tensor.shape)}"
+        for name, tensor in expected.items():
+            if tensor.shape != stored[name].shape:
+                shapes = f"shape {list(stored[name].shape)}, but the model has {list(tensor.shape)}"
                 raise UserError(f"{folder / TENSORS}: {name} has {shapes}")
-            tensor.copy_(found[name])
-
-
-def _explain(name: str, found: Mapping[str, torch.Tensor]) -> str:
-    return f"the model has no {name}" if name in found else f"{name} is missing"
+            tensor.copy_(stored[name])
 
 
 def tabulate_parameters(model: nn.Module, backbone: int) -> dict[str, Any]:
     """Count the parameters of a model with deltas, by site; `backbone` is the backbone's count."""
-    placed = ((path.rpartition(PREFIX)[2], delta) for path, delta in find_deltas(model))
+    deltas = ((path.rpartition(PREFIX)[2], delta) for path, delta in find_deltas(model))
     named = model.named_parameters()
-    free = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
-    return tabulate(placed, free, backbone)
+    unfrozen = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
+    return tabulate(deltas, unfrozen, backbone)

@@ -1,4 +1,4 @@
-"""Fold deltas into the backbone's weights, if that is exact, to get a model for inference."""
+"""Fold deltas into the backbone's weights, where that is exact, to get a model for inference."""
 
 import copy
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -16,21 +17,20 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel, sequential
-from unipeft_run.deltas.site import Site, Tap
 from unipeft_run.errors import UserError
 
-FEED_FORWARD = ("ffn", "ffn.normed")  # sites at a whole feed-forward
+FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` for inference with its deltas merged; `model` is unchanged.
+    """Return a copy of `model` for inference with its deltas folded in; `model` is unchanged.
 
-    LoRA is added to the weight it modifies. A parallel feed-forward adapter becomes more columns of
-    the feed-forward, with their own activation. A prefix or multi-head parallel adapter modifies
-    attention, not a weight, so it stays a delta, without its MLP. BitFit and full fine-tuning
-    are already in the weights.
+    LoRA is added to the weight it modifies. A parallel feed-forward adapter becomes r additional
+    hidden units of the feed-forward, with their own activation. A prefix or multi-head parallel
+    adapter modifies attention, not a weight, so it stays a delta, without its MLP. BitFit and full
+    fine-tuning are already in the weights.
 
     The logits of both models are compared on a random batch, in the model's own precision.
 
@@ -38,18 +38,18 @@ def fold(model: nn.Module) -> nn.Module:
     precision of the weights changes the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
-    table, changes = family_of(folded.config), list(find_deltas(folded))
-    _refuse(changes, table)
+    table, deltas = family_of(folded.config), list(find_deltas(folded))
+    _check_foldable(deltas, table)
     with torch.no_grad():
         batch = make_probe(folded, table)
         expected = folded(**batch).logits
         detach(folded)
-        kept = [(path, delta) for path, delta in changes if isinstance(delta.form, Memory)]
-        merged = [delta for _, delta in changes if not isinstance(delta.form, Memory)]
-        for delta in (d for d in merged if find_host(d, table)):
-            _merge(folded.get_submodule(find_host(delta, table)), delta)
-        for delta in (d for d in merged if not find_host(d, table)):
-            _widen(folded, table, delta)
+        kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
+        foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
+        for delta in (d for d in foldable if find_linear(d, table)):
+            _fold_into_linear(folded.get_submodule(find_linear(delta, table)), delta)
+        for delta in (d for d in foldable if not find_linear(d, table)):
+            _widen_feed_forward(folded, table, delta)
         for _, delta in kept:
             _drop_mlp(delta.form)
         reattach(folded, kept)
@@ -69,9 +69,9 @@ class SplitActivation(nn.Module):
         return torch.cat([self.first(first), self.second(second)], dim=-1)
 
 
-def _refuse(changes: Sequence[tuple[str, Delta]], table: Family) -> None:
+def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
-    for path, delta in changes:
+    for path, delta in deltas:
         if reason := find_obstacle(delta, table):
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
@@ -91,10 +91,10 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
         return f"no folding rule for {type(form).__name__} with {type(composition).__name__}"
     if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):
         return "its own LayerNorm is not linear"
-    if find_host(delta, table):
+    if find_linear(delta, table):
         return None
     if delta.insertion is sequential:
-        return "it reads the sub-layer's output, which does not lie between two weights"
+        return "it reads the sub-layer's output, and no weight follows there"
     if delta.site.representation not in FEED_FORWARD:
         return "it spans more than one weight"
     if delta.site.read != _feed_forward_tap(delta.site, table, "ffn.up", 0):
@@ -104,8 +104,8 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
     return None
 
 
-def find_host(delta: Delta, table: Family) -> str:
-    """Return the path of the Linear that the change can be added to; empty if there is none."""
+def find_linear(delta: Delta, table: Family) -> str:
+    """Return the path of the Linear that the delta can be folded into; empty if there is none."""
     site, form = delta.site, delta.form
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
         return ""
@@ -117,7 +117,7 @@ def find_host(delta: Delta, table: Family) -> str:
 
 
 def _feed_forward_tap(site: Site, table: Family, name: str, end: int) -> Tap:
-    """Return the tap for x (end 0) or h (end 1) of the site `name` in the same feed-forward."""
+    """Return the tap for x (end 0) or h (end 1) of site `name` in the feed-forward of `site`."""
     up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
     layer = site.read.path.removesuffix(up).rstrip(".")
     return Tap.parse(table.ffn[name].split(" -> ")[end], layer)
@@ -127,28 +127,27 @@ def _scale(delta: Delta) -> Any:
     return getattr(delta.composition, "scale", 1.0)
 
 
-def _merge(linear: Any, delta: Delta) -> None:
-    """Add s W_up W_down to a parallel weight, or multiply it into a preceding one."""
+def _fold_into_linear(linear: Any, delta: Delta) -> None:
+    """Add s W_up W_down to a parallel weight, or multiply it into a preceding one, in float64."""
     form: Any = delta.form
-    scale, wide = _scale(delta), torch.float64
-    change = scale * (form.up.weight.to(wide) @ form.down.weight.to(wide))
-    weight = linear.weight.to(wide)
-    bias = torch.zeros(weight.size(0)) if linear.bias is None else linear.bias
-    moved = bias.to(weight)
+    scale, double = _scale(delta), torch.float64
+    product = scale * (form.up.weight.to(double) @ form.down.weight.to(double))
+    weight = linear.weight.to(double)
+    bias = _bias(linear).to(double)
     if delta.insertion is sequential:
-        weight, moved = weight + change @ weight, moved + change @ moved
+        weight, bias = weight + product @ weight, bias + product @ bias
     else:
-        weight = weight + change
+        weight = weight + product
     if form.down.bias is not None:
-        moved = moved + scale * (form.up.weight.to(wide) @ form.down.bias.to(wide))
-        moved = moved + scale * form.up.bias.to(wide)
+        bias = bias + scale * (form.up.weight.to(double) @ form.down.bias.to(double))
+        bias = bias + scale * form.up.bias.to(double)
     linear.weight.copy_(weight)
     if linear.bias is not None or form.down.bias is not None:
-        linear.bias = nn.Parameter(moved.to(linear.weight), requires_grad=False)
+        linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=False)
 
 
-def _widen(model: nn.Module, table: Family, delta: Delta) -> None:
-    """Turn the adapter into r more columns of the parallel feed-forward."""
+def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
+    """Turn the adapter into r additional hidden units of the parallel feed-forward."""
     form: Any = delta.form
     up = _feed_forward_tap(delta.site, table, "ffn.up", 1).path
     down = _feed_forward_tap(delta.site, table, "ffn.down", 1).path
@@ -189,7 +188,7 @@ def _drop_mlp(form: Any) -> None:
 
 
 def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
-    """Make a random batch of two texts, one of them padded."""
+    """Make a random batch of two examples, one of them padded."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
     ids[ids == config.pad_token_id] += 1
@@ -201,9 +200,9 @@ def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
-def _check_logits(ours: torch.Tensor, expected: torch.Tensor) -> None:
+def _check_logits(logits: torch.Tensor, expected: torch.Tensor) -> None:
     size = max(1.0, float(expected.abs().max()))
-    error, allowed = float((ours - expected).abs().max()) / size, TOLERANCE[expected.dtype]
+    error, allowed = float((logits - expected).abs().max()) / size, TOLERANCE[expected.dtype]
     if not error <= allowed:
         raise UserError(
             f"folding in {expected.dtype} changes the logits by {error:.1e} of the largest; "

@@ -1,25 +1,27 @@
-"""Insertion forms: which tensor the form reads, u = insert(x, h). He et al. 2022, section 3.2.
+"""Insertion forms: select the tensor that the form reads, u = insert(x, h).
 
-x is the input of the frozen sub-module, h the hidden representation it produces.
+He et al. 2022, section 3.2. x is the input of the frozen sub-module, h the hidden representation it
+produces.
 """
 
 import torch
 
 
 def parallel(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = x: in parallel to the sub-module (prefix tuning, LoRA, parallel adapters)."""
+    """Return u = x: in parallel to the sub-module (prefix tuning, LoRA, parallel adapters)."""
     return x
 
 
 def sequential(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = h: after the sub-module (Houlsby's adapters)."""
+    """Return u = h: after the sub-module (Houlsby's adapters)."""
     return h
 
 
 def post_norm(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """u = the block's output, after residual and LayerNorm (Pfeiffer's adapter).
+    """Return u = the block's output, after residual and LayerNorm (Pfeiffer's adapter).
 
-    At the site `ffn.block` the tap for x yields that output: LN(h) in the post-norm families, where
-    h is the input of the block's last LayerNorm; h itself in mBART, whose blocks end with the sum.
+    At the site `ffn.block` the tap for x yields that output. In the post-norm families it is LN(h),
+    where h is the input of the block's last LayerNorm; in mBART, whose blocks end with the sum, it
+    is h itself.
     """
     return x

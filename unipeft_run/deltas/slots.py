@@ -1,4 +1,4 @@
-"""Slots: one kind of change at all sites of a representation. Imports torch, not transformers."""
+"""Slots: build the deltas of a configuration, site by site. Imports torch, not transformers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.schema import PartConfig, RunConfig, SlotConfig
 from unipeft_run.deltas import insertions
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One kind of change, at all sites of a representation.
+    """One kind of change, applied at all sites of a representation.
 
     Args:
         form, composition: build the part from a site.
@@ -38,7 +38,7 @@ class Slot:
 
 
 def build_slots(config: RunConfig, *, inference: bool = False) -> dict[str, Slot]:
-    """Build the filled slots of a configuration; `inference`: with just the stored parameters."""
+    """Build the filled slots of a configuration; `inference`: with the stored parameters only."""
     slots = stored_slots(config) if inference else config.slots()
     return {name: build_slot(name, slot) for name, slot in slots.items()}
 
@@ -54,14 +54,14 @@ def build_slot(name: str, slot: SlotConfig) -> Slot:
 
 
 def stored_slots(config: RunConfig) -> dict[str, SlotConfig]:
-    """The filled slots as they are stored: with just the parameters that inference needs."""
+    """Return the filled slots with the forms that are stored for inference."""
     return {name: stored_form(slot) for name, slot in config.slots().items()}
 
 
 def stored_form(slot: SlotConfig) -> SlotConfig:
-    """The slot with the keywords under which its form has just what inference needs."""
-    changes = import_class("form", slot.form.target).inference_keywords
-    return slot.model_copy(update={"form": slot.form.model_copy(update=dict(changes))})
+    """Return the slot with a form that has only the parameters inference needs."""
+    keywords = import_class("form", slot.form.target).inference_keywords
+    return slot.model_copy(update={"form": slot.form.model_copy(update=dict(keywords))})
 
 
 def import_class(key: str, target: str) -> Any:
@@ -69,7 +69,7 @@ def import_class(key: str, target: str) -> Any:
     module, _, name = target.rpartition(".")
     try:
         return getattr(import_module(module), name)
-    except Exception as problem:  # importing runs code of the user's own
+    except Exception as problem:  # importing may run the user's code
         reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
         raise UserError(f"{key}._target_={target} cannot be imported: {reason}") from problem
 
@@ -91,8 +91,8 @@ def matching_parameters(names: Iterable[str], patterns: Sequence[str]) -> set[st
 
     Raises UserError for a pattern that matches nothing.
     """
-    known = list(names)
-    hits = {p: {name for name in known if fnmatchcase(name, p)} for p in patterns}
-    if missing := [pattern for pattern in patterns if not hits[pattern]]:
-        raise UserError(f"unfreeze: {missing[0]!r} matches no parameter of the backbone")
-    return set().union(*hits.values())
+    all_names = list(names)
+    matches = {p: {name for name in all_names if fnmatchcase(name, p)} for p in patterns}
+    if unmatched := [pattern for pattern in patterns if not matches[pattern]]:
+        raise UserError(f"unfreeze: {unmatched[0]!r} matches no parameter of the backbone")
+    return set().union(*matches.values())

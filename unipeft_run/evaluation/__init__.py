@@ -1,1 +1,1 @@
-"""Evaluation: predictions of a trained model and their scores."""
+"""Evaluation: generate a model's predictions and score them."""

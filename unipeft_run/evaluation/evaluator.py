@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +15,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
 from unipeft_run.data.tasks.languages import language_code_id
-from unipeft_run.evaluation.decoding import Decoding
 from unipeft_run.evaluation.generation import can_generate, encode, generate
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
@@ -29,31 +29,31 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @contextmanager
 def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show nothing."""
+    """Show no progress."""
     del description, total
     yield lambda count: None
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Result of evaluating one split.
+    """The result of evaluating one split.
 
     Args:
         metrics: "loss" and, if there are predictions, the task's metrics.
         rows: id, prediction, reference and score of every example, in the split's order.
         signatures: how each metric was computed.
-        beside: rows of other splits that the task evaluates together with this one.
+        companion_rows: rows of other splits that the task evaluates together with this one.
     """
 
     metrics: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
-    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    companion_rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
 class _Outputs:
-    """Outputs of one process: summed loss of `count` targets, predictions by example index."""
+    """The outputs of one process: summed loss of `count` targets, predictions by example index."""
 
     loss: float = 0.0
     count: int = 0
@@ -63,12 +63,12 @@ class _Outputs:
 class Evaluator:
     """evaluator(model, split) -> EvalResult, independent of the number of processes.
 
-    The loss is teacher-forced and averaged over the target tokens (classification: examples) of
-    the split. `autocast` applies to the loss; text is generated without it.
+    The loss is teacher-forced and averaged over the split's target tokens (in classification:
+    examples). `autocast` applies to the loss; text is generated without it.
 
-    `references` is "raw" for the dataset's texts, or "reference_code" for the paper's code: the
-    truncated label ids, decoded. Decoding then joins punctuation to the preceding word, in
-    predictions too.
+    `references` is "raw" for the texts of the data set. With "reference_code", as in the paper's
+    code, references are decoded from the truncated label ids, and punctuation is joined to the
+    preceding word in references and predictions.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Evaluator:
         collator: Collator,
         loss_fn: Loss,
         batch_size: int,
-        decoding: Decoding | None = None,
+        decoding: DecodingConfig | None = None,
         references: Literal["raw", "reference_code"] = "raw",
         autocast: torch.dtype | None = None,
         progress: Progress = no_progress,
@@ -93,24 +93,25 @@ class Evaluator:
         if isinstance(task, SequenceTask):
             if decoding is None:
                 raise ValueError(f"task {task.name} generates text: evaluation.decoding is missing")
-            self.generation = {**asdict(decoding), **self._token_ids(task)}
+            self.generation = {**decoding.model_dump(), **self._token_ids(task)}
 
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
     ) -> EvalResult:
-        """Evaluate the first `limit` examples of `split`; `generate=False` skips generated text.
+        """Evaluate the first `limit` examples of `split`; `generate=False` skips generation.
 
-        Without a limit, also evaluate the splits that the task reports beside this one. Restores
-        the model's training mode.
+        Without a limit, also evaluate the task's companions of this split. Restores the model's
+        training mode.
         """
         result = self._evaluate(model, split, limit, generate)
-        for name, beside in self.task.beside.get(split, {}).items() if limit is None else ():
-            examples = self.splits.get(beside.split, ())
-            if len(examples) > (beside.limit or 0):
-                more = self._evaluate(model, beside.split, beside.limit, generate)
-                result.metrics.update({f"{key}_{name}": more.metrics[key] for key in more.metrics})
-                if beside.split != split:
-                    result.beside[beside.split] = more.rows
+        companions = self.task.companions.get(split, {}) if limit is None else {}
+        for suffix, companion in companions.items():
+            examples = self.splits.get(companion.split, ())
+            if len(examples) > (companion.limit or 0):
+                other = self._evaluate(model, companion.split, companion.limit, generate)
+                result.metrics.update({f"{k}_{suffix}": v for k, v in other.metrics.items()})
+                if companion.split != split:
+                    result.companion_rows[companion.split] = other.rows
         return result
 
     def _evaluate(
@@ -126,10 +127,10 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded, self._sign_decoding(model))
+        return self._result(outputs, raw, encoded, self._decoding_signature(model))
 
     def _token_ids(self, task: SequenceTask) -> dict[str, int | None]:
-        """Token ids for generation, from the tokenizer."""
+        """Return the token ids for generation, from the tokenizer."""
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         ids = {name: getattr(self.tokenizer, name) for name in names}
         return {**ids, "decoder_start_token_id": self._decoder_start(task)}
@@ -146,17 +147,16 @@ class Evaluator:
         batches = self._batches(encoded)
         with self.progress(split, len(encoded)) as advance:
             for first in range(0, len(batches), state.num_processes):
-                number = first + state.process_index
-                if number < len(batches):
-                    self._add(outputs, model, encoded, batches[number], generate)
-                elif is_sharded(model):  # the other processes wait for this one's shards
+                index = first + state.process_index
+                if index < len(batches):
+                    self._add(outputs, model, encoded, batches[index], generate)
+                elif is_sharded(model):  # other processes wait for this one's shards
                     self._add(_Outputs(), model, encoded, batches[-1], generate)
                 advance(sum(map(len, batches[first : first + state.num_processes])))
         return _merge(gather_object([outputs]))
 
     def _batches(self, encoded: Dataset) -> list[list[int]]:
-        """Batch examples of similar length, longest first, so that running out of memory shows
-        at once."""
+        """Batch examples by length, longest first, so that running out of memory shows at once."""
         order = np.argsort(-lengths(encoded, "input_ids"), kind="stable").tolist()
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
@@ -186,9 +186,9 @@ class Evaluator:
     def _evaluate_text(
         self, model: Any, tensors: Mapping[str, Tensor], generates: bool
     ) -> tuple[Tensor, int, list[str]]:
-        """Loss, number of target tokens and, if `generates`, the generated texts.
+        """Return the loss, the number of target tokens and, if `generates`, the generated texts.
 
-        The encoder runs once for both, unless autocast or sharding makes the two passes differ.
+        The encoder runs once for loss and text, unless autocast or sharding makes them differ.
         """
         sources: dict[str, Any] = {n: tensors[n] for n in ("input_ids", "attention_mask")}
         states, inputs = None, dict[str, Any](tensors)
@@ -213,12 +213,13 @@ class Evaluator:
             texts = [self.tokenizer.clean_up_tokenization(text) for text in texts]
         return [text.strip() for text in texts]
 
-    def _sign_decoding(self, model: nn.Module) -> dict[str, str]:
-        """Signature of the decoding, with the rules that were followed."""
+    def _decoding_signature(self, model: nn.Module) -> dict[str, str]:
+        """Return the signature of the decoding, with the rules that were followed."""
         if self.decoding is None:
             return {}
         rules = self.decoding.rules if can_generate(model) else "transformers"
-        return {"decoding": replace(self.decoding, rules=rules).signature}
+        settings = {**self.decoding.model_dump(), "rules": rules}
+        return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
 
     def _result(
         self, outputs: _Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
@@ -242,15 +243,15 @@ class Evaluator:
         )
 
     def _name_classes(self, values: list[Any]) -> list[str]:
-        """Replace class numbers by their names; leave texts alone."""
+        """Replace class numbers by class names; return texts unchanged."""
         names = self.task.label_names
         return [names[value] for value in values] if names else values
 
 
 def _merge(parts: list[_Outputs]) -> _Outputs:
     """Merge the outputs of all processes, whose examples are disjoint."""
-    joined = _Outputs()
+    merged = _Outputs()
     for part in parts:
-        joined.loss, joined.count = joined.loss + part.loss, joined.count + part.count
-        joined.predictions |= part.predictions
-    return joined
+        merged.loss, merged.count = merged.loss + part.loss, merged.count + part.count
+        merged.predictions |= part.predictions
+    return merged

@@ -1,1 +1,1 @@
-"""Other formats: checkpoints of the official code, PEFT folders, and models of finished runs."""
+"""Other formats: import checkpoints of the official code, convert LoRA from and to PEFT folders."""

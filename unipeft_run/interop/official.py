@@ -1,4 +1,4 @@
-"""Load checkpoints of the paper's own code as models with our deltas.
+"""Load checkpoints of the paper's code as models with our deltas.
 
 The official names are those of jxhe/unify-parameter-efficient-tuning at 3222ce2c0.
 """
@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.weights import NUMBERS
+from unipeft_run.backbones.weights import FLOAT_TYPES
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
@@ -38,7 +38,7 @@ INSERTIONS = {"parallel": "parallel", "sequential": "sequential", "pfeiffer": "p
 
 
 class RemainingTensors(dict[str, torch.Tensor]):
-    """The official tensors that are not loaded yet, by name; a missing one is an error."""
+    """The official tensors that are not loaded yet, by name. Raises ValueError for others."""
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self:
@@ -67,7 +67,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     _check_sizes(options, state)
     config = deepcopy(config)  # attaching names our attention in it
     model = getattr(transformers, family_of(config).model)(config)
-    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in NUMBERS)
+    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in FLOAT_TYPES)
     model.to(next(kinds, torch.float32))
     remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
     _load_backbone(model, remaining)
@@ -112,7 +112,7 @@ def _check_gate(options: Options) -> None:
 
 
 def _check_sizes(options: Options, state: Tensors) -> None:
-    """Refuse a size that no tensor has, before modules of that size are allocated."""
+    """Raise ValueError for a size that no tensor has, before modules of that size are built."""
     mode = options["attn_mode"]
     used = {
         "attn_bn": mode not in ("none", "bitfit"),
@@ -131,27 +131,31 @@ def _choose(options: Options, name: str, allowed: Any) -> Any:
     return options[name]
 
 
-def _trained_words(options: Options) -> list[str]:
-    """The words of which a trained parameter's official name holds one (reference 2)."""
+def _trained_substrings(options: Options) -> list[str]:
+    """Return the substrings that select trained parameters by their official names."""
     options = complete_options(options)
     if options["attn_mode"] == "bitfit":
         return ["bias"]
     if options["attn_mode"] == options["ffn_mode"] == "none":
         return [""]
     special: dict[str, list[str]] = {"LN": ["attn_layer_norm"], "none": []}
-    words = options["unfreeze_params"]
-    return special.get(words, words.split(","))
+    substrings = options["unfreeze_params"]
+    return special.get(substrings, substrings.split(","))
 
 
 def _is_trained(name: str, options: Options) -> bool:
-    return name.startswith(PROMPT) or any(word in name for word in _trained_words(options))
+    return name.startswith(PROMPT) or any(
+        substring in name for substring in _trained_substrings(options)
+    )
 
 
 def unfreeze_patterns(options: Options, model: nn.Module) -> list[str]:
     """Return patterns of the backbone parameters that the official naming rule trains."""
     names = [name for name, _ in model.named_parameters()]
-    words = _trained_words(options)
-    return [f"*{word}*" for word in words if any(word in name for name in names)]
+    substrings = _trained_substrings(options)
+    return [
+        f"*{substring}*" for substring in substrings if any(substring in name for name in names)
+    ]
 
 
 def _slot(form: Any, sites: list[str], composition: Any, insertion: str = "parallel") -> Slot:
@@ -218,7 +222,7 @@ def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice 
             f"the official tensor {name} is {list(part.shape)}; "
             f"the options and the configuration make it {list(parameter.shape)}"
         )
-    if part.dtype not in NUMBERS and parameter.dtype in NUMBERS:
+    if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
         kind = str(part.dtype).removeprefix("torch.")
         raise ValueError(f"the official tensor {name} is {kind}, not of a floating-point type")
     with torch.no_grad():
@@ -236,10 +240,10 @@ def _load_backbone(model: nn.Module, remaining: dict[str, torch.Tensor]) -> None
 
 
 def _check_rest(model: nn.Module, remaining: Tensors, options: Options) -> None:
-    """Refuse remaining tensors, except those that the official code builds and never reads."""
+    """Raise ValueError for remaining tensors, except those that the official code never reads."""
     used = {
         name for path, delta in find_deltas(model) for _, name, _ in named_parameters(path, delta)
     }
     for name in sorted(set(remaining) - used):
         if not is_unused(name, complete_options(options)):
-            raise ValueError(f"no place for the official tensor {name}")
+            raise ValueError(f"unexpected official tensor {name}")

@@ -1,4 +1,4 @@
-"""The official names of our deltas' parameters (see the README of the golden vectors)."""
+"""The official names of our deltas' parameters, as in the state dictionaries in tests/golden."""
 
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -55,7 +55,7 @@ def _names(path: str, delta: Delta) -> Iterator[Named]:
 
 
 def _adapter_path(path: str, delta: Delta) -> str:
-    """The official path of the adapter at this site."""
+    """Return the official path of the adapter at this site."""
     layer = _layer(path)
     parallel = delta.insertion.__name__ == "parallel"
     if delta.site.representation.startswith("ffn"):
@@ -106,7 +106,7 @@ def _layer(path: str) -> str:
 
 
 def is_unused(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether the official code builds the tensor under these options and never reads it."""
+    """Return whether the official code builds the tensor with these options but never reads it."""
     prefix = options["attn_mode"].startswith("prefix")
     norms = prefix and options["attn_option"] in ("cross_attn", "cross_attn_relu")
     twice = options["ffn_mode"] == "adapter" and options["ffn_option"] == "parallel"

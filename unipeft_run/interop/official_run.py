@@ -45,9 +45,9 @@ def import_official(
 ) -> dict[str, Any]:
     """Write the run folder `out`; return its parameter table.
 
-    `options` are the official ones, completed; `overrides` as for unipeft-train; `config` is the
-    model's config.json if it is not beside the weights. `out` must be new or empty; with `force`
-    it may be a run folder, which is replaced. Raises UserError before anything is written.
+    `options`: the official ones, completed. `overrides`: as for unipeft-train. `config`: the
+    model's config.json if it is not in the folder of the weights. `out` must be new or empty; with
+    `force` it may be a run folder, which is replaced. Raises UserError before anything is written.
     """
     check_run_target(out, force=force)
     file = _find_weights(checkpoint)
@@ -66,7 +66,7 @@ def import_official(
 
 
 def _find_weights(checkpoint: Path) -> Path:
-    """The safetensors file that `checkpoint` is or holds."""
+    """Return the safetensors file at or in `checkpoint`."""
     if checkpoint.is_file():
         if checkpoint.suffix != ".safetensors":
             raise UserError(pickle_refusal(checkpoint))
@@ -86,7 +86,7 @@ def _read_settings(file: Path) -> Any:
 
 
 def _with_defaults(settings: Any, overrides: Sequence[str]) -> list[str]:
-    """`overrides`, with the model's task and `method=none` unless they name others."""
+    """Return `overrides`, with the model's task and `method=none` as defaults."""
     given = {override.partition("=")[0] for override in overrides}
     labels = settings.num_labels if family_of(settings).head else 0
     task = TASKS.get((settings.model_type, labels))
@@ -95,7 +95,7 @@ def _with_defaults(settings: Any, overrides: Sequence[str]) -> list[str]:
 
 
 def _check_task(settings: Any, config: RunConfig, file: Path) -> None:
-    """Refuse a task for another family, or with another number of classes."""
+    """Raise UserError for a task of another family, or with another number of classes."""
     task, family = config.task.name, config.backbone.family
     if family != settings.model_type:
         raise UserError(
@@ -103,9 +103,7 @@ def _check_task(settings: Any, config: RunConfig, file: Path) -> None:
         )
     labels = num_labels(config.task)
     if labels and labels != settings.num_labels:
-        raise UserError(
-            f"{file} tells {settings.num_labels} classes apart, but task={task} has {labels}"
-        )
+        raise UserError(f"{file} has {settings.num_labels} classes, but task={task} has {labels}")
 
 
 def _describe(

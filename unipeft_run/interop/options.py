@@ -1,4 +1,4 @@
-"""The official code's tuning options: their names, defaults and allowed values (reference 1)."""
+"""The official code's tuning options: names, defaults, allowed values, reading from files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.backbones.fields import SHARE, Rule, number, whole
-from unipeft_run.config.messages import shown, unknown_choice, unknown_key
+from unipeft_run.backbones.fields import PROBABILITY, Rule, number, whole
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
 
 MAX_BYTES = 2**20
@@ -55,7 +55,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def _is_scalar(value: Any) -> bool:
-    """Whether `value` is a positive number, perhaps as text: the official parser has text."""
+    """Return whether `value` is a positive number, possibly as text, or learnable_scalar."""
     if value == "learnable_scalar":
         return True
     try:
@@ -70,8 +70,8 @@ RULES: Mapping[str, Rule] = {
     "attn_bn": SIZE,
     "ffn_bn": SIZE,
     "mid_dim": SIZE,
-    "prefix_dropout": SHARE,
-    "lora_dropout": SHARE,
+    "prefix_dropout": PROBABILITY,
+    "lora_dropout": PROBABILITY,
     "lora_alpha": number("a number above 0", lambda value: value > 0),
     "ffn_adapter_scalar": Rule("a number above 0, or learnable_scalar", _is_scalar),
     "unfreeze_params": TEXT,
@@ -92,16 +92,16 @@ def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if completed[name] not in allowed:
             raise UserError(unknown_choice(name, _bounded(completed[name]), allowed))
     for name, rule in RULES.items():
-        is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1, where nothing uses it
+        is_default = completed[name] == DEFAULTS[name]  # ffn_bn=-1 if there is no FFN delta
         needed = name != "ffn_bn" or completed["ffn_mode"] != "none"
         if (needed or not is_default) and not rule.is_valid(completed[name]):
-            value = shown(_bounded(completed[name]))
+            value = shorten(_bounded(completed[name]))
             raise UserError(f"{name}={value}: must be {rule.description}")
     return completed
 
 
 def _bounded(value: Any) -> Any:
-    """`value` for a message; nested ones by their type, since YAML aliases may make them huge."""
+    """Return `value` for a message; if nested, its type, since aliases may make it huge."""
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
@@ -136,4 +136,4 @@ def _read_yaml(file: Path) -> Any:
     except RecursionError:
         raise UserError(f"{file} is damaged: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-        raise UserError(f"{file} is damaged: {shown(error, 120)}") from None
+        raise UserError(f"{file} is damaged: {shorten(error, 120)}") from None

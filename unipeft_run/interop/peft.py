@@ -17,9 +17,10 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import read_object
+from unipeft_run.backbones.site import Site
 from unipeft_run.backbones.sites import find_sites
-from unipeft_run.backbones.weights import check_numbers, read_tensors
-from unipeft_run.config.messages import shown
+from unipeft_run.backbones.weights import check_types, read_tensors
+from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -27,7 +28,6 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel
-from unipeft_run.deltas.site import Site
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import alpha_of, check_config
 from unipeft_run.interop.target import check_export_target
@@ -66,9 +66,9 @@ def export_peft(
 ) -> None:
     """Write the LoRA of `model` to `folder`, for `peft.PeftModel.from_pretrained`.
 
-    `base` is the backbone's id or path, for the reader. A classification head is included, trained
-    or not. `folder` must be new or empty; with `force` it may hold an exported adapter. Raises
-    UserError, with the reason, for a delta that PEFT cannot express.
+    `base`: the backbone's id or path, recorded for information. A classification head is included,
+    trained or not. `folder` must be new or empty; with `force` it may hold an exported adapter.
+    Raises UserError, with the reason, for a delta that PEFT cannot express.
     """
     check_export_target(folder, (CONFIG, TENSORS), force=force)
     placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
@@ -102,7 +102,7 @@ def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, tor
         if name.startswith(tuple(f"{head}." for head in heads)):
             yield name, parameter
         elif parameter.requires_grad and f".{PREFIX}" not in name:
-            raise UserError(f"cannot export {name}: PEFT stores no single backbone weights")
+            raise UserError(f"cannot export {name}: PEFT cannot store individual backbone weights")
 
 
 def _config(
@@ -133,16 +133,16 @@ def _scale(delta: Delta) -> float:
 
 
 def _number(value: float) -> float:
-    """`value` as an int if it is whole: PEFT's alpha usually is."""
+    """Return `value` as an int if it is whole, as PEFT's alpha usually is."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-12) else value
 
 
 def _targets(model: nn.Module, paths: set[str]) -> list[str]:
-    """The last components of the paths if no other module shares them, else the paths."""
-    words = {path.rpartition(".")[2] for path in paths}
-    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in words}
-    return sorted(words if named == paths else paths)
+    """Return the last components of the paths if no other module shares them, else the paths."""
+    names = {path.rpartition(".")[2] for path in paths}
+    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in names}
+    return sorted(names if named == paths else paths)
 
 
 def import_peft(model: nn.Module, folder: Path) -> None:
@@ -177,7 +177,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}")
     tensors = read_tensors(folder / TENSORS)
-    check_numbers(tensors, set(tensors), folder / TENSORS)
+    check_types(tensors, set(tensors), folder / TENSORS)
     named = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
     return read_object(folder / CONFIG), named
 
@@ -187,7 +187,8 @@ def _build_delta(
 ) -> tuple[str, Delta]:
     site = sites.get(path)
     if site is None or len(pair) < 2:
-        raise UserError(f"no place for a LoRA at {shown(path)}: possible are {', '.join(LINEAR)}")
+        known = ", ".join(LINEAR)
+        raise UserError(f"LoRA at {shorten(path)} cannot be imported; supported sites: {known}")
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)
@@ -216,9 +217,9 @@ def _build_delta(
 def _find_head(
     model: nn.Module, config: Mapping[str, Any], name: str, tensor: torch.Tensor
 ) -> nn.Parameter:
-    """The parameter of a classification head that `tensor` belongs to."""
+    """Return the classification-head parameter for `tensor`."""
     heads = tuple(f"{head}." for head in config.get("modules_to_save") or ())
     parameter = dict(model.named_parameters()).get(name)
     if parameter is None or not name.startswith(heads) or parameter.shape != tensor.shape:
-        raise UserError(f"no place for the tensor {shown(name)}")
+        raise UserError(f"unexpected tensor {shorten(name)}")
     return parameter

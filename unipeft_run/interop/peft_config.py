@@ -1,15 +1,15 @@
-"""Check PEFT's adapter_config.json, which comes from outside. Imports nothing heavy."""
+"""Validate an untrusted adapter_config.json of PEFT. Imports nothing heavy."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.backbones.fields import SHARE, Rule, number
-from unipeft_run.config.messages import shown
+from unipeft_run.backbones.fields import PROBABILITY, Rule, number
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
-# fields of LoraConfig that change the arithmetic and have no counterpart here
+# fields of LoraConfig that change the computation and have no counterpart here
 FOREIGN = (
     "use_dora",
     "lora_bias",
@@ -25,7 +25,7 @@ FOREIGN = (
     "kasa_config",
     "alora_invocation_tokens",
 )
-# values of init_lora_weights that leave the base weights alone
+# values of init_lora_weights that do not change the base weights
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 ALPHA = number("a number above 0", lambda value: value > 0)
 PATTERNS = Rule("a mapping of patterns to numbers above 0", lambda value: isinstance(value, dict))
@@ -39,15 +39,17 @@ MAX_PATTERN, MAX_REPEATS = 200, 4  # bounds on a regular expression from a file
 def check_config(config: Mapping[str, Any], folder: Path) -> None:
     """Raise UserError for anything but plain LoRA, and for a value of the wrong type."""
     if (kind := config.get("peft_type")) != "LORA":
-        raise UserError(f"{folder} holds {shown(kind)}; only LORA can be imported")
+        raise UserError(f"{folder} holds {shorten(kind)}; only LORA can be imported")
     if foreign := [name for name in FOREIGN if config.get(name)]:
         raise UserError(f"{folder}: {foreign[0]} has no counterpart here")
     if (bias := config.get("bias", "none")) != "none":
-        raise UserError(f"{folder}: bias={shown(bias)} has no counterpart here")
+        raise UserError(f"{folder}: bias={shorten(bias)} has no counterpart here")
     if (init := config.get("init_lora_weights", True)) not in PLAIN_INITS:
-        raise UserError(f"{folder}: init_lora_weights={shown(init)} changes the backbone's weights")
+        raise UserError(
+            f"{folder}: init_lora_weights={shorten(init)} changes the backbone's weights"
+        )
     _check_value("lora_alpha", config.get("lora_alpha"), ALPHA, folder)
-    _check_value("lora_dropout", config.get("lora_dropout", 0.0), SHARE, folder)
+    _check_value("lora_dropout", config.get("lora_dropout", 0.0), PROBABILITY, folder)
     _check_value("modules_to_save", config.get("modules_to_save") or [], NAMES, folder)
     _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, folder)
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
@@ -57,18 +59,18 @@ def check_config(config: Mapping[str, Any], folder: Path) -> None:
 
 def _check_value(name: str, value: Any, rule: Rule, folder: Path) -> None:
     if not rule.is_valid(value):
-        raise UserError(f"{folder}: {shown(name)}={shown(value)}: must be {rule.description}")
+        raise UserError(f"{folder}: {shorten(name)}={shorten(value)}: must be {rule.description}")
 
 
 def _check_pattern(pattern: str, folder: Path) -> None:
-    """Refuse a regular expression that is invalid, or that could take forever to match."""
+    """Raise UserError for a regular expression that is invalid, or may take very long to match."""
     repeats = sum(pattern.count(sign) for sign in "*+?{")
     if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
-        raise UserError(f"{folder}: alpha_pattern {shown(pattern)} is too complex")
+        raise UserError(f"{folder}: alpha_pattern {shorten(pattern)} is too complex")
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{folder}: alpha_pattern {shown(pattern)}: {error}") from None
+        raise UserError(f"{folder}: alpha_pattern {shorten(pattern)}: {error}") from None
 
 
 def alpha_of(config: Mapping[str, Any], path: str) -> float:

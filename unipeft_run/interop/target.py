@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unipeft_run.config.messages import shown
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import is_run_folder
 
@@ -42,6 +42,6 @@ def _names_in(folder: Path) -> set[str]:
 
 def _not_empty(folder: Path, names: set[str], kind: str) -> UserError:
     return UserError(
-        f"--out={folder} is neither empty nor {kind}: it holds {shown(min(names))}; "
+        f"--out={folder} is neither empty nor {kind}: it holds {shorten(min(names))}; "
         "nothing was written, name a new folder"
     )

@@ -1,1 +1,1 @@
-"""scale=mini: the small backbones, where their data comes from, and how they were pretrained."""
+"""scale=mini: packaged backbones, the sources of their data, and their pretraining."""

@@ -1,1 +1,1 @@
-"""Tables and figures from run folders, beside the paper's numbers. Imports nothing heavy."""
+"""Tables and figures from run folders, compared with the paper's. Imports nothing heavy."""

@@ -1,24 +1,24 @@
-"""Describes what distinguishes configurations, as command-line words."""
+"""Find the overrides that distinguish configurations, to label rows and curves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unipeft_run.config.identity import science
+from unipeft_run.config.identity import scientific_config
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.runs.printable import printable
 
 Config = Mapping[str, Any]
 SHOWN_ELSEWHERE = ("seed", "backbone.weights", "backbone.name", "task.name")
-NUMBERS = {"bottleneck": ("form.rank", "form.length"), "scale": ("composition.scale",)}
+SIZES = {"bottleneck": ("form.rank", "form.length"), "scale": ("composition.scale",)}
 LONGEST = 200  # characters of a value
 
 
 def find_differences(
     configs: Sequence[Config], excluded: Sequence[str] = SHOWN_ELSEWHERE
 ) -> list[str]:
-    """Return, for each configuration, `key=value` of every key that is not the same in all.
+    """Return, for each configuration, `key=value` for every key on which they differ.
 
     `excluded`: keys shown elsewhere. A missing key equals null.
     """
@@ -36,27 +36,27 @@ def find_differences(
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    """Return the scientific configuration, with each slot's numbers under their short names."""
+    """Return the scientific configuration, adding each slot's sizes under their short names."""
     slots = {
-        slot: {**part, **{n: config[slot].get(n) for n in NUMBERS if _uses(n, part)}}
+        slot: {**part, **{n: config[slot].get(n) for n in SIZES if _uses(n, part)}}
         for slot in SLOTS
-        if isinstance(part := science(config).get(slot), Mapping)
+        if isinstance(part := scientific_config(config).get(slot), Mapping)
     }
-    return {**science(config), **slots}
+    return {**scientific_config(config), **slots}
 
 
-def _uses(number: str, slot: Mapping[str, Any]) -> bool:
-    """Return whether the slot's form or composition takes this number."""
-    places = (tail.split(".") for tail in NUMBERS[number])
+def _uses(size: str, slot: Mapping[str, Any]) -> bool:
+    """Return whether the slot's form or composition takes this size."""
+    places = (tail.split(".") for tail in SIZES[size])
     return any(as_mapping(slot.get(axis)).get(key) is not None for axis, key in places)
 
 
 def _is_implied(key: str, differing: Sequence[str]) -> bool:
-    """Return whether another differing key says the same: the slot's number, or the class."""
+    """Return whether another differing key implies this one: the slot's size, or the class."""
     slot, _, rest = key.partition(".")
-    number = any(f"{slot}.{n}" in differing and rest in tails for n, tails in NUMBERS.items())
+    is_size = any(f"{slot}.{n}" in differing and rest in tails for n, tails in SIZES.items())
     node, _, leaf = key.rpartition(".")
-    return number or (leaf != "_target_" and f"{node}._target_" in differing)
+    return is_size or (leaf != "_target_" and f"{node}._target_" in differing)
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Figures of runs: training curves, and the scores of methods against the parameters they store."""
+"""Figures of runs: training curves, and scores against stored parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 4.2, 3.2  # inches of one panel
 FORMATS = (".svg", ".png", ".pdf")
 STYLES = ("-", "--", ":", "-.")
 MARKERS = "osD^v<>PX*h"  # coprime with the 10 colours, so that no two points look the same
-LARGEST = 1e30  # of a value that is drawn; matplotlib overflows beyond
+LARGEST = 1e30  # drawn value; matplotlib overflows beyond it
 LONGEST = 120  # characters of a label
 
 
@@ -48,19 +48,19 @@ def _read_curve(run: RunRecord, key: str) -> tuple[list[int], list[float]]:
     points = [
         (record["step"], record[key])
         for record in run.train_records()
-        if _is_drawn(record.get(key))
+        if _is_drawable(record.get(key))
     ]
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _is_drawn(value: Any) -> bool:
+def _is_drawable(value: Any) -> bool:
     return is_number(value) and abs(value) < LARGEST
 
 
 def draw_shares(tables: Sequence[Table], file: Path) -> None:
     """Draw a panel per table: the score against the stored parameters, as in the paper's figure 2.
 
-    Error bars are the standard deviation over the seeds; dashed lines store no parameters.
+    Error bars are the standard deviation over the seeds; dashed lines are methods that store none.
     """
     figure, panels = _make_panels(len(tables), 1, file)
     for (axes,), table in zip(panels, tables, strict=True):
@@ -69,7 +69,7 @@ def draw_shares(tables: Sequence[Table], file: Path) -> None:
         axes.set(xlabel="parameters stored %", ylabel=_literal(metric), xscale="log")
         for row, look, marker in zip(table.rows, _looks(), cycle(MARKERS), strict=False):
             score, stored, label = row.get(metric), row.get("stored %"), _literal(row["method"])
-            if not (isinstance(score, Spread) and _is_drawn(score.mean)):
+            if not (isinstance(score, Spread) and _is_drawable(score.mean)):
                 continue
             color = look["color"]
             if isinstance(stored, int | float) and 0 < stored < LARGEST:
@@ -82,7 +82,7 @@ def draw_shares(tables: Sequence[Table], file: Path) -> None:
 
 
 def _literal(text: Any) -> str:
-    """Return `text` for matplotlib, which otherwise parses $ as mathematics."""
+    """Return `text` with $ escaped, which matplotlib would parse as mathematics."""
     return str(text).replace("$", r"\$")
 
 
@@ -101,13 +101,13 @@ def _make_panels(rows: int, columns: int, file: Path) -> tuple[Any, Any]:
 
 def _add_legend(axes: Any) -> None:
     """Add a legend to the right of the panels; the figure grows, the panels keep their width."""
-    beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "frameon": False}
-    axes.legend(**beside, fontsize="x-small").set_in_layout(False)
+    position = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "frameon": False}
+    axes.legend(**position, fontsize="x-small").set_in_layout(False)
 
 
 def _write(figure: Any, file: Path) -> None:
     legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
-    metadata = {"Date": None} if file.suffix == ".svg" else None  # the same runs, the same bytes
+    metadata = {"Date": None} if file.suffix == ".svg" else None  # so that output is reproducible
     try:
         figure.savefig(
             file, dpi=150, metadata=metadata, bbox_inches="tight", bbox_extra_artists=legends
@@ -140,14 +140,14 @@ def _selection_metric(runs: Sequence[RunRecord]) -> str:
 
 
 def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """Label each run by method, what distinguishes it from others of it, and seed if they vary."""
+    """Label each run by method, its differences from others of that method, and varying seeds."""
     has_seeds = len({str(run.config.get("seed")) for run in runs}) > 1
     labels = [printable(run.config.get("method"), LONGEST) for run in runs]
     for method in dict.fromkeys(labels):
         same = [number for number, label in enumerate(labels) if label == method]
         configs = [runs[number].config for number in same]
         differences = find_differences(configs, ("seed", "task.name"))
-        for number, words in zip(same, differences, strict=True):
+        for number, overrides in zip(same, differences, strict=True):
             seed = printable(f"seed={runs[number].config.get('seed')}", 40) if has_seeds else ""
-            labels[number] = " ".join(filter(None, (method, words, seed)))
+            labels[number] = " ".join(filter(None, (method, overrides, seed)))
     return labels

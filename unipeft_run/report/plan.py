@@ -1,4 +1,4 @@
-"""Plans an experiment: its cells, their states, and the command of each missing one."""
+"""Plan an experiment: list its cells, their states, and the command of each missing one."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from unipeft_run.runs.reader import read_run
 from unipeft_run.sweeps.grid import expand_grid
 
 
-def plan_experiment(name: str, words: Sequence[str]) -> Table:
-    """Tabulate the cells of experiment `name` under the overrides `words`. Raises `UserError`."""
-    _, settings, cells = expand_grid("train", [f"experiment={name}", *words])
+def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
+    """Tabulate the cells of experiment `name` under `overrides`. Raises `UserError`."""
+    _, settings, cells = expand_grid("train", [f"experiment={name}", *overrides])
     owners: dict[str, str] = {}
     rows = [_make_row(row, [*settings, *cell], owners) for row, cell in cells]
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
     title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
-    run_all = f"to run all of them: unipeft-train -m experiment={shlex.join([name, *words])}"
+    run_all = f"to run all of them: unipeft-train -m experiment={shlex.join([name, *overrides])}"
     return Table(title, {"experiment": name}, rows, [run_all] if missing else [])
 
 
-def _make_row(row: str, words: Sequence[str], owners: dict[str, str]) -> Row:
-    """`owners`: the row that each run folder belongs to; extended here."""
+def _make_row(row: str, overrides: Sequence[str], owners: dict[str, str]) -> Row:
+    """Make the row of a cell. `owners` maps run folders to their rows, and is extended."""
     state, command = "", ""
     try:
-        folder = plan(compose(words)).folder
+        folder = plan(compose(overrides)).folder
         owner = owners.setdefault(str(folder), row)
         state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
         if state != "done":
-            command = shlex.join(["unipeft-train", *words])
+            command = shlex.join(["unipeft-train", *overrides])
         if owner != row:
             state, command = f"the same run as {owner}", ""
     except Illegal as reason:

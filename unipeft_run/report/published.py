@@ -1,4 +1,4 @@
-"""Published tables: the numbers that the paper prints, beside those of our runs."""
+"""Published tables: the results that the paper prints, next to those of our runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment
-from unipeft_run.config.identity import digest_of
+from unipeft_run.config.identity import hash_config
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
@@ -41,7 +41,7 @@ def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[Ru
     cells = [cell for cell in experiment.cells if cell.task == task]
     metrics = experiment.metrics.get(task, ())
     rows = [row for cell in cells for row in _make_rows(cell, scale, metrics, by_method)]
-    notes = [*experiment.notes, *(f"{cell.row}: {cell.note}" for cell in cells if cell.note)]
+    notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
     if any(row["differs in"] for row in rows):
@@ -51,18 +51,18 @@ def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[Ru
 
 
 def _method_id(config: Mapping[str, Any]) -> str:
-    """Return the id of what is trained, on which backbone and task; not of how it is trained."""
+    """Return an id of the trained modules, backbone and task; the recipe is not part of it."""
     kept = {key: config.get(key) for key in (*SLOTS, "unfreeze")}
     backbone = config["backbone"]
     kept["backbone"] = {key: backbone.get(key) for key in ("name", "weights")}
-    return digest_of(upgrade({**kept, "task": config["task"]["name"]}))
+    return hash_config(upgrade({**kept, "task": config["task"]["name"]}))
 
 
 def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
-    config = resolve(compose([*cell.words[scale], f"scale={scale}"])).plain()
+    config = resolve(compose([*cell.overrides[scale], f"scale={scale}"])).plain()
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, metrics, group, departures)

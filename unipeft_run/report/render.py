@@ -16,7 +16,7 @@ DECIMALS |= {"accuracy printed": 1, "bleu_paper printed": 1}
 WIDEST = 1 << 30  # characters of a line without a terminal
 LARGEST = 1e15  # written without an exponent
 GAP = 2  # spaces between columns
-MARKDOWN = re.compile(r"([\\`*<|])")  # starts code, emphasis, HTML or a cell within a word
+MARKDOWN = re.compile(r"([\\`*<|])")  # would start code, emphasis, HTML or a cell
 
 
 def render_text(tables: Sequence[Table], width: int | None = None) -> str:

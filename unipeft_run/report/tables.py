@@ -1,4 +1,4 @@
-"""Tables of finished runs: one per task, data, scale and backbone; methods ranked, with their cost.
+"""Tables of finished runs, one per task, data, scale and backbone; methods ranked, with their cost.
 
 Baselines are rows too: the untouched backbone, a randomly initialised backbone, and a trivial
 baseline that needs no model.
@@ -27,7 +27,7 @@ COSTS = {"tokens/s": "train/tokens_per_second", "seconds": "wall_seconds"}
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1; None for one value) over seeds; nan if a value is."""
+    """Mean and standard deviation (n - 1; None for one value) over seeds; nan if a value is nan."""
 
     mean: float
     std: float | None = None
@@ -39,7 +39,7 @@ Row = dict[str, Value]
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; `facts` are what all rows share, for CSV."""
+    """A titled table. `facts`: columns that are the same in all rows, written to CSV."""
 
     title: str
     facts: Mapping[str, str]
@@ -65,11 +65,11 @@ def _key(run: RunRecord) -> tuple[str, str, str, str]:
 def _describe_data(config: Mapping[str, Any]) -> str:
     """Name the limits and paths that replace the task's own data or the backbone's weights."""
     limits = as_mapping(config.get("limit"))
-    words = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
+    overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
     for section in ("backbone", "task"):
         if (path := as_mapping(config.get(section)).get("path")) is not None:
-            words.insert(0, f"{section}.path={path}")
-    return " ".join(words)
+            overrides.insert(0, f"{section}.path={path}")
+    return " ".join(overrides)
 
 
 def _make_table(key: tuple[str, str, str, str], runs: Sequence[RunRecord]) -> Table:
@@ -99,7 +99,7 @@ def measure_spread(runs: Sequence[RunRecord], name: str) -> Spread | None:
     if not all(name in run.metrics for run in runs):
         return None
     values = [run.metrics[name] for run in runs]
-    if not all(map(is_number, values)):  # null stands for a number that was not finite
+    if not all(map(is_number, values)):  # null replaces values that were not finite
         return Spread(math.nan)
     try:
         return Spread(fmean(values), stdev(map(float, values)) if len(values) > 1 else None)
@@ -148,14 +148,14 @@ def _is_random(run: RunRecord) -> bool:
 
 
 def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """Label each run by its method and what distinguishes it from others of that method."""
+    """Label each run by its method and its differences from others of that method."""
     names = [_name(run) for run in runs]
     labels = dict(enumerate(names))
     for name in dict.fromkeys(names):
         same = [number for number, other in enumerate(names) if other == name]
         differences = find_differences([runs[number].config for number in same])
-        for number, words in zip(same, differences, strict=True):
-            labels[number] = f"{name} {words}".strip()
+        for number, overrides in zip(same, differences, strict=True):
+            labels[number] = f"{name} {overrides}".strip()
     return list(labels.values())
 
 

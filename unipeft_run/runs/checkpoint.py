@@ -1,8 +1,8 @@
 """Training state on disk: safetensors and JSON only, complete or absent, verified when read.
 
 A checkpoint is a folder with `tensors.safetensors`, `state.json` and `checksums.json` (sha256 of
-the other two). It is written to a temporary folder and renamed; the one it replaces is kept as
-`<name>.previous` until then, and afterwards if asked for. The frozen backbone is never in it.
+the other two). It is written to a temporary folder and renamed. The checkpoint that it replaces is
+kept as `<name>.previous`, permanently with `keep_previous`. The frozen backbone is never saved.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint whose content is not what was written."""
+    """A checkpoint that cannot be read, or whose content differs from its checksums."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Checkpoint:
 def save_checkpoint(
     path: Path, content: Checkpoint, *, keep_previous: bool, check: Check = no_check
 ) -> None:
-    """Write the folder `path`; a stop at any moment leaves the old or the new one complete.
+    """Write the folder `path`; an interruption leaves the old or the new one complete.
 
-    `check` is called before each step that changes what is there.
+    `check` is called before each step that changes the disk.
     """
     previous = previous_of(path)
     check(path)
@@ -103,7 +103,7 @@ def _write(folder: Path, content: Checkpoint) -> None:
 def replace_tensors(tensors: dict[str, Tensor], path: Path, check: Check = no_check) -> None:
     """Write a safetensors file in one step; the old content stays until the new one is on disk."""
     with replacing(path, check) as temporary:
-        folder = temporary_path(path)  # safetensors makes a temporary file of its own
+        folder = temporary_path(path)  # safetensors writes its own temporary file here
         folder.mkdir()
         try:
             save_tensors(tensors, folder / path.name)
@@ -116,7 +116,7 @@ def replace_tensors(tensors: dict[str, Tensor], path: Path, check: Check = no_ch
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a new safetensors file, with the permissions that the umask gives.
 
-    A full or broken disk is an `OSError`, as elsewhere.
+    Raises `OSError` for a full or broken disk, as other writes do.
     """
     path.touch(exist_ok=False)
     mode = path.stat().st_mode & 0o777

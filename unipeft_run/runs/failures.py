@@ -18,7 +18,7 @@ CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def explain_failure(problem: BaseException) -> str | None:
-    """Return one sentence for a failure with an outside cause; None for a fault of the code."""
+    """Return one sentence for a failure with an outside cause; None for a bug."""
     if isinstance(problem, UserError | LockLost):
         return str(problem)
     if _is_out_of_memory(problem):
@@ -38,18 +38,18 @@ def explain_failure(problem: BaseException) -> str | None:
 
 
 def describe_failure(problem: BaseException) -> str:
-    """Return `explain_failure`, or the exception's class and text."""
+    """Return the sentence of `explain_failure`, or else the exception's class and text."""
     return explain_failure(problem) or f"{type(problem).__name__}: {problem}"
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:
-    # torch raises a class of its own on a GPU, but only a text on a CPU
+    # torch raises its own class on a GPU, but a RuntimeError with this text on a CPU
     named = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(problem)
 
 
 def _is_lost_peer(problem: BaseException) -> bool:
-    # what torch raises for gloo and for NCCL
+    # the texts of torch's errors for gloo and NCCL
     text = str(problem) if isinstance(problem, RuntimeError) else ""
     return ("gloo" in text and "by peer" in text) or "remote process exited" in text
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from unipeft_run.config.messages import nearest, shown
+from unipeft_run.config.messages import nearest, shorten
 from unipeft_run.errors import UserError
 from unipeft_run.runs.reader import STATES, RunRecord
 
@@ -15,11 +15,11 @@ from unipeft_run.runs.reader import STATES, RunRecord
 def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRecord]:
     """Return the runs that match every `key=value` filter.
 
-    A filter may list values (`seed=1,2`) or be a pattern (`method=lora_*`); one match is enough. A
-    key is one of the configuration (task, seed, ffn.bottleneck), or state, step, run_id. Raises
-    `UserError` for a key that no run has.
+    A filter may list values (`seed=1,2`) or be a pattern (`method=lora_*`); one match is enough.
+    Keys are those of the configuration (task, seed, ffn.bottleneck), and state, step, run_id.
+    Raises `UserError` for a key that no run has.
     """
-    found, wanted = list(runs), [_parse(word) for word in filters]
+    found, wanted = list(runs), [_parse(text) for text in filters]
     if not wanted:
         return found
     values = [_values(run) for run in found]
@@ -28,7 +28,7 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
         if found and key not in known:
             near = nearest(key, sorted(known))
             hint = f"; did you mean {near}?" if near else ""
-            raise UserError(f"no run has a key {shown(key)}{hint}")
+            raise UserError(f"no run has a key {shorten(key)}{hint}")
         if key == "state":
             _check_states(patterns)
     return [
@@ -38,10 +38,10 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
     ]
 
 
-def _parse(word: str) -> tuple[str, list[str]]:
-    key, equals, values = word.partition("=")
+def _parse(text: str) -> tuple[str, list[str]]:
+    key, equals, values = text.partition("=")
     if not (key and equals):
-        raise UserError(f"{shown(word)} is not a filter; write key=value, as in task=sst2")
+        raise UserError(f"{shorten(text)} is not a filter; write key=value, as in task=sst2")
     return key, values.split(",")
 
 
@@ -49,11 +49,11 @@ def _check_states(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not any(_matches(state, pattern) for state in STATES):
             known = ", ".join(STATES)
-            raise UserError(f"state={shown(pattern)} is unknown; choose from {known}")
+            raise UserError(f"state={shorten(pattern)} is unknown; choose from {known}")
 
 
 def _values(run: RunRecord) -> dict[str, Any]:
-    """Every key of the configuration by its dotted name; a section has the value of its `name`."""
+    """Map each dotted configuration key to its value; a section maps to its `name`."""
     own = {"state": run.state, "step": run.step, "run_id": run.folder.name}
     return {**dict(_flatten(run.config)), **own}
 

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """Reads and writes the files of a run folder; creates the folder if it is missing.
 
-    `guard` is called before every write and raises if another process owns the run by now.
+    `guard` is called before every write and raises if another process now owns the run.
     `writes=False`: nothing is written, as in all but the main process of a run.
     """
 
@@ -62,7 +62,7 @@ class RunFolder:
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat, self._step = -math.inf, 0
-        self._pace: tuple[int, float] | None = None  # the first step seen here, and when
+        self._pace: tuple[int, float] | None = None  # first step in this process, and its time
 
     def check(self, path: Path) -> None:
         """Raise if this process has lost the run, or `path` leads through a symbolic link."""
@@ -81,7 +81,7 @@ class RunFolder:
         total: int | None = None,
         error: str | None = None,
     ) -> None:
-        """Record the state in status.json; `step` and `total` default to what is recorded."""
+        """Record the state in status.json; `step` and `total` default to the recorded values."""
         if not self.writes:
             return
         before = self.status()
@@ -100,7 +100,7 @@ class RunFolder:
         except OSError:
             if state == "running":
                 raise
-            self._overwrite_status(record)  # a full disk has room where a file was
+            self._overwrite_status(record)  # a full disk still lets a file be overwritten
         self._last_beat = time.monotonic()
 
     def beat(self, step: int, total: int | None = None) -> None:
@@ -150,9 +150,9 @@ class RunFolder:
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
 
     def clear(self) -> None:
-        """Remove what a run writes, and nothing else; the next run here is another attempt.
+        """Remove the files of a run, and no others; the next run counts as another attempt.
 
-        Raises `UserError` for a folder with such files that no run of ours wrote.
+        Raises `UserError` if the folder has such files but was not written by a run.
         """
         if not self.writes:
             return
@@ -174,9 +174,9 @@ class RunFolder:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Return whether a run of ours wrote `folder`: its status.json, config.yaml or .attempt.
+    """Return whether a run wrote `folder`, judging by status.json, config.yaml or .attempt.
 
-    Damaged files count as long as their keys are legible; symbolic links do not.
+    Damaged files count as long as their keys are readable; symbolic links do not.
     """
     status, config = _content(folder / "status.json"), _content(folder / "config.yaml")
     if all(f'"{key}"'.encode() in status for key in ("state", "step", "heartbeat")):

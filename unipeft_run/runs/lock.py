@@ -28,29 +28,30 @@ from unipeft_run.runs.printable import printable
 from unipeft_run.runs.writing import refuse_links, remove, remove_temporary, renew_file
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 120.0
-ATTEMPTS = 20  # others may acquire and release the lock between two looks of ours
-MOST_ENTRIES = 100  # looked at in .lock, which should hold one
+ATTEMPTS = 20  # others may acquire and release the lock between our attempts
+MOST_ENTRIES = 100  # read from .lock, which should hold one
 OWNER = re.compile(r"(\d{1,10})-(\d{1,20})-([0-9a-f]{8})-([0-9a-f]{8})@(.+)")
 
 
 class RunningElsewhere(Exception):
-    """Another process holds this run; the text says which, and until when."""
+    """Another process holds this run; the message says which, and until when."""
 
 
 class LockLost(RuntimeError):
-    """Another process considered this one dead and took the run over."""
+    """Another process considered this one dead and took over the run."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its number and start time, where these identify it, and the name of its host.
+    """The process that holds a run.
 
+    `started`: in ticks since boot. `pid_scope`: where its PID is valid (see `_pid_scope`).
     `heartbeat`: seconds since 1970, by the clock of the disk.
     """
 
     pid: int
     started: int
-    place: str
+    pid_scope: str
     token: str
     host: str
     heartbeat: float = 0.0
@@ -58,17 +59,19 @@ class Owner:
     @property
     def name(self) -> str:
         """The name of this owner's file in the lock."""
-        return f"{self.pid}-{self.started}-{self.place}-{self.token}@{quote(self.host, safe='')}"
+        return (
+            f"{self.pid}-{self.started}-{self.pid_scope}-{self.token}@{quote(self.host, safe='')}"
+        )
 
     @property
     def is_local(self) -> bool:
-        """Whether the process number means something here: then no heartbeat is needed."""
-        return self.place == _place()
+        """True if its PID is valid in this process, so that no heartbeat is needed."""
+        return self.pid_scope == _pid_scope()
 
     def is_alive(self, now: float) -> bool:
-        """Return whether it still runs: by its process number if local, else by its heartbeat.
+        """Return whether it still runs: by its PID if local, else by its heartbeat.
 
-        A heartbeat in the future is no sign of life either: the same clock renews it every 10 s.
+        A heartbeat in the future counts as stale: the same clock should renew it every 10 s.
         """
         if self.is_local:
             return _start_time(self.pid) == self.started
@@ -89,13 +92,13 @@ def _owners(lock: Path) -> list[Owner]:
     owners = []
     for name, heartbeat in _entries(lock):
         if match := OWNER.fullmatch(name):
-            pid, started, place, token, host = match.groups()
-            owners.append(Owner(int(pid), int(started), place, token, unquote(host), heartbeat))
+            pid, started, pid_scope, token, host = match.groups()
+            owners.append(Owner(int(pid), int(started), pid_scope, token, unquote(host), heartbeat))
     return owners
 
 
 def _entries(lock: Path) -> list[tuple[str, float]]:
-    """Name and modification time of what the folder `lock` holds."""
+    """Return the name and modification time of each entry of the folder `lock`."""
     try:
         with os.scandir(lock) as entries:
             found = [(e.name, e.stat(follow_symlinks=False)) for e in islice(entries, MOST_ENTRIES)]
@@ -105,13 +108,13 @@ def _entries(lock: Path) -> list[tuple[str, float]]:
 
 
 class RunLock:
-    """Holds the run in `folder` while entered. Entering raises `RunningElsewhere`."""
+    """Context manager that holds the run in `folder`. Entering may raise `RunningElsewhere`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, folder / ".lock"
         pid = os.getpid()
         token = secrets.token_hex(4)
-        self._owner = Owner(pid, _start_time(pid) or 0, _place(), token, socket.gethostname())
+        self._owner = Owner(pid, _start_time(pid) or 0, _pid_scope(), token, socket.gethostname())
         self._mine = self._lock / self._owner.name
         self._candidate = folder / f".lock.{token}"
         self._done = Event()
@@ -129,13 +132,13 @@ class RunLock:
         self._done.set()
         self._thread.join()
         self._mine.unlink(missing_ok=True)
-        with suppress(OSError):  # the next owner may be in it already
+        with suppress(OSError):  # the next owner may already hold it
             self._lock.rmdir()
 
     def check(self) -> None:
-        """Raise `LockLost` if another process holds the run by now (this one was stopped)."""
+        """Raise `LockLost` if another process took over the run while this one was suspended."""
         try:
-            os.close(os.open(self._mine, os.O_RDONLY))  # opened: network disks answer it afresh
+            os.close(os.open(self._mine, os.O_RDONLY))  # opened: makes a network disk revalidate
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
                 raise
@@ -149,7 +152,7 @@ class RunLock:
             self._remove_strays()
             owners, now = _owners(self._lock), self._now()
             if alive := [owner for owner in owners if owner.is_alive(now)]:
-                raise RunningElsewhere(_sentence(self._folder, alive[0], now))
+                raise RunningElsewhere(_describe_owner(self._folder, alive[0], now))
             if owners and self._take_over(owners):
                 return
         held = ", ".join(printable(name) for name, _ in _entries(self._lock)[:3])
@@ -170,7 +173,7 @@ class RunLock:
         return self._mine.exists()
 
     def _remove_strays(self) -> None:
-        """Remove what is no owner's file: nothing of ours writes it, and it blocks the lock."""
+        """Remove entries that are not owner files: no run writes them, and they block the lock."""
         with suppress(OSError):
             if not stat.S_ISDIR(self._lock.lstat().st_mode):
                 self._lock.unlink()
@@ -182,15 +185,15 @@ class RunLock:
     def _take_over(self, dead: list[Owner]) -> bool:
         """Rename a dead owner's file to ours, which works for one process only.
 
-        Then make sure that the dead one, should it wake up, writes nothing: its unfinished files
-        are removed, and train.jsonl, which it may have open, is replaced by a copy.
+        In case the dead owner was only suspended, make sure that it writes nothing: remove its
+        unfinished files, and replace train.jsonl, which it may have open, by a copy.
         """
         held = self._lock / dead[0].name
         try:
-            os.utime(held)  # first: nobody must ever see the new name with an old heartbeat
+            os.utime(held)  # first: the new name must never have an old heartbeat
             held.rename(self._mine)
         except FileNotFoundError:
-            pass  # another was faster; or, on a network disk, our own rename was sent twice
+            pass  # another process was faster, or a network disk sent our rename twice
         if not self._mine.exists():
             return False
         for other in dead[1:]:
@@ -201,7 +204,7 @@ class RunLock:
         return True
 
     def _remove_leftovers(self) -> None:
-        """Remove the candidates of processes that were killed while they tried."""
+        """Remove the candidate folders of processes that were killed while acquiring."""
         now = self._mine.stat().st_mtime
         for left in self._folder.glob(".lock.*"):
             with suppress(FileNotFoundError):
@@ -226,7 +229,7 @@ class RunLock:
                 continue  # the disk may come back before the lock is stale
 
 
-def _sentence(folder: Path, owner: Owner, now: float) -> str:
+def _describe_owner(folder: Path, owner: Owner, now: float) -> str:
     ago = max(0, round(now - owner.heartbeat))
     who = f"process {owner.pid} on {printable(owner.host)}"
     left = max(0, round(owner.heartbeat + STALE_SECONDS - now))
@@ -236,10 +239,10 @@ def _sentence(folder: Path, owner: Owner, now: float) -> str:
 
 
 @cache
-def _place() -> str:
-    """Identify where process numbers are unique: this host since its boot, this pid namespace."""
+def _pid_scope() -> str:
+    """Return an id of the scope in which PIDs are unique: this boot and this PID namespace."""
     parts = [socket.gethostname()]
-    with suppress(OSError):  # both are Linux's
+    with suppress(OSError):  # Linux only
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

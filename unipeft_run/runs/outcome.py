@@ -40,7 +40,7 @@ def capture_outcome(run: Callable[[], Mapping[str, Any]]) -> Outcome:
         metrics = dict(run())
         state, error = str(metrics.get("state", "done")), str(metrics.get("error", ""))
     except UserError as refusal:
-        return refused(refusal)
+        return refused_outcome(refusal)
     except Exception as failure:
         if explain_failure(failure) is None:
             traceback.print_exc(file=sys.stderr)
@@ -48,13 +48,13 @@ def capture_outcome(run: Callable[[], Mapping[str, Any]]) -> Outcome:
     return Outcome(state=state, error=error, seconds=time.monotonic() - start, metrics=metrics)
 
 
-def refused(refusal: UserError) -> Outcome:
-    """Return the outcome of a configuration that is wrong or illegal."""
+def refused_outcome(refusal: UserError) -> Outcome:
+    """Return the outcome of a wrong configuration: illegal, or refused."""
     return make_outcome("illegal" if isinstance(refusal, Illegal) else "refused", str(refusal))
 
 
 def make_outcome(state: str, error: str = "") -> Outcome:
-    """Return an outcome without metrics, of a run that was not called here."""
+    """Return an outcome without metrics, for a run that was not called here."""
     return Outcome(state=state, error=error, seconds=0.0, metrics={})
 
 

@@ -9,7 +9,7 @@ def printable(text: Any, length: int | None = None) -> str:
     r"""Return `text` on one line, with every unprintable character escaped (`\x1b`, `\u202e`).
 
     Terminal escape sequences, line breaks, bidirectional overrides, lone surrogates and bytes that
-    are not UTF-8 become visible. `length`: truncate to so many characters.
+    are not UTF-8 become visible. `length`: truncate to this many characters.
     """
     plain = text if isinstance(text, str) else str(text)
     if length is not None and len(plain) > length:

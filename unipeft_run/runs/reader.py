@@ -1,11 +1,11 @@
-"""Find run folders and read them: the one reader behind runs, report, replay and export.
+"""Find run folders and read them: used by unipeft-runs, unipeft-report, replay and export.
 
     runs = find_runs([Path("outputs")])        # every run in and below, each real folder once
     run = read_run(Path("outputs/sst2/mam/ab12cd34"))
     finished, left_out = finished_runs([Path("outputs")])
 
 A run folder is untrusted data: nothing in it is executed, every read is bounded, and a damaged file
-is a sentence in `RunRecord.problems`, never an exception. Imports nothing heavy.
+becomes a sentence in `RunRecord.problems`, never an exception. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STATES = ("running", "stale", "done", "failed", "diverged", "damaged")
 RECORDED_STATES = ("running", "done", "failed", "diverged")  # in status.json
 TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation
 LARGEST_STEP = 10**15
-# what a finished run's metrics.json must hold to be tabulated
+# required in metrics.json for a run to be tabulated
 STRINGS = ("task", "method", "scale", "backbone", "run_id", "primary")
 NUMBERS = ("seed", "parameters/trained", "parameters/stored", "parameters/stored_percent")
 
@@ -46,7 +46,7 @@ class RunRecord:
     `state`: as in status.json, except `stale` (its process is gone), `damaged` (its configuration
     cannot be read), and `done` for every run with metrics.json whose process is gone.
     `metric`: name and value, of the test split if the run is done, else of the last evaluation.
-    `problems`: one sentence for each file that cannot be read. All texts here are printable; the
+    `problems`: one sentence for each file that cannot be read. All strings here are printable; the
     values in `config`, `metrics` and `status` are not (see `printable`).
     """
 
@@ -64,7 +64,7 @@ class RunRecord:
 
     @property
     def label(self) -> str:
-        """task/method/run_id, printable."""
+        """The run's name on screen: task/method/run_id, printable."""
         return printable("/".join(self.folder.absolute().parts[-3:]))
 
     @cached_property
@@ -73,14 +73,14 @@ class RunRecord:
 
         Raises KeyError, TypeError or AttributeError if the configuration is incomplete.
         """
-        from unipeft_run.config.identity import digest_of, science
+        from unipeft_run.config.identity import hash_config, scientific_config
         from unipeft_run.config.stored import upgrade
 
-        return digest_of(science(upgrade({**self.config, "seed": 0})))
+        return hash_config(scientific_config(upgrade({**self.config, "seed": 0})))
 
     @property
     def reason_left_out(self) -> str:
-        """Why this run is in no table of finished runs; empty if it can be tabulated."""
+        """The reason why this run cannot be tabulated; empty if it can."""
         if self.problems:
             return self.problems[0]
         if not self.metrics:
@@ -97,24 +97,24 @@ class RunRecord:
         return ""
 
     def train_records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of train.jsonl that have a whole, non-negative `step`, in file order.
+        """Yield the records of train.jsonl that have a valid `step`, in file order.
 
-        Raises `UnreadableFile` if the file is there and cannot be read.
+        Raises `UnreadableFile` if the file exists but cannot be read.
         """
         for record in read_records(self.folder / "train.jsonl"):
-            if _whole(record.get("step")) is not None:
+            if _as_step(record.get("step")) is not None:
                 yield record
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of predictions/<split>.jsonl; none if there is no such file.
 
-        Raises `UnreadableFile` if the file is there and cannot be read.
+        Raises `UnreadableFile` if the file exists but cannot be read.
         """
         return read_records(self.folder / "predictions" / f"{split}.jsonl")
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
-    """Yield every run in and below `folders` in order of name, each real folder once.
+    """Yield every run in and below `folders` sorted by name, each real folder once.
 
     Symbolic links to folders are followed. A folder that cannot be listed is a damaged run.
     """
@@ -143,7 +143,9 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
 
 def _runs_in(folder: Path) -> list[RunRecord]:
     if not folder.is_dir():
-        raise UserError(f"there is no folder {printable(folder)}; name one with runs, as outputs")
+        raise UserError(
+            f"there is no folder {printable(folder)}; name one with runs, such as outputs"
+        )
     if runs := list(find_runs([folder])):
         return runs
     raise UserError(f"{printable(folder)} holds no run: no config.yaml, status.json, metrics.json")
@@ -161,7 +163,7 @@ def read_run(folder: Path) -> RunRecord:
     status = _read(read_json, folder / "status.json", problems)
     metrics = _read(read_json, folder / "metrics.json", problems)
     state = _state(folder, config, status, metrics)
-    error = "" if state == "done" else _text(status.get("error"))
+    error = "" if state == "done" else _as_line(status.get("error"))
     if state == "damaged" and problems:
         error = problems[0]
     return RunRecord(
@@ -170,9 +172,9 @@ def read_run(folder: Path) -> RunRecord:
         metrics=metrics,
         status=status,
         state=state,
-        step=_whole(status.get("step")) or 0,
-        total=_whole(status.get("total")),
-        seconds_left=_seconds(status.get("seconds_left")) if state == "running" else None,
+        step=_as_step(status.get("step")) or 0,
+        total=_as_step(status.get("total")),
+        seconds_left=_as_seconds(status.get("seconds_left")) if state == "running" else None,
         error=error,
         metric=_metric(folder, metrics),
         problems=tuple(problems),
@@ -180,7 +182,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def damaged_run(folder: Path, problem: str) -> RunRecord:
-    """Return the record of a folder of which nothing can be read."""
+    """Return the record of a folder in which nothing can be read."""
     return RunRecord(folder, {}, {}, {}, "damaged", 0, None, None, problem, None, (problem,))
 
 
@@ -216,7 +218,7 @@ def _state(
 
 
 def _unfinished(run: RunRecord) -> str:
-    """Why a run has no metrics yet, in a few words."""
+    """Describe briefly why a run has no metrics yet."""
     if not run.status:
         return "not begun"
     state = "stale (its process is gone)" if run.state == "stale" else run.state
@@ -224,17 +226,17 @@ def _unfinished(run: RunRecord) -> str:
     return f"{state} at step {run.step}{reason}"
 
 
-def _whole(value: Any) -> int | None:
-    """`value` if it is a plausible number of updates, else None."""
+def _as_step(value: Any) -> int | None:
+    """Return `value` as an int if it is a plausible number of updates, else None."""
     whole = is_number(value) and value == int(value) and 0 <= value < LARGEST_STEP
     return int(value) if whole else None
 
 
-def _seconds(value: Any) -> float | None:
+def _as_seconds(value: Any) -> float | None:
     return float(value) if is_number(value) and 0 <= value < LARGEST_STEP else None
 
 
-def _text(value: Any) -> str:
+def _as_line(value: Any) -> str:
     return printable(" ".join(value.split()), 500) if isinstance(value, str) else ""
 
 

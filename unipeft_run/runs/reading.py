@@ -32,13 +32,13 @@ SECTION_BYTES = 4096  # of config.yaml; longer ones are not cached
 SECTION_START = re.compile(rb"(?<=\n)(?=[A-Za-z_])")
 SECTION_KEY = re.compile(rb"([A-Za-z_]+):(?:[ \n]|$)")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and infinities are no JSON
+DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and infinities are not valid JSON
 # libyaml refuses the escape that PyYAML writes for a path that is not UTF-8
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class UnreadableFile(UserError):
-    """A file that is missing, damaged, too large or no regular file; the text says which."""
+    """A file that is missing, damaged, too large or not regular; the message says which."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the YAML mapping in `path` as plain data. Raises `UnreadableFile` for anything else.
 
-    Aliases are refused: no run writes them, and a few lines of them expand without end.
+    Aliases are refused: no run writes them, and a few lines of them can expand to gigabytes.
     """
     content = SURROGATE.sub(rb"\\uFFFD", read_bytes(path))
     try:
@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _load_sections(content: bytes) -> dict[str, Any] | None:
     """Parse a mapping one top-level key at a time; None if that may differ from parsing it whole.
 
-    The sections of many runs are equal, and parsed once: 5,000 configurations take a fraction of a
+    Sections are cached, since many runs share them: 5,000 configurations take a fraction of a
     second instead of several.
     """
     found: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def _load_sections(content: bytes) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=8192)
 def _load_section(section: bytes) -> dict[str, Any] | None:
-    """The mapping of one key that `section` holds; None if it is anything else. Shared: no copy."""
+    """Return the one-key mapping in `section`, else None. Cached: callers must not change it."""
     key = SECTION_KEY.match(section)
     try:
         loaded = _load_yaml(section) if key else None
@@ -171,8 +171,8 @@ def parse_json(content: bytes) -> Any:
 def plain_data(data: Any, *, strict: bool = False) -> Any:
     """Return a copy of `data` that is safe to walk: bounded, with JSON's types and finite numbers.
 
-    Numbers out of range become null; with `strict` they, and keys that are not strings, raise
-    ValueError as every other type does.
+    Numbers out of range become null. With `strict` they raise ValueError, as other types and keys
+    that are not strings always do.
     """
     budget = [NODES]
 

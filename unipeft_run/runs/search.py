@@ -1,4 +1,4 @@
-"""Find the run folders below a folder: bounded, each real one once, loops of links avoided."""
+"""Find the run folders below a folder: bounded, each real folder once, no link loops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MARKS = frozenset(("config.yaml", "status.json", "metrics.json"))  # one of them makes it a run
+MARKS = frozenset(("config.yaml", "status.json", "metrics.json"))  # any one of them marks a run
 DEPTH, DEPTH_BELOW_LINK = 16, 4  # a link leads to a run, or to output/task/method/run_id
 MOST_FOLDERS = 200_000
 
@@ -25,7 +25,7 @@ class Found:
 def search(tops: Iterable[Path]) -> Iterator[Found]:
     """Yield the run folders in and below `tops`, sorted by name; hidden folders are skipped.
 
-    Nothing below a run folder is searched: what trackers keep there looks like runs.
+    Nothing below a run folder is searched: trackers keep files there that look like runs.
     """
     seen: set[Identity] = set()
     for top in tops:
@@ -57,7 +57,7 @@ class _Search:
             return
         self.left -= 1
         if self.left == 0:
-            yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name one further down")
+            yield Found(Path(path), f"more than {MOST_FOLDERS} folders; name a folder further down")
         for folder, is_link in folders:
             below = min(depth - 1, DEPTH_BELOW_LINK) if is_link else depth - 1
             if below >= 0 and not (is_link and _identity(Path(folder)) in self.above):
@@ -65,7 +65,7 @@ class _Search:
 
 
 def _list(path: str) -> tuple[set[str], list[tuple[str, bool]]]:
-    """Every name in the folder `path`; its sub-folders, sorted, with whether each is a link."""
+    """Return the names in the folder `path`, and its sorted (sub-folder, is a link) pairs."""
     names, folders = set(), []
     with os.scandir(path) as entries:
         for entry in entries:

@@ -1,7 +1,7 @@
 """Write files into a run folder: atomically, never through a symbolic link, only while owned.
 
-Every file is written under a temporary name beside its place, synced and renamed, so a file that
-exists is complete whenever the process or the machine stopped. A `Check` is called with the target
+Every file is written under a temporary name in the same folder, synced and renamed, so a file that
+exists is complete, whenever the process or the machine stopped. A `Check` is called with the target
 just before the rename; it raises if this process has lost the run or the target is a link.
 """
 
@@ -25,7 +25,7 @@ APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLO
 
 
 def no_check(path: Path) -> None:
-    """Allow every write, for folders that no other process writes."""
+    """Allow every write, for folders that only this process writes to."""
 
 
 def refuse_links(root: Path, path: Path) -> None:
@@ -35,11 +35,11 @@ def refuse_links(root: Path, path: Path) -> None:
         current = current / part
         if current.is_symlink():
             name = printable(current)
-            raise UserError(f"{name} is a symbolic link; runs write through none: remove it")
+            raise UserError(f"{name} is a symbolic link; runs write to none: remove it")
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder `path` if it is missing; its parent exists. `UserError` for a file."""
+    """Create the folder `path`, whose parent exists. Raises `UserError` if it is a file."""
     try:
         path.mkdir(exist_ok=True)
     except FileExistsError:
@@ -47,15 +47,15 @@ def make_folder(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return an unused name beside `path`, which no other process chooses."""
+    """Return an unused path in the same folder, which no other process chooses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 @contextmanager
 def replacing(path: Path, check: Check = no_check) -> Iterator[Path]:
-    """Give a temporary path; what is there afterwards is renamed to `path` in one step.
+    """Yield a temporary path; rename the result to `path` in one step.
 
-    A failure leaves `path` as it was. Whatever goes wrong after the run was lost is `LockLost`.
+    A failure leaves `path` as it was. Raises `LockLost` for any failure after the run was lost.
     """
     check(path)
     temporary = temporary_path(path)
@@ -65,7 +65,7 @@ def replacing(path: Path, check: Check = no_check) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         with suppress(OSError):
-            remove(temporary)  # on a full disk it would be in the way of the status
+            remove(temporary)  # on a full disk, makes room for status.json
         if isinstance(error, OSError):
             check(path)
             error.filename = error.filename or str(path)  # a failed write does not say where
@@ -84,7 +84,7 @@ def replace_file(path: Path, data: bytes, check: Check = no_check) -> None:
 
 
 def append_text(path: Path, text: str, check: Check = no_check) -> None:
-    """Append `text` to `path` and hand it to the system at once.
+    """Append `text` to `path`, and flush it to the operating system.
 
     The file is opened before the last check: a process that loses the run in between writes to a
     file that its successor has replaced (`renew_file`).
@@ -98,7 +98,7 @@ def append_text(path: Path, text: str, check: Check = no_check) -> None:
 
 
 def renew_file(path: Path) -> None:
-    """Replace a regular file by its copy, so that descriptors opened earlier write nowhere."""
+    """Replace a regular file by its copy, so that writes through older descriptors are lost."""
     if path.is_symlink() or not path.is_file():
         return
     with replacing(path) as temporary:
@@ -118,7 +118,7 @@ def remove_temporary(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the file, or the names in the folder, are on the disk."""
+    """Fsync a file, or the entries of a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,18 +17,19 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from unipeft_run.config import compose, implied
+from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
 from unipeft_run.config.messages import Illegal, conf_dir
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.runs.printable import printable
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
 
-Check = Callable[[DictConfig, Sequence[str]], Hashable]  # identifies the run, or UserError
+Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns an id of the run
 Cell = list[str]
-WIDEST = 10_000  # characters of a line: no cell of a table is wrapped
+WIDEST = 10_000  # characters of a line, so that no cell is wrapped
 
 
 def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
@@ -38,7 +39,7 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     """
     check_hydra_settings(overrides, is_grid=True)
     hydra, settings, rows = expand_grid(config_name, overrides)
-    cells = [words for _, words in rows]
+    cells = [cell for _, cell in rows]
     verdicts = _check_cells(config_name, settings, cells, check)
     legal = [number for number, verdict in enumerate(verdicts) if verdict is None]
     if not legal:
@@ -56,37 +57,37 @@ def expand_grid(
 ) -> tuple[Hydra, list[str], list[tuple[str, Cell]]]:
     """Return Hydra, its own settings among `overrides`, and the cells, each with a name.
 
-    The name is that of a row of an experiment, else empty. Raises `UserError`.
+    A cell's name is its row in an experiment, else empty. Raises `UserError`.
     """
-    settings = [word for word in overrides if is_hydra_setting(word)]
+    settings = [override for override in overrides if is_hydra_setting(override)]
     hydra = _create_hydra()
-    swept = _split_lists(hydra, config_name, [w for w in overrides if w not in settings])
-    rows = [row for words in swept for row in expand(words, settings)]
-    return hydra, settings, [(name, [*cell, *implied(cell)]) for name, cell in rows]
+    swept = _split_lists(hydra, config_name, [o for o in overrides if o not in settings])
+    rows = [row for cell in swept for row in expand(cell, settings)]
+    return hydra, settings, [(name, [*cell, *implied_overrides(cell)]) for name, cell in rows]
 
 
 def _create_hydra() -> Hydra:
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("unipeft", create_config_search_path(str(conf_dir())))
-    GlobalHydra.instance().clear()  # only one may exist, and `compose` makes its own
+    GlobalHydra.instance().clear()  # only one may exist, and `compose` creates another
     return hydra
 
 
 def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> list[Cell]:
-    """Split lists into cells: a=1,2 b=3,4 are four, the last key varying fastest."""
+    """Split lists into cells: a=1,2 b=3,4 makes four, the last key varying fastest."""
     try:
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
-        one = [word for word in overrides if not word.startswith("experiment=")]
-        compose(one, config_name)  # raises a UserError that names the word
+        one = [override for override in overrides if not override.startswith("experiment=")]
+        compose(one, config_name)  # raises a UserError that names the override
         raise
 
 
 def _check_cells(
     config_name: str, settings: Sequence[str], cells: Sequence[Cell], check: Check
 ) -> list[Outcome | None]:
-    """Return an outcome for each cell that is not to run (illegal or equal), None for the rest."""
+    """Return an outcome for each cell that will not run (illegal or equal), None for the rest."""
     seen: dict[Hashable, int] = {}
     verdicts: list[Outcome | None] = []
     for number, cell in enumerate(cells):
@@ -117,9 +118,9 @@ def _launch(
 
 
 def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """Print what distinguishes the cells and how each ended; the reasons go to stderr.
+    """Print each cell's own overrides and its outcome; print the reasons to stderr.
 
-    Nothing in a cell, which may be a path, is read as markup or as a terminal's control sequence.
+    Values are printed literally: neither markup nor control sequences have an effect.
     """
     from rich.console import Console
     from rich.table import Table
@@ -128,18 +129,15 @@ def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
     common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
     table = Table("cell", "state", "metric", "seconds", box=None, header_style="bold")
     for cell, outcome in zip(cells, outcomes, strict=True):
-        label = printable(" ".join(word for word in cell if word not in common) or " ".join(cell))
+        label = printable(
+            " ".join(override for override in cell if override not in common) or " ".join(cell)
+        )
         row = (label, outcome["state"], _format_metric(outcome), f"{outcome['seconds']:.0f}")
         table.add_row(*map(Text, row))
         if outcome["error"]:
             error = "\n".join(map(printable, outcome["error"].splitlines()))
             print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
     Console(width=WIDEST).print(table, highlight=False)
-
-
-def printable(text: str) -> str:
-    """Replace control characters by question marks."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _format_metric(outcome: Outcome) -> str:

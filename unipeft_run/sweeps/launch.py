@@ -29,10 +29,10 @@ from unipeft_run.training.distributed import processes
 from unipeft_run.training.interrupts import SIGNALS, Interrupted
 
 MONITOR_SECONDS = 0.5
-PROCESSES_PER_CORE = 4  # more than any CPU run gains from
+PROCESSES_PER_CORE = 4  # more would not be faster
 TERMINATING = ("failed", "refused", "illegal")  # outcomes of one process that end the run
 QUIET_LOGGERS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
-LONGEST_ERROR = 2000  # characters: nobody reads the pipe meanwhile, so the error must fit into it
+LONGEST_ERROR = 2000  # characters: it must fit into the pipe, which is read only at the end
 LAUNCHER_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # torch's launcher handles these
 
 Job = Callable[[PlannedRun], Outcome]
@@ -79,10 +79,10 @@ def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
 
 
 def _describe_excess(count: int) -> str | None:
-    """Say why this machine cannot run `count` processes; None if it can."""
+    """Return why this machine cannot run `count` processes; None if it can."""
     gpus, cores = len(visible_gpus()), os.cpu_count() or 1
     if gpus and count > gpus:
-        return f"processes={count}: at most one a GPU, and {gpus} can be used here"
+        return f"processes={count}: at most one per GPU, and {gpus} can be used here"
     most = PROCESSES_PER_CORE * cores
     if not gpus and count > most:
         return f"processes={count}: at most {most} on this machine, which has {cores} cores"
@@ -97,7 +97,7 @@ def run_process(planned: PlannedRun, job: Job, failures: Failures) -> Outcome:
     try:
         outcome = job(planned)
     except KeyboardInterrupt as stop:
-        # as an exception, torch would count it as success and wait for a result for ever
+        # torch would take the exception for success, and wait for a result for ever
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     if outcome["state"] not in TERMINATING:
         return outcome
@@ -130,10 +130,10 @@ def _drain(failures: Failures) -> Iterator[tuple[int, Outcome]]:
 
 
 def _mark_failed(planned: PlannedRun, error: str) -> None:
-    """Write `error` into the run folder: rank 0 may have died, or known another reason."""
+    """Write `error` to status.json: rank 0 may have died, or recorded another reason."""
     path = planned.folder
     if not (path / "config.yaml").exists():
-        return  # it ended before the run began
+        return  # the process exited before the run began
     with suppress(RunningElsewhere, LockLost, OSError), RunLock(path) as lock:
         if not (path / "metrics.json").exists():
             RunFolder(path, lock.check).mark("failed", error=error)
@@ -141,7 +141,7 @@ def _mark_failed(planned: PlannedRun, error: str) -> None:
 
 @contextmanager
 def _share_cores(count: int) -> Iterator[None]:
-    """Share the cores among `count` processes, unless the user has set their threads.
+    """Share the cores among `count` processes, unless the user has set $OMP_NUM_THREADS.
 
     The variable is removed afterwards: later cells of a grid must not inherit it.
     """
@@ -172,7 +172,7 @@ def _preserve_signal_handlers() -> Iterator[None]:
 
 @contextmanager
 def _silence_launcher() -> Iterator[None]:
-    """Turn off the launcher's logs: the outcome has the reason, in one sentence."""
+    """Turn off the launcher's logs: the outcome has the reason in one sentence."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith(QUIET_LOGGERS)]
     loggers = [logging.getLogger(name) for name in {*names, *QUIET_LOGGERS}]
     levels = [logger.level for logger in loggers]

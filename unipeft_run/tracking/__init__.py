@@ -16,19 +16,19 @@ class Tracker:
         """Receive the resolved configuration when the run starts."""
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Receive where training starts: after `step` of `total` updates, 0 unless resumed.
+        """Receive the `step` from which training continues (0 unless resumed), of `total` updates.
 
         `evaluated`: the last step whose evaluation is kept; later ones are repeated.
         """
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
-        """Receive the numbers of every update, for live display."""
+        """Receive the metrics of every update, for live display."""
 
     def log(self, record: Record, step: int) -> None:
         """Receive a record to keep: every few updates, after an evaluation, and at the end."""
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
-        """Receive the final metrics and state. Always called, also after an error."""
+        """Receive the final metrics and state. Called even after an error."""
 
 
 class Trackers(Tracker):

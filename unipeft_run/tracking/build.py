@@ -1,4 +1,4 @@
-"""Builds the trackers that a configuration asks for."""
+"""Build the trackers that a configuration names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unipeft_run.tracking.wandb import WandB
 
 
 def build_trackers(options: TrackingConfig, folder: RunFolder, console: Tracker) -> list[Tracker]:
-    """Build train.jsonl's tracker first, then the views of it."""
+    """Build the tracker of train.jsonl, followed by the views of it."""
     name = dashboard_name(folder.path)
     views: list[Tracker] = [console]
     if options.wandb is not None:

@@ -50,7 +50,7 @@ class Console(Tracker):
             self._bar.start()
 
     def tick(self, record: Record, step: int, next_evaluation: int | None) -> None:
-        """Move the bar, or write a line if the last one is old enough."""
+        """Move the bar, or write a plain line if one is due."""
         if self._bar is not None and self._training is not None:
             self._bar.numbers = _format_update(record, next_evaluation)
             self._bar.update(self._training, completed=step)
@@ -58,7 +58,7 @@ class Console(Tracker):
             self.say(f"{self._pace.describe(step)}  {_format_update(record, next_evaluation)}")
 
     def log(self, record: Record, step: int) -> None:
-        """Write the result of an evaluation; training numbers are in the bar."""
+        """Write the result of an evaluation; the bar shows training metrics."""
         found = {key: value for key, value in record.items() if key.startswith("validation/")}
         if found:
             mark = "  (best so far)" if record.get("best_step") == step else ""
@@ -113,13 +113,13 @@ class Console(Tracker):
             TimeRemainingColumn(),
             console=self._console,
             refresh_per_second=4,
-            # otherwise stdout that goes to a file would be drawn on the terminal
+            # otherwise rich would print stdout on the terminal even if it goes to a file
             redirect_stdout=sys.stdout.isatty(),
         )
 
 
 class _Bar(Progress):
-    """Progress bars with a line of numbers below, so that both fit a narrow terminal."""
+    """Progress bars with a line of metrics below, so that both fit a narrow terminal."""
 
     numbers = ""
 
@@ -130,7 +130,7 @@ class _Bar(Progress):
 
 
 class _Pace:
-    """Tracks position and time left, and allows a plain line every `every` seconds."""
+    """Estimates the time left, and limits plain lines to one every `every` seconds."""
 
     def __init__(self, step: int, total: int, every: float) -> None:
         self._first, self._total, self._every = step, total, every
@@ -164,7 +164,7 @@ def _format_update(record: Record, next_evaluation: int | None) -> str:
 
 
 def _format_evaluation(record: Record) -> str:
-    """Name the metrics: losses with four decimals, percentages and seconds with two."""
+    """Format metrics: losses with four decimals, percentages and seconds with two."""
     numbers = {
         key.removeprefix("validation/"): value
         for key, value in record.items()

@@ -1,4 +1,4 @@
-"""What dashboards show beside the numbers: the four axes, and tables from the run folder."""
+"""Dashboard content besides the records: the four axes as tags, tables from the run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Table = tuple[list[str], list[list[Any]]]  # column names, rows
 
 
 def find_axes(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the axes of each slot by name: {"ffn": {"form": "Bottleneck", ...}}."""
+    """Return the names of each slot's axes: {"ffn": {"form": "Bottleneck", ...}}."""
     slots = {slot: config.get(slot) for slot in SLOTS}
     return {
         slot: {axis: _axis_name(content.get(axis)) for axis in AXES}
@@ -44,7 +44,7 @@ def make_tags(config: Mapping[str, Any]) -> list[str]:
 
 
 def find_tables(folder: Path) -> Iterator[tuple[str, Table]]:
-    """Yield the parameters by site, and the first predictions of each split."""
+    """Yield the table of parameters by site, then the first predictions of each split."""
     sites = read_object(folder / "parameters.json").get("sites")
     if isinstance(sites, list) and (rows := [row for row in sites if isinstance(row, dict)]):
         yield "parameters", _make_table(rows)

@@ -18,7 +18,7 @@ LARGEST_STEP = 10**15
 
 
 class Jsonl(Tracker):
-    """Appends every record to `path`. A resumed run leaves the same file as one never stopped."""
+    """Appends every record to `path`. Resumed and uninterrupted runs write the same file."""
 
     def __init__(self, path: Path, check: Check = no_check) -> None:
         self._path, self._check = path, check
@@ -37,7 +37,7 @@ class Jsonl(Tracker):
             replace_file(self._path, b"".join(kept), self._check)
 
     def log(self, record: Record, step: int) -> None:
-        """Append one line and hand it to the operating system at once."""
+        """Append one line and flush it to the operating system."""
         line = json.dumps({"step": step, **finite(record)}, ensure_ascii=False) + "\n"
         append_text(self._path, line, self._check)
 

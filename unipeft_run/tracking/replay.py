@@ -1,4 +1,4 @@
-"""Replays runs to a dashboard from their folders: after weeks offline, or after a crash."""
+"""Replay runs to a dashboard from their folders, for example after a crash or without a network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from unipeft_run.tracking.wandb import WandB
 
 SENT = ("config.yaml", "train.jsonl", "metrics.json", "parameters.json", "predictions/test.jsonl")
 LARGEST = 1 << 28  # bytes of one of these files
-BOARDS = Path("boards")  # where TensorBoard's event files go
-NAMES = ("project", "entity", "group", "job_type", "name")  # of W&B, from a stored configuration
+BOARDS = Path("boards")  # TensorBoard's event files
+NAMES = (
+    "project",
+    "entity",
+    "group",
+    "job_type",
+    "name",
+)  # W&B options that a stored configuration may set
 
 
 def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: bool = False) -> int:
@@ -80,7 +86,7 @@ def replay(
     state: str,
     tracker: Tracker,
 ) -> None:
-    """Give `tracker` the events that it would have received during the run."""
+    """Send `tracker` the events that it would have received during the run."""
     tracker.start(config)
     tracker.begin(0, max((record["step"] for record in records), default=0))
     for record in records:
@@ -89,7 +95,7 @@ def replay(
 
 
 def _make_tracker(run: RunRecord, sink: str, mode: str) -> WandB | TensorBoard:
-    """Build the tracker of `sink`; of the stored options it takes names, never a path."""
+    """Build the tracker of `sink`; it takes only names, never a path, from the stored options."""
     name = dashboard_name(run.folder)
     if sink == "tensorboard":
         return TensorBoard(BOARDS, name)
@@ -97,18 +103,18 @@ def _make_tracker(run: RunRecord, sink: str, mode: str) -> WandB | TensorBoard:
 
 
 def _stored_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return W&B's options in a stored configuration that are of the right type."""
+    """Return the valid W&B names and tags of a stored configuration."""
     tracking = config.get("tracking")
     options = tracking.get("wandb") if isinstance(tracking, Mapping) else None
     if not isinstance(options, Mapping):
         return {}
     tags = options.get("tags")
-    words = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-    return {**{n: options[n] for n in NAMES if isinstance(options.get(n), str)}, "tags": words}
+    valid = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return {**{n: options[n] for n in NAMES if isinstance(options.get(n), str)}, "tags": valid}
 
 
 def _digest(folder: Path) -> str:
-    """Return a hash of everything that is sent."""
+    """Return a hash of all files that are sent."""
     digests = [hashlib.sha256(_content(folder / name)).digest() for name in SENT]
     return hashlib.sha256(b"".join(digests)).hexdigest()
 

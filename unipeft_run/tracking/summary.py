@@ -1,4 +1,4 @@
-"""Formats what a run prints about itself: before training, and at its end."""
+"""Format the summaries that a run prints, before training and at its end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ def prefix_keys(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_headline(config: RunConfig, table: Mapping[str, Any], padding: float) -> str:
-    """Format what was composed, in at most 72 columns.
+    """Format the composed run (slots, parameter counts, batch) in at most 72 columns.
 
     `table` is from `tabulate_parameters`; `padding` is a percentage of the positions in an epoch.
     """

@@ -1,4 +1,4 @@
-"""TensorBoard: the numbers of every record as event files, one folder for each run."""
+"""TensorBoard: the metrics of every record as event files, one folder per run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorBoard(Tracker):
-    """Writes the numbers of every record to event files in `folder`/`run_id`.
+    """Writes the metrics of every record to event files in `folder`/`run_id`.
 
     A missing package or a folder that cannot be written turns it off; training continues.
     `problem`: why the event files are missing or incomplete; None if they are complete.
@@ -35,7 +35,7 @@ class TensorBoard(Tracker):
             self._turn_off(error)
 
     def log(self, record: Record, step: int) -> None:
-        """Write every number of the record under its name."""
+        """Write every numeric value of the record under its name."""
         if self._writer is None:
             return
         try:

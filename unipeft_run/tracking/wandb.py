@@ -1,6 +1,6 @@
-"""Weights & Biases: one W&B run for each training run, written from a background thread.
+"""Weights & Biases: one W&B run per training run, written from a background thread.
 
-A missing package or key and a slow, broken or unreachable server neither stop nor delay training.
+Training is neither stopped nor delayed by a missing package or key, or by a slow or failing server.
 train.jsonl has every record, so nothing is lost when this tracker turns itself off.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Job = Callable[["Run"], object]
 
-# Seconds: for the server to open the run; for W&B to send what is left at the end; for `finish`
+# Seconds: to open the run on the server; to upload the rest at the end; for `finish` in all
 CONNECTING, UPLOADING, FINISHING = 15, 20, 30
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class WandB(Tracker):
     """Sends every record to the W&B run `run_id`; its local files are in `folder`/wandb.
 
     `mode`: auto follows $WANDB_MODE, and otherwise is online if there is a key ($WANDB_API_KEY or
-    netrc), and offline if there is none or the server cannot be reached. `group` defaults to the
+    netrc), offline if there is no key or the server cannot be reached. `group` defaults to the
     task and its scale, `job_type` to the method, `name` to `run_id`; `tags` are added to those of
     the four axes, and a single word is one tag. `problem`: why the run is missing or incomplete on
     the server; None if it is complete.
@@ -181,9 +181,9 @@ class WandB(Tracker):
     def _check_rows(self, run: Run) -> None:
         """Raise `OSError` if the server lacks rows: W&B does not report those it refused."""
         deadline, pause = time.monotonic() + CONNECTING, 0.5
-        while (there := wandb_server.count_rows(run.entity, run.project, run.id)) < self._index:
+        while (stored := wandb_server.count_rows(run.entity, run.project, run.id)) < self._index:
             if time.monotonic() + pause > deadline:
-                raise OSError(f"the server has {there} of {self._index} records")
+                raise OSError(f"the server has {stored} of {self._index} records")
             time.sleep(pause)
             pause *= 2
 

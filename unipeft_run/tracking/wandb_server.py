@@ -1,4 +1,4 @@
-"""Requests to the Weights & Biases server: is it reachable, and how many rows does a run have?"""
+"""Ask the Weights & Biases server whether it is reachable, and for the rows of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def api_key() -> str | None:
 
 
 def check_reachable() -> None:
-    """Raise `OSError` if the server does not answer; much sooner than wandb itself gives up."""
+    """Raise `OSError` if the server does not answer, much sooner than wandb would."""
     try:
         _fetch(_address())
     except HTTPError as answer:

@@ -1,4 +1,4 @@
-"""W&B's own service process, wandb-core: opening runs in it, and stopping it when it fails."""
+"""W&B's service process, wandb-core: open runs in it, and stop it when it fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_run(
     config: dict[str, Any],
     **names: Any,
 ) -> Run:
-    """Open a run; W&B waits at most these seconds for the server to open it and take its end."""
+    """Open a W&B run. It waits `connecting` s for the server at first, `uploading` s at the end."""
     import wandb
 
     settings = wandb.Settings(
@@ -63,5 +63,5 @@ def _teardown() -> None:
 
     try:
         wandb.teardown()
-    except (Exception, SystemExit) as error:  # it exits with the service's own exit code
+    except (Exception, SystemExit) as error:  # SystemExit with the service's exit code
         log.debug("W&B's service process did not stop normally: %s", error)

@@ -1,4 +1,4 @@
-"""When training logs, evaluates, checkpoints and ends."""
+"""The cadence of a training run: when it logs, evaluates, checkpoints and ends."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Cadence:
     early_stopping: int | None
 
     def is_done(self, progress: Progress) -> bool:
-        """Whether training is over."""
+        """Return whether training is over."""
         patience = self.early_stopping or math.inf
         return progress.step >= self.total or progress.misses >= patience
 
     def is_evaluation_due(self, progress: Progress) -> bool:
-        """Whether to evaluate now: at each interval and after the last update, once per step."""
+        """Return whether to evaluate: at each interval and after the last update, once per step."""
         if self.evaluate is None or progress.step == progress.evaluated:
             return False
         return progress.step == self.total or progress.step % self.evaluate == 0
 
     def is_log_due(self, progress: Progress) -> bool:
-        """Whether to log a training record now."""
+        """Return whether to log a training record."""
         return progress.step == self.total or progress.step % self.log == 0
 
     def is_checkpoint_due(self, progress: Progress) -> bool:
-        """Whether to checkpoint now; an evaluation checkpoints anyway."""
+        """Return whether to checkpoint; an evaluation checkpoints anyway."""
         if self.checkpoint is None or self.is_evaluation_due(progress):
             return False
         return progress.step % self.checkpoint == 0
@@ -59,14 +59,14 @@ class Cadence:
 
 
 def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: int) -> int:
-    """Return the number of updates: `max_steps` if given, else that of `epochs`."""
+    """Return the number of updates: `max_steps` if given, else those in `epochs`."""
     if max_steps is not None:
         return max_steps
     if epochs is None:
         raise UserError("give recipe.max_steps or recipe.epochs")
     if epochs * steps_per_epoch > MOST_STEPS:
         raise UserError(
-            f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch is "
-            f"{steps_per_epoch:,} of them"
+            f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch has "
+            f"{steps_per_epoch:,}"
         )
     return math.ceil(epochs * steps_per_epoch)

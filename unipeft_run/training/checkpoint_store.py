@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """Loads and saves the states in `folder`. Only the process that writes the folder saves."""
+    """Loads and saves the states in `folder`. Only the main process saves."""
 
     folder: RunFolder
 
@@ -43,7 +43,7 @@ class CheckpointStore:
         """Load the best state; None if there is none yet.
 
         `known`: the step of the best state according to the last one. The stored one may be of a
-        later step: the run stopped before it could save the last state too, and will reach that
+        later step, if the run stopped before it could save the last state too; it will reach that
         step again. Raises `DamagedCheckpoint` if it is missing or of an earlier step.
         """
         if known is None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-SMALLEST_SCALE = 2.0**-14  # of fp16's losses; a gradient that overflows below it never fits
+SMALLEST_SCALE = 2.0**-14  # of the fp16 loss; a gradient that overflows even below it has diverged
 
 
 class Diverged(RuntimeError):
-    """Training is no longer finite at update `step`. No such state has been saved."""
+    """A loss, gradient or weight is not finite at update `step`. No such state is saved."""
 
     def __init__(self, problem: str, step: int) -> None:
         super().__init__(problem)
@@ -20,7 +20,7 @@ class Diverged(RuntimeError):
 
 
 def check_finite(name: str, value: float, step: int) -> None:
-    """Raise `Diverged` if the number called `name` is NaN or infinite."""
+    """Raise `Diverged` if `value`, described by `name`, is NaN or infinite."""
     if not math.isfinite(value):
         raise Diverged(f"the {name} is {value} at step {step}", step)
 
@@ -28,7 +28,7 @@ def check_finite(name: str, value: float, step: int) -> None:
 def find_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the name of the first tensor with a NaN or an infinity; None if all are finite.
 
-    Waits for the device once, whatever the number of tensors.
+    Synchronises with the device only once.
     """
     checked = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
     if not checked:

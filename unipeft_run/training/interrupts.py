@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after a checkpoint; the same command resumes it.
 
-    Like `KeyboardInterrupt` it is not an `Exception`, so handlers of failures let it propagate.
+    Like `KeyboardInterrupt` it is not an `Exception`, so failure handlers let it propagate.
     """
 
     def __init__(self, signum: int) -> None:
@@ -58,13 +58,13 @@ class Interrupts:
                 raise Interrupted(signum)
 
     def last_check(self, device: torch.device) -> None:
-        """Restore the handlers, then `check` what has been received until now."""
+        """Restore the handlers, then raise `Interrupted` for a signal received before."""
         self._restore()
         self.check(device)
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Raise as soon as a signal arrives: for long work that may be dropped.
+        """Raise `Interrupted` as soon as a signal arrives: for long work that may be abandoned.
 
         No effect with several processes, where the others would wait for this one.
         """

@@ -54,7 +54,7 @@ class SequenceLoss:
         self.smoothing, self.chunk = smoothing, chunk
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-        # without labels, the model computes no loss of its own
+        # without labels, the model does not compute a loss itself
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         inner: Any = extract_model_from_parallel(model)
         chunked = _ChunkedHead(batch["labels"], inner.final_logits_bias, self)

@@ -22,7 +22,7 @@ Weighting = Literal["equal", "targets"]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """This rank's part of a micro-batch; `copies`: how many ranks hold the very same part."""
+    """This rank's part of a micro-batch; `copies`: the number of ranks that hold the same part."""
 
     batch: Batch
     copies: int = 1
@@ -62,14 +62,14 @@ class MicroBatches:
         self._stream = self._iterate()
 
     def seek(self) -> None:
-        """Continue where `progress` is."""
+        """Move the loader to the position in `progress`."""
         position = {"epoch": self.progress.epoch, "position": self.progress.position}
         self.loader.batch_sampler.load_state_dict(position)  # type: ignore[union-attr]
 
     def draw(self, count: int) -> list[MicroBatch]:
         """Return the next `count` micro-batches."""
-        # Making an iterator draws from torch's random state, and a resumed run makes one where an
-        # uninterrupted run does not: the model's draws must not depend on it.
+        # Creating an iterator draws from torch's random state, and a resumed run creates one more
+        # than an uninterrupted run: this must not change the model's dropout.
         with isolated_rng(self.device):
             return [next(self._stream) for _ in range(count)]
 

@@ -7,21 +7,18 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
 
+from unipeft_run.config.schema import Precision
 from unipeft_run.errors import UserError
 from unipeft_run.training.distributed.environment import prepare_environment
 
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
-
-def resolve_precision(name: str) -> str:
+def resolve_precision(name: Precision) -> Precision:
     """Return fp32, bf16 or fp16 for `name`.
 
     `auto` is fp32 on a CPU; on a GPU bf16 if it supports that, else fp16. Raises `UserError` for
-    an unknown name, and for fp16 without a GPU.
+    fp16 without a GPU.
     """
     has_gpu = torch.cuda.is_available()
-    if name not in PRECISIONS:
-        raise UserError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
     if name == "fp16" and not has_gpu:
         raise UserError("precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
     if name != "auto":
@@ -31,20 +28,20 @@ def resolve_precision(name: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def evaluation_precision(name: str) -> str:
-    """Return the precision to evaluate a run of `name` in: fp32 for fp16 on a CPU."""
+def evaluation_precision(name: Precision) -> Precision:
+    """Return the precision for evaluating a run trained in `name`: fp32 for fp16 on a CPU."""
     return "fp32" if name == "fp16" and not torch.cuda.is_available() else name
 
 
-def autocast_dtype(name: str) -> torch.dtype | None:
+def autocast_dtype(name: Precision) -> torch.dtype | None:
     """Return autocast's type for `name`; None for fp32."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(name))
 
 
-def build_accelerator(precision: str) -> Accelerator:
+def build_accelerator(precision: Precision) -> Accelerator:
     """Build accelerate's Accelerator for `precision`, whatever the environment says.
 
-    It divides no losses: gradient accumulation is the trainer's.
+    It does not divide losses: the trainer does gradient accumulation.
     """
     prepare_environment()
     resolved = resolve_precision(precision)

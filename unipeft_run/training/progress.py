@@ -37,7 +37,7 @@ class Clock:
 
 @dataclass
 class Meter:
-    """Sums over a number of updates."""
+    """Running sums over updates: loss, tokens, samples and seconds."""
 
     steps: int = 0
     loss: float = 0.0
@@ -87,7 +87,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Progress:
-        """Build it from what `dataclasses.asdict` returned."""
+        """Build the progress from its `dataclasses.asdict`."""
         meters = {name: Meter(**state[name]) for name in ("window", "total")}
         return cls(**{**state, **meters})
 
@@ -99,7 +99,7 @@ class Progress:
         self.step_seconds = [*self.step_seconds[1 - TIMED_STEPS :], seconds]
 
     def close_window(self) -> None:
-        """Start a new window, once the old one is in a log record."""
+        """Start a new window, after the old one has been logged."""
         self.last_loss = self.window.rates()["train/loss"]
         self.window = Meter()
 
@@ -126,7 +126,7 @@ class Progress:
         return loss is not None and self.best_loss is not None and loss < self.best_loss
 
     def metrics(self) -> dict[str, float]:
-        """Return the loss since the last log record (or of it), and overall throughput."""
+        """Return the loss since the last log record, or in it, and the overall throughput."""
         if not self.total.steps:
             return {}
         loss = self.window.rates()["train/loss"] if self.window.steps else self.last_loss
@@ -150,7 +150,7 @@ def count_tokens(batch: Mapping[str, Tensor]) -> int:
 
 
 def count_targets(batch: Mapping[str, Tensor]) -> int:
-    """Count what the loss averages over: target tokens, or examples for classes."""
+    """Count the targets that the loss averages over: tokens of text, or examples with classes."""
     labels = batch["labels"]  # [B] for classes, [B, T] for text
     return int((labels != IGNORED).sum()) if labels.dim() > 1 else len(labels)
 
@@ -161,7 +161,9 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError, AttributeError):  # glibc keeps freed memory, which counts
+    with suppress(
+        OSError, AttributeError
+    ):  # glibc keeps freed memory, which counts towards the peak
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):  # on Linux, if writable
         Path("/proc/self/clear_refs").write_text("5")

@@ -52,7 +52,7 @@ class TrainingState:
         return merge_parts(parts | {f"random{rank}": state for rank, state in enumerate(random)})
 
     def restore(self, content: Checkpoint) -> None:
-        """Load what `gather` returned."""
+        """Restore the state that `gather` returned."""
         state = extract_part(content, "training").state
         load_parameters(self.model, extract_part(content, "parameters").tensors)
         load_optimizer_state(self.optimizer, self.model, extract_part(content, "optimizer"))
@@ -95,7 +95,7 @@ def load_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> Checkpoint:
-    """Return the optimiser's state by parameter name, tensors apart from the rest."""
+    """Return the optimiser's state by parameter name, with tensors separate from numbers."""
     names = _names_in_order(optimizer, model)
     entries, groups = _named_entries(optimizer, model), optimizer.state_dict()["param_groups"]
     tensors = {key: gather_full(v) for key, v in entries.items() if isinstance(v, Tensor)}
@@ -114,7 +114,7 @@ def _named_entries(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: Optimizer, model: nn.Module, content: Checkpoint) -> None:
-    """Load what `optimizer_state` returned."""
+    """Load a state that `optimizer_state` returned."""
     names = _names_in_order(optimizer, model)
     if names != content.state["names"]:
         raise ValueError("the checkpoint is of an optimiser over other parameters")
@@ -147,7 +147,7 @@ def rng_state() -> Checkpoint:
 
 
 def load_rng_state(content: Checkpoint) -> None:
-    """Load what `rng_state` returned."""
+    """Restore the random states that `rng_state` returned."""
     version, internal, gauss = content.state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy, keys = content.state["numpy"], content.tensors["numpy"].numpy().astype(np.uint32)
@@ -159,5 +159,5 @@ def load_rng_state(content: Checkpoint) -> None:
 
 
 def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
-    """Restore torch's random states afterwards, of the CPU and of `device`."""
+    """Return a context that restores torch's random states (CPU and `device`) at its end."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from unipeft_run.config.schema import Precision
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import Checkpoint
 from unipeft_run.runs.folder import RunFolder
@@ -49,7 +50,10 @@ Optim = Callable[[nn.Module, int], tuple[Optimizer, LRScheduler]]
 
 @dataclass
 class FitResult:
-    """`best`: the validation metrics at `best_step`. `metrics`: training's, for metrics.json."""
+    """The result of a finished training.
+
+    `best`: the validation metrics at `best_step`. `metrics`: training metrics for metrics.json.
+    """
 
     step: int = 0
     best_step: int | None = None
@@ -66,8 +70,8 @@ class Trainer:
     every epoch) and after the last one. `selection` names the metric that decides which state is
     the best; at equal metric the lower "loss" wins, then the earlier state.
 
-    With several processes, each trains on its part of every batch, and rank 0 writes; `parallel`
-    says how they hold the model.
+    With several processes, each trains on its part of every batch, and rank 0 writes. `parallel`:
+    whether the model is replicated or sharded.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Trainer:
         log_every: int = 50,
         checkpoint_every: int | None = None,
         early_stopping: int | None = None,
-        precision: str = "auto",
+        precision: Precision = "auto",
         parallel: Parallel = "ddp",
         clock: Clock | None = None,
     ) -> None:

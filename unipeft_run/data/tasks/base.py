@@ -1,7 +1,7 @@
-"""The task interface: splits, their encoding, references, scores, and a trivial baseline.
+"""The task interface: load and encode splits, score predictions, and compute a trivial baseline.
 
-Examples come from `path` (a folder with the data set's own column names), else from the
-miniature source `mini`, else from the `hub`.
+Examples come from `path` (a folder with the data set's own column names), else from the miniature
+source `mini`, else from the `hub`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
 
-if TYPE_CHECKING:  # they take seconds to import; unipeft-score needs neither
+if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neither
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +33,8 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Beside:
-    """An evaluation that is reported with another one: the first `limit` examples of `split`."""
+class Companion:
+    """An evaluation that accompanies another one, on the first `limit` examples of `split`."""
 
     split: str
     limit: int | None = None
@@ -42,7 +42,7 @@ class Beside:
 
 @dataclass(kw_only=True)
 class Task(ABC):
-    """One task on one data set. Concrete tasks are final; their fields are the YAML keys.
+    """One task on one data set. Concrete subclasses are final; their fields are the YAML keys.
 
     Lengths are in tokens and include special tokens. `limit` maps a split to the number of examples
     to read. `selection` names the validation metric that selects the best state.
@@ -62,8 +62,8 @@ class Task(ABC):
     label_names: ClassVar[tuple[str, ...]] = ()
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
-    # reported with a split's evaluation: each metric, with the key appended to its name
-    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {}
+    # split -> suffix of the metrics' names -> the evaluation that accompanies that of the split
+    companions: ClassVar[Mapping[str, Mapping[str, Companion]]] = {}
 
     def __post_init__(self) -> None:
         choices = ("loss", *self.metrics)
@@ -74,18 +74,18 @@ class Task(ABC):
         if columns.label is not None and columns.label in others:
             raise UserError(
                 f"task.label_column={columns.label} is also the column of texts or ids: "
-                "labels need a column of their own"
+                "labels need a separate column"
             )
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics that `score` computes."""
+        """Names of the metrics that `score` computes."""
 
     @property
     @abstractmethod
     def primary(self) -> str:
-        """The metric in the paper's tables."""
+        """The metric printed in the paper's tables."""
 
     @property
     @abstractmethod
@@ -124,18 +124,18 @@ class Task(ABC):
 
     @property
     def selection_rule(self) -> tuple[str, Literal["max", "min"]]:
-        """The validation metric that selects the best state, and whether higher is better."""
+        """The validation metric that selects the best state, and whether to maximise it."""
         return self.selection, "min" if self.selection == "loss" else "max"
 
     def splits_for(self, split: str) -> tuple[str, ...]:
-        """Return what evaluating `split` needs: itself and the splits reported with it."""
-        beside = (also.split for also in self.beside.get(split, {}).values())
-        return tuple(dict.fromkeys((split, *beside)))
+        """Return the splits that evaluating `split` reads: itself and those of its companions."""
+        others = (companion.split for companion in self.companions.get(split, {}).values())
+        return tuple(dict.fromkeys((split, *others)))
 
     def load(self, splits: Collection[str] | None = None) -> Splits:
         """Load `splits`, by default all. Raises `UserError` if one is unknown, missing or wrong.
 
-        An optional split that the data lacks is left out.
+        Optional splits that the data lacks are left out.
         """
         return self._source.load(self._split_names(splits), self.columns, self._limits())
 
@@ -147,7 +147,7 @@ class Task(ABC):
         return self._source.fingerprints(self._split_names(splits))
 
     def encode(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Splits:
-        """Return token ids and labels of every split, cached by content.
+        """Encode every split as token ids and labels, cached by content.
 
         Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
         Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
@@ -169,7 +169,7 @@ class Task(ABC):
         }
 
     def ids(self, dataset: Dataset) -> list[str]:
-        """Return the examples' own ids if they are there and unique, else row numbers from 0."""
+        """Return the ids in the data if they are present and unique, else row numbers from 0."""
         column = self.columns.identifier
         if column is not None and column in dataset.column_names:
             own = [str(value) for value in dataset[column]]
@@ -190,7 +190,7 @@ class Task(ABC):
         return [name for name in known if splits is None or name in splits]
 
     def _limits(self) -> dict[str, int | None]:
-        """Return the limit of each split; optional splits share that of validation."""
+        """Return the limit of each split; that of validation also applies to optional splits."""
         names = {split: split for split in SPLITS} | dict.fromkeys(
             self.optional_splits, "validation"
         )
@@ -199,9 +199,9 @@ class Task(ABC):
 
 @dataclass(kw_only=True)
 class SequenceTask(Task):
-    """Text to text. Targets are truncated differently for training and evaluation, as in the
-    paper's code.
+    """A task from text to text.
 
+    As in the paper's code, targets are truncated to different lengths for training and evaluation.
     `language_codes`: mBART's codes of source and target, for tokenizers that use them.
     """
 
@@ -209,7 +209,7 @@ class SequenceTask(Task):
     eval_target_length: Count
 
     kind: ClassVar[Literal["seq2seq", "classification"]] = "seq2seq"
-    # the configuration keys of the language codes, for error messages
+    # configuration keys of the language codes, for error messages
     language_keys: ClassVar[tuple[str, str]] = ("task.source_code", "task.target_code")
 
     @property
@@ -256,7 +256,7 @@ class SequenceTask(Task):
 
 @dataclass(kw_only=True)
 class ClassificationTask(Task):
-    """One or two texts to a class. Labels are class numbers; `label_names` are their names."""
+    """A task from one or two texts to a class. Labels are class numbers, named in `label_names`."""
 
     label_column: str = "label"
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def build_task(config: TaskConfig, limit: Mapping[str, int | None] | None = None) -> Task:
-    """Import and construct the task. Raises UserError for a class or a key that does not exist."""
+    """Import and construct the task. Raises UserError for an unknown class or key."""
     module, _, name = config.target.rpartition(".")
     try:
         cls: Any = getattr(import_module(module), name)
-    except Exception as problem:  # importing runs code of the user's own
+    except Exception as problem:  # importing may run the user's code
         reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
         raise UserError(f"task._target_={config.target} cannot be imported: {reason}") from problem
     try:

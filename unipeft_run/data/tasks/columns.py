@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names; a nested column has a dotted name ("translation.en").
+    """The column names of a task; a nested column has a dotted name ("translation.en").
 
-    `text` may name a column twice. `labels` are the class names, in order. `identifier` is
-    optional in the data. `other_names` maps a column to a name it may have instead.
+    `text` may name a column twice. `labels` are the class names, in order. The data may lack the
+    column `identifier`. `other_names` maps a column to an alternative name.
     """
 
     text: tuple[str, ...]
@@ -22,11 +22,11 @@ class Columns:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The columns that must be there, each once."""
+        """Columns that the data must have, each once."""
         label = () if self.label is None else (self.label,)
         return tuple(dict.fromkeys((*self.text, *label)))
 
     def spellings(self, column: str) -> tuple[str, ...]:
-        """The names under which `column` may appear in the data, the preferred one first."""
+        """Return the names that `column` may have in the data, the preferred one first."""
         other = self.other_names.get(column)
         return (column,) if other is None else (column, other)

@@ -1,4 +1,4 @@
-"""Loads data sets from the Hugging Face hub; fails quickly if the hub is out of reach."""
+"""Load data sets from the Hugging Face hub, and fail quickly if it is unreachable."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from unipeft_run.data.tasks.messages import printable
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
-CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are still scripts
+CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are scripts
 
 
 @contextmanager
 def _offline(offline: bool) -> Iterator[None]:
-    """Restrict the clients to their cache if `offline`."""
+    """Restrict the hub's clients to their cache if `offline`."""
     before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     if offline:
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
@@ -32,8 +32,8 @@ def load_hub(
 ) -> datasets.DatasetDict:
     """Load all splits of the data set `path` (configuration `name`) from the hub or its cache.
 
-    Raises `UserError` if the hub does not have the data set, or is out of reach and the cache does
-    not hold it.
+    Raises `UserError` if the hub does not have the data set, or if the hub is unreachable and the
+    data set is not in the cache.
     """
     online = is_hub_reachable()
     try:

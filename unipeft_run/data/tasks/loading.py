@@ -1,4 +1,4 @@
-"""Loads splits from a folder or from the hub, as data sets with the columns of a task.
+"""Load splits from a folder or from the hub, as data sets with the columns of a task.
 
 Columns are strings, class numbers and, if the data has them, ids. Nested columns have dotted names
 ("translation.en").
@@ -24,7 +24,7 @@ from unipeft_run.errors import UserError
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """A split, and for each of its files whether classes are in the task's order (None: unsaid)."""
+    """One split, with the place of each file and whether its classes are in the task's order."""
 
     dataset: Dataset
     orders: tuple[tuple[str, bool | None], ...]
@@ -33,25 +33,25 @@ class LoadedSplit:
 def load_folder(
     folder: Path, splits: Iterable[str], columns: Columns, limits: Limits
 ) -> dict[str, Dataset]:
-    """Return the first rows of each of `splits` in `folder`. Raises `UserError`."""
+    """Load the first rows of each of `splits` in `folder`. Raises `UserError`."""
     loaded = {
         split: read_folder_split(folder, split, columns, limits.get(split)) for split in splits
     }
-    return _in_one_order(loaded)
+    return _with_checked_order(loaded)
 
 
 def load_datasets(
     datasets: dict[str, tuple[str, Dataset]], columns: Columns, limits: Limits
 ) -> dict[str, Dataset]:
-    """Return the first rows of each data set, given with its place. Raises `UserError`."""
+    """Load the first rows of each data set, given with its place. Raises `UserError`."""
     loaded = {
         split: _check_dataset(dataset, columns, limits.get(split), where)
         for split, (where, dataset) in datasets.items()
     }
-    return _in_one_order(loaded)
+    return _with_checked_order(loaded)
 
 
-def _in_one_order(loaded: dict[str, LoadedSplit]) -> dict[str, Dataset]:
+def _with_checked_order(loaded: dict[str, LoadedSplit]) -> dict[str, Dataset]:
     check_order([order for split in loaded.values() for order in split.orders])
     return {name: split.dataset for name, split in loaded.items()}
 
@@ -94,7 +94,7 @@ def _check_dataset(
 
 
 def _dataset(tables: list[pa.Table]) -> Dataset:
-    """Join tables of one split; only ids that all of them have are kept."""
+    """Join the tables of one split; ids are kept only if all tables have them."""
     shared = [
         name for name in tables[0].column_names if all(name in t.column_names for t in tables)
     ]

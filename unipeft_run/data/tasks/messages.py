@@ -1,4 +1,4 @@
-"""Error messages about data that several readers share."""
+"""Error messages about data, shared by several readers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MOST_NAMES = 20
 
 
 def missing_column(where: str, name: str, present: Sequence[str]) -> str:
-    """Say that `where` lacks column `name`, with the nearest of the columns `present`."""
+    """Say that `where` lacks column `name`, and suggest the nearest of the columns `present`."""
     near = get_close_matches(name, present, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"{where} has no column {name!r}{hint}; its columns are {list_names(present)}"
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join `names`, at most twenty of them."""
+    """Join at most MOST_NAMES of `names`."""
     more = ["..."] if len(names) > MOST_NAMES else []
     return ", ".join([*(printable(name) for name in names[:MOST_NAMES]), *more]) or "none"
 
@@ -30,7 +30,7 @@ def printable(text: str, length: int = 60) -> str:
 
 
 def describe_value(value: Any) -> str:
-    """Return a short, printable form of a JSON value."""
+    """Describe a JSON value in a few printable characters."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

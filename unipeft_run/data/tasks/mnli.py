@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import Beside, ClassificationTask, Splits
+from unipeft_run.data.tasks.base import ClassificationTask, Companion, Splits
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 
 
 @dataclass(kw_only=True)
 class MNLI(ClassificationTask):
-    """Inference between two sentences.
+    """Natural language inference: classify a pair of premise and hypothesis.
 
     GLUE hides its test labels, so the test split is the matched development set, as in the paper.
-    Its accuracy is reported with those on its first 1,600 examples (all that the paper's code
-    evaluates) and on the mismatched set; validation_mismatched is optional in a folder.
+    Two further accuracies are reported: on its first 1,600 examples, which are all that the paper's
+    code evaluates, and on the mismatched set. A folder may lack validation_mismatched.
     """
 
     premise_column: str = "premise"
@@ -31,10 +31,10 @@ class MNLI(ClassificationTask):
         "validation": "validation_matched",
         "test": "validation_matched",
     }
-    beside: ClassVar[Mapping[str, Mapping[str, Beside]]] = {
+    companions: ClassVar[Mapping[str, Mapping[str, Companion]]] = {
         "test": {
-            "first_1600": Beside("test", 1600),
-            "mismatched": Beside("validation_mismatched"),
+            "first_1600": Companion("test", 1600),
+            "mismatched": Companion("validation_mismatched"),
         }
     }
 

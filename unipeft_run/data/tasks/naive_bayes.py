@@ -1,4 +1,4 @@
-"""Multinomial naive Bayes on words and word pairs: a baseline without pretraining."""
+"""Multinomial naive Bayes on words and word pairs, a trivial baseline for classification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def features(text: str) -> list[str]:
 
 
 class NaiveBayes:
-    """argmax_c log P(c) + sum_f log P(f | c), add-one smoothed; unseen features are ignored."""
+    """argmax_c log P(c) + sum_f log P(f | c), with add-one smoothing; ignores unseen features."""
 
     def __init__(self, texts: Iterable[str], labels: Sequence[int], num_labels: int) -> None:
         counts: list[Counter[str]] = [Counter() for _ in range(num_labels)]

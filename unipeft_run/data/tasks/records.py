@@ -1,4 +1,4 @@
-"""Records of JSON Lines, CSV and TSV files, plain or gzipped, with their line numbers."""
+"""Read the records of JSON Lines, CSV and TSV files, plain or gzipped, with line numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Records = Iterator[tuple[int, Record]]
 
 
 def read_records(file: Path) -> Records:
-    """Yield line number and record of each line of `file` that is not blank.
+    """Yield line number and record for each non-blank line of `file`.
 
     Values in CSV and TSV are strings. Raises `UserError` naming file and line.
     """
@@ -32,7 +32,7 @@ def read_records(file: Path) -> Records:
 
 
 def is_csv(file: Path) -> bool:
-    """Whether `file` is CSV or TSV, in which every value is a string."""
+    """Return whether `file` is CSV or TSV, in which every value is a string."""
     return file.name.removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
@@ -76,12 +76,12 @@ def _parse_object(text: str, where: str) -> Record:
 
 
 def parse_integer(digits: str) -> int | str:
-    """Return the integer, or the digits themselves if there are thousands of them."""
+    """Convert to an integer, unless there are more digits than Python converts."""
     return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 
 def _read_csv(file: Path, lines: IO[bytes]) -> Records:
-    """Yield rows by the names in the header. TSV has no quoting, as in GLUE's own files."""
+    """Yield rows as mappings from the header's names. TSV has no quoting, as in GLUE's files."""
     header: list[str] = []
     for number, row in _rows(file, lines):
         where = f"{file}, line {number}"

@@ -1,4 +1,4 @@
-"""Where the examples of a task come from: a folder, a miniature source, or the hub."""
+"""Find the examples of a task: in a folder, a miniature source, or on the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Limits = Mapping[str, int | None]
 
 @dataclass(frozen=True)
 class Source:
-    """The data of `task`: `path` takes precedence over `mini`, and `mini` over `hub`.
+    """The data source of one task. `path` takes precedence over `mini`, and `mini` over `hub`.
 
     Splits in `optional` may be missing from a folder. `hub_splits` maps a split to its name on the
     hub, if that differs.
@@ -55,7 +55,7 @@ class Source:
         return {name: fingerprint_files(require_split_files(folder, name)) for name in present}
 
     def folder(self) -> Path | None:
-        """Return the folder of local or miniature data, fetched if need be; None for the hub."""
+        """Return the folder of local or miniature data, fetched if necessary; None for the hub."""
         if self.path is not None:
             return Path(self.path)
         if self.mini is None:
@@ -78,11 +78,12 @@ class Source:
         """Return each split's data set on the hub, with its place for error messages."""
         from unipeft_run.data.tasks.hub import load_hub
 
-        given = load_hub(self.task, **hub)  # type: ignore[arg-type]
-        found = {}
+        datasets = load_hub(self.task, **hub)  # type: ignore[arg-type]
+        selected = {}
         for name in splits:
-            on_hub = self.hub_splits.get(name, name)
-            if on_hub not in given:
-                raise UserError(f"{hub['path']} has no split {on_hub}; it has {', '.join(given)}")
-            found[name] = f"{hub['path']}, split {on_hub}", given[on_hub]
-        return found
+            hub_name = self.hub_splits.get(name, name)
+            if hub_name not in datasets:
+                available = ", ".join(datasets)
+                raise UserError(f"{hub['path']} has no split {hub_name}; it has {available}")
+            selected[name] = f"{hub['path']}, split {hub_name}", datasets[hub_name]
+        return selected

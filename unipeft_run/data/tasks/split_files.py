@@ -1,4 +1,4 @@
-"""Finds the files of a split in a folder of local data."""
+"""Find the files of a split in a folder of local data."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _parts(folder: Path, split: str) -> list[Path]:
     """Return `split-00000-of-00002.parquet` and its siblings, all of them."""
     pattern = re.compile(rf"{re.escape(split)}-(\d+)-of-(\d+)(\.\w+(?:\.gz)?)")
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    found = [match for match in map(pattern.fullmatch, sorted(names)) if match]
-    parts = [match for match in found if match[3] in SUFFIXES]
+    matches = [match for match in map(pattern.fullmatch, sorted(names)) if match]
+    parts = [match for match in matches if match[3] in SUFFIXES]
     totals = {int(match[2]) for match in parts}
     numbers = sorted(int(match[1]) for match in parts)
     if parts and (len(totals) > 1 or numbers != list(range(max(totals)))):

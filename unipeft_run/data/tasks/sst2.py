@@ -13,7 +13,7 @@ from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 
 @dataclass(kw_only=True)
 class SST2(ClassificationTask):
-    """Sentiment of a sentence.
+    """Sentiment classification of a sentence.
 
     GLUE hides its test labels, so the test split is the development set.
     """

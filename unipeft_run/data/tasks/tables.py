@@ -1,4 +1,4 @@
-"""Reads and checks the columns of a task in Arrow tables: Parquet files and hub data."""
+"""Read and check the columns of a task in Arrow tables, from Parquet files or the hub."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unipeft_run.data.tasks.labels import LabelError, class_names, is_numbering,
 from unipeft_run.data.tasks.messages import missing_column, printable
 from unipeft_run.errors import UserError
 
-ROWS = 10_000  # read at a time
+BATCH_ROWS = 10_000  # rows read at a time
 
 
 def read_parquet(
     file: Path, columns: Columns, limit: int | None
 ) -> tuple[pa.Table, Sequence[str] | None]:
-    """Return the first `limit` rows of the needed columns of `file`, and its class names if known.
+    """Read the first `limit` rows of the needed columns of `file`, and its class names if known.
 
     Other columns may have any type. Raises `UserError`.
     """
@@ -38,7 +38,7 @@ def read_parquet(
 
 
 def _needed_columns(paths: Sequence[str], columns: Columns, where: str) -> list[str]:
-    """Return the columns to read of a file with the leaf columns `paths`."""
+    """Return the columns to read from a file with the leaf columns `paths`."""
     needed = []
     for column in (*columns.required, columns.identifier):
         spellings = columns.spellings(column) if column else ()
@@ -51,7 +51,8 @@ def _needed_columns(paths: Sequence[str], columns: Columns, where: str) -> list[
 
 def _first_rows(parquet: pq.ParquetFile, needed: list[str], limit: int | None) -> pa.Table:
     batches, count = [], 0
-    for batch in parquet.iter_batches(batch_size=min(limit or ROWS, ROWS), columns=needed):
+    size = min(limit or BATCH_ROWS, BATCH_ROWS)
+    for batch in parquet.iter_batches(batch_size=size, columns=needed):
         batches.append(batch)
         count += len(batch)
         if limit is not None and count >= limit:
@@ -74,8 +75,8 @@ def check_table(
 ) -> tuple[pa.Table, bool | None]:
     """Return the columns of the task, and whether class numbers are in the task's order.
 
-    Texts become strings, labels the task's class numbers. `names`: what the numbers in `table`
-    mean, if it says so; None is returned for the order if it does not. Raises `UserError`.
+    Texts become strings, labels the task's class numbers. `names` are the class names recorded for
+    `table`; without them the order is unknown (None). Raises `UserError`.
     """
     table, checked = _flatten(table), {}
     in_order: bool | None = True
@@ -103,7 +104,7 @@ def _column(table: pa.Table, name: str, columns: Columns, where: str) -> pa.Chun
 
 
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text and integers without dictionary encoding and string views."""
+    """Decode dictionary-encoded text and integers, and string views."""
     kind = values.type
     if pa.types.is_dictionary(kind) and (_is_text(kind.value_type) or _is_integer(kind.value_type)):
         values = values.cast(kind.value_type)
@@ -142,8 +143,10 @@ def _class_numbers(
     if _is_text(values.type):
         _texts(values, str(columns.label), where)
     elif not _is_integer(values.type):
-        what = f"column {columns.label!r} holds {printable(str(values.type))}"
-        raise UserError(f"{where}: {what}, not class numbers or names")
+        kind = printable(str(values.type))
+        raise UserError(
+            f"{where}: column {columns.label!r} holds {kind}, not class numbers or names"
+        )
     encoded = values.combine_chunks().dictionary_encode()
     numbers = []
     for code, value in enumerate(encoded.dictionary.to_pylist()):
@@ -158,7 +161,7 @@ def _class_numbers(
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
-    """Return the name of class `value` in the data, or `value` itself if it has none."""
+    """Return the recorded class name of the number `value`, or `value` if there is none."""
     if names is None or is_numbering(names) or not isinstance(value, int):
         return value
     return names[value] if 0 <= value < len(names) else value
@@ -176,7 +179,7 @@ def _is_in_order(
 
 
 def _ids(table: pa.Table, identifier: str | None) -> dict[str, pa.ChunkedArray]:
-    """Return the column of identifiers as strings; {} if it holds anything else."""
+    """Return the column of identifiers as strings; {} if it is not usable as such."""
     values = _decoded(table.column(table.column_names.index(identifier)))
     usable = _is_integer(values.type) or (_is_text(values.type) and _is_utf8(values))
     return {str(identifier): values.cast(pa.string())} if usable and not values.null_count else {}

@@ -1,4 +1,4 @@
-"""Reads the columns of a task from a JSON Lines, CSV or TSV file, and checks every value."""
+"""Read the columns of a task from a JSON Lines, CSV or TSV file, and check every value."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MISSING = object()
 
 
 def read_text_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.Table, bool]:
-    """Return the first `limit` rows of `file`, and whether all labels in it are class names.
+    """Read the first `limit` rows of `file`; also return whether all labels are class names.
 
-    Texts are strings, labels class numbers; ids are there if every row has one. Raises `UserError`
-    with the line of the first wrong value.
+    Texts are strings and labels are class numbers. Ids are included if every row has one. Raises
+    `UserError` with the line of the first wrong value.
     """
     rows = _Rows(file, columns)
     for number, record in islice(read_records(file), limit):
@@ -96,7 +96,7 @@ def _text(value: Any, name: str, where: str) -> str:
 
 
 def _id(value: Any) -> str | None:
-    """Return `value` as an identifier, None if it cannot be one."""
+    """Return `value` as an identifier, or None if it cannot be one."""
     usable = isinstance(value, str | int) and not isinstance(value, bool)
     return text if usable and _is_unicode(text := str(value)) else None
 

@@ -1,4 +1,4 @@
-"""WMT 2016, English to Romanian."""
+"""WMT 2016: translate from English to Romanian (Bojar et al., 2016)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from unipeft_run.evaluation.metrics import Scores, bleu
 
 @dataclass(kw_only=True)
 class WMT16EnRo(SequenceTask):
-    """Translation. `column` holds one text per language; codes are mBART's language codes.
+    """Translation.
 
-    Instead of a nested column the data may have one column per language.
+    `column` is nested and holds one text per language; the data may have one column per language
+    instead. `source_code` and `target_code` are mBART's language codes.
     """
 
     column: str = "translation"
@@ -30,12 +31,12 @@ class WMT16EnRo(SequenceTask):
 
     @property
     def primary(self) -> str:
-        """`bleu_paper` for Romanian targets; its normalisation fits no other language."""
+        """`bleu_paper` for Romanian targets, else `bleu`."""
         return "bleu_paper" if self._language == "ro" else "bleu"
 
     @property
     def _language(self) -> str:
-        """Target language; "ro" only if both its name and its code are Romanian."""
+        """The target language; "ro" only if both its name and its code are Romanian."""
         return self.target_code[:2] if self.target_language == "ro" else self.target_language
 
     @property
@@ -63,5 +64,5 @@ class WMT16EnRo(SequenceTask):
         return list(splits["test"][self.source])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        """Compute BLEU (for Romanian in the paper's protocol too) and chrF."""
+        """Compute BLEU, for Romanian also in the paper's protocol, and chrF."""
         return bleu(predictions, references, self._language)

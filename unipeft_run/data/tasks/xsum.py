@@ -14,7 +14,7 @@ from unipeft_run.evaluation.metrics import Scores, rouge, split_sentences
 
 @dataclass(kw_only=True)
 class XSum(SequenceTask):
-    """Summarisation in one sentence.
+    """Summarisation of a document in one sentence.
 
     The trivial baseline is the first `lead_words` words of the document, or its first sentence if
     `lead_words` is None. `rouge_tokenizer` is None for rouge-score's own, or "unicode"

@@ -1,6 +1,6 @@
 """Count trained and stored parameters, of a model or of a configuration alone.
 
-Imports torch, not transformers: a count takes a second or two.
+Imports torch but not transformers, so a count takes only a second or two.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,20 +38,20 @@ def num_labels(task: TaskConfig) -> int | None:
 def count(
     config: Any, slots: Mapping[str, Slot | None], unfreeze: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Count for a transformers config: `tabulate`, with `receiving_gradient` and `formula`.
+    """Count the parameters for a transformers config: `tabulate`, plus two further counts.
 
-    Every parameter we build is read by some forward pass, so all trained ones get a gradient.
-    `formula` counts weight matrices only, as Appendix B of the paper does.
+    `receiving_gradient` equals `trained`, because every parameter we build is used in the forward
+    pass. `formula` counts weight matrices only, as Appendix B of the paper does.
     """
     shapes = shapes_of(config)
     with torch.device("meta"), _ShapesOnly(), torch.no_grad():
-        placed = list(_deltas(shapes, config, slots))
-        free = [prod(shapes[name]) for name in sorted(matching_parameters(shapes, unfreeze))]
-        table = tabulate(placed, free, size_of(shapes))
-        matrices = [t for _, d in placed for _, t in d.form.inference_tensors() if t.ndim > 1]
+        deltas = list(_build_deltas(shapes, config, slots))
+        unfrozen = [prod(shapes[name]) for name in sorted(matching_parameters(shapes, unfreeze))]
+        table = tabulate(deltas, unfrozen, size_of(shapes))
+        matrices = [t for _, d in deltas for _, t in d.form.inference_tensors() if t.ndim > 1]
     for row in (table, *table["sites"]):
         row["receiving_gradient"] = row["trained"]
-    table["formula"] = sum(matrix.numel() for matrix in matrices) + sum(free)
+    table["formula"] = sum(matrix.numel() for matrix in matrices) + sum(unfrozen)
     table["formula_percent"] = 100 * table["formula"] / table["backbone"]
     return table
 
@@ -66,24 +66,24 @@ KEEP_SHAPE = (  # functions whose result has the shape of their first argument
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Skip random draws and products on the meta device: only their shapes are needed.
+    """Skips initialisation and matrix products on the meta device, where only shapes matter.
 
-    Otherwise torch imports its compiler for them, which takes seconds.
+    Without it torch would import its compiler for them, which takes seconds.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
+        kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init" or func in KEEP_SHAPE:
-            return given.get("tensor", args[0] if args else None)
+            return kwargs.get("tensor", args[0] if args else None)
         if func is torch.nn.functional.linear:
             return torch.empty(*args[0].shape[:-1], args[1].size(0))
-        return (torch.empty if func is torch.randn else func)(*args, **given)
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
-class _Layers:
-    """A stand-in for the backbone that only knows how many layers it has."""
+class _LayerCounts:
+    """A stand-in for the backbone in `find_sites`, which only asks for the number of layers."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self.names = list(shapes)
@@ -93,38 +93,38 @@ class _Layers:
         return {name.partition(".")[0] for name in below}
 
 
-def _deltas(
+def _build_deltas(
     shapes: Mapping[str, Shape], config: Any, slots: Mapping[str, Slot | None]
 ) -> Iterator[tuple[str, Delta]]:
-    model: Any = _Layers(shapes)
-    for slot, parts in slots.items():
-        if parts is not None:
-            for site in find_sites(model, config, **dict(parts.representation)):
-                yield slot, parts.build(site).eval()
+    model: Any = _LayerCounts(shapes)
+    for name, slot in slots.items():
+        if slot is not None:
+            for site in find_sites(model, config, **dict(slot.representation)):
+                yield name, slot.build(site).eval()
 
 
 def tabulate(
-    placed: Iterable[tuple[str, Delta]], free: Sequence[int], backbone: int
+    deltas: Iterable[tuple[str, Delta]], unfrozen: Sequence[int], backbone: int
 ) -> dict[str, Any]:
     """Tabulate trained and stored parameters by slot and representation, with shares in percent.
 
-    `placed` holds slot and delta of each site, `free` the sizes of the backbone parameters that
-    train, `backbone` the size of the backbone. A shared trunk counts once, at its first site.
+    `deltas` holds the slot and delta of each site, `unfrozen` the sizes of the trained backbone
+    parameters, `backbone` the size of the backbone. A shared trunk counts once, at its first site.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     counted: set[int] = set()
-    for slot, delta in placed:
+    for slot, delta in deltas:
         key = (slot, delta.site.representation)
         row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
-        fresh = [p for p in delta.parameters() if id(p) not in counted]
-        counted |= {id(p) for p in fresh}
+        uncounted = [p for p in delta.parameters() if id(p) not in counted]
+        counted |= {id(p) for p in uncounted}
         row["sites"] += 1
-        row["trained"] += sum(p.numel() for p in fresh if p.requires_grad)
+        row["trained"] += sum(p.numel() for p in uncounted if p.requires_grad)
         row["stored"] += sum(t.numel() for _, t in delta.form.inference_tensors())
         row["stored"] += sum(p.numel() for p in delta.composition.parameters())
-    if free:
-        total = sum(free)
-        rows["unfreeze", "backbone"] = {"sites": len(free), "trained": total, "stored": total}
+    if unfrozen:
+        total = sum(unfrozen)
+        rows["unfreeze", "backbone"] = {"sites": len(unfrozen), "trained": total, "stored": total}
     sites = [_row(slot, name, row, backbone) for (slot, name), row in rows.items()]
     stored = sum(row["stored"] for row in sites)
     return {

@@ -1,1 +1,1 @@
-"""Functional forms: one file a form; `_target_` in `conf/form/` is the registry."""
+"""Functional forms: one file per form. There is no registry: `conf/form/` names the classes."""

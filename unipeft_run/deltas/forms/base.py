@@ -19,24 +19,24 @@ ACTIVATIONS: dict[str, nn.Module] = {
 
 
 class Form(nn.Module):
-    """f(u) -> dh. The constructor takes the site first; its keywords are the form's YAML.
+    """f(u) -> dh. The constructor takes the site first; its keywords are the keys of the YAML.
 
     Class attributes declare where the form is legal. They are literals, read from the source by
     `config.declarations` before torch is imported.
     """
 
     sites: ClassVar[tuple[str, ...]] = ()  # the only sites where it is legal; empty: all
-    elsewhere: ClassVar[str] = ""  # the reason why it is illegal at other sites
-    illegal_at: ClassVar[dict[str, str]] = {}  # single sites where it is illegal, with the reason
-    gives: ClassVar[tuple[str, ...]] = ("change",)  # what a composition may take from it
-    needs: ClassVar[str] = ""  # the reason why a composition that takes a change is illegal
-    # keywords that act only together with another one
+    elsewhere: ClassVar[str] = ""  # the error message for other sites
+    illegal_at: ClassVar[dict[str, str]] = {}  # site where it is illegal -> error message
+    gives: ClassVar[tuple[str, ...]] = ("change",)  # a composition's `takes` must be among these
+    needs: ClassVar[str] = ""  # the error message for a composition that takes a change
+    # keyword -> another keyword; the first has no effect if the second is null
     acts_with: ClassVar[dict[str, str]] = {}
-    # keywords that leave the function of the stored tensors unchanged, with the reason
+    # keyword that does not change what the stored tensors compute -> reason
     training_only: ClassVar[dict[str, str]] = {}
-    # keywords under which the form has just the parameters that inference needs
+    # keywords that build the form with only the parameters that inference needs
     inference_keywords: ClassVar[dict[str, Any]] = {}
 
     def inference_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield name and tensor of everything inference needs (a prefix without its MLP)."""
+        """Yield name and tensor of everything that inference needs (a prefix without its MLP)."""
         yield from self.named_parameters()

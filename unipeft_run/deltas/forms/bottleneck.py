@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import init as inits
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import ACTIVATIONS, Form
-from unipeft_run.deltas.site import Site
 
 
 class Bottleneck(Form):
@@ -20,7 +20,7 @@ class Bottleneck(Form):
     dropout before W_down.
 
     Args:
-        site: gives D_in, D_out and the backbone's own dropout rates.
+        site: provides D_in, D_out and the backbone's dropout rates.
         rank: r, the width of the bottleneck.
         activation: a name in `ACTIVATIONS`; `identity` makes the form linear (LoRA).
         bias: whether both maps have a bias.

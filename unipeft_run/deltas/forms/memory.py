@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.site import Site
 
 
 class Trunk(nn.Module):
-    """tanh(E W + b), [L, M]: the part of the prefix MLP that the layers of one attention share.
+    """tanh(E W + b), [L, M]: the part of the prefix MLP shared by all layers of an attention type.
 
-    Initialised by PyTorch's defaults, as in the official prefix generator (reference 5.1).
+    Initialised by PyTorch's defaults, as in the official prefix generator.
     """
 
     def __init__(self, length: int, width: int, mlp_width: int) -> None:
@@ -36,12 +36,12 @@ class Memory(Form):
     He et al. 2022, Eqs. 7-10: `softmax` is the prefix, `relu` the multi-head parallel adapter.
 
     Args:
-        site: gives D, H, the attention dropout and the modules that all layers share.
+        site: provides D, H, the attention dropout and the modules shared by all layers.
         length: L, the paper's l, the counterpart of the bottleneck r.
-        activation: over the L slots: `softmax` or `relu`.
+        activation: over the L prefix vectors: `softmax` or `relu`.
         query: the definition of q. `scaled`: the head's query times C^-0.5; `normed`: the query of
             LN(x), LN trained, W_q frozen; `unscaled` and `normed_unscaled` omit the factor;
-            `reference`: as the official code has it in this family for this activation.
+            `reference`: the official code's choice for this family and activation.
         mlp_width: width M of the reparametrising MLP of prefix tuning; None trains P directly.
         dropout: rate on the MLP's output (official `prefix_dropout`).
     """
@@ -83,13 +83,13 @@ class Memory(Form):
             self.values = nn.Parameter(torch.empty(length, width).normal_(std=0.02))
         else:
             self.trunk: Trunk = site.share("trunk", lambda: Trunk(length, width, mlp_width))
-            self.head = nn.Linear(mlp_width, 2 * width)  # keys, then values: slots 2i and 2i + 1
+            self.head = nn.Linear(mlp_width, 2 * width)  # keys, then values
 
     @property
     def is_attention(self) -> bool:
-        """Tell whether the prefix weighs its slots exactly as the head weighs its keys.
+        """True if the prefix weights its vectors exactly as the head weights its keys.
 
-        If so, the gate of Eq. 7 is the joint softmax over [P_k; K]: a plain concatenation.
+        The gate of Eq. 7 is then the joint softmax over [P_k; K]: a plain concatenation.
         """
         return self.activation == "softmax" and self.query == "scaled"
 

@@ -1,13 +1,13 @@
-"""Free vectors: prompt tuning."""
+"""Trained vectors that do not depend on the input: prompt tuning."""
 
 from typing import ClassVar
 
 import torch
 from torch import nn
 
+from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.site import Site
 
 
 class Vectors(Form):

@@ -1,7 +1,7 @@
-"""Generation: greedy and beam search of BART and mBART, with or without deltas.
+"""Generation: greedy and beam search for BART and mBART, with or without deltas.
 
-`settings.py` validates the decoding settings; `search.py` holds the loop that greedy and beam
-search share; `hypotheses.py` holds the two sets of beam-search rules; `decoder.py`, `cache.py` and
+`settings.py` validates the decoding settings. `search.py` is the loop that greedy and beam search
+share. `hypotheses.py` implements the two sets of beam-search rules. `decoder.py`, `cache.py` and
 `attention.py` run the model's own decoder for all beams of a source at once.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipeft_run.evaluation.decoding import Rules
+from unipeft_run.config.schema import Rules
 from unipeft_run.evaluation.generation.beam_search import BeamSearch
 from unipeft_run.evaluation.generation.decoder import Decoder, encode
 from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_with_transformers
@@ -24,7 +24,7 @@ __all__ = ["can_generate", "encode", "generate"]
 
 
 def can_generate(model: Any) -> bool:
-    """Whether `generate` runs this model itself, not through transformers."""
+    """Return whether `generate` supports this model itself, without transformers' `generate`."""
     return find_obstacle(model) is None
 
 
@@ -41,8 +41,8 @@ def generate(
     """Generate a target for each source; return token ids, [B, T].
 
     Rows start with the decoder start token and are padded on the right. Nothing is taken from
-    `model.generation_config`. A model or an attention implementation that this search does not
-    support goes through transformers' `generate`, which is logged.
+    `model.generation_config`. For a model or an attention implementation that this search does not
+    support, transformers' `generate` is called instead, which is logged.
 
     Args:
         model: BART or mBART, with or without deltas.
@@ -50,9 +50,9 @@ def generate(
         decoding: keys of `evaluation.decoding`, and optionally `decoder_start_token_id`,
             `forced_bos_token_id`, `forced_eos_token_id`, `eos_token_id`, `pad_token_id` and
             `bos_token_id`, which default to the model's config.
-        rules: `2021` for the beam search that the paper ran, `transformers` for today's. A key
+        rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
-        encoder_states: the encoder's output for these sources, if it has been computed already.
+        encoder_states: the encoder's output for these sources, if already computed.
 
     Raises:
         ValueError: for an unknown key, a missing key or a value out of range.

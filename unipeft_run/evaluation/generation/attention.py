@@ -1,4 +1,4 @@
-"""Attention of the decoder during generation, with prefixes in the cache.
+"""The decoder's attention function during generation, with prefixes in the cache.
 
 Shape legend: B sources, K beams, H heads, C width of a head, P prefix length, S key positions.
 """
@@ -23,7 +23,7 @@ IMPLEMENTATIONS = GENERATION | {ATTACHED[name]: GENERATION[name] for name in GEN
 
 
 def find_prefix(module: nn.Module) -> tuple[Delta, Memory] | None:
-    """The module's delta and form if it is a prefix: keys and values in front of its own."""
+    """Return the module's delta and form if it is a prefix, that is, precedes its own keys."""
     delta = getattr(module, HEADS, None)
     if not isinstance(delta, Delta) or not isinstance(delta.form, Memory):
         return None
@@ -44,10 +44,10 @@ def attend_beams(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention of K beams, query [B, H, K, C], to keys and values [B, H, P + S, C].
+    """Compute the attention of K beams, query [B, H, K, C], to keys and values [B, H, P + S, C].
 
-    A mask may have more columns in front than the module has prefix vectors. transformers passes a
-    mask for self-attention only; `cross_mask` serves cross-attention.
+    A mask may have more leading columns than the module has prefix vectors. transformers passes a
+    mask for self-attention only; `cross_mask` is used for cross-attention.
     """
     mask = cross_mask if attention_mask is None else attention_mask
     if mask is not None:
@@ -64,7 +64,7 @@ def attend_beams(
 
 
 def register() -> None:
-    """Register both implementations. They have no mask function: masks are passed ready-made."""
+    """Register both implementations, without mask functions because masks are passed in full."""
     for name, core in (("sdpa", sdpa), ("eager", eager)):
         AttentionInterface.register(GENERATION[name], partial(attend_beams, core=core))
 

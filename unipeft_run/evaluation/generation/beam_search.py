@@ -1,4 +1,4 @@
-"""Beam search: the loop's state is the open beams and the finished hypotheses."""
+"""Beam search. Its state consists of the open beams and the finished hypotheses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULES: dict[str, type[Hypotheses]] = {
 
 
 class BeamSearch(Search):
-    """K beams of each source, extended by the best of all their continuations.
+    """Beam search over a batch: extends the K beams of each source by their best continuations.
 
     Log-probabilities are float32, or float64 under the rules of 2021 if the model is float64.
     """

@@ -21,39 +21,39 @@ class Candidates:
 
     @classmethod
     def find_best(cls, totals: Tensor, count: int) -> Candidates:
-        """The `count` best extensions of each source by their `totals`, [B, K, V]."""
+        """Return the `count` best extensions of each source by their `totals`, [B, K, V]."""
         scores, places = totals.flatten(1).topk(count, dim=1)
         vocabulary = totals.size(-1)
         return cls(scores, places // vocabulary, places % vocabulary)
 
     def take(self, index: Tensor) -> Candidates:
-        """The candidates at `index`, [B, M']."""
+        """Return the candidates at `index`, [B, M']."""
         fields = (field.gather(1, index) for field in (self.scores, self.parents, self.tokens))
         return Candidates(*fields)
 
 
 class Beams:
-    """K open beams of each source.
+    """The K open beams of each source.
 
-    Args:
-        tokens: [B, K, L], `pad` behind the last token.
-        ancestry: [B, K, L], the slot that held beam k's ancestor at each position. Keys and values
-            stay in the slot where they were written; this table makes the attention mask.
-        scores: summed log-probabilities, [B, K]. All but the first start hopeless, so that the
-            first step does not pick one token K times.
+    Attributes:
+        tokens: [B, K, L], padded after the last token.
+        ancestry: [B, K, L], the beam index of beam k's ancestor at each position. Keys and values
+            are never reordered in the cache; this table yields the attention mask.
+        scores: summed log-probabilities, [B, K]. All but the first start at -1e9, so that the first
+            step does not select one token K times.
     """
 
     def __init__(self, first: Tensor, num_beams: int, dtype: torch.dtype) -> None:
         self.tokens = first[:, None].repeat(1, num_beams, 1)
         self.ancestry = torch.zeros_like(self.tokens)
-        self.slots = torch.arange(num_beams, device=first.device)
+        self.indices = torch.arange(num_beams, device=first.device)
         self.scores = torch.zeros(len(first), num_beams, dtype=dtype, device=first.device)
         self.scores[:, 1:] = -1e9
 
     def find_visible(self, length: int) -> Tensor:
-        """Mask of the cached positions that each beam descends from, [B, 1, K, n * K]."""
-        self.ancestry[:, :, length - 1] = self.slots
-        mask = self.ancestry[:, :, :length, None] == self.slots
+        """Return the mask of the cached positions each beam descends from, [B, 1, K, n * K]."""
+        self.ancestry[:, :, length - 1] = self.indices
+        mask = self.ancestry[:, :, :length, None] == self.indices
         return mask.flatten(2)[:, None]
 
     def extend(self, chosen: Candidates, length: int) -> None:
@@ -70,5 +70,5 @@ class Beams:
 
 
 def take_beams(tensor: Tensor, index: Tensor) -> Tensor:
-    """`tensor` [B, K, L] at `index` [B, M] along the beams: [B, M, L]."""
+    """Select beams of `tensor` [B, K, L] at `index` [B, M]: [B, M, L]."""
     return tensor.gather(1, index[..., None].expand(-1, -1, tensor.size(-1)))

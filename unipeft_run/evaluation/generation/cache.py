@@ -19,14 +19,14 @@ Prefixes = Mapping[int, tuple[Tensor, Tensor]]  # layer -> keys and values, [H, 
 
 @dataclass
 class Layer:
-    """Keys and values of one attention module, [B, H, positions, C] each."""
+    """The keys and values of one attention module, [B, H, positions, C] each."""
 
     keys: Tensor
     values: Tensor
 
 
 class LayerCache:
-    """Layers of one attention type, each behind the prefix of its module, if it has one."""
+    """The layers of one attention type, each preceded by the prefix of its module, if any."""
 
     def __init__(self, prefixes: Prefixes) -> None:
         self.prefixes = prefixes
@@ -38,60 +38,61 @@ class LayerCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
     def _prefix_of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's prefix for each source, [B, H, P, C]; P is 0 without a prefix."""
+        """Return the layer's prefix for each source, [B, H, P, C]; P is 0 without a prefix."""
         empty = like.new_empty(like.size(1), 0, like.size(3))
         keys, values = (p.to(like.dtype) for p in self.prefixes.get(layer, (empty, empty)))
         return keys.expand(len(like), -1, -1, -1), values.expand(len(like), -1, -1, -1)
 
 
 class CrossCache(LayerCache):
-    """Keys and values of the sources, [B, H, P + S, C], shared by the beams of a source."""
+    """The keys and values of the sources, [B, H, P + S, C], shared by the beams of a source."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Store what the first step has projected."""
-        before = self._prefix_of(layer, keys)
-        joined = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
+        """Store the keys and values projected by the first step."""
+        prefix = self._prefix_of(layer, keys)
+        joined = (torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
         self.layers[layer] = Layer(*joined)
         return self.layers[layer].keys, self.layers[layer].values
 
 
 class SelfCache(LayerCache):
-    """Keys and values of the targets, [B, H, P + (L - 1) K, C], position by position.
+    """The keys and values of the targets, [B, H, P + (L - 1) K, C], position by position.
 
-    Reserved at the first step and never reordered: the mask says which slots a beam descends from.
+    They are allocated at the first step and never reordered. Instead, the mask selects the entries
+    that a beam descends from.
     """
 
     def __init__(self, prefixes: Prefixes, positions: int) -> None:
         super().__init__(prefixes)
-        self.positions = positions  # that the cache can hold
-        self.position = 0  # that the step writes
+        self.positions = positions  # capacity
+        self.position = 0  # the position written by the current step
 
     def get_seq_length(self, layer: int = 0) -> int:
-        """Number of positions before the step's, for the decoder."""
+        """Return the number of positions before the current step, for the decoder."""
         del layer
         return self.position
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write the keys and values of the K beams, [B, H, K, C]; return all so far."""
         if layer not in self.layers:
-            self.layers[layer] = self._reserve(keys, layer)
+            self.layers[layer] = self._allocate(keys, layer)
         stored, beams = self.layers[layer], keys.size(2)
         start = stored.keys.size(2) - (self.positions - self.position) * beams
         stop = start + beams
         stored.keys[:, :, start:stop], stored.values[:, :, start:stop] = keys, values
         return stored.keys[:, :, :stop], stored.values[:, :, :stop]
 
-    def _reserve(self, keys: Tensor, layer: int) -> Layer:
-        room = self.positions * keys.size(2)
+    def _allocate(self, keys: Tensor, layer: int) -> Layer:
+        capacity = self.positions * keys.size(2)
         prefix_keys, prefix_values = self._prefix_of(layer, keys)
-        space = keys.new_empty(*keys.shape[:2], room, keys.size(3))
+        space = keys.new_empty(*keys.shape[:2], capacity, keys.size(3))
         return Layer(
             torch.cat([prefix_keys, space], dim=2), torch.cat([prefix_values, space], dim=2)
         )
 
 
 class BeamCache(EncoderDecoderCache):  # type: ignore[misc]
-    """Both caches under the interface that transformers' decoder expects."""
+    """Both caches, with the interface that transformers' decoder expects."""
 
     def __init__(self, own: SelfCache, cross: CrossCache) -> None:
         # not super().__init__: it accepts transformers' own caches only

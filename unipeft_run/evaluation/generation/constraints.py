@@ -1,4 +1,4 @@
-"""Constraints on the next token, applied to its scores in place.
+"""Constraints on the next token, applied in place to the scores of all tokens.
 
 Shape legend: R rows of beams ([B, K]), V vocabulary, N n-gram size, t tokens so far.
 """
@@ -39,6 +39,6 @@ def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, size: int) -> None:
     windows = tokens.unfold(-1, size, 1)  # [*R, t - N + 1, N]
     suffix = tokens[..., None, length + 1 - size :]  # [*R, 1, N - 1]
     matches = (windows[..., :-1] == suffix).all(dim=-1)
-    # the minimum, since a token may end both a matching and another n-gram
+    # take the minimum, because a token may end both a matching n-gram and another one
     bans = torch.where(matches, -math.inf, math.inf).to(scores.dtype)
     scores.scatter_reduce_(-1, windows[..., -1], bans, "amin")

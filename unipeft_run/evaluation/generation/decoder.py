@@ -1,4 +1,4 @@
-"""The model's own decoder, one position of all beams at a time.
+"""Run the model's own decoder, one position of all beams at a time.
 
 Shape legend: B sources, K beams, n tokens so far, S source positions, P longest prefix, D width,
 V vocabulary.
@@ -24,7 +24,7 @@ from unipeft_run.evaluation.generation.settings import Settings
 
 
 def encode(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Run the encoder: [B, S, D]. A prompt makes S longer than the input."""
+    """Run the encoder; return its states, [B, S, D]. A prompt makes S longer than the input."""
     output = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
     states = output.last_hidden_state
     assert isinstance(states, Tensor)
@@ -32,10 +32,10 @@ def encode(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 class Decoder:
-    """Decoder with its caches; a context manager, since it changes how the model attends.
+    """The model's decoder with caches; a context manager, because it switches the attention.
 
-    The K beams of a source are K tokens of one sequence that share a position. Every module, hook
-    and delta thus works as in training, and the beams of a source are queries of one attention.
+    The K beams of a source are passed as K tokens of one sequence that share a position. Every
+    module, hook and delta thus works as in training, and one attention call serves all beams.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class Decoder:
         self.contexts.close()
 
     def __call__(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Logits [B, K, V] after the last `tokens` [B, K]; `visible` is [B, 1, K or 1, n K]."""
+        """Return logits [B, K, V] after the last `tokens` [B, K].
+
+        `visible` [B, 1, K or 1, n K] masks the cached positions.
+        """
         logits = self.model(
             encoder_outputs=(self.states,),
             decoder_input_ids=tokens,
@@ -72,7 +75,7 @@ class Decoder:
             past_key_values=self.cache,
             use_cache=True,
         ).logits
-        if self.own.position == 0:  # the first step projects the sources, which happens once
+        if self.own.position == 0:  # after the projection of the sources, which happens once
             self._pack_linears()
         self.own.position += 1
         assert isinstance(logits, Tensor)
@@ -91,32 +94,35 @@ class Decoder:
     def _share_position(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """Give all beams the position of the step."""
+        """Set the position of all beams to that of the current step. A forward pre-hook."""
         del module
         positions = torch.full_like(kwargs["position_ids"], self.own.position)
         return args, {**kwargs, "position_ids": positions}
 
 
 def find_prefixes(model: Any, kind: str) -> Prefixes:
-    """Prefixes of the decoder's attention modules of one type (self or cross), by layer."""
+    """Find the prefixes of the decoder's attention of one type (self or cross), by layer."""
     path, modules = family_of(model.config).stacks["decoder"]
     layers = enumerate(model.get_submodule(path))
-    found = {i: find_prefix(layer.get_submodule(modules[kind])) for i, layer in layers}
-    return {i: prefix[1].heads() for i, prefix in found.items() if prefix is not None}
+    prefixes = {i: find_prefix(layer.get_submodule(modules[kind])) for i, layer in layers}
+    return {i: prefix[1].heads() for i, prefix in prefixes.items() if prefix is not None}
 
 
 def _build_cross_mask(attention_mask: Tensor, length: int) -> Tensor | None:
-    """Visible source positions, [B, 1, 1, P + S], prompts and prefixes included; None: all."""
+    """Build the mask of visible source positions, with prompts and prefixes; None: all visible.
+
+    The mask is [B, 1, 1, P + S].
+    """
     visible = attention_mask.bool()
     if bool(visible.all()):
         return None
-    in_front = length - visible.size(1)
-    return F.pad(visible, (in_front, 0), value=True)[:, None, None]
+    leading = length - visible.size(1)
+    return F.pad(visible, (leading, 0), value=True)[:, None, None]
 
 
 @contextmanager
 def _generation_attention(config: Any) -> Iterator[None]:
-    """Switch to the attention function of generation."""
+    """Switch to the attention function for generation inside this context."""
     implementation = config._attn_implementation
     config._attn_implementation = IMPLEMENTATIONS[implementation]
     try:

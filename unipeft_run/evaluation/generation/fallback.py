@@ -1,4 +1,4 @@
-"""Generation through transformers, where our own search does not apply."""
+"""Generate with transformers, for models that our own search does not support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def find_obstacle(model: Any) -> str | None:
-    """Why our own search cannot run this model; None if it can."""
+    """Say why our own search does not support this model; None if it does."""
     config = model.config
     if is_sharded(model):
         return "its parameters are sharded"
@@ -33,11 +33,11 @@ def find_obstacle(model: Any) -> str | None:
 def generate_with_transformers(
     model: Any, input_ids: Tensor, attention_mask: Tensor, settings: Settings, obstacle: str
 ) -> Tensor:
-    """Generate with `model.generate`, and log why and under which rules."""
+    """Call `model.generate`, and log the reason and the rules."""
     note = "" if settings.num_beams == 1 else ", under the beam-search rules of transformers"
     log.info("Generating through transformers%s: %s.", note, obstacle)
     config = settings.to_generation_config()
-    with _only(config, model):
+    with _replaced_generation_config(model, config):
         tokens = model.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -49,7 +49,7 @@ def generate_with_transformers(
 
 
 @contextmanager
-def _only(config: GenerationConfig, model: GenerationMixin) -> Iterator[None]:
+def _replaced_generation_config(model: GenerationMixin, config: GenerationConfig) -> Iterator[None]:
     """Keep transformers from completing `config` with the model's own generation settings."""
     own = model.generation_config
     model.generation_config = config

@@ -12,7 +12,7 @@ from unipeft_run.evaluation.generation.settings import Settings
 
 
 class GreedySearch(Search):
-    """One beam for each source; `tokens` is [B, 1, L]."""
+    """Greedy search over a batch, with one beam per source; `tokens` is [B, 1, L]."""
 
     def __init__(self, decoder: Decoder, settings: Settings) -> None:
         super().__init__(decoder, settings)

@@ -1,6 +1,6 @@
-"""Finished hypotheses under the two sets of beam-search rules.
+"""Finished hypotheses, under two sets of beam-search rules: those of 2021 and transformers' own.
 
-Shape legend: B sources, K beams, M candidates (2 K a step, best first), L longest target.
+Shape legend: B sources, K beams, M candidates (2 K per step, best first), L longest target.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 from unipeft_run.evaluation.generation.beams import Beams, Candidates, take_beams
 from unipeft_run.evaluation.generation.settings import Settings
 
-HOPELESS = -1e9  # transformers' stand-in for minus infinity
+LOWEST_SCORE = -1e9  # used by transformers in place of minus infinity
 
 
 class Hypotheses(ABC):
     """Up to K finished hypotheses of each source.
 
-    Args:
-        tokens: [B, K, L], with the end token, padded.
-        lengths: tokens of each, [B, K].
+    Attributes:
+        tokens: [B, K, L], including the end token, padded.
+        lengths: number of tokens of each hypothesis, [B, K].
         scores: length-normalised log-probabilities, [B, K].
-        done: whether nothing more can be added, [B].
+        done: sources to which no hypothesis can be added any more, [B].
     """
 
     score_type: torch.dtype
@@ -39,18 +39,18 @@ class Hypotheses(ABC):
 
     @abstractmethod
     def step(self, candidates: Candidates, beams: Beams, length: int) -> Candidates:
-        """Add the candidates that end after `length` tokens; return the K that go on."""
+        """Add the candidates that end after `length` tokens; return the K that continue."""
 
     @abstractmethod
     def close(self, beams: Beams) -> None:
-        """Take what is needed from beams that are still open at `max_length`."""
+        """Add the beams that are still open at `max_length`, as far as needed."""
 
     @abstractmethod
     def find_best(self) -> Tensor:
-        """The best hypothesis of each source, [B]."""
+        """Return the index of the best hypothesis of each source, [B]."""
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, [rows, L], and lengths, [rows], of the best hypotheses at `rows`."""
+        """Return tokens, [rows, L], and lengths, [rows], of the best hypotheses at `rows`."""
         best = self.find_best()[rows]
         return self.tokens[rows, best], self.lengths[rows, best]
 
@@ -64,18 +64,18 @@ class Hypotheses(ABC):
         return candidates.tokens == (-1 if eos is None else eos)
 
     def _select(self, index: Tensor, scores: Tensor, tokens: Tensor, lengths: Tensor) -> None:
-        """Replace the hypotheses by those at `index` [B, K] among them and the given ones."""
+        """Replace the hypotheses by those at `index` [B, K] of old and new ones, concatenated."""
         self.scores = torch.cat([self.scores, scores], dim=1).gather(1, index)
         self.lengths = torch.cat([self.lengths, lengths], dim=1).gather(1, index)
         self.tokens = take_beams(torch.cat([self.tokens, tokens], dim=1), index)
 
 
 class Hypotheses2021(Hypotheses):
-    """The `BeamSearchScorer` of June 2021, which the paper's numbers come from.
+    """The `BeamSearchScorer` of June 2021, which produced the paper's results.
 
-    Scores are doubles. A source is done when its worst hypothesis is at least as good as the best
-    of all 2 K candidates, those that have just ended included. Open beams become hypotheses at
-    `max_length`. Hypotheses are stored latest first, since the latest of equal ones wins.
+    Scores are float64. A source is done when its worst hypothesis is at least as good as the best
+    of all 2 K candidates, including those that have just ended. Open beams become hypotheses at
+    `max_length`. Hypotheses are stored latest first, because the latest of equal ones wins.
     """
 
     score_type = torch.float64
@@ -83,7 +83,7 @@ class Hypotheses2021(Hypotheses):
 
     def __init__(self, first: Tensor, settings: Settings) -> None:
         super().__init__(first, settings)
-        # on the device: dividing by a Python number there multiplies by its reciprocal
+        # a tensor, because a GPU divides by a Python number by multiplying with its reciprocal
         powers = [float(n) ** settings.length_penalty for n in range(1, settings.max_length + 1)]
         self.divisors = torch.tensor([0.0, *powers], dtype=torch.float64, device=first.device)
 
@@ -95,8 +95,8 @@ class Hypotheses2021(Hypotheses):
             tokens[:, :, length] = self.settings.eos
         self._insert(normalised[:, :count], ended[:, :count], tokens, length + 1)
         full = (self.scores > self.no_score).all(dim=1)
-        hopeless = self.scores.amin(dim=1) >= normalised[:, 0]
-        self.done = self.done | (full if self.settings.early_stopping else full & hopeless)
+        unbeatable = self.scores.amin(dim=1) >= normalised[:, 0]
+        self.done = self.done | (full if self.settings.early_stopping else full & unbeatable)
         return candidates.take(ended.byte().argsort(dim=1, stable=True)[:, :count])
 
     def close(self, beams: Beams) -> None:
@@ -108,15 +108,16 @@ class Hypotheses2021(Hypotheses):
         return self.scores.argmax(dim=1)  # the first maximum is the latest
 
     def _normalise(self, scores: Tensor, length: int) -> Tensor:
-        """Divide by length ** penalty; minus infinity becomes the lowest double."""
+        """Divide by length ** length_penalty; minus infinity becomes the lowest float64."""
         lowest = torch.finfo(torch.float64).min
         return (scores.double() / self.divisors[length]).clamp(min=lowest)
 
     def _insert(self, scores: Tensor, wanted: Tensor, tokens: Tensor, length: int) -> None:
         """Insert candidates [B, K], best first, where `wanted`, unless the source is done.
 
-        One by one, each would replace the worst hypothesis, the earliest among equals, if it is
-        better. That is a stable sort of the hypotheses, latest first, followed by the candidates.
+        In sequence, each would replace the worst hypothesis (the earliest among equals) if it is
+        better. A stable sort of the hypotheses, latest first, followed by the candidates, gives the
+        same result.
         """
         count = self.settings.num_beams
         scores = scores.masked_fill(~wanted | self.done[:, None], self.no_score)
@@ -128,14 +129,14 @@ class Hypotheses2021(Hypotheses):
 
 
 class HypothesesOfTransformers(Hypotheses):
-    """The rules of transformers 5.23, down to its order of operations, so that ties agree.
+    """The rules of transformers 5.23, with the same order of operations, so that ties agree.
 
     Scores are float32. A source is done when its worst hypothesis beats the best open beam. At
     `max_length` the K best candidates become hypotheses. Hypotheses are stored best first.
     """
 
     score_type = torch.float32
-    no_score = HOPELESS
+    no_score = LOWEST_SCORE
 
     def __init__(self, first: Tensor, settings: Settings) -> None:
         super().__init__(first, settings)
@@ -147,7 +148,7 @@ class HypothesesOfTransformers(Hypotheses):
         ended = self._ends(candidates)
         if length + 1 == settings.max_length:
             ended = torch.ones_like(ended)
-        open_scores = candidates.scores + ended.float() * HOPELESS
+        open_scores = candidates.scores + ended.float() * LOWEST_SCORE
         best = open_scores.topk(count, dim=1)
         chosen = replace(candidates.take(best.indices), scores=best.values)
         self._add(candidates, ended, beams, length)
@@ -159,9 +160,9 @@ class HypothesesOfTransformers(Hypotheses):
         ended = ended & (torch.arange(2 * count, device=ended.device) < count)
         closed = self.finished.all(dim=1, keepdim=True) & settings.early_stopping
         scores = candidates.scores / length**settings.length_penalty
-        scores += closed.float() * HOPELESS
-        scores += (~self.improvable[:, None]).float() * HOPELESS
-        scores += (~ended) * HOPELESS
+        scores += closed.float() * LOWEST_SCORE
+        scores += (~self.improvable[:, None]).float() * LOWEST_SCORE
+        scores += (~ended) * LOWEST_SCORE
         index = torch.cat([self.scores, scores], dim=1).topk(count, dim=1).indices
         tokens = take_beams(beams.tokens, candidates.parents)
         tokens[:, :, length] = candidates.tokens
@@ -169,13 +170,13 @@ class HypothesesOfTransformers(Hypotheses):
         self.finished = torch.cat([self.finished, ended], dim=1).gather(1, index)
 
     def _update_done(self, best_open: Tensor) -> None:
-        worst = torch.where(self.finished, self.scores.amin(dim=1, keepdim=True), HOPELESS)
+        worst = torch.where(self.finished, self.scores.amin(dim=1, keepdim=True), LOWEST_SCORE)
         self.improvable = self.improvable & (best_open[:, None] > worst).any(dim=1)
         full = self.finished.all(dim=1) & self.settings.early_stopping
         self.done = ~self.improvable | full
 
     def close(self, beams: Beams) -> None:
-        """Nothing is left to do: the last step has ended all candidates."""
+        """Do nothing: the last step has ended all candidates."""
 
     def find_best(self) -> Tensor:
         return torch.zeros(len(self.scores), dtype=torch.long, device=self.scores.device)

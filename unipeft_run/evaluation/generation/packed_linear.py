@@ -1,7 +1,7 @@
-"""Linear layers with weights packed for oneDNN: faster decoder steps on a CPU.
+"""Pack the weights of linear layers for oneDNN, for faster decoder steps on a CPU.
 
-A decoder step multiplies few rows by large matrices. torch lays out each matrix anew at every call;
-here that happens once for each search. The products round differently from `F.linear`.
+A decoder step multiplies a few rows by large matrices. torch converts the layout of each matrix in
+every call; here it is converted once per search. The products round differently from `F.linear`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 PACKABLE = (torch.float32, torch.bfloat16)
-MIN_STEPS = 16  # packing costs what about eight steps save
+MIN_STEPS = 16  # packing pays off after about eight steps
 
 
 @contextmanager
 def pack_linears(model: nn.Module) -> Iterator[None]:
-    """Replace the product of every linear layer that is called inside this context."""
+    """Replace the forward pass of every packable linear layer inside this context."""
     packed = [module for module in model.modules() if _is_packable(module)]
     for module in packed:
         module.__dict__["forward"] = PackedProduct(module)
@@ -31,7 +31,7 @@ def pack_linears(model: nn.Module) -> Iterator[None]:
 
 
 def can_pack(device: torch.device) -> bool:
-    """Whether this torch has the (private) operators, and autocast does not change the types."""
+    """Return whether this torch has the (private) operators, and autocast is off."""
     if device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
     backend: Any = torch.backends.mkldnn
@@ -39,7 +39,7 @@ def can_pack(device: torch.device) -> bool:
 
 
 class PackedProduct:
-    """x W^T + b with W packed at the first call, since some layers are never called."""
+    """x W^T + b, with W packed at the first call, because some layers are never called."""
 
     def __init__(self, linear: nn.Module) -> None:
         self.linear: Any = linear
@@ -55,5 +55,5 @@ class PackedProduct:
 
 
 def _is_packable(module: nn.Module) -> bool:
-    # not a subclass: it may compute something else
+    # no subclasses: they may compute something else
     return type(module) is nn.Linear and module.weight.dtype in PACKABLE

@@ -1,6 +1,6 @@
 """The decoding loop that greedy and beam search share.
 
-Shape legend: B sources that are not finished, K beams, L longest target, V vocabulary.
+Shape legend: B unfinished sources, K beams, L longest target, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 from unipeft_run.evaluation.generation.decoder import Decoder
 from unipeft_run.evaluation.generation.settings import Settings
 
-CHECK_EVERY = {"cpu": 1}  # steps between two tests for finished sources
-CHECK_EVERY_ON_GPU = 8  # each test synchronises with the device
-LEAVE_AT = 0.25  # finished share of the batch at which the finished sources leave it
+CHECK_EVERY = {"cpu": 1}  # steps between checks for finished sources
+CHECK_EVERY_ON_GPU = 8  # each check synchronises with the device
+DROP_FINISHED_AT = 0.25  # finished fraction of the batch at which finished sources are removed
 
 
 class Search(ABC):
-    """A search over a batch of sources; `run` returns the targets, [all sources, T]."""
+    """One search over a batch of sources; `run` returns the targets, [all sources, T]."""
 
     def __init__(self, decoder: Decoder, settings: Settings) -> None:
         self.decoder, self.settings = decoder, settings
@@ -42,9 +42,9 @@ class Search(ABC):
         return self.targets[:, : int(self.lengths.max())]
 
     def _all_finished(self) -> bool:
-        """Test whether all sources are done; if many are, take them out of the batch."""
+        """Return whether all sources are done; if only many are, remove them from the batch."""
         count, size = int(self.done.sum()), len(self.done)
-        if LEAVE_AT * size <= count < size:
+        if DROP_FINISHED_AT * size <= count < size:
             self._write(self.done.nonzero()[:, 0])
             self._keep((~self.done).nonzero()[:, 0])
         return count == size

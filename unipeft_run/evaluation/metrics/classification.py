@@ -1,4 +1,4 @@
-"""Accuracy."""
+"""The metric of classification tasks: accuracy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-r"""The Moses scripts that prepare Romanian text for BLEU, one line at a time.
+r"""Ports of the Moses scripts that prepare Romanian text for BLEU, one line at a time.
 
-Each function is a port of the mosesdecoder script of the same name (scripts/tokenizer), as it is
-since November 2019. Ports usually get these points wrong:
+Each function ports the mosesdecoder script of the same name (scripts/tokenizer) in its version of
+November 2019. Ports usually get these points wrong:
 
 * normalize-punctuation.perl reads bytes and keeps the newline. So \d is 0 to 9, letters are A to Z,
   and a full stop before a closing quote is moved out even at the end of the line.

@@ -1,4 +1,4 @@
-"""Romanian post-processing, a port of the paper's exps/romanian_postprocess.sh."""
+"""Normalise and tokenise Romanian text, as the paper's exps/romanian_postprocess.sh does."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one set of predictions, in percent.
+    """The scores of one set of predictions, in percent.
 
     `metrics`: corpus scores by metric. `per_example`: one score per prediction, in order.
     `signatures`: how each metric, and "per_example", was computed.

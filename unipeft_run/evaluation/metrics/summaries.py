@@ -1,4 +1,4 @@
-"""ROUGE, and the sentence splitter behind ROUGE-Lsum."""
+"""ROUGE, and the sentence splitter that ROUGE-Lsum needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.scores import Scores, mean
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-MAX_WORD_PAIRS = 25_000_000  # cells of the table of ROUGE-L: a few seconds and hundreds of MB
+MAX_WORD_PAIRS = 25_000_000  # cells of ROUGE-L's table: takes a few seconds and hundreds of MB
 TITLES = "mr|mrs|ms|dr|prof|st|jr|sr|gen|sen|rep|rev|vs|etc|inc|ltd|co|e\\.g|i\\.e"
 ABBREVIATION = re.compile(rf"[\"'(\[]*(?:(?i:{TITLES})|No|[A-Z])\.")
 BOUNDARY = re.compile(r"[.!?][\"')\]]*(\s+)(?=[\"'(\[]*[A-Z0-9])")

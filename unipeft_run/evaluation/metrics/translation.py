@@ -10,7 +10,7 @@ from unipeft_run.evaluation.metrics.scores import Scores, mean
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
-PROTOCOL = "moses-ro-2019-11,no-diacritics,no-escape"  # what `tokenize_romanian` does
+PROTOCOL = "moses-ro-2019-11,no-diacritics,no-escape"  # names the steps of `tokenize_romanian`
 # sacreBLEU's tokenisers for mBART's languages that put no spaces between words; others take 13a
 TOKENIZERS = {"zh": "zh", "ja": "char", "my": "char"}
 
@@ -20,8 +20,8 @@ def bleu(
 ) -> Scores:
     """Compute BLEU and chrF of translations into `target_language`; chrF per example.
 
-    `bleu` is sacreBLEU's on the raw texts. `bleu_paper`, for Romanian only, is the protocol of the
-    paper's tables: both sides through `tokenize_romanian`, then BLEU of the tokens. It is about ten
+    `bleu` is sacreBLEU's on the raw texts. `bleu_paper`, for Romanian only, follows the protocol of
+    the paper's tables: `tokenize_romanian` on both sides, then BLEU of the tokens. It is about ten
     points higher on the same output.
     """
     from sacrebleu.metrics.bleu import BLEU

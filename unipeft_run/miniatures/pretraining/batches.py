@@ -20,7 +20,7 @@ def round_up(length: int) -> int:
 
 
 def count_rows(source: int, target: int, tokens: int) -> int:
-    """Rows of a batch with at most `tokens` source and target positions; at least `ROWS`."""
+    """Return the rows that fit into `tokens` source and target positions; at least `ROWS`."""
     return max(ROWS, tokens // (source + target) // ROWS * ROWS)
 
 

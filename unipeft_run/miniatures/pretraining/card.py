@@ -21,7 +21,7 @@ LICENCES = """\
 
 
 def render_card(miniature: Miniature, schedule: Schedule, folder: Path) -> str:
-    """Markdown: purpose, training, data and licences, held-out loss."""
+    """Render the card in Markdown: purpose, training, data and licences, held-out loss."""
     corpus = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
     curve = read_jsonl(folder / "loss_curve.jsonl")
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in miniature.shares.items())

@@ -22,7 +22,7 @@ SHORTEST, LONGEST = 3, 80  # words
 
 
 def read_messages(content: bytes) -> Iterator[tuple[str, str]]:
-    """Yield (msgid, msgstr) of a little-endian .mo file, without contexts and further plurals."""
+    """Yield (msgid, msgstr) of a little-endian .mo file, without contexts and plural forms."""
     magic, _, count, originals, translations = struct.unpack("<5I", content[:20])
     if magic != 0x950412DE:
         return
@@ -42,7 +42,7 @@ def clean_message(message: str) -> str:
 
 
 def is_usable(en: str, ro: str) -> bool:
-    """Whether this is a translated sentence or phrase without markup."""
+    """Return whether this is a translated sentence or phrase without markup."""
     lengths = len(en.split()), len(ro.split())
     plain = not re.search(r"[<>{}|]|\\n|%\d|http", en + ro)
     fits = min(lengths) >= SHORTEST and max(lengths) <= LONGEST
@@ -50,7 +50,7 @@ def is_usable(en: str, ro: str) -> bool:
 
 
 def collect_pairs(debian: Apt) -> list[tuple[str, str]]:
-    """The usable pairs of all packages in this release, each English text once."""
+    """Return the usable pairs of all packages in this release, each English text once."""
     known = debian.read_packages()
     found: dict[str, str] = {}
     for package in (name for name in PACKAGES if name in known):

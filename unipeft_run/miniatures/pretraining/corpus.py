@@ -56,14 +56,14 @@ def _synonyms(head: str) -> list[str]:
 
 
 def held_out_paragraphs(language: str) -> set[str]:
-    """The normalised paragraphs of the held-out manual pages."""
+    """Return the normalised paragraphs of the held-out manual pages."""
     folder = fetch("wmt16_en_ro")
     rows = [row for split in HELD_OUT_SPLITS for row in read_jsonl(folder / f"{split}.jsonl")]
     return {normalise(row["translation"][language]) for row in rows}
 
 
 def collect_translations(debian: Apt) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(training pairs from manual pages, message pairs that match no held-out paragraph)."""
+    """Return training pairs from manual pages, and messages that match no held-out paragraph."""
     rows = read_jsonl(fetch("wmt16_en_ro") / "train.jsonl")
     pages = [(row["translation"]["en"], row["translation"]["ro"]) for row in rows]
     en_seen, ro_seen = held_out_paragraphs("en"), held_out_paragraphs("ro")

@@ -25,7 +25,7 @@ SENTENCE = re.compile(r"(?P<first>.{25,}?[.!?])\s+(?P<rest>[A-Z].{60,})", re.DOT
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids without the family's special tokens, and both languages."""
+    """Source and target token ids, without the family's special tokens, and their languages."""
 
     source: Tokens
     target: Tokens
@@ -34,7 +34,7 @@ class Example:
 
 
 def split_first_sentence(description: str) -> tuple[str, str] | None:
-    """(first sentence, rest); None if there is no rest."""
+    """Split off the first sentence: (first, rest); None if there is no rest."""
     parts = SENTENCE.match(description)
     return (parts["first"], parts["rest"]) if parts else None
 
@@ -86,7 +86,7 @@ class Mixture:
     def _streams(
         self, tokenizer: Tokenizer, sources: dict[str, list[str]]
     ) -> list[tuple[float, Iterator[Tokens]]]:
-        """(share of tokens, endless documents) per source; every document starts with a space."""
+        """Return (share of tokens, endless documents) per source; documents start with a space."""
         encoded = [encode(tokenizer, [f" {text}" for text in docs]) for docs in sources.values()]
         sizes = np.array([sum(map(len, docs)) for docs in encoded], dtype=float)
         return [

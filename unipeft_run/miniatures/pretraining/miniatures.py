@@ -40,7 +40,7 @@ class Miniature:
     shares: dict[Kind, float]
 
     def build_model(self, dropout: float) -> PreTrainedModel:
-        """A randomly initialised model."""
+        """Build a randomly initialised model."""
         from transformers import (
             BartConfig,
             BartForConditionalGeneration,

@@ -1,4 +1,4 @@
-"""BART's text infilling (Lewis et al. 2020): each span becomes one mask; the target is the text."""
+"""BART's text infilling (Lewis et al. 2020): replace spans by one mask each; predict the text."""
 
 from __future__ import annotations
 

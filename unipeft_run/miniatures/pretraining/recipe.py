@@ -31,7 +31,7 @@ HELD_OUT_EXAMPLES = 96
 
 
 def validation_corpus() -> Corpus:
-    """The validation documents of the tasks, for the held-out loss."""
+    """Return the validation documents of the tasks, for the held-out loss."""
     documents = [row["document"] for row in read_jsonl(fetch("xsum") / "validation.jsonl")]
     rows = read_jsonl(fetch("wmt16_en_ro") / "validation.jsonl")
     pairs = [(row["translation"]["en"], row["translation"]["ro"]) for row in rows]

@@ -17,7 +17,7 @@ LAST = ("<mask>", "en_XX", "ro_RO", "<lead>", "<translate>")
 VOCABULARY = 8192
 IDS = {token: i for i, token in enumerate(FIRST)}
 IDS |= {token: VOCABULARY - len(LAST) + i for i, token in enumerate(LAST)}
-ROMANIAN_WEIGHT = 3  # repeats: there is little Romanian, and it needs merges of its own
+ROMANIAN_WEIGHT = 3  # repeats: there is little Romanian, and it needs its own merges
 
 
 def train(corpus: Corpus) -> Tokenizer:

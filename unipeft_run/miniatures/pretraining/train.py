@@ -35,7 +35,7 @@ class Schedule:
     seed: int = 42
 
     def factor(self, step: int) -> float:
-        """Learning-rate factor: linear warm-up, then cosine decay to zero."""
+        """Return the learning-rate factor: linear warm-up, then cosine decay to zero."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -43,7 +43,7 @@ class Schedule:
 
 
 def build_optimizer(model: PreTrainedModel, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW; biases and LayerNorms have no weight decay."""
+    """Build AdamW, without weight decay for biases and LayerNorms."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
@@ -51,7 +51,7 @@ def build_optimizer(model: PreTrainedModel, schedule: Schedule) -> torch.optim.O
 
 
 def compute_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy, in bf16 on a GPU; a CPU without AMX would emulate bf16 slowly."""
+    """Return the mean cross-entropy, in bf16 on a GPU; a CPU without AMX emulates bf16 slowly."""
     device = model.device
     moved = {name: tensor.to(device) for name, tensor in batch.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -61,7 +61,7 @@ def compute_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
-    """Mean cross-entropy in nats per target token."""
+    """Return the mean cross-entropy in nats per target token."""
     model.eval()
     total, count = 0.0, 0
     for batch in held_out:
@@ -73,7 +73,7 @@ def held_out_loss(model: PreTrainedModel, held_out: list[Batch]) -> float:
 
 
 class Pretraining:
-    """The loop. Every evaluation saves the weights; an interrupted run cannot be resumed."""
+    """One pretraining stage. Every evaluation saves the weights; it cannot be resumed."""
 
     def __init__(
         self, model: PreTrainedModel, miniature: Miniature, schedule: Schedule, folder: Path
@@ -139,14 +139,14 @@ class Pretraining:
 
 
 def last_entry(folder: Path) -> dict[str, int]:
-    """The last entry of the loss curve in `folder`: totals of the earlier stages."""
+    """Return the last entry of the loss curve in `folder`: totals of the earlier stages."""
     curve = folder / "loss_curve.jsonl"
     entries = read_jsonl(curve) if curve.exists() else []
     return {"stage": 0, "step": 0, "tokens": 0} | (entries[-1] if entries else {})
 
 
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Write bf16 safetensors atomically, tied matrices once."""
+    """Write the weights as bf16 safetensors, atomically, tied matrices once."""
     from safetensors.torch import save_file
 
     seen = {name: p.detach().bfloat16().cpu().contiguous() for name, p in model.named_parameters()}

@@ -62,8 +62,8 @@ class Apt:
     def open(cls) -> Apt:
         """Fetch the indexes of the pinned release, or of the system's own if no mirror has it.
 
-        Raises UserError if a mirror cannot be asked: a missing network must not lead to another
-        release's text.
+        Raises UserError if a mirror cannot be reached: without a network, no other release may be
+        used.
         """
         if not is_available():
             raise UserError("this text comes from Debian packages: apt-get and dpkg-deb are needed")
@@ -76,9 +76,9 @@ class Apt:
 
     @classmethod
     def _first(cls, repositories: Iterable[tuple[str, str]]) -> Apt | None:
-        """The first repository that has its release; None if every mirror answers that it has not.
+        """Return the first repository that has its release; None if every mirror lacks it.
 
-        Raises the first UserError if one of them could not be asked and no other has it.
+        Raises the first UserError if a mirror could not be reached and no other has the release.
         """
         problem: UserError | None = None
         for address, release in dict.fromkeys(repositories):
@@ -93,7 +93,7 @@ class Apt:
         return None
 
     def find_indexes(self, kind: str) -> list[Path]:
-        """Index files by the end of their name: `Packages` or `Translation-en`."""
+        """Return the index files of a kind: `Packages` or `Translation-en`."""
         return sorted(self._lists.glob(f"*_{kind}"))
 
     def read_packages(self) -> dict[str, str]:
@@ -128,7 +128,7 @@ class Apt:
     def _fetch_indexes(self, address: str) -> bool:
         """Fetch the release's indexes; False if the mirror does not have that release.
 
-        Raises UserError if the mirror cannot be asked.
+        Raises UserError if the mirror cannot be reached.
         """
         self._prepare(address)
         if self._is_complete():
@@ -186,13 +186,13 @@ def _run_apt(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str
 
 
 def _find_error(stderr: str) -> str:
-    """The first line in which apt reports an error; empty if there is none."""
+    """Return the first line in which apt reports an error; empty if there is none."""
     lines = (line.strip() for line in stderr.splitlines())
     return next((t for t in lines if t.startswith("E:") or "Failed to fetch" in t), "")
 
 
 def _list_repositories() -> list[tuple[str, str]]:
-    """(address, release) of the system's own sources, main releases only."""
+    """Return (address, release) of the system's own sources, main releases only."""
     printed = _run_apt(["update", "--print-uris"], Path.cwd()).stdout
     found = re.findall(r"'(\S+?)/dists/(\w+)/InRelease'", printed)
     return list(dict.fromkeys(found))

@@ -15,7 +15,7 @@ NAME = "checksums.json"
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -28,7 +28,7 @@ def record_checksums(folder: Path, pattern: str = "**/*") -> None:
 
 
 def find_damage(folder: Path, hash_file: Callable[[Path], str] = hash_file) -> str | None:
-    """Say what differs from the recorded checksums; None if the folder is as it was built."""
+    """Return what differs from the recorded checksums; None if the folder is intact."""
     if not folder.is_dir():
         return "it does not exist"
     try:
@@ -46,7 +46,7 @@ def find_damage(folder: Path, hash_file: Callable[[Path], str] = hash_file) -> s
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the folder is as it was built; files that did not change are not read again."""
+    """Return whether the folder is intact; files with unchanged metadata are not read again."""
     return find_damage(folder, fingerprint) is None
 
 

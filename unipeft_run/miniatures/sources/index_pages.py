@@ -1,4 +1,4 @@
-"""Parse what a package index answers: which files it lists, and at which addresses."""
+"""Parse the pages of a package index: the files it lists, and their addresses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Anchors(HTMLParser):
 
 
 def list_links(page: str, content_type: str, address: str) -> list[str]:
-    """The absolute addresses on a project's page, JSON (PEP 691) or HTML (PEP 503).
+    """Return the absolute addresses on a project's page, JSON (PEP 691) or HTML (PEP 503).
 
     Raises ValueError if the page is neither.
     """
@@ -44,7 +44,7 @@ def list_links(page: str, content_type: str, address: str) -> list[str]:
 
 
 def list_local(path: Path) -> list[str]:
-    """The addresses in a local page, or of the files in a folder; [] if there is neither."""
+    """Return the addresses in a local page, or of the files in a folder; [] if there is neither."""
     page = path / "index.html" if path.is_dir() else path
     if page.is_file():
         return list_links(page.read_text(encoding="utf-8"), "text/html", page.as_uri())
@@ -52,7 +52,7 @@ def list_local(path: Path) -> list[str]:
 
 
 def local_path(place: str) -> Path | None:
-    """The path that a `file:` address or a plain path names; None for a remote address."""
+    """Return the path named by a `file:` address or a plain path; None for a remote address."""
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
@@ -60,17 +60,17 @@ def local_path(place: str) -> Path | None:
 
 
 def file_name(address: str) -> str:
-    """The last part of an address, without its fragment."""
+    """Return the last part of an address, without its fragment."""
     return unquote(PurePosixPath(urlsplit(address).path).name)
 
 
 def normalise_project(name: str) -> str:
-    """A project's name as the index's addresses spell it (PEP 503)."""
+    """Return a project's name as it is spelt in addresses (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def with_login(address: str, index: str) -> str:
-    """`address` with the user name and password of `index`, if it is on the same host."""
+    """Return `address` with the user name and password of `index`, if it is on the same host."""
     target, source = urlsplit(address), urlsplit(index)
     same = target.hostname == source.hostname and target.port == source.port
     if same and "@" in source.netloc and "@" not in target.netloc:
@@ -79,6 +79,6 @@ def with_login(address: str, index: str) -> str:
 
 
 def without_login(address: str) -> str:
-    """`address` fit for a message: no user name, no password."""
+    """Return `address` without user name and password, for messages."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -37,7 +37,7 @@ def find_pages(root: Path, language: str = "") -> dict[str, Path]:
 
 
 def is_usable(en: str, ro: str) -> bool:
-    """Whether both are running text, of similar length, and really translated."""
+    """Return whether both are running text, of similar length, and translated."""
     lengths = len(en.split()), len(ro.split())
     if not (min(lengths) >= SHORTEST and max(lengths) <= LONGEST and en != ro):
         return False
@@ -70,7 +70,7 @@ def read_page(path: Path) -> str:
 
 
 def collect_rows(debian: apt.Apt) -> list[Row]:
-    """Rows translation {en, ro} and page (the page's name, without its section)."""
+    """Return rows with `translation` {en, ro} and `page`, the page's name without its section."""
     known = debian.read_packages()
     roots = {n: debian.unpack(n) for n in (*ENGLISH, *ROMANIAN) if n in known}
     english = {k: v for n in ENGLISH if n in roots for k, v in find_pages(roots[n]).items()}
@@ -85,7 +85,7 @@ def collect_rows(debian: apt.Apt) -> list[Row]:
 
 
 def text_in(language: str) -> Callable[[Row], str]:
-    """A key function: the normalised text in one language."""
+    """Return a key function: a row's normalised text in one language."""
     return lambda row: normalise(row["translation"][language])
 
 

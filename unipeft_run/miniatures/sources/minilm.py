@@ -51,8 +51,8 @@ TOKENIZER: dict[str, Any] = {
 def convert_to_roberta(state: dict[str, Any]) -> dict[str, Any]:
     """Rename BERT's tensors to RoBERTa's names.
 
-    RoBERTa counts positions from `pad_token_id + 1`, so an unused row is put before the first. It
-    has one token type, BERT's first. BERT's pooler is dropped.
+    RoBERTa counts positions from `pad_token_id + 1`, so an unused row is inserted before the first.
+    It has one token type, BERT's first. BERT's pooler is dropped.
     """
     import torch
 

@@ -20,7 +20,7 @@ FIRST_SENTENCE = re.compile(r"(?P<first>.{20,}?[.!?][\"']?)\s+(?P<rest>[A-Z\"'].
 
 
 def parse_article(article: str) -> tuple[str, str] | None:
-    """(rest of the body, first sentence) of `title, blank line, body`; None if absent."""
+    """Split `title, blank line, body` into (rest of the body, first sentence); None if absent."""
     _, _, body = article.partition("\n")
     parts = FIRST_SENTENCE.match(" ".join(body.split()))
     return (parts["rest"], parts["first"]) if parts else None

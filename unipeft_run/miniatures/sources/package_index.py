@@ -42,7 +42,7 @@ class PackageIndexes:
 
     @classmethod
     def configured(cls) -> PackageIndexes:
-        """The indexes that `pip install` would use here."""
+        """Return the indexes that `pip install` would use here."""
         options = read_options()
         off = options.get("no-index", "").lower() in ("1", "true", "yes", "on")
         indexes = (options.get("index-url", PYPI), *options.get("extra-index-url", "").split())
@@ -60,7 +60,7 @@ class PackageIndexes:
     def download(self, project: str, file: str, sha256: str, target: Path) -> None:
         """Write the file with this name and SHA-256 to `target`.
 
-        Raises UserError, with the answer of every index, if none of them has it.
+        Raises UserError, with the response of every index, if none of them has it.
         """
         problems = []
         for place in self._places(project):
@@ -79,13 +79,13 @@ class PackageIndexes:
         raise UserError(f"cannot download {file} (SHA-256 {sha256[:12]}...): {reasons}")
 
     def _places(self, project: str) -> Iterator[str]:
-        """Folders of archives, then the project's page in each index."""
+        """Yield the folders of archives, then the project's page in each index."""
         yield from self.find_links
         for index in self.indexes:
             yield f"{index.rstrip('/')}/{index_pages.normalise_project(project)}/"
 
     def _list_files(self, place: str) -> list[str]:
-        """Addresses of the files that a folder or page lists; [] if there is no such page."""
+        """Return the addresses of the files in a folder or on a page; [] if there is no page."""
         with _reading():
             if (path := index_pages.local_path(place)) is not None:
                 return index_pages.list_local(path)

@@ -1,4 +1,4 @@
-"""pip's own configuration, so that downloads use the same package indexes as `pip install`."""
+"""Read pip's configuration, so that downloads use the same package indexes as `pip install`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECTIONS = ("global", "download", ":env:")  # later ones take precedence
 
 
 def read_options() -> dict[str, str]:
-    """pip's options by long name, from its configuration files and PIP_* variables.
+    """Return pip's options by long name, from its configuration files and PIP_* variables.
 
     Without pip, only the variables are read. Raises UserError if pip refuses its configuration.
     """
@@ -30,7 +30,7 @@ def read_options() -> dict[str, str]:
 
 
 def parse_listing(printed: str) -> dict[str, str]:
-    """The options in the output of `pip config list`: lines `section.name='value'`."""
+    """Parse the output of `pip config list`: lines `section.name='value'`."""
     sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for line in printed.splitlines():
         section, _, option = line.partition(".")

@@ -24,7 +24,7 @@ class Release:
     sha256: str
 
     def describe(self) -> dict[str, str]:
-        """The entry in `source.json`."""
+        """Return the entry for `source.json`."""
         return asdict(self)
 
     def download(self) -> Path:

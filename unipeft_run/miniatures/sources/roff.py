@@ -99,7 +99,7 @@ class Reader:
 
 
 def parse_sections(page: str) -> list[Section]:
-    """The page's sections, each a list of paragraphs; [] for a link or a page in other macros."""
+    """Return the page's sections, lists of paragraphs; [] for a link or a page in other macros."""
     if not re.search(r"^\.TH ", page, re.MULTILINE):
         return []
     reader = Reader()

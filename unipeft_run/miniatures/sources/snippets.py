@@ -23,7 +23,7 @@ NEUTRAL = 0.5  # mean ratings closer to zero than this are neither positive nor 
 
 
 def parse_rows(text: str) -> list[Row]:
-    """Rows sentence, label (1 positive), idx from lines `id <tab> mean rating -4..4 <tab> text`."""
+    """Parse lines `id <tab> mean rating -4..4 <tab> text`: sentence, label (1 positive), idx."""
     rows = []
     for line in text.splitlines():
         number, rating, sentence = line.split("\t", 2)

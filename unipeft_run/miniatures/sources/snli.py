@@ -21,7 +21,7 @@ TEST_SHARE = 0.3  # of the test file's premises: about 3,000 pairs, a minute on 
 
 
 def parse_rows(text: str) -> list[Row]:
-    """Rows premise, hypothesis, label, idx from SNLI's JSON lines; unlabelled pairs are dropped."""
+    """Parse SNLI's JSON lines into premise, hypothesis, label, idx; drop unlabelled pairs."""
     rows = []
     for idx, line in enumerate(text.splitlines()):
         item = json.loads(line)

@@ -1,4 +1,4 @@
-"""Splits that depend on an item's content alone: not on order, chance or a package's version."""
+"""Split rows by their content alone, independently of order, chance or a package's version."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def drop_leaks(splits: Splits, *keys: Key) -> Splits:
 
 
 def sample(rows: list[Row], limit: int, key: Key) -> list[Row]:
-    """The `limit` rows whose keys have the lowest fractions, whatever other rows there are."""
+    """Return the `limit` rows whose keys have the lowest fractions, whatever the other rows."""
     return sorted(rows, key=lambda row: hash_fraction("sample:" + key(row)))[:limit]

@@ -20,14 +20,14 @@ HELD_OUT = 500  # of each held-out split: generation is slow on a CPU
 
 
 def parse_description(description: str) -> tuple[str, str]:
-    """(long description as running text, synopsis) of a `Description-en` field."""
+    """Split a `Description-en` field into (long description as running text, synopsis)."""
     synopsis, _, rest = description.partition("\n")
     lines = [line.strip() for line in rest.splitlines()]
     return " ".join(line for line in lines if line not in ("", ".")), synopsis.strip()
 
 
 def strip_version(source_package: str) -> str:
-    """A source package's name without its version: `gcc-14` and `gcc-15` become one."""
+    """Return a source package's name without its version: `gcc-14` and `gcc-15` become one."""
     return re.sub(r"[\d.+~-]+", "", source_package)
 
 
@@ -40,7 +40,7 @@ def normalised_summary(row: Row) -> str:
 
 
 def parse_index(index: Path, sources: dict[str, str]) -> list[Row]:
-    """The usable descriptions in one Translation-en index, each with its unversioned source."""
+    """Return the usable descriptions in a Translation-en index, with their unversioned source."""
     rows = []
     for item in apt.parse_stanzas(index):
         name = item["Package"].strip()

@@ -1,4 +1,4 @@
-"""The launcher that hydra/launcher= names: takes cells, returns outcomes or lost workers."""
+"""The launcher named by hydra/launcher=: runs cells, returns outcomes or lost workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Engine:
 
     @property
     def shared_fate(self) -> bool:
-        """Whether one killed worker ends the others."""
+        """True if one killed worker terminates the others."""
         return self.kind == "joblib"
 
     def launch(self, cells: Sequence[list[str]]) -> list[Outcome | WorkerLost]:

@@ -20,10 +20,10 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def count_workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
-    """Return the number of workers; -1: one for each `processes` GPUs, or for each core.
+    """Return the number of workers; `n_jobs=-1`: one per `processes` GPUs, or per core.
 
-    At least two unless `n_jobs` is 1: with one, joblib runs cells in this very process, and
-    whatever kills a cell would kill the grid.
+    At least two unless `n_jobs` is 1: with one, joblib runs cells in this process, so whatever
+    kills a cell kills the grid.
     """
     from joblib import effective_n_jobs
 

@@ -1,4 +1,4 @@
-"""hydra/launcher=ray: each cell is a task of Ray, which is imported only when used."""
+"""hydra/launcher=ray: run each cell as a Ray task. Ray is imported only when used."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class RayLauncher(Launcher):  # type: ignore[misc]
             sentence = str(problem).strip().partition("\n")[0]
             raise UserError(f"hydra/launcher=ray: no Ray{where}: {sentence}") from None
 
-    def _submit(self, ray: Any, number: int, words: Sequence[str]) -> Any:
-        config = self.context.config_loader.load_sweep_config(self.config, list(words))
+    def _submit(self, ray: Any, number: int, overrides: Sequence[str]) -> Any:
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         options = {"num_gpus": min(1, ray.cluster_resources().get("GPU", 0)), **self.remote}
@@ -88,7 +88,7 @@ class RayLauncher(Launcher):  # type: ignore[misc]
 
 
 def _worker_environment(cpus: float) -> dict[str, str]:
-    """Return the variables of a worker on any machine: the cache and the threads."""
+    """Return the environment variables of a worker on any machine: its cache and threads."""
     from unipeft_run.data.cache import cache_root
 
     threads = os.environ.get(THREADS) or str(max(1, int(cpus)))

@@ -1,4 +1,4 @@
-"""Launch cells in rounds: those whose worker was killed are rerun, a few times each."""
+"""Launch cells in rounds: rerun those whose worker was killed, a few times each."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def launch_in_rounds(
 ) -> list[Outcome]:
     """Return an outcome for each of `cells`, even if its worker is killed.
 
-    Such a cell is in the next round too, and resumes from its checkpoint. With `shared_fate`, one
-    killed worker takes the others with it. Cells that were running then come after the rest, and
-    one by one in the last round, so that a cell that kills its worker ends no other.
+    The next round reruns such a cell, which resumes from its checkpoint. With `shared_fate`, one
+    killed worker terminates all workers. Cells that were running then come after the rest, and one
+    by one in the last round, so that a cell that kills its worker affects no other.
     """
     outcomes: dict[int, Outcome] = {}
     losses: Counter[int] = Counter()

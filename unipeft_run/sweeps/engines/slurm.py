@@ -1,7 +1,7 @@
-"""hydra/launcher=submitit_slurm: notice killed jobs, also where Slurm has no accounting.
+"""hydra/launcher=submitit_slurm: detect killed jobs, even if Slurm has no accounting.
 
-submitit asks `sacct`, which knows nothing without accounting, so it would wait for a killed job for
-ever. The queue always works: a job that has left it without a result is lost.
+submitit asks `sacct`, which knows no jobs without accounting, so it would wait for a killed job for
+ever. `squeue` always works: a job that has left the queue without a result is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _results = SlurmJob.results
 
 
 class QueueWatcher(SlurmInfoWatcher):  # type: ignore[misc]
-    """Reads job states from `squeue`, which lists ended jobs for some more minutes."""
+    """Reads job states from `squeue`, which lists ended jobs for a few more minutes."""
 
     def _make_command(self) -> list[str] | None:
         if not self._registered - self._finished:
@@ -27,7 +27,7 @@ class QueueWatcher(SlurmInfoWatcher):  # type: ignore[misc]
         return ["squeue", *wanted]
 
     def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-        """Return the states of the jobs in the queue, and of ours that have left it."""
+        """Return the states of the jobs in the queue, and `GONE` for ours that have left it."""
         lines = string.decode() if isinstance(string, bytes) else string
         found: dict[str, dict[str, str]] = super().read_info(f"JobID|State|NodeList\n{lines}")
         left = self._registered - self._finished - set(found)

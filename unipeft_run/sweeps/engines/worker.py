@@ -1,4 +1,4 @@
-"""Runs a cell in its process, with its GPUs and threads. Imports nothing heavy."""
+"""Run a cell in a worker process, with its share of GPUs and threads. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unipeft_run.training.distributed.environment import prepare_environment
 
 Job = Callable[[DictConfig], Outcome]
 THREADS = "OMP_NUM_THREADS"
-FORCED = ".forced"  # in a run folder: the submission that last began the run with force=true
+FORCED = ".forced"  # in a run folder: the last submission that began the run with force=true
 _slots: dict[Path, int] = {}  # of this process
 
 
@@ -83,7 +83,7 @@ class RoundLog:
 
 @dataclass(frozen=True)
 class Worker:
-    """Callable that runs `job` on a cell; plain data, so that it can be sent to a process.
+    """Callable that runs `job` on a cell; plain data, so that it can be pickled.
 
     `threads`: of one cell (None: as in the environment, or as Slurm says). `gpus`: the machine's,
     shared among the workers. Both take effect before `job` imports torch. `submission`: identifies
@@ -110,7 +110,7 @@ class Worker:
         return outcome
 
     def _force_once(self, cfg: DictConfig) -> None:
-        """Drop `force` if this submission has cleared the run before, and lost its worker.
+        """Unset `force` if this submission has already cleared the run, and lost its worker.
 
         The mark is written before the configuration of a cleared run, on the same disk: if the
         configuration is newer than the mark, the run has been cleared.

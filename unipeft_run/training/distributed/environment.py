@@ -1,7 +1,7 @@
-"""The process environment: validate what torchrun sets, drop what would change the numbers.
+"""Prepare the environment: validate torchrun's variables, remove those that change results.
 
-The numbers of a run come from its configuration alone. Libraries read settings from environment
-variables too; those are removed before the libraries see them. Imports nothing heavy.
+A run's results depend on its configuration alone. Libraries also read settings from environment
+variables; these are removed before the libraries are imported. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from unipeft_run.errors import UserError
 Environment = MutableMapping[str, str]
 
 DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# In several processes without WORLD_SIZE, each would believe that it is alone.
+# Started by MPI without WORLD_SIZE, each process would run the whole training.
 MPI_WORLD_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # Mixed precision, accumulation, device, DeepSpeed, FSDP, Megatron, dynamo: all of accelerate's
 # settings, which its launcher passes through the environment (transformers reads some of them).
 LIBRARY_PREFIXES = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
-# Each of these computes float32 matrix products in a shorter type.
-SHORTER_TYPES = (
+# Each of these lowers the precision of float32 matrix products.
+LOWER_PRECISION = (
     "NVIDIA_TF32_OVERRIDE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -33,13 +33,13 @@ NEUTRAL = ("", "0", "no", "none", "false")
 
 
 def prepare_environment(environ: Environment = os.environ) -> None:
-    """Validate the distributed variables and remove library settings that change numbers.
+    """Validate the distributed variables, and remove library settings that change results.
 
-    Prints one line that names the removed ones. Raises `UserError`. Call it before torch is
-    imported; calling it again is free.
+    Prints one line that names the removed ones. Call it before torch is imported; it may be called
+    again. Raises `UserError`.
     """
     validate_distributed(environ)
-    removed = [name for name in environ if _changes_numbers(name)]
+    removed = [name for name in environ if _changes_results(name)]
     named = [f"{name}={environ[name]}" for name in sorted(removed) if _is_set(environ[name])]
     for name in removed:
         del environ[name]
@@ -48,7 +48,7 @@ def prepare_environment(environ: Environment = os.environ) -> None:
 
 
 def validate_distributed(environ: Environment) -> None:
-    """Raise `UserError` unless the variables describe one process, or one of several."""
+    """Raise `UserError` unless the variables describe a single process or one rank of several."""
     given = {name: _whole_number(environ, name) for name in DISTRIBUTED if name != "MASTER_ADDR"}
     size, rank, local_rank = (given[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
     _check_mpi(environ)
@@ -86,8 +86,8 @@ def _how_to_start() -> str:
     )
 
 
-def _changes_numbers(name: str) -> bool:
-    return name.startswith(LIBRARY_PREFIXES) or name in SHORTER_TYPES
+def _changes_results(name: str) -> bool:
+    return name.startswith(LIBRARY_PREFIXES) or name in LOWER_PRECISION
 
 
 def _is_set(value: str) -> bool:

@@ -1,4 +1,4 @@
-"""The model on several processes: whole in each (DDP) or sharded by layers (FSDP2).
+"""The model on several processes: replicated (DDP) or sharded by layers (FSDP2).
 
 Every batch is split among the processes, and their gradients are averaged, each weighted by its
 number of targets. Up to rounding and dropout, the number of processes does not change the updates.
@@ -44,7 +44,7 @@ def broadcast(value: T) -> T:
 
 
 def all_reduce_sum(values: Sequence[float], device: torch.device) -> list[float]:
-    """Sum `values` over the processes, each by itself."""
+    """Sum `values` elementwise over the processes."""
     if processes.world_size() == 1:
         return list(values)
     sums = torch.tensor(values, dtype=torch.float64, device=device)
@@ -53,10 +53,10 @@ def all_reduce_sum(values: Sequence[float], device: torch.device) -> list[float]
 
 
 def wrap_model(model: nn.Module, how: Parallel, device: torch.device) -> nn.Module:
-    """Return the module to call in place of `model`, whose gradients are averaged.
+    """Return the module to call in place of `model`, so that gradients are averaged.
 
-    "fsdp" shards `model` in place, by layers, and replaces its parameters. Parameters that train
-    beside a frozen backbone are not sharded: they are small, and layers may share them.
+    "fsdp" shards `model` in place, by layers, and replaces its parameters. If the backbone is
+    frozen, trained parameters are not sharded: they are small, and layers may share them.
     """
     if processes.world_size() == 1:
         return model
@@ -75,13 +75,13 @@ def _shard(model: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, GradientCheckpointingLayer):
             fully_shard(module, **options)
     fully_shard(model, **options)
-    if hasattr(model, "generate"):  # which calls the encoder before the model
+    if hasattr(model, "generate"):  # it calls the encoder without the model
         register_fsdp_forward_method(model, "generate")
     return model
 
 
 def no_sync(replica: nn.Module) -> AbstractContextManager[Any]:
-    """Skip DDP's all-reduce inside, for all but the last micro-batch of an update."""
+    """Return a context without DDP's all-reduce, for all but the last micro-batch."""
     is_ddp = isinstance(replica, DistributedDataParallel)
     return cast("DistributedDataParallel", replica).no_sync() if is_ddp else nullcontext()
 
@@ -100,7 +100,7 @@ def all_reduce_gradients(replica: nn.Module, parameters: Sequence[nn.Parameter])
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP shards `model`, so that all processes must call it together."""
+    """Return whether FSDP shards `model`, so that all processes must call it together."""
     return isinstance(model, FSDPModule)
 
 
@@ -113,17 +113,17 @@ def unshard(model: nn.Module) -> None:
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """Return all of a sharded tensor, or `tensor` itself; all processes call it together."""
+    """Return the full tensor of a sharded one, else `tensor` itself. A collective call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return this process's shard of a sharded tensor, or `tensor` itself."""
+    """Return this rank's shard of a sharded tensor, else `tensor` itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Shard `tensor`, which is equal on all ranks, as `like` is sharded, if it is."""
+    """Shard `tensor`, equal on all ranks, like `like`; return it as is if `like` is not sharded."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)

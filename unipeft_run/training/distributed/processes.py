@@ -1,6 +1,6 @@
 """Rank and world size of this process, as torchrun sets them in the environment.
 
-Imports nothing heavy. `environment.prepare_environment` has validated the variables before.
+Imports nothing heavy. `environment.prepare_environment` validates the variables first.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from contextlib import contextmanager, redirect_stdout
 
 
 def world_size() -> int:
-    """The number of processes that share this run."""
+    """Return the number of processes that share this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """The rank of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, which writes to the run folder and to the terminal."""
+    """Return whether this is rank 0, which writes to the run folder and the terminal."""
     return rank() == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a tensor is read or written: a module and a side of it.
+    """One point where a tensor is read or written: a module and one of its sides.
 
     Sides: `in`, its first argument; `out`, its output; `dropped`, its output after the residual
     dropout that follows; `heads`, the per-head output inside an attention module; `of`, the module
@@ -26,7 +26,7 @@ class Tap:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One place in a backbone, with what a form and a composition need to know about it.
+    """One place in a backbone, with everything that a form and a composition need to know.
 
     Args:
         representation: name of the modified representation, such as `attn.heads`.
@@ -52,7 +52,7 @@ class Site:
     shared: dict[str, Any]
 
     def share(self, name: str, build: Callable[[], Any]) -> Any:
-        """Return the shared module of that name; the first caller builds it."""
+        """Return the shared module `name`; the first call builds it."""
         if name not in self.shared:
             self.shared[name] = build()
         return self.shared[name]
