@@ -17,6 +17,7 @@ from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.deltas.counting.paper_shares import paper_shares
 from unipeft_run.errors import UserError
+from unipeft_run.runs.columns import align
 
 FORMATS = ("text", "json")
 HELP = """\
@@ -76,15 +77,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], str]:
 
 def _text(config: RunConfig, table: Mapping[str, Any]) -> str:
     total = {**table, "slot": "total", "representation": "", "sites": ""}
-    rows = [COLUMNS, *(_cells(row) for row in (*table["sites"], total))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = align(COLUMNS, [_cells(row) for row in (*table["sites"], total)], left=(0, 1))
     title = f"{config.task.name} | {config.backbone.name} | {config.method}"
     return "\n".join([title, *lines, *_footer(table)])
 

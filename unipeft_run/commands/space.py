@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.commands.pipes import ignore_broken_pipes
@@ -27,6 +27,10 @@ from unipeft_run.config.design_space import (
 from unipeft_run.config.messages import Illegal, options, unknown_choice, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
+from unipeft_run.runs.columns import align
+
+if TYPE_CHECKING:
+    from unipeft_run.deltas.counting.budget import Solution
 
 HELP = """\
 usage: unipeft-space list [attn|ffn|input] | count
@@ -101,15 +105,12 @@ def _count(arguments: Sequence[str]) -> Iterator[str]:
     if arguments:
         raise UserError(f"unipeft-space count takes no arguments, but got {arguments[0]}")
     heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
-    yield "  ".join(heads)
     columns = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
     columns += [{slot: len(legal_points(slot)) for slot in SLOTS}]
     columns += [{slot: count_distinct(slot, family) for slot in SLOTS} for family in FAMILIES]
     rows = {slot: [column[slot] for column in columns] for slot in SLOTS}
     rows["all"] = [count_configurations(column) for column in columns]
-    for name, row in rows.items():
-        cells = (f"{n:>{len(head)}}" for n, head in zip(row, heads[1:], strict=True))
-        yield "  ".join([f"{name:<5}"[: max(5, len(heads[0]))], *cells])
+    yield from align(heads, [[name, *map(str, row)] for name, row in rows.items()], left=(0,))
     yield "all: ways to fill the three slots, each with a point or left empty; sizes not counted"
 
 
@@ -221,4 +222,24 @@ def _explain_differences(slot: SlotConfig, other: Point) -> str:
 def _solve(arguments: Sequence[str]) -> Iterator[str]:
     from unipeft_run.deltas.counting.budget import solve
 
-    yield from solve(arguments)
+    overrides = [argument for argument in arguments if not argument.startswith("budget=")]
+    budgets = [a.removeprefix("budget=") for a in arguments if a.startswith("budget=")]
+    if not budgets:
+        raise UserError("budget= is missing; give one, as in budget=1% or budget=500000")
+    solution = solve(overrides, budgets[-1])
+    config, backbone = solution.config, solution.backbone
+    yield f"{config.task.name} | {config.backbone.name} | {config.method}"
+    yield f"budget {solution.budget:,} of {backbone:,}: {100 * solution.budget / backbone:.4f} %"
+    slots = solution.count.slots
+    heads = (*(f"{slot}.bottleneck" for slot in slots), "stored", "share")
+    heads += (*(f"{slot} part" for slot in slots), "")
+    yield from align(heads, [_solution_row(solution, sizes) for sizes in solution.sizes], left=())
+
+
+def _solution_row(solution: Solution, sizes: Sequence[int]) -> list[str]:
+    count = solution.count
+    stored = count.stored(sizes)
+    parts = [a * n / (stored - count.fixed) for a, n in zip(count.per_unit, sizes, strict=True)]
+    cells = [*map(str, sizes), f"{stored:,}", f"{100 * stored / solution.backbone:.4f} %"]
+    nearest = "nearest" if sizes == solution.sizes[0] else ""
+    return [*cells, *(f"{part:.0%}" for part in parts), nearest]

@@ -6,16 +6,15 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 from unipeft_run.report.tables import Row, Spread, Table, Value
+from unipeft_run.runs.columns import GAP, align, measure
 from unipeft_run.runs.printable import printable
 
 DECIMALS = {"loss": 4, "tokens/s": 0, "seconds": 0}  # default 2; printed scores as in the paper
 DECIMALS |= {"accuracy printed": 1, "bleu_paper printed": 1}
 WIDEST = 1 << 30  # characters of a line without a terminal
 LARGEST = 1e15  # written without an exponent
-GAP = 2  # spaces between columns
 MARKDOWN = re.compile(r"([\\`*<|])")  # would start code, emphasis, HTML or a cell
 
 
@@ -50,7 +49,7 @@ def _text_lines(table: Table, width: int) -> Iterator[str]:
 
 def _split_columns(table: Table, cells: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
     """Yield the columns of each block; all start with the first one, which names the row."""
-    widths = _measure(table, cells)
+    widths = list(measure(table.columns, cells))
     block: list[int] = []
     for number in range(len(widths)):
         used = sum(widths[other] + GAP for other in block)
@@ -61,30 +60,10 @@ def _split_columns(table: Table, cells: Sequence[Sequence[str]], width: int) -> 
     yield block
 
 
-def _measure(table: Table, cells: Sequence[Sequence[str]]) -> list[int]:
-    from rich.cells import cell_len
-
-    headers = [printable(name) for name in table.columns]
-    return [max(map(cell_len, column)) for column in zip(headers, *cells, strict=True)]
-
-
-def _align(table: Table, cells: Sequence[Sequence[str]], block: Sequence[int]) -> Iterator[str]:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    grid = RichTable(box=None, pad_edge=False, padding=(0, GAP // 2))
-    for number in block:
-        name = table.columns[number]
-        justify: Literal["right", "left"] = "right" if _is_numeric(table, name) else "left"
-        grid.add_column(Text(printable(name)), justify=justify, no_wrap=True)
-    for row in cells:
-        grid.add_row(*(Text(row[number]) for number in block))
-    width = sum(_measure(table, cells)) + GAP * len(block)
-    console = Console(file=io.StringIO(), color_system=None, width=max(1, width))
-    with console.capture() as printed:
-        console.print(grid, highlight=False)
-    return (line.rstrip() for line in printed.get().splitlines())
+def _align(table: Table, cells: Sequence[Sequence[str]], block: Sequence[int]) -> list[str]:
+    names = [table.columns[number] for number in block]
+    left = [place for place, name in enumerate(names) if not _is_numeric(table, name)]
+    return align(names, [[row[number] for number in block] for row in cells], left)
 
 
 def render_markdown(tables: Sequence[Table]) -> str:

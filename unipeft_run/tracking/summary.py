@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.config.schema import RecipeConfig, RunConfig
+from unipeft_run.runs.columns import align
+
+COLUMNS = ("slot", "representation", "sites", "trained", "stored")
 
 
 def prefix_keys(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,18 +21,16 @@ def format_headline(config: RunConfig, table: Mapping[str, Any], padding: float)
     `table` is from `tabulate_parameters`; `padding` is a percentage of the positions in an epoch.
     """
     lines = [f"{config.task.name} | {config.backbone.name} | {config.method}"]
-    lines.append(_columns("slot", "representation", "sites", "trained", "stored"))
-    for row in table["sites"]:
-        sizes = (f"{row[key]:,}" for key in ("sites", "trained", "stored"))
-        lines.append(_columns(row["slot"], row["representation"], *sizes))
-    lines.append(_columns("total", "", "", f"{table['trained']:,}", f"{table['stored']:,}"))
+    total = {**table, "slot": "total", "representation": "", "sites": ""}
+    rows = [[_cell(row[name]) for name in COLUMNS] for row in (*table["sites"], total)]
+    lines += align(COLUMNS, rows, left=(0, 1))
     lines.append(f"stored: {table['stored_percent']:.2f} % of {table['backbone']:,} parameters")
     lines.append(f"update: {_describe_batch(config.recipe)}, {padding:.2f} % padding")
     return "\n".join(lines)
 
 
-def _columns(slot: str, representation: str, sites: str, trained: str, stored: str) -> str:
-    return f"{slot:<10} {representation:<22} {sites:>5} {trained:>15} {stored:>15}"
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _describe_batch(recipe: RecipeConfig) -> str:

@@ -6,10 +6,10 @@ determine the function, and the count at the solution is checked against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.errors import UserError
 
@@ -28,12 +28,19 @@ class LinearCount:
         return self.fixed + sum(a * n for a, n in zip(self.per_unit, sizes, strict=True))
 
 
-def solve(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the lines that `unipeft-space solve` prints. Raises UserError."""
-    overrides = [argument for argument in arguments if not argument.startswith("budget=")]
-    budgets = [a.removeprefix("budget=") for a in arguments if a.startswith("budget=")]
-    if not budgets:
-        raise UserError("budget= is missing; give one, as in budget=1% or budget=500000")
+@dataclass(frozen=True)
+class Solution:
+    """Bottlenecks within a budget of stored parameters, the closest ones first."""
+
+    config: RunConfig
+    backbone: int
+    budget: int
+    count: LinearCount
+    sizes: list[tuple[int, ...]]
+
+
+def solve(overrides: Sequence[str], budget: str) -> Solution:
+    """Find bottlenecks for a budget such as 1% or 500000. Raises UserError."""
     config = resolve(compose(overrides))
     slots = tuple(config.slots())
     if not slots:
@@ -41,23 +48,25 @@ def solve(arguments: Sequence[str]) -> Iterator[str]:
     if len(slots) > 2:
         raise UserError(f"{', '.join(slots)} are filled; solving works for one slot or two")
     backbone = counts(config)["backbone"]
-    budget = _parse_budget(budgets[-1], backbone)
-    line = measure(overrides, slots)
-    for slot, per_unit in zip(slots, line.per_unit, strict=True):
+    limit = _parse_budget(budget, backbone)
+    count = measure(overrides, slots)
+    _check_solvable(count, config.method, limit, backbone)
+    own = [slot.bottleneck or 1 for slot in config.slots().values()]
+    sizes = find_candidates(count, limit, own)
+    assert count_at(overrides, slots, sizes[0]) == count.stored(sizes[0]), "not linear"
+    return Solution(config, backbone, limit, count, sizes)
+
+
+def _check_solvable(count: LinearCount, method: str, budget: int, backbone: int) -> None:
+    for slot, per_unit in zip(count.slots, count.per_unit, strict=True):
         if per_unit == 0:
             raise UserError(f"the stored count of slot {slot} does not depend on {slot}.bottleneck")
-    smallest = line.stored([1] * len(slots))
+    smallest = count.stored([1] * len(count.slots))
     if budget < smallest:
         raise UserError(
-            f"{config.method} stores at least {smallest:,} parameters, "
+            f"{method} stores at least {smallest:,} parameters, "
             f"{100 * smallest / backbone:.4f} % of the backbone: over the budget of {budget:,}"
         )
-    own = [slot.bottleneck or 1 for slot in config.slots().values()]
-    solutions = find_candidates(line, budget, own)
-    assert count_at(overrides, slots, solutions[0]) == line.stored(solutions[0]), "not linear"
-    yield f"{config.task.name} | {config.backbone.name} | {config.method}"
-    yield f"budget {budget:,} of {backbone:,}: {100 * budget / backbone:.4f} %"
-    yield from _table(line, solutions, backbone)
 
 
 def _parse_budget(text: str, backbone: int) -> int:
@@ -114,15 +123,3 @@ def _split(line: LinearCount, room: int, share: float) -> tuple[int, int]:
     most = (room - second) // first
     size = min(max(1, round(share * room / first)), most)
     return size, (room - first * size) // second
-
-
-def _table(line: LinearCount, solutions: list[tuple[int, ...]], backbone: int) -> Iterator[str]:
-    heads = [f"{slot}.bottleneck" for slot in line.slots]
-    yield "  ".join([*heads, f"{'stored':>14}", "   share", *(f"{s} part" for s in line.slots)])
-    for sizes in solutions:
-        total = line.stored(sizes)
-        parts = [a * n / (total - line.fixed) for a, n in zip(line.per_unit, sizes, strict=True)]
-        cells = [f"{n:>{len(head)}}" for n, head in zip(sizes, heads, strict=True)]
-        cells += [f"{total:>14,}", f"{100 * total / backbone:>6.4f} %"]
-        cells += [f"{part:>{len(s) + 5}.0%}" for part, s in zip(parts, line.slots, strict=True)]
-        yield "  ".join(cells) + ("   nearest" if sizes == solutions[0] else "")
