@@ -1,0 +1,98 @@
+"""A run's identity depends on the content of its data, weights and classes, not on their paths."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_files import write_roberta, write_sentiment
+
+from unipeft_run.config import PlannedRun, compose, plan
+from unipeft_run.config.contents import check_unchanged, hash_contents
+from unipeft_run.errors import UserError
+
+FORM = "bottleneck: ???\nform:\n  _target_: my_forms.Doubled\n  _partial_: true\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    write_sentiment(tmp_path / "data")
+    write_roberta(tmp_path / "model")
+    return tmp_path
+
+
+def planned(folder: Path, *overrides: str, data: str = "data") -> PlannedRun:
+    paths = f"task.path={folder / data}", f"backbone.path={folder / 'model'}"
+    return plan(compose(["task=sst2", "method=parallel_ffn", "scale=mini", *paths, *overrides]))
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_equal_data_in_another_folder_is_the_same_run(folder: Path) -> None:
+    shutil.copytree(folder / "data", folder / "copy")
+    (folder / "copy" / "notes.txt").write_text("not read")
+    assert planned(folder).run_id == planned(folder, data="copy").run_id
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_one_edited_row_makes_another_run(folder: Path, split: str) -> None:
+    before = planned(folder)
+    edit(folder / "data" / f"{split}.jsonl", "film", "play")
+    assert planned(folder).run_id != before.run_id
+    edit(folder / "data" / f"{split}.jsonl", "play", "film")
+    assert planned(folder).run_id == before.run_id
+
+
+def test_an_interrupted_run_does_not_resume_on_other_data(folder: Path) -> None:
+    """Its checkpoints are in the folder of the old data, which the new command does not use."""
+    before = planned(folder)
+    rows = (folder / "data" / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder / "data" / "train.jsonl").write_text("".join(rows[:4]))
+    assert planned(folder).folder != before.folder
+
+
+def test_changed_weights_make_another_run_and_a_readme_does_not(folder: Path) -> None:
+    before = planned(folder)
+    (folder / "model" / "README.md").write_text("a card")
+    assert planned(folder).run_id == before.run_id
+    weights = folder / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert planned(folder).run_id != before.run_id
+
+
+def test_the_changed_source_of_a_form_makes_another_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "conf" / "form").mkdir(parents=True)
+    (folder / "conf" / "form" / "doubled.yaml").write_text(FORM)
+    (folder / "python").mkdir()
+    (folder / "python" / "my_forms.py").write_text("FACTOR = 2\n")
+    monkeypatch.syspath_prepend(str(folder / "python"))
+    words = f"hydra.searchpath=[file://{folder / 'conf'}]", "form@ffn=doubled", "ffn.bottleneck=3"
+    before = planned(folder, *words)
+    assert "ffn.form._source_" in before.contents
+    edit(folder / "python" / "my_forms.py", "2", "3")
+    assert planned(folder, *words).run_id != before.run_id
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [("data/test.jsonl", "the test data changed since the run in outputs/x"),
+     ("model/model.safetensors", "the backbone changed since the run in outputs/x")],
+)  # fmt: skip
+def test_evaluation_names_what_changed(folder: Path, file: str, sentence: str) -> None:
+    before = planned(folder)
+    with (folder / file).open("ab") as content:
+        content.write(b'{"sentence": "a new one", "label": 1}\n')
+    now = hash_contents(before.config)
+    with pytest.raises(UserError, match=sentence):
+        check_unchanged(Path("outputs/x"), before.contents, now)
+    check_unchanged(Path("outputs/x"), before.contents, before.contents)
