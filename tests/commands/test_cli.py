@@ -13,7 +13,6 @@ import yaml
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.config import PlannedRun, compose, identity, plan
 from unipeft_run.errors import UserError
 
@@ -94,22 +93,6 @@ def test_shell_completion_offers_the_choices(
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     assert train("-sc", "query=bash") == 0
     assert capsys.readouterr().out.split() == ["method=lora_attn", "method=lora_ffn"]
-
-
-def test_help_for_a_key_states_its_values(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("--help", "optim.schedule", "recipe") == 0
-    text = capsys.readouterr().out
-    assert "polynomial | linear | cosine | constant" in text
-    assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
-    assert train("--help", "recip") == 2
-    assert "did you mean recipe?" in capsys.readouterr().err
-
-
-def test_every_key_of_a_configuration_has_help() -> None:
-    plain = plan(compose(SST2)).config.plain()
-    described = describe_keys("evaluation") + describe_keys("tracking") + describe_keys("optim")
-    for section in ("evaluation", "optim"):
-        assert all(f"{section}.{key}" in described for key in plain[section])
 
 
 # ---- one run
