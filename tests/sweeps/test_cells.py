@@ -243,7 +243,7 @@ def test_tables_without_runs_show_only_printed_results(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "45.06 +- 0.08" in out
     assert "37.5 +- 0.1" in out
-    assert "(7.2 % is r=120)" in out
+    assert "7.2 % is r=120" in out
     assert out.count("## Table 6") == 2
 
 
