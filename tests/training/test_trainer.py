@@ -277,7 +277,6 @@ def test_bf16_trains_in_autocast_and_keeps_float32_parameters(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"precision": "fp64"}, "choose from fp32, bf16, fp16, auto"),
         ({"precision": "fp16"}, "needs a GPU"),
         ({"max_steps": None}, "give recipe.max_steps or recipe.epochs"),
         ({"selection": ("f1", "max")}, "task.selection=f1: unknown metric; have loss, accuracy"),

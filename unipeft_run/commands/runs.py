@@ -105,7 +105,8 @@ def list_runs(runs: Sequence[RunRecord]) -> None:
             print(f"{run.state}: {run.label}: {reason}", file=sys.stderr)
     states = [run.state for run in runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{len(runs)} runs" + (f": {counts}" if runs else ""))
+    plural = "" if len(runs) == 1 else "s"
+    print(f"{len(runs)} run{plural}" + (f": {counts}" if runs else ""))
 
 
 def _row(run: RunRecord) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def _check_schedule(config: RunConfig) -> None:
 
 
 def _check_trainable(config: RunConfig) -> None:
-    if not config.trains() and config.method != "none":
+    if not config.slots() and not config.unfreeze and config.method != "none":
         raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
             "or use method=none to evaluate the untouched backbone"
