@@ -89,7 +89,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3/10" in out
     assert "diverged: sst2/mam/" in err and "the loss is nan at step 4" in err
     assert command(["--stale"]) == 0
-    assert "1 runs: 1 stale" in capsys.readouterr().out
+    assert "1 run: 1 stale" in capsys.readouterr().out
 
 
 def test_columns_are_aligned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_damaged_files_give_a_state_not_a_traceback(
     assert command([str(tmp_path)]) == 0
     state = "damaged" if name == "config.yaml" else "done"
     out, err = capsys.readouterr()
-    assert f"1 runs: 1 {state}" in out
+    assert f"1 run: 1 {state}" in out
     if name != "train.jsonl":
         assert f"{state}: sst2/mam/{folder.name}: {name} is damaged: " in err
 
@@ -161,7 +161,7 @@ def test_a_folder_with_an_equals_sign_is_a_folder(
     make_sst2_run(tmp_path / "outputs", "done", "seed=1")
     os.rename(tmp_path / "outputs", tmp_path / name)
     assert command([name, "seed=1"] if name != "seed=1" else [name]) == 0
-    assert "1 runs: 1 done" in capsys.readouterr().out
+    assert "1 run: 1 done" in capsys.readouterr().out
     assert command([f"./{name}/sst2"]) == 0
 
 
@@ -181,7 +181,7 @@ def test_any_name_is_listed_on_any_terminal(tmp_path: Path, encoding: str) -> No
         '{"state": "failed", "error": "\u0219\\u001b[2J"}', "utf-8"
     )
     done = run_python(MAIN, top, PYTHONIOENCODING=encoding, LANG="C")
-    assert b"1 runs: 1 failed" in done.stdout and b"[/bold]/ab12cd34" in done.stdout
+    assert b"1 run: 1 failed" in done.stdout and b"[/bold]/ab12cd34" in done.stdout
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"failed: " in done.stderr and rb"\x1b[2J" in done.stderr
     done = run_python(MAIN, top, "--json", PYTHONIOENCODING=encoding, LANG="C")
