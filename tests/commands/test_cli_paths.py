@@ -112,7 +112,7 @@ def test_a_key_given_twice_and_then_empty_is_named() -> None:
 
 
 def test_a_flag_may_follow_the_overrides() -> None:
-    """In a process of its own: Hydra configures logging."""
+    """Runs in a subprocess, because Hydra reconfigures logging."""
     entry = "from unipeft_run.cli import train; train()"
     words = [sys.executable, "-c", entry, *SST2, "--info", "defaults"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

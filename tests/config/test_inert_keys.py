@@ -217,7 +217,10 @@ def _values(key: str) -> list[str]:
 
 
 def _expected(key: str, method: str, task: str) -> tuple[str, ...]:
-    """What the key may do; a value may be the default, or illegal with a reason naming no key."""
+    """Return the effects that are correct for the key.
+
+    A list of values may hold the default, or one that is illegal for a reason that names no key.
+    """
     if key in NEUTRAL:
         return ("neutral",)
     if method == "none" and key.startswith(UNTRAINED) and key != "recipe.label_smoothing":

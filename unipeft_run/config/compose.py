@@ -15,7 +15,7 @@ from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 
 PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
-# What Hydra reads as the text that it is; true, 2024 and 1e5 would be values of other types
+# Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
 )

@@ -242,7 +242,7 @@ class PlaceConfig(Section):
 
 
 class EvalConfig(Section):
-    """What unipeft-eval is given, see conf/eval.yaml."""
+    """The configuration of unipeft-eval (conf/eval.yaml)."""
 
     run: str = key("a run folder")
     split: str = key("the split to evaluate")

@@ -1,4 +1,4 @@
-"""Where the cells of a grid run: Hydra's launchers, and reruns of cells whose worker was killed."""
+"""Running the cells of a grid on Hydra's launchers; cells whose worker was killed run again."""
 
 from unipeft_run.sweeps.engines.engine import Engine
 from unipeft_run.sweeps.engines.rounds import launch_in_rounds
