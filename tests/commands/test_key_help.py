@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tiny_cli import call
 from tiny_config import configured
 
 from unipeft_run import cli
 from unipeft_run.commands.key_help import describe_keys
+from unipeft_run.config.schema import RunConfig
 
 
 def test_help_for_a_key_states_its_values(
@@ -23,6 +26,15 @@ def test_help_for_a_key_states_its_values(
 
 def test_every_key_of_a_configuration_has_help() -> None:
     plain = configured("task=sst2", "method=mam").plain()
-    described = describe_keys("evaluation") + describe_keys("tracking") + describe_keys("optim")
-    for section in ("evaluation", "optim"):
-        assert all(f"{section}.{key}" in described for key in plain[section])
+    for section, value in plain.items():
+        described = describe_keys(section)
+        keys = value if section in ("evaluation", "optim", "recipe", "tracking") else ()
+        assert all(f"{section}.{key}" in described for key in keys)
+
+
+def test_defaults_and_bounds_read_as_on_the_command_line() -> None:
+    described = "\n".join(map(describe_keys, RunConfig.model_fields))
+    assert "whole number from 1 to 1,000,000,000 or null; default null" in described
+    assert "default {}" in described and "default []" in described
+    assert "default false" in described
+    assert not re.search(r"default (True|False|None)|\de\+", described)

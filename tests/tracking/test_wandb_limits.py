@@ -7,13 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
-from fake_wandb import FakeWandB, serving
+from fake_wandb import FakeWandB
 from offline_wandb import stored_records, track
 
 from unipeft_run.tracking import wandb as tracking_wandb
@@ -21,17 +19,6 @@ from unipeft_run.tracking import wandb_server
 from unipeft_run.tracking.wandb import WandB
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandB]:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.chdir(tmp_path)
-    with serving() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        wandb.teardown()  # its service still uses the previous test's server
-        yield server
 
 
 def test_an_answer_that_drips_ends_at_its_deadline(

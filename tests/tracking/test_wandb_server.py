@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
-from fake_wandb import FakeWandB, serving
+from fake_wandb import FakeWandB
 from made_runs import make_sst2_run
 from offline_wandb import stored_records
 from tiny_training import evaluate, make_trainer
@@ -45,17 +44,6 @@ FAILURES: dict[str, dict[str, int | float | str]] = {
 }
 SLOW = ("cut connections", "no uploads")  # handled like server errors
 KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in FAILURES]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandB]:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.chdir(tmp_path)
-    with serving() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        wandb.teardown()  # its service still uses the previous test's server
-        yield server
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:

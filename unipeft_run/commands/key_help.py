@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _describe_type(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
     if origin is tuple:
         return f"list of {_describe_type(members[0])}"
     bounds = dict(_bounds(metadata))
-    limits = [f"{label} {bounds[sign]:g}" for sign, label in BOUNDS.items() if sign in bounds]
+    limits = [f"{label} {_plain(bounds[sign])}" for sign, label in BOUNDS.items() if sign in bounds]
     return " ".join([KINDS.get(annotation, "section of keys"), *limits])
 
 
@@ -81,4 +82,9 @@ def _bounds(metadata: typing.Sequence[Any]) -> Iterator[tuple[str, float]]:
 
 
 def _plain(value: Any) -> str:
-    return {None: "null", (): "[]"}.get(value, str(value))
+    """Write a value as YAML does, and a long whole number with separators."""
+    if value is None or isinstance(value, bool | list | tuple | dict):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:g}" if value < 1e6 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
