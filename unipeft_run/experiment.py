@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
-from unipeft_run.backbones.load import check_lengths, load_tokenizer
+from unipeft_run.backbones.load import check_lengths, count_positions, load_tokenizer
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import Collator, measure_padding, train_loader
@@ -28,12 +28,14 @@ from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
+from unipeft_run.training.compute.plan import ComputeOptions
+from unipeft_run.training.compute.shapes import ROWS, ShapeGrid
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
 from unipeft_run.training.divergence import check_finite
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.training.optim import build_optimizer_and_schedule
-from unipeft_run.training.precision import autocast_dtype
+from unipeft_run.training.precision import autocast_dtype, resolve_precision
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 
@@ -140,6 +142,7 @@ class PreparedRun:
             "trivial/name": task.baseline_name,
             "signatures": test.signatures,
             **fitted.metrics,
+            **prefix_keys("compute", fitted.compute),
             **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -172,12 +175,14 @@ class PreparedRun:
                 **self.config.optim.model_dump(),
                 warmup_steps=recipe.warmup_steps,
                 warmup_ratio=recipe.warmup_ratio,
+                fused=resolve_precision(self.config.precision) != "fp16",
             ),
             folder=folder,
             trackers=trackers,
             evaluate=validate,
             selection=self.task.selection_rule,
             precision=self.config.precision,
+            compute=self._compute_options(),
             parallel=self.config.parallel,
             clock=clock,
             max_steps=recipe.max_steps,
@@ -191,6 +196,12 @@ class PreparedRun:
             checkpoint_every=recipe.checkpoint_every,
             early_stopping=recipe.early_stopping,
         )
+
+    def _compute_options(self) -> ComputeOptions:
+        rows = self.config.recipe.batch_size or ROWS
+        longest = count_positions(self.model.config)
+        grid = ShapeGrid(self.collator.pad_token_id, rows, longest)
+        return ComputeOptions(self.config.compute, bool(self.config.deterministic), grid)
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
         """Yield each length key with the longest input or output that it allows."""

@@ -95,15 +95,19 @@ def test_the_unsmoothed_sequence_loss_equals_the_models_own() -> None:
 # In chunks
 
 
+@pytest.mark.parametrize("keeps_padding", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 1000])
 @pytest.mark.parametrize(
     ("method", "family"),
     [("mam", "bart"), ("full", "bart"), ("prompt", "mbart"), ("full", "mbart"), ("bitfit", "bart")],
 )
-def test_chunks_give_the_gradients_of_all_logits(method: str, family: str, rows: int) -> None:
+def test_chunks_give_the_gradients_of_all_logits(
+    method: str, family: str, rows: int, keeps_padding: bool
+) -> None:
     model, batch = prepared(method, family), translations()
     expected = dense(model, batch)
-    loss, count = SequenceLoss(SMOOTHING, chunk=rows * WORDS)(model, batch)
+    loss_fn = SequenceLoss(SMOOTHING, chunk=rows * WORDS, keeps_padding=keeps_padding)
+    loss, count = loss_fn(model, batch)
     assert count == 19
     assert abs(loss.item() - expected.item()) <= 1e-12
     theirs, ours = gradients(model, expected), gradients(model, 1.0 * loss)

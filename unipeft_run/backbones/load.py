@@ -57,11 +57,17 @@ def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
 
     `lengths` holds pairs of a configuration key and the length that it sets.
     """
-    field = family_of(config).positions_from
-    positions = config.max_position_embeddings - (getattr(config, field) + 1 if field else 0)
+    positions = count_positions(config)
     for key, length in lengths:
         if length > positions:
             raise UserError(f"{key}: {length} tokens, but this backbone has {positions} positions")
+
+
+def count_positions(config: Any) -> int:
+    """Return the length of the longest input that a backbone takes, in tokens."""
+    field = family_of(config).positions_from
+    positions: int = config.max_position_embeddings
+    return positions - (getattr(config, field) + 1 if field else 0)
 
 
 def _check_size(source: str, config: Any, tensors: Mapping[str, Tensor]) -> None:

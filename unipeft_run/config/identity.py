@@ -31,6 +31,8 @@ SCIENTIFIC = (
     "limit",
     "seed",
     "precision",
+    "compute",
+    "deterministic",
 )
 # Keys that affect files or speed, not results
 UNSCIENTIFIC = {"recipe": ("log_every", "checkpoint_every"), "evaluation": ("batch_size",)}

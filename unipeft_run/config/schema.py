@@ -193,6 +193,15 @@ class TrackingConfig(Section):
     tensorboard: str | None = key("a folder for TensorBoard", None)
 
 
+class ComputeConfig(Section):
+    """How steps are computed. A null is chosen at the start of a run, and recorded."""
+
+    graphs: bool | None = key("CUDA graphs of the training step; null: on one GPU", None)
+    products: Literal["torch", "onednn"] | None = key(
+        "float32 matrix products on a CPU; null: the faster ones, by a timing", None
+    )
+
+
 class LimitConfig(Section):
     train: Count | None = key("use only the first examples of the training split", None)
     validation: Count | None = key("the same for validation", None)
@@ -218,6 +227,8 @@ class RunConfig(Section):
     limit: LimitConfig = LimitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = key("seeds data order, dropout and new weights")
     precision: Precision = key("auto: fp32 on a CPU, bf16 or fp16 on a GPU")
+    compute: ComputeConfig = ComputeConfig()
+    deterministic: bool | None = key("true: only kernels that always give the same bits", None)
     parallel: Literal["ddp", "fsdp"] = key("replicate the model (ddp) or shard it (fsdp)")
     processes: Annotated[int, Field(ge=1, le=4096)] = key("processes that share every batch")
     output: Annotated[str, Field(pattern=r"\S")] = key("parent folder of the run folders")

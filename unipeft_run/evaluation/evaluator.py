@@ -196,7 +196,8 @@ class Evaluator:
             states = encode(model, **sources)
             inputs["encoder_outputs"] = (states,)
         with self._autocast(sources["input_ids"].device):
-            loss, count = self.loss_fn(model, inputs)
+            loss, targets = self.loss_fn(model, inputs)
+        count = int(targets)
         if not generates:
             return loss, count, []
         tokens = generate(model, **sources, decoding=self.generation, encoder_states=states)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
+from unipeft_run.training.compute.graphs import CudaRecorder, GraphedStep
+from unipeft_run.training.compute.linears import (
+    Forward,
+    cast_frozen_linears,
+    replaced_forwards,
+)
+from unipeft_run.training.compute.memories import SharedMemories
+from unipeft_run.training.compute.onednn import onednn_linears
+from unipeft_run.training.compute.plan import ComputeOptions, ComputePlan
+from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.compute.step import EagerStep
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import (
     Parallel,
     all_reduce_gradients,
     gather_full,
+    is_sharded,
     no_sync,
     wrap_model,
 )
@@ -24,11 +39,14 @@ from unipeft_run.training.micro_batches import (
     micro_batch_weights,
 )
 
-LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int]]
+LossFn = Callable[[nn.Module, Batch], tuple[Tensor, int | Tensor]]
 
 
 class GradientAccumulator:
-    """Runs forward and backward of `model` on this rank's micro-batches and averages over ranks."""
+    """Runs forward and backward of `model` on this rank's micro-batches and averages over ranks.
+
+    `accumulation`: micro-batches per update. `grid`: the batch shapes for CUDA graphs.
+    """
 
     def __init__(
         self,
@@ -36,15 +54,36 @@ class GradientAccumulator:
         model: nn.Module,
         loss_fn: LossFn,
         *,
+        accumulation: int,
         weighting: Weighting,
         max_grad_norm: float | None,
         parallel: Parallel,
+        autocast: torch.dtype | None = None,
+        grid: ShapeGrid | None = None,
     ) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
-        self.loss_fn, self.weighting = loss_fn, weighting
+        self.model, self.loss_fn, self.weighting = model, loss_fn, weighting
+        self.accumulation, self.autocast, self.grid = accumulation, autocast, grid
         self.max_grad_norm = max_grad_norm or math.inf
         self.replica = wrap_model(model, parallel, self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._prepare(ComputePlan())
+
+    def choose(self, options: ComputeOptions, recorded: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Compute updates by the `recorded` plan, or choose one; return it."""
+        if recorded is None:
+            plan = ComputePlan.choose(options, self.model, self.device, self.autocast)
+        else:
+            plan = ComputePlan.resume(recorded, self.device)
+        self._prepare(plan)
+        return plan.to_dict()
+
+    def _prepare(self, plan: ComputePlan) -> None:
+        self.plan = plan
+        self.linears = self._replace_linears(plan)
+        single = processes.world_size() == 1  # DDP needs all parameters in the forward pass
+        self.memories = SharedMemories(self.model, self._autocast) if single else None
+        self.step = self._build_step(plan)
 
     def accumulate(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, float]:
         """Compute the gradients of an update and clip them.
@@ -53,18 +92,52 @@ class GradientAccumulator:
         """
         weights = micro_batch_weights(micro_batches, self.weighting, self.device)
         *first, last = [(m.batch, w) for m, w in zip(micro_batches, weights, strict=True)]
-        with no_sync(self.replica):
-            losses = [self._backward(batch, weight, len(weights)) for batch, weight in first]
-        losses.append(self._backward(*last, len(weights)))
+        shared = self.memories.shared() if self.memories else nullcontext()
+        with replaced_forwards(self.linears), shared:
+            with no_sync(self.replica):
+                losses = [self.step(batch, weight) for batch, weight in first]
+            losses.append(self.step(*last))
         all_reduce_gradients(self.replica, self.parameters)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        norm = self.step.clip(self.max_grad_norm)
         return float(torch.stack(losses).mean()), float(gather_full(norm))
 
-    def _backward(self, batch: Batch, weight: float, count: int) -> Tensor:
-        """Add one of `count` micro-batches to the gradients; return this rank's loss."""
-        on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        with self.accelerator.autocast():
-            loss, _ = self.loss_fn(self.replica, on_device)
+    def clear(self) -> None:
+        """Clear the gradients after an update."""
+        self.step.clear()
+
+    def _run(self, batch: Batch, weight: Tensor | float) -> Tensor:
+        """Add one micro-batch to the gradients; return this rank's loss."""
+        with self._autocast():
+            loss, _ = self.loss_fn(self.replica, batch)
+        if isinstance(weight, Tensor):
+            weight = weight.to(loss.dtype)
         loss = loss * weight  # gradients are averaged over the ranks later
-        self.accelerator.backward(loss / count)
+        self.accelerator.backward(loss / self.accumulation)
         return loss.detach() / processes.world_size()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        # a graph must not read casts that were cached before it was recorded
+        handler = AutocastKwargs(cache_enabled=not self.plan.graphs)
+        context: AbstractContextManager[None] = self.accelerator.autocast(handler)
+        return context
+
+    def _replace_linears(self, plan: ComputePlan) -> dict[nn.Linear, Forward]:
+        if is_sharded(self.replica):
+            return {}
+        if self.autocast is not None:
+            return cast_frozen_linears(self.model, self.autocast)
+        return onednn_linears(self.model) if plan.products == "onednn" else {}
+
+    def _build_step(self, plan: ComputePlan) -> EagerStep | GraphedStep:
+        if not plan.graphs:
+            return EagerStep(self._run, self.accelerator, self.parameters)
+        assert self.grid is not None
+        return GraphedStep(
+            self._run,
+            CudaRecorder(),
+            self.grid,
+            self.parameters,
+            self.memories,
+            self.device,
+            self.accelerator.unscale_gradients,
+        )

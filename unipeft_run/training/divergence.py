@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 SMALLEST_SCALE = 2.0**-14  # of the fp16 loss; a gradient that overflows even below it has diverged
 
@@ -23,6 +24,12 @@ def check_finite(name: str, value: float, step: int) -> None:
     """Raise `Diverged` if `value`, described by `name`, is NaN or infinite."""
     if not math.isfinite(value):
         raise Diverged(f"the {name} is {value} at step {step}", step)
+
+
+def check_loss_scale(scaler: GradScaler, step: int) -> None:
+    """Raise `Diverged` if the gradient overflows fp16 even at a very small loss scale."""
+    if scaler.get_scale() < SMALLEST_SCALE:
+        raise Diverged(f"the gradient overflows fp16 at every loss scale at step {step}", step)
 
 
 def find_non_finite(tensors: Mapping[str, Tensor]) -> str | None:

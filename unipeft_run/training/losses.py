@@ -22,11 +22,14 @@ CHUNK = 2**25  # logits at a time: 128 MiB of float32, 134 positions of mBART's 
 
 
 class Loss(Protocol):
-    """Returns the mean loss over the batch's targets, and their number."""
+    """Returns the mean loss over the batch's targets, and their number.
+
+    The number is a tensor if reading it would make the host wait for a GPU.
+    """
 
     smoothing: float
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]: ...
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]: ...
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -48,12 +51,17 @@ class SequenceLoss:
     Equals `cross_entropy` of the model's logits, which are never all in memory: a hook replaces the
     head's input by an empty one, and applies the head itself to `chunk` logits at a time. This
     happens inside the model's forward, where FSDP has gathered the head.
+
+    Padding is dropped before the head on a CPU. On a GPU, where that would make the host wait,
+    padding passes through the head and has weight 0; `keeps_padding` overrides this choice.
     """
 
-    def __init__(self, smoothing: float, chunk: int = CHUNK) -> None:
-        self.smoothing, self.chunk = smoothing, chunk
+    def __init__(
+        self, smoothing: float, chunk: int = CHUNK, *, keeps_padding: bool | None = None
+    ) -> None:
+        self.smoothing, self.chunk, self.keeps_padding = smoothing, chunk, keeps_padding
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
         # without labels, the model does not compute a loss itself
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         inner: Any = extract_model_from_parallel(model)
@@ -76,24 +84,35 @@ class _ChunkedHead:
     bias: Tensor
     settings: SequenceLoss
     loss: Tensor | None = None
-    count: int = 0
+    count: int | Tensor = 0
 
     def __call__(self, head: nn.Linear, args: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = args
         assert head.bias is None, "BART's bias is final_logits_bias"
-        kept = self.labels != IGNORED
-        states, gold = hidden[kept], self.labels[kept]
+        states, gold = self._select(hidden)
         weight, smoothing = head.weight, self.settings.smoothing
         rows = max(1, self.settings.chunk // weight.size(0))
         wanted = tuple(torch.is_grad_enabled() and t.requires_grad for t in (states, weight))
-        self.count = len(gold)
         loss: Any = _HeadLoss.apply  # torch leaves it untyped
-        self.loss = loss(states, weight, self.bias, gold, smoothing, rows, wanted)
+        self.loss = loss(states, weight, self.bias, gold, smoothing, rows, wanted, self.count)
         return hidden[:, :0]
+
+    def _select(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states [N, D] and labels [N], and count the targets; see `SequenceLoss`."""
+        kept = self.labels != IGNORED
+        keeps_padding = self.settings.keeps_padding
+        if hidden.is_cuda if keeps_padding is None else keeps_padding:
+            self.count = kept.sum()
+            return hidden.flatten(0, 1), self.labels.flatten()
+        states, gold = hidden[kept], self.labels[kept]
+        self.count = len(gold)
+        return states, gold
 
 
 class _HeadLoss(torch.autograd.Function):
     """Mean loss of `gold` [N] under softmax(states W^T + bias), `rows` positions at a time.
+
+    `count`: the number of labels in `gold` that are not ignored.
 
     Gradients are computed chunk by chunk during forward, so backward never needs the logits.
     Tensors that need no gradient, such as a frozen head, get none.
@@ -109,6 +128,7 @@ class _HeadLoss(torch.autograd.Function):
         smoothing: float,
         rows: int,
         wanted: tuple[bool, bool],
+        count: int | Tensor,
     ) -> Tensor:
         dtype = _matmul_dtype(states)
         wide = torch.promote_types(dtype, torch.float32)
@@ -127,8 +147,8 @@ class _HeadLoss(torch.autograd.Function):
             if for_weight is not None:
                 for_weight += change.mT @ states_of
         ctx.save_for_backward(torch.cat(for_states) if for_states else None, for_weight)
-        ctx.count, ctx.types = len(gold), (states.dtype, weight.dtype)
-        return torch.cat(losses).mean()
+        ctx.count, ctx.types = count, (states.dtype, weight.dtype)
+        return torch.cat(losses).sum() / count
 
     @staticmethod
     @once_differentiable
@@ -139,7 +159,7 @@ class _HeadLoss(torch.autograd.Function):
             None if sums is None else (sums * factor).to(dtype)
             for sums, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
         ]
-        return *gradients, None, None, None, None, None
+        return *gradients, None, None, None, None, None, None
 
 
 def _matmul_dtype(states: Tensor) -> torch.dtype:
@@ -150,20 +170,25 @@ def _matmul_dtype(states: Tensor) -> torch.dtype:
 
 
 def _to_probabilities(logits: Tensor, gold: Tensor, smoothing: float) -> Tensor:
-    """Return the loss of each row of `logits` [n, V], which become probabilities in place."""
+    """Return the loss of each row of `logits` [n, V], which become probabilities in place.
+
+    The loss of an ignored label is 0.
+    """
     mean = logits.mean(-1)
     top = logits.amax(-1, keepdim=True)
-    predicted = logits.gather(1, gold[:, None])[:, 0]
+    predicted = logits.gather(1, gold.clamp(min=0)[:, None])[:, 0]
     total = logits.sub_(top).exp_().sum(-1, keepdim=True)
     logits.div_(total)
-    return (top + total.log())[:, 0] - (1 - smoothing) * predicted - smoothing * mean
+    losses = (top + total.log())[:, 0] - (1 - smoothing) * predicted - smoothing * mean
+    return losses.masked_fill(gold == IGNORED, 0.0)
 
 
 def _to_gradient(probabilities: Tensor, gold: Tensor, smoothing: float) -> Tensor:
     """Turn probabilities [n, V] in place into the gradients of the losses by the logits."""
     probabilities.sub_(smoothing / probabilities.size(-1))
     at_gold = probabilities.new_full((len(gold), 1), smoothing - 1)
-    return probabilities.scatter_add_(1, gold[:, None], at_gold)
+    probabilities.scatter_add_(1, gold.clamp(min=0)[:, None], at_gold)
+    return probabilities.masked_fill_((gold == IGNORED)[:, None], 0.0)
 
 
 class ClassificationLoss:
@@ -172,7 +197,7 @@ class ClassificationLoss:
     def __init__(self, smoothing: float = 0.0) -> None:
         self.smoothing = smoothing
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
         labels = batch["labels"]
         return cross_entropy(class_logits(model, batch), labels, self.smoothing), len(labels)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unipeft_run.data.prefetch import Prefetched
 from unipeft_run.errors import UserError
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import all_reduce_sum
@@ -17,6 +18,7 @@ from unipeft_run.training.progress import Progress, count_targets
 from unipeft_run.training.state import isolated_rng
 
 Batch = Mapping[str, Tensor]
+AHEAD = 8  # batches
 Weighting = Literal["equal", "targets"]
 
 
@@ -76,13 +78,17 @@ class MicroBatches:
     def _iterate(self) -> Iterator[MicroBatch]:
         progress = self.progress
         while True:
-            for batch in self.loader:
+            for batch in self._read_epoch():
                 copies = self._count_copies(progress.epoch, progress.position)
                 progress.position += 1
                 yield MicroBatch(batch, copies)
             if progress.position == 0:
                 raise UserError("the training split is empty: there is nothing to train on")
             progress.epoch, progress.position = progress.epoch + 1, 0
+
+    def _read_epoch(self) -> Iterable[Batch]:
+        """Return the batches of an epoch; while a GPU computes, the next ones are collated."""
+        return Prefetched(self.loader, AHEAD) if self.device.type == "cuda" else self.loader
 
     def _count_copies(self, epoch: int, position: int) -> int:
         size = processes.world_size()

@@ -71,10 +71,11 @@ def build_optimizer_and_schedule(
     lr_end: float = 1e-7,
     warmup_steps: int = 0,
     warmup_ratio: float = 0.0,
+    fused: bool = True,
 ) -> tuple[Optimizer, LRScheduler]:
     """Build the optimiser of the trained parameters and its schedule over `total_steps` updates."""
     optimizer = build_optimizer(
-        model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+        model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused
     )
     warmup = warmup_steps or math.ceil(warmup_ratio * total_steps)
     if warmup == total_steps:
@@ -90,17 +91,17 @@ def build_optimizer(
     betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    fused: bool = True,
 ) -> Optimizer:
     """Build the optimiser `name` over the parameters of `model` that require a gradient.
 
-    Weight decay spares biases and LayerNorm parameters (see `parameter_groups`).
+    Weight decay spares biases and LayerNorm parameters (see `parameter_groups`). `fused`: use one
+    kernel for all parameters. With a loss scaler it must be false, because the kernel would hide
+    from accelerate that the scaler skipped an update.
     """
     beta1, beta2 = betas
     groups = parameter_groups(model, weight_decay)
-    # The fused kernel is several times faster on a CPU. On CUDA it would hide from accelerate
-    # that the loss scaler skipped an update, so torch chooses there (the foreach kernel).
-    on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
-    return OPTIMIZERS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=on_cpu or None)
+    return OPTIMIZERS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused or None)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -38,12 +40,18 @@ def autocast_dtype(name: Precision) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(name))
 
 
-def build_accelerator(precision: Precision) -> Accelerator:
+def build_accelerator(precision: Precision, *, deterministic: bool = False) -> Accelerator:
     """Build accelerate's Accelerator for `precision`, whatever the environment says.
 
-    It does not divide losses: the trainer does gradient accumulation.
+    It does not divide losses: the trainer does gradient accumulation. `deterministic`: refuse
+    kernels that do not always give the same bits.
     """
     prepare_environment()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it
+    torch.use_deterministic_algorithms(deterministic)
+    # cuDNN's attention plans anew for every shape, 23-70 ms each, and is not deterministic
+    torch.backends.cuda.enable_cudnn_sdp(False)
     resolved = resolve_precision(precision)
     torch.set_float32_matmul_precision("highest")  # float32 products in float32, not in TF32
     # accelerate keeps the precision of a process's first run, but a sweep's runs may differ

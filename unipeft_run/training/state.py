@@ -32,6 +32,7 @@ class TrainingState:
     scaler: GradScaler | None
     progress: Progress
     clock: Clock = field(default_factory=Clock)
+    compute: dict[str, Any] | None = None  # the plan of the steps; None: not chosen yet
 
     def gather(self) -> Checkpoint:
         """Return the current state, with trained parameters only. A collective call."""
@@ -42,6 +43,7 @@ class TrainingState:
             "schedule": schedule,
             "scaler": scaler,
             "wall_seconds": self.clock.seconds(),
+            "compute": self.compute,
         }
         parts = {
             "parameters": Checkpoint(parameter_values(self.model), {}),
@@ -63,7 +65,9 @@ class TrainingState:
         if mine in content.state:  # otherwise there are more processes than before
             load_rng_state(extract_part(content, mine))
         self.progress = Progress.from_dict(state["progress"])
-        self.clock.earlier = state.get("wall_seconds", 0.0)  # missing in older checkpoints
+        # both are missing in older checkpoints
+        self.clock.earlier = state.get("wall_seconds", 0.0)
+        self.compute = state.get("compute", {})
 
     def local_tensors(self) -> dict[str, Tensor]:
         """Return this rank's part of the trained parameters and of the optimiser's state."""

@@ -21,16 +21,17 @@ from unipeft_run.tracking import Tracker, Trackers
 from unipeft_run.training.accumulation import GradientAccumulator, LossFn
 from unipeft_run.training.cadence import Cadence, count_steps
 from unipeft_run.training.checkpoint_store import CheckpointStore
+from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum
 from unipeft_run.training.divergence import (
-    SMALLEST_SCALE,
     Diverged,
     check_finite,
+    check_loss_scale,
     find_non_finite,
 )
 from unipeft_run.training.interrupts import Interrupted, Interrupts
 from unipeft_run.training.micro_batches import MicroBatches, Weighting
-from unipeft_run.training.precision import build_accelerator
+from unipeft_run.training.precision import autocast_dtype, build_accelerator
 from unipeft_run.training.progress import (
     Clock,
     Progress,
@@ -53,12 +54,14 @@ class FitResult:
     """The result of a finished training.
 
     `best`: the validation metrics at `best_step`. `metrics`: training metrics for metrics.json.
+    `compute`: how the steps were computed (see `ComputePlan`).
     """
 
     step: int = 0
     best_step: int | None = None
     best: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    compute: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -96,16 +99,17 @@ class Trainer:
         checkpoint_every: int | None = None,
         early_stopping: int | None = None,
         precision: Precision = "auto",
+        compute: ComputeOptions = ComputeOptions(),  # noqa: B008, it is immutable
         parallel: Parallel = "ddp",
         clock: Clock | None = None,
     ) -> None:
-        self.accelerator = build_accelerator(precision)
+        self.accelerator = build_accelerator(precision, deterministic=compute.deterministic)
         self.device = self.accelerator.device
         self.model, self.loader = model.to(self.device), loader
         self.folder, self.store = folder, CheckpointStore(folder)
         self.evaluate, self.selection, self.eval_limit = evaluate, selection, eval_limit
         self.tracker, self.interrupts = Trackers(trackers), Interrupts()
-        self.accumulation = accumulation
+        self.accumulation, self.compute = accumulation, compute
         self.saved_step: int | None = None
         steps_per_epoch = max(1, len(loader) // accumulation)
         self.cadence = Cadence(
@@ -122,9 +126,12 @@ class Trainer:
                 self.accelerator,
                 model,
                 loss_fn,
+                accumulation=accumulation,
                 weighting=accumulation_weighting,
                 max_grad_norm=max_grad_norm,
                 parallel=parallel,
+                autocast=autocast_dtype(precision),
+                grid=compute.grid,
             )
             optimizer, schedule = optim(model, self.cadence.total)
             optimizer, scaler = self.accelerator.prepare(optimizer), self.accelerator.scaler
@@ -170,6 +177,7 @@ class Trainer:
             self.state.restore(content)
             self.saved_step = self.state.progress.step
             self.store.load_best(self.state.progress.best_step)  # fail now rather than at the end
+        self.state.compute = self.accumulator.choose(self.compute, self.state.compute)
         progress = self.state.progress
         self.micro_batches = MicroBatches(self.loader, progress, self.device)
         if content is not None:
@@ -203,18 +211,13 @@ class Trainer:
         lr = float(state.schedule.get_last_lr()[0])
         state.optimizer.step()
         if self.accelerator.optimizer_step_was_skipped:
-            self._check_scale()
+            assert state.scaler is not None
+            check_loss_scale(state.scaler, state.progress.step + 1)
         else:
             state.schedule.step()
-        state.optimizer.zero_grad()
+        self.accumulator.clear()
         state.progress.add_update(loss, int(tokens), int(samples), time.perf_counter() - began)
         return lr, grad_norm
-
-    def _check_scale(self) -> None:
-        assert self.state.scaler is not None
-        step, scale = self.state.progress.step + 1, self.state.scaler.get_scale()
-        if scale < SMALLEST_SCALE:
-            raise Diverged(f"the gradient overflows fp16 at every loss scale at step {step}", step)
 
     def _log(self, lr: float, grad_norm: float) -> None:
         progress = self.state.progress
@@ -268,6 +271,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()  # until rank 0 has written the best state
         result = FitResult(step=progress.step, metrics=progress.metrics())
         result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)
+        result.compute = self.state.compute or {}
         best = self.store.load_best(progress.best_step)
         if best is not None:
             load_parameters(self.model, best.tensors)

@@ -1,0 +1,36 @@
+"""Gradients as views of one buffer per type: fixed addresses, one kernel to clip or to clear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatGradients:
+    """The gradients of `parameters`, which start at zero."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.buffers = []
+        for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
+            group = [parameter for parameter in parameters if parameter.dtype == dtype]
+            sizes = [parameter.numel() for parameter in group]
+            buffer = torch.zeros(sum(sizes), dtype=dtype, device=group[0].device)
+            for parameter, view in zip(group, torch.split(buffer, sizes), strict=True):
+                parameter.grad = view.view_as(parameter)
+            self.buffers.append(buffer)
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        for buffer in self.buffers:
+            buffer.zero_()
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradients to a norm of at most `max_norm`; return the norm before."""
+        norms = torch.stack([torch.linalg.vector_norm(buffer) for buffer in self.buffers])
+        norm = torch.linalg.vector_norm(norms)
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for buffer in self.buffers:
+            buffer.mul_(factor)
+        return norm

@@ -1,0 +1,100 @@
+"""Float32 matrix products of linear layers through oneDNN on a CPU, where that is faster.
+
+torch multiplies float32 matrices with MKL, which runs below the speed of AVX-512 on some AMD
+processors. The oneDNN operator is private to torch, so it is used only if it exists and wins a
+timing. Both round differently.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from unipeft_run.training.compute.linears import Forward, plain_linears
+
+ROWS = 512  # of the timed product
+REPEATS = 5
+MIN_GAIN = 1.15  # a smaller gain is not worth other rounding
+
+
+def has_onednn() -> bool:
+    """Return whether this torch has the operator."""
+    backend: Any = torch.backends.mkldnn
+    return backend.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + b through oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b, with all three products of forward and backward through oneDNN."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, transposed)
+        ctx.has_bias = bias is not None and bias.requires_grad
+        return multiply(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, transposed = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        for_x = multiply(gradient, transposed) if ctx.needs_input_grad[0] else None
+        for_weight = None if x is None else multiply(rows.mT, x.flatten(0, -2).mT)
+        for_bias = rows.sum(0) if ctx.has_bias else None
+        return for_x, for_weight, for_bias, None
+
+
+class OneDnnLinear:
+    """The forward pass of a linear layer through oneDNN. W^T of a frozen W is stored."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear = linear
+        frozen = not linear.weight.requires_grad
+        self.transposed = linear.weight.detach().mT.contiguous() if frozen else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weight, bias = self.linear.weight, self.linear.bias
+        if x.dtype != torch.float32 or not x.numel():
+            return F.linear(x, weight, bias)
+        transposed = weight.detach().mT if self.transposed is None else self.transposed
+        product: Any = _Product.apply  # torch leaves it untyped
+        return product(x, weight, bias, transposed)
+
+
+def onednn_linears(model: nn.Module) -> dict[nn.Linear, Forward]:
+    """Return a `OneDnnLinear` for each linear layer of `model`."""
+    return {module: OneDnnLinear(module) for module in plain_linears(model)}
+
+
+def is_onednn_faster(model: nn.Module) -> bool:
+    """Time the most frequent product of `model` in both libraries; needs about 0.1 s."""
+    linears = plain_linears(model)
+    if not linears or not has_onednn():
+        return False
+    (shape, _), *_ = Counter(tuple(module.weight.shape) for module in linears).most_common(1)
+    weight, x = torch.ones(shape), torch.ones(ROWS, shape[1])
+    return _time(F.linear, x, weight) > MIN_GAIN * _time(multiply, x, weight)
+
+
+def _time(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> float:
+    """Return the shortest processor time of several calls: other processes disturb it least."""
+    product(x, weight)
+    spent = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        product(x, weight)
+        spent.append(time.process_time() - start)
+    return min(spent)

@@ -1,0 +1,79 @@
+"""Decide how the steps of a run are computed, and record it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from unipeft_run.config.schema import ComputeConfig
+from unipeft_run.errors import UserError
+from unipeft_run.training.compute.onednn import has_onednn, is_onednn_faster
+from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.distributed import processes
+
+Products = Literal["torch", "onednn"]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """The user's choices. `grid`: the batch shapes for CUDA graphs; None: no graphs.
+
+    `deterministic`: use only kernels that always give the same bits.
+    """
+
+    config: ComputeConfig = field(default_factory=ComputeConfig)
+    deterministic: bool = False
+    grid: ShapeGrid | None = None
+
+
+@dataclass(frozen=True)
+class ComputePlan:
+    """`graphs`: CUDA graphs; `products`: the library of float32 matrix products on a CPU.
+
+    Both change rounding, and graphs change dropout too, since they pad batches to fixed shapes. So
+    a resumed run keeps the plan it was started with.
+    """
+
+    graphs: bool = False
+    products: Products = "torch"
+
+    @classmethod
+    def choose(
+        cls,
+        options: ComputeOptions,
+        model: nn.Module,
+        device: torch.device,
+        autocast: torch.dtype | None,
+    ) -> Self:
+        """Take the values of `options`; choose the fastest that is possible for a null.
+
+        Raises `UserError` for values that this device or this torch cannot provide.
+        """
+        config, can_graph = options.config, options.grid is not None and _has_graphs(device)
+        if config.graphs and not can_graph:
+            raise UserError("compute.graphs=true: CUDA graphs need one process with a GPU")
+        if config.products == "onednn" and not has_onednn():
+            raise UserError("compute.products=onednn: this version of torch has no such products")
+        graphs = can_graph if config.graphs is None else config.graphs
+        timed = device.type == "cpu" and autocast is None and processes.world_size() == 1
+        automatic: Products = "onednn" if timed and is_onednn_faster(model) else "torch"
+        return cls(graphs, config.products or automatic)
+
+    @classmethod
+    def resume(cls, recorded: Mapping[str, Any], device: torch.device) -> Self:
+        """Take a recorded plan, without what `device` cannot do: the machine may have changed."""
+        plan = cls(**recorded)
+        products: Products = plan.products if has_onednn() else "torch"
+        return replace(plan, graphs=plan.graphs and _has_graphs(device), products=products)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan for checkpoints and metrics.json."""
+        return asdict(self)
+
+
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda" and processes.world_size() == 1
