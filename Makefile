@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 
-.PHONY: help install demo test slow engines lint types clean
+.PHONY: help install demo test slow engines bench lint types clean
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -27,6 +27,9 @@ engines: install ## a grid on joblib and on Ray, a worker of each killed (Slurm:
 	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python scripts/engines.py joblib
 	$(BIN)/python scripts/engines.py ray
+
+bench: install ## speed against PEFT and transformers on this machine: about ten minutes
+	$(BIN)/python scripts/bench --json outputs/bench
 
 lint: install ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

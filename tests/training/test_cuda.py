@@ -1,0 +1,106 @@
+"""On a GPU: CUDA graphs against single kernels, repeated runs and resumed runs, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attached_models import attach_method
+from datasets import Dataset
+from tiny_training import make_trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from unipeft_run.config.schema import ComputeConfig, Precision
+from unipeft_run.data.batching import Collator, train_loader
+from unipeft_run.training.compute.plan import ComputeOptions
+from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.losses import SequenceLoss
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+GRID = ShapeGrid(pad_token_id=1, rows=4, longest=30, source=8, target=8)
+
+
+def make_loader() -> DataLoader[dict[str, Tensor]]:
+    """Return a loader of batches of four examples of different lengths, and one of two."""
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(length: int) -> list[int]:
+        return torch.randint(5, 90, (length,), generator=generator).tolist()
+
+    rows = [{"input_ids": ids(3 + i), "labels": ids(2 + i % 5)} for i in range(14)]
+    return train_loader(Dataset.from_list(rows), Collator(1, 2, multiple=1), seed=0, batch_size=4)
+
+
+def train(folder: Path, method: str = "mam", *, steps: int = 8, **changed: Any) -> Any:
+    """Train a tiny BART with dropout on a GPU; return the trainer."""
+    torch.manual_seed(0)
+    graphs, deterministic = changed.pop("graphs", True), changed.pop("deterministic", False)
+    options = ComputeOptions(ComputeConfig(graphs=graphs), deterministic, GRID)
+    trainer = make_trainer(
+        folder,
+        model=changed.pop("model", None) or attach_method(method, "bart")[0].train(),
+        loader=make_loader(),
+        loss_fn=SequenceLoss(0.1),
+        compute=options,
+        max_steps=steps,
+        **{"checkpoint_every": 3, "precision": "bf16", "evaluate": None, **changed},
+    )
+    torch.manual_seed(5)
+    trainer.fit()
+    return trainer
+
+
+def assert_same(a: nn.Module, b: nn.Module, tolerance: float = 0.0) -> None:
+    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert (p - q).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("method", ["mam", "lora_ffn", "bitfit", "prompt", "full", "houlsby"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_graphs_train_like_single_kernels(
+    tmp_path: Path, method: str, precision: Precision
+) -> None:
+    model = attach_method(method, "bart")[0].eval()  # no dropout: padding changes its draws
+    for module in model.modules():
+        module.train = lambda mode=True, module=module: module  # type: ignore[method-assign,misc]
+    trained = [
+        train(
+            tmp_path / str(graphs),
+            model=copy.deepcopy(model),
+            graphs=graphs,
+            precision=precision,
+            steps=3,
+        )
+        for graphs in (False, True)
+    ]
+    assert trained[1].accumulator.plan.graphs
+    assert_same(trained[0].model, trained[1].model, 2e-3 if precision == "fp32" else 0.05)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_run_repeats_its_bits(tmp_path: Path, graphs: bool) -> None:
+    first, second = (train(tmp_path / str(i), graphs=graphs) for i in range(2))
+    assert_same(first.model, second.model)
+
+
+def test_deterministic_kernels_suffice(tmp_path: Path) -> None:
+    first, second = (train(tmp_path / str(i), deterministic=True) for i in range(2))
+    assert_same(first.model, second.model)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path: Path, graphs: bool) -> None:
+    whole = train(tmp_path / "whole", graphs=graphs)
+
+    def stop(model: nn.Module, limit: int | None) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", graphs=graphs, evaluate=stop, eval_every=5)
+    resumed = train(tmp_path / "parts", graphs=graphs)
+    assert_same(whole.model, resumed.model)
