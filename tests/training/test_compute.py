@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from attached_models import attach_method
 from tiny_training import make_model, make_trainer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.data.batching import Collator
@@ -21,6 +22,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.training import accumulation
 from unipeft_run.training.accumulation import GradientAccumulator
 from unipeft_run.training.compute import plan as plans
+from unipeft_run.training.compute.dropout import draw_mask, fast_dropout
 from unipeft_run.training.compute.linears import cast_frozen_linears, replaced_forwards
 from unipeft_run.training.compute.memories import SharedMemories
 from unipeft_run.training.compute.onednn import has_onednn, onednn_linears
@@ -232,6 +234,40 @@ def test_prefixes_are_restored_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), memories.shared():
         raise ZeroDivisionError
     assert not any("memory" in form.__dict__ for form in memories.forms)
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_fast_dropout_keeps_and_scales_like_torch(p: float) -> None:
+    x = torch.ones(1000, 1001, requires_grad=True)
+    torch.manual_seed(1)
+    with fast_dropout():
+        y = F.dropout(x, p)
+    y.sum().backward()
+    assert y.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])
+    assert torch.equal(x.grad, y)  # type: ignore[arg-type]
+    assert float((y == 0).float().mean()) == pytest.approx(p, abs=4 * (p * (1 - p) / 1e6) ** 0.5)
+
+
+def test_dropout_masks_follow_from_the_random_state_and_are_independent() -> None:
+    torch.manual_seed(1)
+    first, second = draw_mask(torch.Size([64, 999]), 0.5), draw_mask(torch.Size([64, 999]), 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(draw_mask(torch.Size([64, 999]), 0.5), first)
+    assert float((first == second).float().mean()) == pytest.approx(0.5, abs=0.01)
+    rows = first.float() - 0.5
+    assert float((rows[:, 1:] * rows[:, :-1]).mean().abs()) < 0.005
+
+
+def test_dropout_is_plain_outside_training_and_outside_the_context() -> None:
+    plain, x = F.dropout, torch.ones(3)
+    with fast_dropout():
+        assert F.dropout is not plain
+        assert F.dropout(x, 0.5, training=False) is x
+        assert nn.Dropout(0.0)(x) is x
+    assert F.dropout is plain
 
 
 # The plan

@@ -38,9 +38,13 @@ def sdpa(
 ) -> tuple[torch.Tensor, None]:
     """Return the same from torch's fused kernels, without weights.
 
+    On a CPU they have no dropout, and torch computes it less efficiently than `eager`.
+
     is_causal must stay False: with a prefix there are more keys than queries, and the kernels would
     align the causal triangle with the wrong corner.
     """
+    if p > 0 and q.device.type == "cpu":
+        return eager(q, k, v, mask, p, s)[0], None
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=p, is_causal=False, scale=s
     ), None

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
+from unipeft_run.training.compute.dropout import fast_dropout
 from unipeft_run.training.compute.graphs import CudaRecorder, GraphedStep
 from unipeft_run.training.compute.linears import (
     Forward,
@@ -93,7 +94,8 @@ class GradientAccumulator:
         weights = micro_batch_weights(micro_batches, self.weighting, self.device)
         *first, last = [(m.batch, w) for m, w in zip(micro_batches, weights, strict=True)]
         shared = self.memories.shared() if self.memories else nullcontext()
-        with replaced_forwards(self.linears), shared:
+        masks = fast_dropout() if self.device.type == "cpu" else nullcontext()
+        with replaced_forwards(self.linears), masks, shared:
             with no_sync(self.replica):
                 losses = [self.step(batch, weight) for batch, weight in first]
             losses.append(self.step(*last))
