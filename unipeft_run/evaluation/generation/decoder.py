@@ -19,13 +19,14 @@ from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS, find_prefix
 from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
-from unipeft_run.evaluation.generation.packed_linear import MIN_STEPS, can_pack, pack_linears
+from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.generation.settings import Settings
 
 
 def encode(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Run the encoder; return its states, [B, S, D]. A prompt makes S longer than the input."""
-    output = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+    with onednn_linears(model, products=1):
+        output = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
     states = output.last_hidden_state
     assert isinstance(states, Tensor)
     return states
@@ -57,6 +58,7 @@ class Decoder:
         positions = self.model.get_decoder().embed_positions
         handle = positions.register_forward_pre_hook(self._share_position, with_kwargs=True)
         self.contexts.callback(handle.remove)
+        self.contexts.enter_context(onednn_linears(self.model, products=self.own.positions))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,8 +77,6 @@ class Decoder:
             past_key_values=self.cache,
             use_cache=True,
         ).logits
-        if self.own.position == 0:  # after the projection of the sources, which happens once
-            self._pack_linears()
         self.own.position += 1
         assert isinstance(logits, Tensor)
         return logits
@@ -86,10 +86,6 @@ class Decoder:
         self.states = self.states[rows]
         self.cross_mask = None if self.cross_mask is None else self.cross_mask[rows]
         self.cache.keep(rows)
-
-    def _pack_linears(self) -> None:
-        if self.own.positions >= MIN_STEPS and can_pack(self.device):
-            self.contexts.enter_context(pack_linears(self.model))
 
     def _share_position(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
