@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unipeft_run.training.distributed.parallel import is_sharded
+
 MIN_PRODUCTS = 16  # packing pays off after about eight products with the same weight
 MAX_PACKED_ROWS = 256  # with more rows, the layout of the weight matters little
 
@@ -24,9 +26,10 @@ MAX_PACKED_ROWS = 256  # with more rows, the layout of the weight matters little
 def onednn_linears(model: nn.Module, products: int) -> Iterator[None]:
     """Replace the forward pass of every supported linear layer inside this context.
 
-    `products` is how often each weight is used; with too few, no weight is packed.
+    `products` is how often each weight is used; with too few, no weight is packed. The products
+    have no gradient.
     """
-    types = _supported_types(next(model.parameters()).device)
+    types = () if is_sharded(model) else _supported_types(next(model.parameters()).device)
     linears = [module for module in model.modules() if _is_replaceable(module, types)]
     for module in linears:
         module.__dict__["forward"] = Product(module, packs=products >= MIN_PRODUCTS)
@@ -48,11 +51,11 @@ class Product:
     def __call__(self, x: Tensor) -> Tensor:
         weight, bias = self.linear.weight, self.linear.bias
         rows = x.numel() // x.size(-1)
-        if rows <= MAX_PACKED_ROWS and self.packs:
+        if self.packs and 0 < rows <= MAX_PACKED_ROWS:
             if self.packed is None:
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
             weight = self.packed
-        elif not _has_avx512():
+        elif rows == 0 or not _has_avx512():
             return F.linear(x, weight, bias)
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
