@@ -88,7 +88,8 @@ class CapturedStep:
 
     def __init__(self, forward: Forward, tokens: Tensor, mask: Tensor) -> None:
         self.tokens, self.mask = tokens.clone(), mask.clone()
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        cuda: Any = torch.cuda  # torch leaves streams untyped
+        stream, current = cuda.Stream(), cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):  # warm up; the replay writes the same keys and values
             forward(self.tokens, self.mask)
