@@ -23,7 +23,7 @@ from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
 from unipeft_run.evaluation.evaluator import Evaluator
-from unipeft_run.evaluation.generation import generate
+from unipeft_run.evaluation.generation import generate, onednn
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 
 SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
@@ -203,6 +203,27 @@ def test_two_processes_give_the_results_of_one(
     assert [len(part.predictions) for part in parts] == [6, 3]
     assert both.rows == alone.rows
     assert both.metrics == pytest.approx(alone.metrics)
+
+
+@pytest.mark.parametrize("build", [classifier, summariser])
+def test_products_through_onednn_give_the_same_results(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = build(tmp_path)
+    monkeypatch.setattr(onednn, "_supported_types", lambda device: ())
+    plain = evaluator(model, "test")
+    monkeypatch.undo()
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(onednn, "_has_avx512", lambda: True)
+    product, calls = onednn.Product.__call__, []
+    monkeypatch.setattr(
+        onednn.Product, "__call__", lambda self, x: calls.append(x.shape) or product(self, x)
+    )
+    result = evaluator(model, "test")
+    assert calls
+    assert result.metrics == pytest.approx(plain.metrics, rel=1e-5)
+    assert result.rows == plain.rows
+    assert not any("forward" in vars(child) for child in model.modules())
 
 
 # Text
