@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shapes import SHAPES, TYPES, build_model
 from torch import Tensor
-from transformers import BartConfig, BartForConditionalGeneration
 
 import unipeft_run
 
-SHAPES: dict[str, dict[str, int]] = {
-    "mini": {"d_model": 256, "layers": 3, "heads": 4, "ffn": 1024, "vocab": 8192},
-    "base": {"d_model": 768, "layers": 6, "heads": 12, "ffn": 3072, "vocab": 50265},
-    "large": {"d_model": 1024, "layers": 12, "heads": 16, "ffn": 4096, "vocab": 50265},
-}
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHORT = 20  # tokens of the shorter search
 
 
@@ -44,21 +38,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     return parser.parse_args()
-
-
-def build_model(shape: str, dtype: torch.dtype, device: str) -> Any:
-    """Build a BART of this shape; with this init_std, float32 searches agree."""
-    size = SHAPES[shape]
-    torch.manual_seed(0)
-    config = BartConfig(
-        vocab_size=size["vocab"],
-        d_model=size["d_model"],
-        **{f"{stack}_layers": size["layers"] for stack in ("encoder", "decoder")},
-        **{f"{stack}_attention_heads": size["heads"] for stack in ("encoder", "decoder")},
-        **{f"{stack}_ffn_dim": size["ffn"] for stack in ("encoder", "decoder")},
-        init_std=0.04,
-    )
-    return BartForConditionalGeneration(config).to(device, dtype).eval()
 
 
 def search_with_transformers(model: Any, inputs: dict[str, Tensor], decoding: Any) -> Tensor:

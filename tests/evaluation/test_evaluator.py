@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
 from unipeft_run.evaluation.evaluator import Evaluator
-from unipeft_run.evaluation.generation import generate
+from unipeft_run.evaluation.generation import generate, onednn
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 
 SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
@@ -161,13 +162,33 @@ def test_progress_counts_examples(tmp_path: Path) -> None:
 
     evaluator, model = classifier(tmp_path, progress=progress)
     evaluator(model, "validation")
-    assert seen == [("validation", 9), 4, 4, 1]
+    assert seen == [("validation", 9), 4, 5]
+
+
+def test_batches_of_short_sources_are_larger(tmp_path: Path) -> None:
+    evaluator, _ = summariser(tmp_path)
+    documents = ["cat " * 30] * 4 + ["cat"] * 16
+    rows = [{"document": text, "summary": "cat"} for text in documents]
+    task = XSum(
+        name="xsum",
+        path=write(tmp_path, rows),
+        max_source_length=32,
+        max_target_length=12,
+        eval_target_length=5,
+    )
+    splits = task.load()
+    encoded = task.encode(splits, evaluator.tokenizer)["test"]
+    # with 3 beams of 12 tokens: 32 + 36 positions at most, 8 + 36 for a short source
+    generating = [len(batch) for batch in evaluator._batches(encoded, True)]
+    assert generating == [4, 6, 6, 4]
+    # without: 3 target tokens; 32 + 3 and 8 + 3
+    assert [len(batch) for batch in evaluator._batches(encoded, False)] == [4, 12, 4]
 
 
 def test_two_processes_give_the_results_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator, model = classifier(tmp_path, batch_size=2)
+    evaluator, model = classifier(tmp_path, batch_size=1)
     alone = evaluator(model, "test")
     parts: list[Any] = []
     gather = parts.extend
@@ -179,9 +200,30 @@ def test_two_processes_give_the_results_of_one(
             with pytest.raises(KeyError):  # the other process's examples are still missing
                 evaluator(model, "test")
     both = evaluator(model, "test")
-    assert [len(part.predictions) for part in parts] == [5, 4]
+    assert [len(part.predictions) for part in parts] == [6, 3]
     assert both.rows == alone.rows
     assert both.metrics == pytest.approx(alone.metrics)
+
+
+@pytest.mark.parametrize("build", [classifier, summariser])
+def test_products_through_onednn_give_the_same_results(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = build(tmp_path)
+    monkeypatch.setattr(onednn, "_supported_types", lambda device: ())
+    plain = evaluator(model, "test")
+    monkeypatch.undo()
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(onednn, "_has_avx512", lambda: True)
+    product, calls = onednn.Product.__call__, []
+    monkeypatch.setattr(
+        onednn.Product, "__call__", lambda self, x: calls.append(x.shape) or product(self, x)
+    )
+    result = evaluator(model, "test")
+    assert calls
+    assert result.metrics == pytest.approx(plain.metrics, rel=1e-5)
+    assert result.rows == plain.rows
+    assert not any("forward" in vars(child) for child in model.modules())
 
 
 # Text
@@ -206,6 +248,25 @@ def test_text_does_not_depend_on_the_batches(tmp_path: Path) -> None:
     assert [row["reference"] for row in result.rows] == TARGETS
     assert len({row["prediction"] for row in result.rows}) > 3
     assert {"loss", "rouge1", "rouge2", "rougeL", "rougeLsum"} == set(result.metrics)
+
+
+def test_an_error_while_texts_are_decoded_ends_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = summariser(tmp_path, batch_size=1)
+    decode, calls = evaluator._decode, []
+
+    def fail_once(tokens: Any) -> list[str]:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 2:
+            raise RuntimeError("no such token")
+        return decode(tokens)
+
+    monkeypatch.setattr(evaluator, "_decode", fail_once)
+    with pytest.raises(RuntimeError, match="no such token"):
+        evaluator(model, "test")
+    assert len(calls) < 9
+    assert all(name.startswith("decode-predictions") for name in calls)
 
 
 def test_decoding_ignores_the_models_generation_config(tmp_path: Path) -> None:

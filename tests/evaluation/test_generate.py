@@ -25,7 +25,7 @@ from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
-from unipeft_run.evaluation.generation import decoder, packed_linear, search
+from unipeft_run.evaluation.generation import decoder, onednn, search, static_step
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAMILIES = tuple(STARTS)
@@ -169,6 +169,32 @@ def test_rare_checks_for_finished_sources_change_nothing(
 
 
 @pytest.mark.parametrize("rules", RULES)
+def test_static_steps_give_the_same_tokens(rules: Any) -> None:
+    for seed, (family, method) in enumerate([("bart", "mam"), ("mbart", "prefix"), ("bart", None)]):
+        model = peaked_model(family, method, seed=seed)
+        for beams in (1, 3):
+            sources, decoding = draw(seed, family, num_beams=beams, max_length=14)
+            expected = generate(model, **sources, decoding=decoding, rules=rules)
+            static = generate(model, **sources, decoding=decoding, rules=rules, static=True)
+            assert torch.equal(static, expected)
+
+
+def test_static_steps_have_static_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sources, decoding = tiny_case(max_length=12, min_length=11)
+    shapes: set[Any] = set()
+    write = static_step.StaticSelfCache._write
+
+    def record(self: Any, *args: Any) -> Any:
+        keys, values = write(self, *args)
+        shapes.add(keys.shape)
+        return keys, values
+
+    monkeypatch.setattr(static_step.StaticSelfCache, "_write", record)
+    generate(model, **sources, decoding=decoding, static=True)
+    assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("rules", RULES)
 def test_more_beams_than_tokens(rules: Any) -> None:
     """The beams that start at -1e9 are then among the best."""
     torch.manual_seed(0)
@@ -237,20 +263,38 @@ def test_lower_precision_gives_tokens_near_those_of_double(
         assert generated[:, :2].tolist() == exact[:, :2].tolist()
 
 
-def test_packed_weights_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("avx512", [True, False])
+def test_products_through_onednn_give_the_same_tokens(
+    avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = peaked_model("bart", "mam").float()
     sources, decoding = draw(8, "bart", max_length=24, min_length=20)
-    packed, calls = packed_linear.PackedProduct.__call__, []
+    product, calls, packed = onednn.Product.__call__, [], []
 
     def count(self: Any, x: torch.Tensor) -> torch.Tensor:
         calls.append(self.linear)
-        return packed(self, x)
+        result = product(self, x)
+        packed.extend([] if self.packed is None else [self.linear])
+        return result
 
-    monkeypatch.setattr(packed_linear.PackedProduct, "__call__", count)
+    monkeypatch.setattr(onednn, "_has_avx512", lambda: avx512)
+    monkeypatch.setattr(onednn.Product, "__call__", count)
     generated = generate(model, **sources, decoding=decoding)
-    assert model.lm_head in calls
+    assert model.get_encoder().layers[0].fc1 in calls
+    assert model.lm_head in packed
+    assert model.get_encoder().layers[0].fc1 not in packed  # used once
     assert not any("forward" in vars(module) for module in model.modules())
-    monkeypatch.setattr(decoder, "can_pack", lambda device: False)
+    monkeypatch.setattr(onednn, "_supported_types", lambda device: ())
     calls.clear()
     assert torch.equal(generate(model, **sources, decoding=decoding), generated)
     assert not calls
+
+
+def test_bf16_models_generate_where_the_processor_has_no_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = peaked_model("bart").bfloat16()
+    sources, decoding = draw(8, "bart", max_length=24, min_length=20)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    generated = generate(model, **sources, decoding=decoding)
+    assert generated.size(1) > onednn.MIN_PRODUCTS

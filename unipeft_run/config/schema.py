@@ -166,7 +166,7 @@ class DecodingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    batch_size: Count = key("examples in a batch")
+    batch_size: Count = key("examples in the batch of the longest sources, others hold more")
     references: Literal["raw", "reference_code"] = key("score against raw or truncated texts")
     decoding: DecodingConfig | None = key("how text is generated; null: classification", None)
 

@@ -146,7 +146,7 @@ class TokenBudget(BatchPlan):
                 f"which has {longest.max()} tokens"
             )
         order = np.argsort(-lengths[:, -1], kind="stable")
-        self.batches = _pack(order.tolist(), longest, max_tokens, size_multiple)
+        self.batches = pack_batches(order.tolist(), longest, max_tokens, size_multiple)
         sizes = [len(batch) * longest[batch].max() for batch in self.batches]
         self.largest, self.seed = int(np.argmax(sizes)), seed
 
@@ -161,7 +161,13 @@ class TokenBudget(BatchPlan):
         return len(self.batches)
 
 
-def _pack(order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: int) -> Batches:
+def pack_batches(
+    order: list[int], size: NDArray[np.int64], max_tokens: int, multiple: int = 1
+) -> Batches:
+    """Group the examples of `order` into batches of at most `max_tokens`, padding included.
+
+    `size` is the number of tokens of every example. See `TokenBudget` for `multiple`.
+    """
     batches: Batches = []
     batch: list[int] = []
     longest = 0

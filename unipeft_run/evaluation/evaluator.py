@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.data.batching import Collator
+from unipeft_run.data.batching import Batches, Collator, pack_batches, round_up
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
 from unipeft_run.data.tasks.languages import language_code_id
 from unipeft_run.evaluation.generation import can_generate, encode, generate
+from unipeft_run.evaluation.generation.onednn import onednn_linears
+from unipeft_run.evaluation.outputs import Outputs, merge
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
 
@@ -51,20 +54,13 @@ class EvalResult:
     companion_rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-@dataclass
-class _Outputs:
-    """The outputs of one process: summed loss of `count` targets, predictions by example index."""
-
-    loss: float = 0.0
-    count: int = 0
-    predictions: dict[int, Any] = field(default_factory=dict)
-
-
 class Evaluator:
     """evaluator(model, split) -> EvalResult, independent of the number of processes.
 
     The loss is teacher-forced and averaged over the split's target tokens (in classification:
-    examples). `autocast` applies to the loss; text is generated without it.
+    examples). `autocast` applies to the loss; text is generated without it. Texts are decoded in
+    a thread while the next batch is generated. `batch_size` is the size of the batch of the longest
+    sources; batches of shorter ones are larger and need as much memory.
 
     `references` is "raw" for the texts of the data set. With "reference_code", as in the paper's
     code, references are decoded from the truncated label ids, and punctuation is joined to the
@@ -142,51 +138,69 @@ class Evaluator:
         # a target without a language code ends with </s>, which the rotation moves to the front
         return int(self.tokenizer.eos_token_id if code is None else code)
 
-    def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> _Outputs:
-        state, outputs = PartialState(), _Outputs()
-        batches = self._batches(encoded)
-        with self.progress(split, len(encoded)) as advance:
+    def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
+        state, outputs = PartialState(), Outputs()
+        batches = self._batches(encoded, generate)
+        decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-predictions")
+        with decoder, self.progress(split, len(encoded)) as advance:
             for first in range(0, len(batches), state.num_processes):
                 index = first + state.process_index
                 if index < len(batches):
-                    self._add(outputs, model, encoded, batches[index], generate)
+                    self._add(outputs, model, encoded, batches[index], generate, decoder)
                 elif is_sharded(model):  # other processes wait for this one's shards
-                    self._add(_Outputs(), model, encoded, batches[-1], generate)
+                    self._add(Outputs(), model, encoded, batches[-1], generate, decoder)
                 advance(sum(map(len, batches[first : first + state.num_processes])))
-        return _merge(gather_object([outputs]))
+        outputs.collect()
+        return merge(gather_object([outputs]))
 
-    def _batches(self, encoded: Dataset) -> list[list[int]]:
-        """Batch examples by length, longest first, so that running out of memory shows at once."""
-        order = np.argsort(-lengths(encoded, "input_ids"), kind="stable").tolist()
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+    def _batches(self, encoded: Dataset, generate: bool) -> Batches:
+        """Batch examples by length, longest first, so that running out of memory shows at once.
+
+        An example counts as its padded source and the longest target, because keys and values of
+        both are held; while generating, every beam has a target.
+        """
+        sources = lengths(encoded, "input_ids")
+        padded = round_up(sources, self.collator.multiple)
+        positions = padded + self._target_positions(encoded, generate)
+        order = np.argsort(-sources, kind="stable").tolist()
+        return pack_batches(order, positions, self.batch_size * int(positions.max(initial=0)))
+
+    def _target_positions(self, encoded: Dataset, generate: bool) -> int:
+        if not isinstance(self.task, SequenceTask):
+            return 0
+        if generate:
+            return int(self.generation["num_beams"] * self.generation["max_length"])
+        return int(lengths(encoded, "labels").max(initial=0))
 
     def _add(
         self,
-        outputs: _Outputs,
+        outputs: Outputs,
         model: nn.Module,
         encoded: Dataset,
         batch: list[int],
         generate: bool,
+        decoder: ThreadPoolExecutor,
     ) -> None:
         device = next(model.parameters()).device
         rows = self.collator([encoded[index] for index in batch])
         tensors = {name: tensor.to(device) for name, tensor in rows.items()}
         if isinstance(self.task, SequenceTask):
-            loss, count, predictions = self._evaluate_text(model, tensors, generate)
+            loss, count, tokens = self._evaluate_text(model, tensors, generate)
+            if tokens is not None:
+                outputs.add_pending(batch, decoder.submit(self._decode, tokens.tolist()))
         else:
-            with self._autocast(device):
+            with self._fast_products(model, device):
                 logits = class_logits(model, tensors)
                 loss = cross_entropy(logits, tensors["labels"], self.loss_fn.smoothing)
                 count = len(batch)
-            predictions = logits.argmax(dim=-1).tolist()
-        outputs.loss += loss.item() * count
-        outputs.count += count
-        outputs.predictions.update(zip(batch, predictions, strict=False))
+            classes = logits.argmax(dim=-1).tolist()
+            outputs.predictions.update(zip(batch, classes, strict=True))
+        outputs.add_loss(loss.item(), count)
 
     def _evaluate_text(
         self, model: Any, tensors: Mapping[str, Tensor], generates: bool
-    ) -> tuple[Tensor, int, list[str]]:
-        """Return the loss, the number of target tokens and, if `generates`, the generated texts.
+    ) -> tuple[Tensor, int, Tensor | None]:
+        """Return the loss, the number of target tokens and, if `generates`, the generated tokens.
 
         The encoder runs once for loss and text, unless autocast or sharding makes them differ.
         """
@@ -195,16 +209,23 @@ class Evaluator:
         if generates and self.autocast is None and can_generate(model):
             states = encode(model, **sources)
             inputs["encoder_outputs"] = (states,)
-        with self._autocast(sources["input_ids"].device):
+        with self._fast_products(model, sources["input_ids"].device):
             loss, targets = self.loss_fn(model, inputs)
         count = int(targets)
         if not generates:
-            return loss, count, []
+            return loss, count, None
         tokens = generate(model, **sources, decoding=self.generation, encoder_states=states)
-        return loss, count, self._decode(tokens.tolist())
+        return loss, count, tokens
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+    @contextmanager
+    def _fast_products(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """Use autocast, if any, and otherwise the fastest float32 products of a CPU."""
+        enabled = self.autocast is not None
+        with (
+            torch.autocast(device.type, self.autocast, enabled=enabled),
+            onednn_linears(model, products=1),
+        ):
+            yield
 
     def _decode(self, tokens: list[list[int]]) -> list[str]:
         texts = self.tokenizer.batch_decode(
@@ -223,7 +244,7 @@ class Evaluator:
         return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
 
     def _result(
-        self, outputs: _Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
+        self, outputs: Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
     ) -> EvalResult:
         metrics = {"loss": outputs.loss / outputs.count}
         if not outputs.predictions:
@@ -247,12 +268,3 @@ class Evaluator:
         """Replace class numbers by class names; return texts unchanged."""
         names = self.task.label_names
         return [names[value] for value in values] if names else values
-
-
-def _merge(parts: list[_Outputs]) -> _Outputs:
-    """Merge the outputs of all processes, whose examples are disjoint."""
-    merged = _Outputs()
-    for part in parts:
-        merged.loss, merged.count = merged.loss + part.loss, merged.count + part.count
-        merged.predictions |= part.predictions
-    return merged

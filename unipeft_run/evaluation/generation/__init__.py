@@ -2,7 +2,8 @@
 
 `settings.py` validates the decoding settings. `search.py` is the loop that greedy and beam search
 share. `hypotheses.py` implements the two sets of beam-search rules. `decoder.py`, `cache.py` and
-`attention.py` run the model's own decoder for all beams of a source at once.
+`attention.py` run the model's own decoder for all beams of a source at once; `static_step.py` does
+so with static shapes. `onednn.py` makes the products of a CPU faster.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unipeft_run.evaluation.generation.decoder import Decoder, encode
 from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_with_transformers
 from unipeft_run.evaluation.generation.greedy import GreedySearch
 from unipeft_run.evaluation.generation.settings import Settings
+from unipeft_run.evaluation.generation.static_step import StaticDecoder
 
 __all__ = ["can_generate", "encode", "generate"]
 
@@ -37,6 +39,7 @@ def generate(
     decoding: Mapping[str, Any],
     rules: Rules = "2021",
     encoder_states: Tensor | None = None,
+    static: bool = False,
 ) -> Tensor:
     """Generate a target for each source; return token ids, [B, T].
 
@@ -53,6 +56,7 @@ def generate(
         rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
         encoder_states: the encoder's output for these sources, if already computed.
+        static: run decoder steps with static shapes, on a GPU as a CUDA graph.
 
     Raises:
         ValueError: for an unknown key, a missing key or a value out of range.
@@ -63,5 +67,6 @@ def generate(
     if encoder_states is None:
         encoder_states = encode(model, input_ids, attention_mask)
     search = GreedySearch if settings.num_beams == 1 else BeamSearch
-    with Decoder(model, encoder_states, attention_mask, settings) as decoder:
+    decoder_type = StaticDecoder if static else Decoder
+    with decoder_type(model, encoder_states, attention_mask, settings) as decoder:
         return search(decoder, settings).run().to(input_ids.dtype)

@@ -73,10 +73,13 @@ class SelfCache(LayerCache):
         return self.position
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of the K beams, [B, H, K, C]; return all so far."""
+        """Write the keys and values of the K beams, [B, H, K, C]; return those to attend to."""
         if layer not in self.layers:
             self.layers[layer] = self._allocate(keys, layer)
-        stored, beams = self.layers[layer], keys.size(2)
+        return self._write(self.layers[layer], keys, values)
+
+    def _write(self, stored: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        beams = keys.size(2)
         start = stored.keys.size(2) - (self.positions - self.position) * beams
         stop = start + beams
         stored.keys[:, :, start:stop], stored.values[:, :, start:stop] = keys, values
@@ -85,7 +88,7 @@ class SelfCache(LayerCache):
     def _allocate(self, keys: Tensor, layer: int) -> Layer:
         capacity = self.positions * keys.size(2)
         prefix_keys, prefix_values = self._prefix_of(layer, keys)
-        space = keys.new_empty(*keys.shape[:2], capacity, keys.size(3))
+        space = keys.new_zeros(*keys.shape[:2], capacity, keys.size(3))  # masked NaNs would spread
         return Layer(
             torch.cat([prefix_keys, space], dim=2), torch.cat([prefix_values, space], dim=2)
         )

@@ -19,13 +19,15 @@ from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS, find_prefix
 from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
-from unipeft_run.evaluation.generation.packed_linear import MIN_STEPS, can_pack, pack_linears
+from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.generation.settings import Settings
 
 
+@torch.no_grad()
 def encode(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Run the encoder; return its states, [B, S, D]. A prompt makes S longer than the input."""
-    output = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+    with onednn_linears(model, products=1):
+        output = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
     states = output.last_hidden_state
     assert isinstance(states, Tensor)
     return states
@@ -48,7 +50,7 @@ class Decoder:
         self.prefix_length = max((k.size(1) for k, _ in own.values()), default=0)
         cross_length = max((k.size(1) for k, _ in cross.values()), default=0)
         self.cross_mask = _build_cross_mask(attention_mask, states.size(1) + cross_length)
-        self.own = SelfCache(own, settings.max_length - 1)
+        self.own = self._build_cache(own, settings.max_length - 1)
         self.cache = BeamCache(self.own, CrossCache(cross))
 
     def __enter__(self) -> Self:
@@ -57,6 +59,7 @@ class Decoder:
         positions = self.model.get_decoder().embed_positions
         handle = positions.register_forward_pre_hook(self._share_position, with_kwargs=True)
         self.contexts.callback(handle.remove)
+        self.contexts.enter_context(onednn_linears(self.model, products=self.own.positions))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,18 +70,8 @@ class Decoder:
 
         `visible` [B, 1, K or 1, n K] masks the cached positions.
         """
-        logits = self.model(
-            encoder_outputs=(self.states,),
-            decoder_input_ids=tokens,
-            decoder_attention_mask=F.pad(visible, (self.prefix_length, 0), value=True),
-            cross_mask=self.cross_mask,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).logits
-        if self.own.position == 0:  # after the projection of the sources, which happens once
-            self._pack_linears()
+        logits = self._step(tokens, F.pad(visible, (self.prefix_length, 0), value=True))
         self.own.position += 1
-        assert isinstance(logits, Tensor)
         return logits
 
     def keep(self, rows: Tensor) -> None:
@@ -87,9 +80,20 @@ class Decoder:
         self.cross_mask = None if self.cross_mask is None else self.cross_mask[rows]
         self.cache.keep(rows)
 
-    def _pack_linears(self) -> None:
-        if self.own.positions >= MIN_STEPS and can_pack(self.device):
-            self.contexts.enter_context(pack_linears(self.model))
+    def _build_cache(self, prefixes: Prefixes, positions: int) -> SelfCache:
+        return SelfCache(prefixes, positions)
+
+    def _step(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        logits = self.model(
+            encoder_outputs=(self.states,),
+            decoder_input_ids=tokens,
+            decoder_attention_mask=mask,
+            cross_mask=self.cross_mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        assert isinstance(logits, Tensor)
+        return logits
 
     def _share_position(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
