@@ -7,8 +7,9 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from unipeft_run.report.cells import Spread
 from unipeft_run.report.render import render_csv, render_markdown, render_text
-from unipeft_run.report.tables import Spread, Table
+from unipeft_run.report.tables import Table
 
 ROWS = [
     {

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from unipeft_run.config.experiments import Experiment
     from unipeft_run.runs.reader import RunRecord
 
-FORMAT_NAMES = ("text", "markdown", "csv")
+FORMAT_NAMES = ("text", "markdown", "latex", "csv")
+PAGE = Path("report.html")
 HELP = """\
 Print tables of finished runs: methods ranked by their test score, with their cost."""
 EPILOG = """\
-unipeft-report plan NAME      list the missing runs of a published table, with their commands
-unipeft-report curves FOLDER  draw loss, validation score and learning rate of every run
-unipeft-report shares FOLDER  draw the score of every method against the parameters it stores"""
+unipeft-report outputs --html          write everything to one page, report.html
+unipeft-report compare RUN RUN         test whether runs differ significantly from the first
+unipeft-report plan NAME               list the missing runs of a published table
+unipeft-report curves FOLDER           draw loss, validation score and learning rate
+unipeft-report shares FOLDER           draw scores against stored parameters"""
+COMPARE_HELP = """\
+Test whether the scores of runs differ significantly from those of the first: paired bootstrap,
+approximate randomisation, and McNemar's test for accuracy, adjusted for several runs (Holm)."""
 FIGURES = {
     "curves": "Draw the training curves of runs, one row of panels per task and scale.",
     "shares": "Draw the test score of every method against the share of parameters it stores.",
@@ -48,12 +54,16 @@ def main(argv: Sequence[str]) -> int:
 def _dispatch(argv: Sequence[str]) -> int:
     if argv[:1] == ["plan"]:
         return _plan(_plan_parser().parse_args(argv[1:]))
+    if argv[:1] == ["compare"]:
+        return _compare(_compare_parser().parse_args(argv[1:]))
     if argv[:1] and argv[0] in FIGURES:
         return _draw(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
     return _tabulate(_parser().parse_args(argv))
 
 
 def _tabulate(args: argparse.Namespace) -> int:
+    if args.html:
+        return _write_page(args)
     from unipeft_run.report.render import FORMATS
 
     experiment = _read_experiment(args.experiment) if args.experiment else None
@@ -69,6 +79,58 @@ def _tabulate(args: argparse.Namespace) -> int:
     if not runs:
         print("no finished run yet", file=sys.stderr)
     return 0
+
+
+def _write_page(args: argparse.Namespace) -> int:
+    """Write the page of all finished runs, and print its name."""
+    if args.html.is_dir():
+        file = printable(args.html)
+        raise UserError(f"--html {file}: is a folder; write unipeft-report {file} --html [FILE]")
+    from unipeft_run.report.html import render_page
+    from unipeft_run.runs.reader import finished_runs
+
+    experiment = _read_experiment(args.experiment) if args.experiment else None
+    runs, left_out = finished_runs(args.folders)
+    if not runs:
+        print("\n".join(f"left out: {line}" for line in left_out), file=sys.stderr)
+        raise UserError("no finished run yet")
+    page = render_page(runs, left_out, experiment, args.predictions)
+    try:
+        args.html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{printable(args.html)} cannot be written: {error.strerror}") from None
+    print(printable(args.html))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from unipeft_run.report.comparison import compare_runs
+    from unipeft_run.report.render import FORMATS
+
+    runs = [_find_run(name, args.folder) for name in args.runs]
+    if len(runs) < 2:
+        raise UserError("one run has nothing to be compared with; name two or more")
+    print(FORMATS[args.format]([compare_runs(runs, args.metric)]))
+    return 0
+
+
+def _find_run(name: str, folder: Path) -> RunRecord:
+    """Return the finished run in folder `name`, or the one below `folder` with that run id."""
+    from unipeft_run.config.messages import nearest
+    from unipeft_run.runs.reader import find_runs, read_run
+
+    if Path(name).is_dir():
+        run = read_run(Path(name))
+    else:
+        below = {run.folder.name: run for run in find_runs([folder])} if folder.is_dir() else {}
+        if name not in below:
+            near = nearest(name, sorted(below))
+            hint = f"; did you mean {near}?" if near else ""
+            raise UserError(f"there is no run {printable(name)} below {printable(folder)}{hint}")
+        run = below[name]
+    if run.reason_left_out:
+        raise UserError(f"{run.label}: {run.reason_left_out}")
+    return run
 
 
 def _finished(folders: Sequence[Path]) -> list[RunRecord]:
@@ -139,11 +201,59 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        metavar="FOLDER",
+        help="run folders, or folders above them (default: outputs)",
     )
     parser.add_argument(
         "--experiment", metavar="NAME", help="compare our results with this published table"
     )
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        type=Path,
+        const=PAGE,
+        metavar="FILE",
+        help=f"write one page that needs no network (default: {PAGE})",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="predictions of each run in the page (default: %(default)s)",
+    )
+    _add_format(parser)
+    return parser
+
+
+def _count(text: str) -> int:
+    """Parse a number of at least 0. Raises `ArgumentTypeError`."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not a number of at least 0")
+    return int(text)
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("unipeft-report compare", description=COMPARE_HELP)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run folder or run id; the first is the baseline",
+    )
+    parser.add_argument(
+        "--in",
+        dest="folder",
+        type=Path,
+        default=Path("outputs"),
+        metavar="FOLDER",
+        help="where run ids are looked up (default: outputs)",
+    )
+    parser.add_argument("--metric", metavar="NAME", help="default: the task's primary metric")
     _add_format(parser)
     return parser
 

@@ -9,8 +9,9 @@ from textwrap import fill
 from typing import Any
 
 from unipeft_run.errors import UserError
+from unipeft_run.report.cells import Spread
 from unipeft_run.report.differences import as_mapping, find_differences
-from unipeft_run.report.tables import Spread, Table
+from unipeft_run.report.tables import Table
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord, is_number
 

@@ -11,8 +11,9 @@ from unipeft_run.config.identity import hash_config
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
+from unipeft_run.report.cells import Spread, group_by_cell, measure_spread
 from unipeft_run.report.differences import find_differences
-from unipeft_run.report.tables import SPREAD, Row, Spread, Table, group_by_cell, measure_spread
+from unipeft_run.report.tables import SPREAD, Row, Table
 from unipeft_run.runs.reader import RunRecord
 
 MINIATURE = (
