@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.experiments import Cell, Experiment
+from unipeft_run.config.experiments import Cell, Experiment, read_tables
 from unipeft_run.config.identity import hash_config
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
@@ -21,6 +25,55 @@ MINIATURE = (
     "the paper's"
 )
 DEPARTURES = "differs in: settings of our run that the paper's cell does not have"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A published table beside our runs. `missing`: the command of each row without a run."""
+
+    table: Table
+    missing: Mapping[str, str]
+
+
+def find_tables(runs: Sequence[RunRecord], experiment: Experiment | None) -> list[PaperTable]:
+    """Return `experiment`, or else every table of the paper, as far as `runs` have a row of it."""
+    output = _common_output(runs)
+    found = []
+    for candidate in [experiment] if experiment else read_tables():
+        if experiment or _shares_method(candidate, runs):
+            for table in compare_with_paper(candidate, runs):
+                if experiment or any(row["seeds"] for row in table.rows):
+                    found.append(PaperTable(table, _list_missing(candidate, table, output)))
+    return found
+
+
+def _shares_method(experiment: Experiment, runs: Sequence[RunRecord]) -> bool:
+    """Return whether a run has the task and method of a cell: cheaper than composing all cells."""
+    return any(
+        cell.matches({"task": str(run.metrics["task"]), "method": str(run.metrics["method"])})
+        for cell in experiment.cells
+        for run in runs
+    )
+
+
+def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -> dict[str, str]:
+    task, scale = table.facts["task"], table.facts["scale"]
+    missing = {row["row"] for row in table.rows if not row["seeds"]}
+    return {
+        cell.row: shlex.join(
+            ["unipeft-train", *cell.overrides[scale], *["scale=mini"] * (scale == "mini"), *output]
+        )
+        for cell in experiment.cells
+        if cell.task == task and cell.row in missing
+    }
+
+
+def _common_output(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the override of the output folder, if the runs are not in ./outputs."""
+    folders = {run.folder.absolute().parents[2] for run in runs}
+    if len(folders) != 1 or (folder := folders.pop()) == Path("outputs").absolute():
+        return []
+    return [f"output={folder}"]
 
 
 def compare_with_paper(experiment: Experiment, runs: Sequence[RunRecord]) -> list[Table]:
@@ -63,10 +116,16 @@ def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
-    config = resolve(compose([*cell.overrides[scale], f"scale={scale}"])).plain()
+    config = _compose((*cell.overrides[scale], f"scale={scale}"))
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, metrics, group, departures)
+
+
+@cache
+def _compose(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Compose a cell's configuration; tables share cells. Callers must not change it."""
+    return resolve(compose(overrides)).plain()
 
 
 def _make_row(

@@ -51,7 +51,7 @@ def read_sample(run: RunRecord, metric: str) -> tuple[Keys, Sample]:
     rows = _read_rows(run)
     sample = _make_sample(run, metric, rows)
     recorded = run.metrics.get(f"test/{metric}")
-    if not is_number(recorded) or abs(sample.total - recorded) > EXACT:
+    if recorded is None or not is_number(recorded) or abs(sample.total - recorded) > EXACT:
         raise UntestableError(
             f"{run.label}: its predictions score {sample.total:.2f} {printable(metric, 60)}, "
             f"but metrics.json says {printable(recorded, 60)}"
