@@ -46,10 +46,9 @@ def tabulate_settings(group: Group) -> Table:
     differences = tabulate_differences([cell.runs[0].config for cell in group.cells])
     keys = dict.fromkeys(key for values in differences for key in values)
     labels = [cell.label for cell in group.cells]
-    columns = list(zip(labels, differences, strict=True))
+    cells = list(zip(labels, differences, strict=True))
     rows: list[Row] = [
-        {"setting": key, **{label: values.get(key, "") for label, values in columns}}
-        for key in keys
+        {"setting": key, **{label: values.get(key, "") for label, values in cells}} for key in keys
     ]
     notes = [] if rows else ["all configurations have the same settings"]
     return Table(f"Configuration differences: {group.title}", group.facts, rows, notes)

@@ -41,19 +41,19 @@ def find_tables(runs: Sequence[RunRecord], experiment: Experiment | None) -> lis
     found = []
     for candidate in [experiment] if experiment else read_tables():
         if experiment or _shares_method(candidate, runs):
-            for table in compare_with_paper(candidate, runs):
+            for table in compare_with_paper(candidate, runs, by_name=not experiment):
                 if experiment or any(row["seeds"] for row in table.rows):
                     found.append(PaperTable(table, _list_missing(candidate, table, output)))
     return found
 
 
 def _shares_method(experiment: Experiment, runs: Sequence[RunRecord]) -> bool:
-    """Return whether a run has the task and method of a cell: cheaper than composing all cells."""
-    return any(
-        cell.matches({"task": str(run.metrics["task"]), "method": str(run.metrics["method"])})
-        for cell in experiment.cells
-        for run in runs
-    )
+    """Return whether a run names the task and method of a cell."""
+    return any(_names_method(cell, run) for cell in experiment.cells for run in runs)
+
+
+def _names_method(cell: Cell, run: RunRecord) -> bool:
+    return cell.matches({key: str(run.metrics[key]) for key in ("task", "method")})
 
 
 def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -> dict[str, str]:
@@ -76,25 +76,36 @@ def _common_output(runs: Sequence[RunRecord]) -> list[str]:
     return [f"output={folder}"]
 
 
-def compare_with_paper(experiment: Experiment, runs: Sequence[RunRecord]) -> list[Table]:
-    """Make a table for each task of `experiment` and each scale at which `runs` has it."""
+def compare_with_paper(
+    experiment: Experiment, runs: Sequence[RunRecord], *, by_name: bool = False
+) -> list[Table]:
+    """Make a table for each task of `experiment` and each scale at which `runs` has it.
+
+    `by_name`: look only for runs that name the cell's method; much faster. Otherwise a run of the
+    same modules under another name counts too.
+    """
     tables = []
     for task in dict.fromkeys(cell.task for cell in experiment.cells if cell.task):
         ours = [run for run in runs if run.metrics["task"] == task]
         known = {run.metrics["scale"] for run in ours}.intersection(options("scale"))
         scales = sorted(known or {"paper"}, reverse=True)
-        tables += [_make_table(experiment, task, scale, ours) for scale in scales]
+        tables += [_make_table(experiment, task, scale, ours, by_name) for scale in scales]
     return tables
 
 
-def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[RunRecord]) -> Table:
+def _make_table(
+    experiment: Experiment, task: str, scale: str, runs: Sequence[RunRecord], by_name: bool
+) -> Table:
     by_method: dict[str, list[RunRecord]] = {}
     for run in runs:
         if run.metrics["scale"] == scale:
             by_method.setdefault(_method_id(run.config), []).append(run)
     cells = [cell for cell in experiment.cells if cell.task == task]
     metrics = experiment.metrics.get(task, ())
-    rows = [row for cell in cells for row in _make_rows(cell, scale, metrics, by_method)]
+    rows: list[Row] = []
+    for cell in cells:
+        known = not by_name or any(_names_method(cell, run) for run in runs)
+        rows += _make_rows(cell, scale, metrics, by_method if known else {})
     notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
@@ -116,6 +127,9 @@ def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
+    if not runs:
+        yield _make_row(cell, metrics, [], "")
+        return
     config = _compose((*cell.overrides[scale], f"scale={scale}"))
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""

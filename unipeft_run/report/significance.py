@@ -88,8 +88,8 @@ def bootstrap_scores(systems: Sequence[Sample], samples: int = SAMPLES, seed: in
 def bootstrap_p(drawn: Array, points: float) -> float:
     """Return the p-value of a paired bootstrap, as sacreBLEU and Moses define it (Koehn, 2004).
 
-    The share of resamples in which |difference| exceeds its own mean by at least the observed one.
-    For large differences this is one-sided: about half of a two-sided p-value.
+    The share of resamples in which |difference| exceeds its own mean by at least the observed one:
+    smaller than a two-sided p-value.
     """
     sizes = np.abs(drawn)
     return _p_value(sizes - sizes.mean(), abs(points))
