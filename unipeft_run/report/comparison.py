@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from unipeft_run.config.messages import unknown_choice
 from unipeft_run.report.cells import Cell, Group, measure_spread
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.printable import printable
@@ -40,6 +41,9 @@ def compare_runs(runs: Sequence[RunRecord], metric: str | None = None) -> Table:
             tasks = f"task {printable(task)}, {runs[0].label} of {printable(first['task'])}"
             raise UntestableError(f"{run.label} is a run of {tasks}")
     metric = metric or str(first["primary"]).removeprefix("test/")
+    if f"test/{metric}" not in first:
+        known = [name.removeprefix("test/") for name in first if name.startswith("test/")]
+        raise UntestableError(unknown_choice("metric", metric, list(map(printable, known))))
     cells = [Cell(run.label, [run]) for run in runs]
     table, reasons = _compare(cells, metric, first["task"])
     if reasons:
