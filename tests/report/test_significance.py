@@ -14,7 +14,6 @@ from sacrebleu.significance import PairedTest
 
 from unipeft_run.report.significance import (
     Sample,
-    bootstrap_p,
     bootstrap_scores,
     compare,
     holm,
@@ -78,6 +77,15 @@ def test_mcnemar_agrees_with_the_binomial_test(first: int, second: int) -> None:
         assert middle == pytest.approx(min(1, 2 * tail - observed))
     else:
         assert (exact, middle) == (1, 1)
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 2.0])
+def test_the_bootstrap_agrees_with_the_t_test_and_with_its_interval(shift: float) -> None:
+    first, second = make_scores(shift)
+    expected = stats.ttest_rel(first, second).pvalue
+    (found,) = compare(make_mean(first), [make_mean(second)])
+    assert found.bootstrap == pytest.approx(expected, abs=0.02)
+    assert (found.bootstrap < 0.05) == (found.low > 0)
 
 
 def test_mcnemar_needs_right_and_wrong_answers() -> None:
@@ -163,10 +171,10 @@ def test_p_values_are_those_of_sacrebleus_paired_tests(
     systems = [("first", first), ("second", second)]
     ours = [make_sample(metric, texts, references) for texts in (first, second)]
     points = ours[1].total - ours[0].total
-    drawn = bootstrap_scores(ours)
+    sizes = np.abs(np.diff(bootstrap_scores(ours), axis=1)[:, 0])
     found = {
         "ar": randomisation_p(randomise(ours[0], ours[1:])[:, 0], points),
-        "bs": bootstrap_p(drawn[:, 1] - drawn[:, 0], points),
+        "bs": float(np.mean(sizes - sizes.mean() > abs(points))),  # sacreBLEU's definition
     }
     for kind, p in found.items():
         scorers = {"metric": METRICS[metric]()}

@@ -21,9 +21,9 @@ TESTS = (
     "would hold on other examples, not with other seeds"
 )
 COLUMNS = (
-    "95 % interval and p bootstrap: paired bootstrap, p as sacreBLEU defines it (smaller than a "
-    "two-sided p); p randomisation: approximate randomisation, two-sided; p McNemar: mid-p value; "
-    "p Holm: p randomisation, adjusted for the number of rows; significant: p Holm < 0.05"
+    "95 % interval and p bootstrap: paired bootstrap; p randomisation: approximate randomisation; "
+    "p McNemar: mid-p value; all two-sided; p Holm: p randomisation, adjusted for the number of "
+    "rows; significant: p Holm < 0.05"
 )
 POOLED = "each configuration's per-example statistics are averaged over its seeds"
 

@@ -86,13 +86,13 @@ def bootstrap_scores(systems: Sequence[Sample], samples: int = SAMPLES, seed: in
 
 
 def bootstrap_p(drawn: Array, points: float) -> float:
-    """Return the p-value of a paired bootstrap, as sacreBLEU and Moses define it (Koehn, 2004).
+    """Return the two-sided p-value of a paired bootstrap (Efron and Tibshirani, 1993, ch. 16).
 
-    The share of resamples in which |difference| exceeds its own mean by at least the observed one:
-    smaller than a two-sided p-value.
+    The share of resampled differences that lie at least as far from their mean as the observed
+    difference lies from 0. sacreBLEU and Moses centre the absolute differences instead, which gives
+    smaller values that contradict the interval.
     """
-    sizes = np.abs(drawn)
-    return _p_value(sizes - sizes.mean(), abs(points))
+    return _p_value(np.abs(drawn - drawn.mean()), abs(points))
 
 
 def randomise(
