@@ -25,12 +25,27 @@ def attack(rows: list[Row]) -> None:
     rows[0] |= {"prediction": f"{ATTACK} {rows[0]['prediction']}", "reference": reference}
 
 
+def poison(folder: Path) -> None:
+    """Make every text of a run hostile, not only its predictions."""
+    for name in ("metrics.json", "parameters.json"):
+        content = json.loads((folder / name).read_text())
+        content |= {"method": ATTACK, "signatures": {ATTACK: ATTACK}, "trivial/name": ATTACK}
+        content |= {"sites": [{"slot": ATTACK, "representation": ATTACK, "stored": 77_227}]}
+        (folder / name).write_text(json.dumps(content))
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(
+        config.replace("optim:\n", f"optim:\n  extra: '{ATTACK}'\n")
+    )
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The page of six runs, some of whose predictions are hostile."""
+    """The page of six runs, with hostile texts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("report"))
         make_report_runs(attack)
+        (folder,) = Path("outputs/sst2/bitfit").iterdir()
+        poison(folder)
         assert main(["outputs", "--html"]) == 0
         yield Path("report.html").absolute()
 
@@ -105,6 +120,8 @@ def test_in_a_browser(browser: Any, page: Path, width: int) -> None:
     assert size == [width, width], "no horizontal scroll"
     assert [url for url in requests(browser) if url != page.as_uri()] == []
     assert console(browser) == []
+    shown = browser.execute_script("return document.body.textContent")
+    assert shown.count(ATTACK) > 9, "hostile text is shown, not run"
 
 
 def test_tables_are_sorted_by_keyboard(browser: Any, page: Path) -> None:
@@ -115,9 +132,9 @@ def test_tables_are_sorted_by_keyboard(browser: Any, page: Path) -> None:
     header = browser.find_element(By.CSS_SELECTOR, "thead th:nth-child(6) button")
     assert header.text.startswith("stored")
     header.send_keys(Keys.ENTER)
-    assert column(browser, 5) == ["520,150", "118,112", "77,227", ""]
+    assert column(browser, 5) == ["520,150", "118,112", "77,227", "", ""]
     header.send_keys(Keys.SPACE)
-    assert column(browser, 5) == ["77,227", "118,112", "520,150", ""]
+    assert column(browser, 5) == ["77,227", "118,112", "520,150", "", ""]
     parent = header.find_element(By.XPATH, "..")
     assert parent.get_attribute("aria-sort") == "ascending"
 
@@ -202,6 +219,7 @@ def test_damaged_files_leave_the_rest(
         (["--html", "outputs"], "--html outputs: is a folder; write unipeft-report outputs --html"),
         (["outputs", "--html", "nowhere/page.html"], "nowhere/page.html cannot be written"),
         (["nowhere", "--html"], "there is no folder nowhere"),
+        (["--html", "--format", "csv"], "--html and --format exclude each other"),
         (["outputs", "--experiment", "tabel2", "--html"], "table2"),
     ],
 )

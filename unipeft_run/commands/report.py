@@ -83,6 +83,8 @@ def _tabulate(args: argparse.Namespace) -> int:
 
 def _write_page(args: argparse.Namespace) -> int:
     """Write the page of all finished runs, and print its name."""
+    if args.format != "text":
+        raise UserError("--html and --format exclude each other; run the command twice")
     if args.html.is_dir():
         file = printable(args.html)
         raise UserError(f"--html {file}: is a folder; write unipeft-report {file} --html [FILE]")

@@ -28,12 +28,13 @@ from unipeft_run.report.html.axes import (
     vertical,
 )
 from unipeft_run.report.html.markup import element, text
+from unipeft_run.runs.printable import printable
 
 COLORS, DASHES = 8, 3
 RADIUS = 4.5
 CHARACTER = 5.6  # width of a label's character
 MOST_DOTS = 24  # points of a curve that are marked
-LONGEST = 28  # characters of a label
+LONGEST, LONGEST_ACROSS = 28, 48  # characters of a label
 SHAPES = ((24, 0), (4, 45), (3, 0), (4, 0), (3, 180), (5, 0), (6, 0), (3, 90))  # corners, turn
 # where a label may be, from its point: right, down, anchor
 SPOTS = (
@@ -122,13 +123,13 @@ def _mark(point: Point, x: Scale, y: Scale, placed: list[Box]) -> Iterator[str]:
             yield f'<path class="bar" d="M{rounded(left)} {low}V{high}"/>'
         yield f'<path class="mark" d="{_shape(point.series, left, top)}">{hint}</path>'
         spots = [(left + right, top + down, anchor) for right, down, anchor in SPOTS]
-    yield _label(point.label, spots, placed)
+    longest = LONGEST_ACROSS if point.x is None else LONGEST
+    yield _label(printable(point.label, longest), spots, placed)
 
 
 def _label(label: str, spots: Sequence[tuple[float, float, str]], placed: list[Box]) -> str:
     """Place a label where it covers nothing; without room, the legend has to do."""
-    shown = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
-    width = CHARACTER * len(shown)
+    width = CHARACTER * len(label)
     for x, y, anchor in spots:
         left = x - width * {"start": 0, "middle": 0.5, "end": 1}[anchor]
         box = (left, y - 10, left + width, y + 3)
@@ -136,7 +137,7 @@ def _label(label: str, spots: Sequence[tuple[float, float, str]], placed: list[B
         if inside and not any(_overlap(box, other) for other in placed):
             placed.append(box)
             place = {"x": rounded(x), "y": rounded(y), "text_anchor": anchor}
-            return element("text", text(shown), class_="label", **place)
+            return element("text", text(label), class_="label", **place)
     return ""
 
 
