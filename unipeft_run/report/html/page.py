@@ -91,13 +91,15 @@ def _header(runs: Sequence[RunRecord], groups: Sequence[Group]) -> str:
             score = f"{best.score.mean:.2f}"
             tiles.append(_tile(score, f"{group.task} {group.primary}, {best.label}"))
     made = f"{datetime.now():%d %B %Y, %H:%M}, unipeft {version('unipeft')}"
+    title = f"<h1>unipeft report</h1><p class='lead'>{text(made)}</p>"
+    return f"{title}<div class='tiles'>{''.join(tiles)}</div>{_navigation(groups)}"
+
+
+def _navigation(groups: Sequence[Group]) -> str:
     links = [(f"#g{number}", group.title) for number, group in enumerate(groups)]
     links += [("#paper", "The paper's tables"), ("#predictions", "Predictions")]
-    nav = "".join(element("a", text(name), href=anchor) for anchor, name in links)
-    return (
-        f"<h1>unipeft report</h1><p class='lead'>{text(made)}</p>"
-        f"<div class='tiles'>{''.join(tiles)}</div><nav aria-label='Sections'>{nav}</nav>"
-    )
+    anchors = "".join(element("a", text(name), href=anchor) for anchor, name in links)
+    return f"<nav aria-label='Sections'>{anchors}</nav>"
 
 
 def _tile(value: str, name: str) -> str:
