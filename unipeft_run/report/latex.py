@@ -48,7 +48,7 @@ def _lines(table: Table) -> Iterator[str]:
 def escape(text: str) -> str:
     """Escape LaTeX's special characters; a standard deviation gets its sign."""
     escaped = "".join(SPECIAL.get(char, char) for char in text)
-    return escaped.replace(" +- ", r" $\pm$ ")
+    return escaped.replace("+- ", r"$\pm$ ")
 
 
 def _join(cells: Sequence[str]) -> str:
