@@ -235,3 +235,18 @@ def test_a_wrong_name_is_one_sentence(
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and part in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["elsewhere/outputs/sst2/mam/run", "run"])
+def test_commands_of_missing_cells_name_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_full_run("task=sst2", "method=mam", rows=make_class_rows(1, 4, 80), final=80)
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(place)
+    assert main([place, "--html"]) == 0
+    content = Path("report.html").read_text()
+    command = "unipeft-train task=sst2 method=bitfit scale=mini"
+    output = f" output={tmp_path / 'elsewhere/outputs'}" if place != "run" else ""
+    assert f"{command}{output}  # BitFit" in content

@@ -69,11 +69,16 @@ def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -
 
 
 def _common_output(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the override of the output folder, if the runs are not in ./outputs."""
-    folders = {run.folder.absolute().parents[2] for run in runs}
-    if len(folders) != 1 or (folder := folders.pop()) == Path("outputs").absolute():
-        return []
-    return [f"output={folder}"]
+    """Return the override of the output folder, if all runs are in one other than ./outputs."""
+    outputs = {_find_output(run) for run in runs}
+    output = outputs.pop() if len(outputs) == 1 else None
+    return [f"output={output}"] if output and output != Path("outputs").absolute() else []
+
+
+def _find_output(run: RunRecord) -> Path | None:
+    """Return the output folder, if the run is in OUTPUT/task/method/run_id."""
+    parents = run.folder.absolute().parents
+    return parents[2] if len(parents) > 2 and parents[1].name == run.metrics["task"] else None
 
 
 def compare_with_paper(
