@@ -41,7 +41,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     return lambda: kept[-1]
 
 
-def test_curves_show_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
+def test_curves_are_averaged_over_the_seeds(outputs: Path, drawn: Callable[[], Any]) -> None:
     assert cli.main(["curves", "outputs", "--out", "curves.svg"]) == 0
     assert Path("curves.svg").read_text().startswith("<?xml")
     loss, metric, lr = drawn().axes
@@ -52,9 +52,13 @@ def test_curves_show_every_run(outputs: Path, drawn: Callable[[], Any]) -> None:
     ]
     assert loss.get_title() == "sst2-mini"
     lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
-    assert lines["bitfit seed=1"] == [[1, 2.0], [2, 1.5], [3, 1 + 1 / 3]]
-    assert sorted(lines) == ["bitfit seed=1", "bitfit seed=2", "mam seed=1", "mam seed=2"]
-    assert [line.get_xydata().tolist() for line in metric.lines[:2]] == [[[3, 71.0]], [[3, 72.0]]]
+    assert lines["bitfit (2 seeds)"] == [[1, 2.0], [2, 1.5], [3, 1 + 1 / 3]]
+    assert sorted(lines) == ["bitfit (2 seeds)", "mam (2 seeds)"]
+    assert [line.get_xydata().tolist() for line in metric.lines] == [[[3, 71.5]], [[3, 71.5]]]
+    (band, _) = metric.collections
+    heights = [float(y) for _, y in band.get_paths()[0].vertices]
+    assert (min(heights), max(heights)) == pytest.approx((71.5 - 0.5**0.5, 71.5 + 0.5**0.5))
+    assert not loss.collections, "the seeds have the same losses"
 
 
 def test_a_curve_label_names_the_weights(

@@ -7,8 +7,10 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from unipeft_run.report.cells import Spread
+from unipeft_run.report.latex import render_latex
 from unipeft_run.report.render import render_csv, render_markdown, render_text
-from unipeft_run.report.tables import Spread, Table
+from unipeft_run.report.tables import Table
 
 ROWS = [
     {
@@ -83,3 +85,17 @@ def test_values_are_literal_in_every_format() -> None:
 
 def test_a_table_without_rows_is_its_title_and_notes() -> None:
     assert render_text([Table("nothing", {}, [], ["a note"])]) == "nothing\n\n  note: a note"
+
+
+def test_latex_is_a_booktabs_table() -> None:
+    row = {"method": "mam ffn.scale=4", "stored %": 2.294, "accuracy": Spread(93.25, 0.125)}
+    text = render_latex([Table("a_b & c", {}, [row, {"method": r"x\y^2 {50 %} #1 $"}], ["~ note"])])
+    lines = text.splitlines()
+    assert r"\caption{a\_b \& c}" in lines and r"\begin{tabular}{lrr}" in lines
+    assert r"method & stored \% & accuracy \\" in lines
+    assert r"mam ffn.scale=4 & 2.29 & 93.25 $\pm$ 0.12 \\" in lines
+    escaped = r"x\textbackslash{}y\textasciicircum{}2 \{50 \%\} \#1 \$ &  &  \\"
+    assert escaped in lines
+    rules = [line for line in lines if line.endswith("rule")]
+    assert rules == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert r"\par\footnotesize \textasciitilde{} note" in lines

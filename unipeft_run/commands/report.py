@@ -9,25 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.report_arguments import (
+    FIGURES,
+    make_compare_parser,
+    make_figure_parser,
+    make_parser,
+    make_plan_parser,
+)
 from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from unipeft_run.config.experiments import Experiment
     from unipeft_run.runs.reader import RunRecord
-
-FORMAT_NAMES = ("text", "markdown", "csv")
-HELP = """\
-Print tables of finished runs: methods ranked by their test score, with their cost."""
-EPILOG = """\
-unipeft-report plan NAME      list the missing runs of a published table, with their commands
-unipeft-report curves FOLDER  draw loss, validation score and learning rate of every run
-unipeft-report shares FOLDER  draw the score of every method against the parameters it stores"""
-FIGURES = {
-    "curves": "Draw the training curves of runs, one row of panels per task and scale.",
-    "shares": "Draw the test score of every method against the share of parameters it stores.",
-}
-PLAN_HELP = "List the cells of a published table with their states, and commands for missing ones."
 
 
 def report() -> NoReturn:
@@ -47,13 +41,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _dispatch(argv: Sequence[str]) -> int:
     if argv[:1] == ["plan"]:
-        return _plan(_plan_parser().parse_args(argv[1:]))
+        return _plan(make_plan_parser().parse_args(argv[1:]))
+    if argv[:1] == ["compare"]:
+        return _compare(make_compare_parser().parse_args(argv[1:]))
     if argv[:1] and argv[0] in FIGURES:
-        return _draw(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
-    return _tabulate(_parser().parse_args(argv))
+        return _draw(argv[0], make_figure_parser(argv[0]).parse_args(argv[1:]))
+    return _tabulate(make_parser().parse_args(argv))
 
 
 def _tabulate(args: argparse.Namespace) -> int:
+    if args.html:
+        return _write_page(args)
     from unipeft_run.report.render import FORMATS
 
     experiment = _read_experiment(args.experiment) if args.experiment else None
@@ -69,6 +67,60 @@ def _tabulate(args: argparse.Namespace) -> int:
     if not runs:
         print("no finished run yet", file=sys.stderr)
     return 0
+
+
+def _write_page(args: argparse.Namespace) -> int:
+    """Write the page of all finished runs, and print its name."""
+    if args.format != "text":
+        raise UserError("--html and --format exclude each other; run the command twice")
+    if args.html.is_dir():
+        file = printable(args.html)
+        raise UserError(f"--html {file}: is a folder; write unipeft-report {file} --html [FILE]")
+    from unipeft_run.report.html import render_page
+    from unipeft_run.runs.reader import finished_runs
+
+    experiment = _read_experiment(args.experiment) if args.experiment else None
+    runs, left_out = finished_runs(args.folders)
+    if not runs:
+        print("\n".join(f"left out: {line}" for line in left_out), file=sys.stderr)
+        raise UserError("no finished run yet")
+    page = render_page(runs, left_out, experiment, args.predictions)
+    try:
+        args.html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{printable(args.html)} cannot be written: {error.strerror}") from None
+    print(printable(args.html))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from unipeft_run.report.comparison import compare_runs
+    from unipeft_run.report.render import FORMATS
+
+    runs = [_find_run(name, args.folder) for name in args.runs]
+    if len(runs) < 2:
+        raise UserError("one run has nothing to be compared with; name two or more")
+    print(FORMATS[args.format]([compare_runs(runs, args.metric)]))
+    return 0
+
+
+def _find_run(name: str, folder: Path) -> RunRecord:
+    """Return the finished run in folder `name`, or the one below `folder` with that run id."""
+    from unipeft_run.config.messages import nearest
+    from unipeft_run.runs.reader import find_runs, read_run
+
+    if Path(name).is_dir():
+        run = read_run(Path(name))
+    else:
+        below = {run.folder.name: run for run in find_runs([folder])} if folder.is_dir() else {}
+        if name not in below:
+            near = nearest(name, sorted(below))
+            hint = f"; did you mean {near}?" if near else ""
+            raise UserError(f"there is no run {printable(name)} below {printable(folder)}{hint}")
+        run = below[name]
+    if run.reason_left_out:
+        raise UserError(f"{run.label}: {run.reason_left_out}")
+    return run
 
 
 def _finished(folders: Sequence[Path]) -> list[RunRecord]:
@@ -129,56 +181,3 @@ def _read_experiment(name: str) -> Experiment:
     if experiment := read(name):
         return experiment
     raise UserError(f"experiment {name} lists no cells, so it has no table")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "unipeft-report",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
-    )
-    parser.add_argument(
-        "--experiment", metavar="NAME", help="compare our results with this published table"
-    )
-    _add_format(parser)
-    return parser
-
-
-def _figure_parser(kind: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(f"{kind}.svg"),
-        metavar="FILE",
-        help=f"the figure to write: svg, png or pdf (default: {kind}.svg)",
-    )
-    return parser
-
-
-def _plan_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
-    parser.add_argument(
-        "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="overrides as for unipeft-train, such as output=, scale= or seed=",
-    )
-    _add_format(parser)
-    return parser
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=FORMAT_NAMES, default="text", help="default: %(default)s"
-    )

@@ -18,9 +18,17 @@ LONGEST = 200  # characters of a value
 def find_differences(
     configs: Sequence[Config], excluded: Sequence[str] = SHOWN_ELSEWHERE
 ) -> list[str]:
-    """Return, for each configuration, `key=value` for every key on which they differ.
+    """Return, for each configuration, `key=value` for every key on which they differ."""
+    found = tabulate_differences(configs, excluded)
+    return [" ".join(f"{key}={value}" for key, value in values.items()) for values in found]
 
-    `excluded`: keys shown elsewhere. A missing key equals null.
+
+def tabulate_differences(
+    configs: Sequence[Config], excluded: Sequence[str] = SHOWN_ELSEWHERE
+) -> list[dict[str, str]]:
+    """Return, for each configuration, the keys on which they differ, with its values.
+
+    `excluded`: keys shown elsewhere. A missing key equals null, and is left out.
     """
     flat = [dict(_leaves(_comparable(config))) for config in configs]
     keys = list(dict.fromkeys(key for leaves in flat for key in leaves))
@@ -30,7 +38,7 @@ def find_differences(
     differing = [key for key, found in values.items() if len(found) > 1 and key not in excluded]
     shown = [key for key in differing if not _is_implied(key, differing)]
     return [
-        " ".join(f"{key.removesuffix('._target_')}={leaves[key]}" for key in shown if key in leaves)
+        {key.removesuffix("._target_"): leaves[key] for key in shown if key in leaves}
         for leaves in flat
     ]
 

@@ -9,52 +9,60 @@ from textwrap import fill
 from typing import Any
 
 from unipeft_run.errors import UserError
+from unipeft_run.report.cells import Spread
+from unipeft_run.report.curves import LARGEST, Curve, is_drawable, read_curve, selection_metric
 from unipeft_run.report.differences import as_mapping, find_differences
-from unipeft_run.report.tables import Spread, Table
+from unipeft_run.report.tables import Table
 from unipeft_run.runs.printable import printable
-from unipeft_run.runs.reader import RunRecord, is_number
+from unipeft_run.runs.reader import RunRecord
 
 WIDTH, HEIGHT = 4.2, 3.2  # inches of one panel
 FORMATS = (".svg", ".png", ".pdf")
 STYLES = ("-", "--", ":", "-.")
 MARKERS = "osD^v<>PX*h"  # coprime with the 10 colours, so that no two points look the same
-LARGEST = 1e30  # drawn value; matplotlib overflows beyond it
 LONGEST = 120  # characters of a label
 
 
 def draw_curves(runs: Sequence[RunRecord], file: Path) -> None:
     """Draw a row of panels per task and scale: training loss, validation score, learning rate.
 
-    One line per run, over the updates. Raises `UserError` if there is nothing to draw.
+    One line per configuration over the updates: the mean over its seeds, in a band of one standard
+    deviation. Raises `UserError` if there is nothing to draw.
     """
     groups = [(name, list(group)) for name, group in groupby(sorted(runs, key=_order), _group_name)]
     if not groups:
         raise UserError("no run has a record yet")
     figure, panels = _make_panels(len(groups), 3, file)
     for row, (name, group) in zip(panels, groups, strict=True):
-        keys = ("train/loss", _selection_metric(group), "train/lr")
+        cells, keys = _group_seeds(group), ("train/loss", selection_metric(group), "train/lr")
+        labels = _label_cells(cells)
         for axes, key in zip(row, keys, strict=True):
             axes.set(title=_literal(name), xlabel="step", ylabel=_literal(key))
-            for run, label, look in zip(group, _label_runs(group), _looks(), strict=False):
-                steps, values = _read_curve(run, key)
-                marker = "o" if len(steps) < 20 else ""
-                axes.plot(steps, values, label=_literal(label), marker=marker, markersize=3, **look)
+            for cell, label, look in zip(cells, labels, _looks(), strict=False):
+                _draw_curve(axes, read_curve(cell, key), _literal(label), look)
         _add_legend(row[-1])
     _write(figure, file)
 
 
-def _read_curve(run: RunRecord, key: str) -> tuple[list[int], list[float]]:
-    """Return the steps at which `key` was recorded, and its values."""
-    points = [
-        (record["step"], record[key])
-        for record in run.train_records()
-        if _is_drawable(record.get(key))
-    ]
-    return [step for step, _ in points], [value for _, value in points]
+def _draw_curve(axes: Any, curve: Curve, label: str, look: dict[str, str]) -> None:
+    marker = "o" if len(curve.steps) < 20 else ""
+    axes.plot(curve.steps, curve.means, label=label, marker=marker, markersize=3, **look)
+    if curve.has_band:
+        pairs = list(zip(curve.means, curve.stds, strict=True))
+        low, high = [m - s for m, s in pairs], [m + s for m, s in pairs]
+        axes.fill_between(curve.steps, low, high, alpha=0.2, color=look["color"], linewidth=0)
 
 
-def _is_drawable(value: Any) -> bool:
-    return is_number(value) and abs(value) < LARGEST
+def _group_seeds(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Group the runs of each configuration; a run with an incomplete one is alone."""
+    cells: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        try:
+            key = f"{run.config.get('method')} {run.cell}"
+        except (KeyError, TypeError, AttributeError, ValueError):
+            key = str(run.folder)
+        cells.setdefault(key, []).append(run)
+    return list(cells.values())
 
 
 def draw_shares(tables: Sequence[Table], file: Path) -> None:
@@ -69,7 +77,7 @@ def draw_shares(tables: Sequence[Table], file: Path) -> None:
         axes.set(xlabel="parameters stored %", ylabel=_literal(metric), xscale="log")
         for row, look, marker in zip(table.rows, _looks(), cycle(MARKERS), strict=False):
             score, stored, label = row.get(metric), row.get("stored %"), _literal(row["method"])
-            if not (isinstance(score, Spread) and _is_drawable(score.mean)):
+            if not (isinstance(score, Spread) and is_drawable(score.mean)):
                 continue
             color = look["color"]
             if isinstance(stored, int | float) and 0 < stored < LARGEST:
@@ -132,22 +140,15 @@ def _order(run: RunRecord) -> tuple[str, str, str]:
     return _group_name(run), str(run.config.get("method")), str(run.config.get("seed"))
 
 
-def _selection_metric(runs: Sequence[RunRecord]) -> str:
-    """Return the task's metric if validation records have it, else the loss."""
-    names = [f"validation/{run.metric[0].partition('/')[2]}" for run in runs if run.metric]
-    recorded = [name for name in names if any(_read_curve(run, name)[0] for run in runs)]
-    return recorded[0] if recorded else "validation/loss"
-
-
-def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """Label each run by method, its differences from others of that method, and varying seeds."""
-    has_seeds = len({str(run.config.get("seed")) for run in runs}) > 1
+def _label_cells(cells: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """Label each configuration by its method, its differences from others of it, and its seeds."""
+    runs = [cell[0] for cell in cells]
     labels = [printable(run.config.get("method"), LONGEST) for run in runs]
     for method in dict.fromkeys(labels):
         same = [number for number, label in enumerate(labels) if label == method]
         configs = [runs[number].config for number in same]
         differences = find_differences(configs, ("seed", "task.name"))
         for number, overrides in zip(same, differences, strict=True):
-            seed = printable(f"seed={runs[number].config.get('seed')}", 40) if has_seeds else ""
-            labels[number] = " ".join(filter(None, (method, overrides, seed)))
+            seeds = f"({len(cells[number])} seeds)" * (len(cells[number]) > 1)
+            labels[number] = " ".join(filter(None, (method, overrides, seeds)))
     return labels

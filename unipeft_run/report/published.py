@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from unipeft_run.config import compose, resolve
-from unipeft_run.config.experiments import Cell, Experiment
+from unipeft_run.config.experiments import Cell, Experiment, read_tables
 from unipeft_run.config.identity import hash_config
 from unipeft_run.config.messages import options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
+from unipeft_run.report.cells import Spread, group_by_cell, measure_spread
 from unipeft_run.report.differences import find_differences
-from unipeft_run.report.tables import SPREAD, Row, Spread, Table, group_by_cell, measure_spread
+from unipeft_run.report.tables import SPREAD, Row, Table
 from unipeft_run.runs.reader import RunRecord
 
 MINIATURE = (
@@ -22,25 +27,90 @@ MINIATURE = (
 DEPARTURES = "differs in: settings of our run that the paper's cell does not have"
 
 
-def compare_with_paper(experiment: Experiment, runs: Sequence[RunRecord]) -> list[Table]:
-    """Make a table for each task of `experiment` and each scale at which `runs` has it."""
+@dataclass(frozen=True)
+class PaperTable:
+    """A published table beside our runs. `missing`: the command of each row without a run."""
+
+    table: Table
+    missing: Mapping[str, str]
+
+
+def find_tables(runs: Sequence[RunRecord], experiment: Experiment | None) -> list[PaperTable]:
+    """Return `experiment`, or else every table of the paper, as far as `runs` have a row of it."""
+    output = _common_output(runs)
+    found = []
+    for candidate in [experiment] if experiment else read_tables():
+        if experiment or _shares_method(candidate, runs):
+            for table in compare_with_paper(candidate, runs, by_name=not experiment):
+                if experiment or any(row["seeds"] for row in table.rows):
+                    found.append(PaperTable(table, _list_missing(candidate, table, output)))
+    return found
+
+
+def _shares_method(experiment: Experiment, runs: Sequence[RunRecord]) -> bool:
+    """Return whether a run names the task and method of a cell."""
+    return any(_names_method(cell, run) for cell in experiment.cells for run in runs)
+
+
+def _names_method(cell: Cell, run: RunRecord) -> bool:
+    return cell.matches({key: str(run.metrics[key]) for key in ("task", "method")})
+
+
+def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -> dict[str, str]:
+    task, scale = table.facts["task"], table.facts["scale"]
+    missing = {row["row"] for row in table.rows if not row["seeds"]}
+    return {
+        cell.row: shlex.join(
+            ["unipeft-train", *cell.overrides[scale], *["scale=mini"] * (scale == "mini"), *output]
+        )
+        for cell in experiment.cells
+        if cell.task == task and cell.row in missing
+    }
+
+
+def _common_output(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the override of the output folder, if all runs are in one other than ./outputs."""
+    outputs = {_find_output(run) for run in runs}
+    output = outputs.pop() if len(outputs) == 1 else None
+    return [f"output={output}"] if output and output != Path("outputs").absolute() else []
+
+
+def _find_output(run: RunRecord) -> Path | None:
+    """Return the output folder, if the run is in OUTPUT/task/method/run_id."""
+    parents = run.folder.absolute().parents
+    return parents[2] if len(parents) > 2 and parents[1].name == run.metrics["task"] else None
+
+
+def compare_with_paper(
+    experiment: Experiment, runs: Sequence[RunRecord], *, by_name: bool = False
+) -> list[Table]:
+    """Make a table for each task of `experiment` and each scale at which `runs` has it.
+
+    `by_name`: look only for runs that name the cell's method; much faster. Otherwise a run of the
+    same modules under another name counts too.
+    """
     tables = []
     for task in dict.fromkeys(cell.task for cell in experiment.cells if cell.task):
         ours = [run for run in runs if run.metrics["task"] == task]
         known = {run.metrics["scale"] for run in ours}.intersection(options("scale"))
         scales = sorted(known or {"paper"}, reverse=True)
-        tables += [_make_table(experiment, task, scale, ours) for scale in scales]
+        tables += [_make_table(experiment, task, scale, ours, by_name) for scale in scales]
     return tables
 
 
-def _make_table(experiment: Experiment, task: str, scale: str, runs: Sequence[RunRecord]) -> Table:
+def _make_table(
+    experiment: Experiment, task: str, scale: str, runs: Sequence[RunRecord], by_name: bool
+) -> Table:
     by_method: dict[str, list[RunRecord]] = {}
     for run in runs:
         if run.metrics["scale"] == scale:
             by_method.setdefault(_method_id(run.config), []).append(run)
     cells = [cell for cell in experiment.cells if cell.task == task]
     metrics = experiment.metrics.get(task, ())
-    rows = [row for cell in cells for row in _make_rows(cell, scale, metrics, by_method)]
+    rows: list[Row] = []
+    for cell in cells:
+        known = not by_name or any(_names_method(cell, run) for run in runs)
+        rows += _make_rows(cell, scale, metrics, by_method if known else {})
     notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
@@ -62,10 +132,19 @@ def _make_rows(
     cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
-    config = resolve(compose([*cell.overrides[scale], f"scale={scale}"])).plain()
+    if not runs:
+        yield _make_row(cell, metrics, [], "")
+        return
+    config = _compose((*cell.overrides[scale], f"scale={scale}"))
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, metrics, group, departures)
+
+
+@cache
+def _compose(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Compose a cell's configuration; tables share cells. Callers must not change it."""
+    return resolve(compose(overrides)).plain()
 
 
 def _make_row(

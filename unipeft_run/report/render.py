@@ -1,4 +1,4 @@
-"""Renders tables as text, Markdown and CSV. Every value is printed literally, on one line."""
+"""Render tables as text, Markdown and CSV. Every value is printed literally, on one line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from unipeft_run.report.tables import Row, Spread, Table, Value
+from unipeft_run.report.cells import Spread
+from unipeft_run.report.latex import render_latex
+from unipeft_run.report.tables import Table
+from unipeft_run.report.values import format_row, is_numeric
 from unipeft_run.runs.columns import GAP, align, measure
 from unipeft_run.runs.printable import printable
 
-DECIMALS = {"loss": 4, "tokens/s": 0, "seconds": 0}  # default 2; printed scores as in the paper
-DECIMALS |= {"accuracy printed": 1, "bleu_paper printed": 1}
 WIDEST = 1 << 30  # characters of a line without a terminal
-LARGEST = 1e15  # written without an exponent
 MARKDOWN = re.compile(r"([\\`*<|])")  # would start code, emphasis, HTML or a cell
 
 
@@ -36,7 +36,7 @@ def _terminal_width() -> int:
 
 def _text_lines(table: Table, width: int) -> Iterator[str]:
     yield printable(table.title)
-    cells = [_format_row(table, row) for row in table.rows]
+    cells = [format_row(table, row) for row in table.rows]
     for number, block in enumerate(_split_columns(table, cells, width)):
         rows = cells
         if number:  # rows with nothing in this block are left out
@@ -62,7 +62,7 @@ def _split_columns(table: Table, cells: Sequence[Sequence[str]], width: int) -> 
 
 def _align(table: Table, cells: Sequence[Sequence[str]], block: Sequence[int]) -> list[str]:
     names = [table.columns[number] for number in block]
-    left = [place for place, name in enumerate(names) if not _is_numeric(table, name)]
+    left = [place for place, name in enumerate(names) if not is_numeric(table, name)]
     return align(names, [[row[number] for number in block] for row in cells], left)
 
 
@@ -75,9 +75,9 @@ def _markdown_lines(table: Table) -> Iterator[str]:
     yield f"## {_escape(printable(table.title))}"
     yield ""
     yield _join([_escape(printable(name)) for name in table.columns])
-    yield _join(["--:" if _is_numeric(table, name) else "---" for name in table.columns])
+    yield _join(["--:" if is_numeric(table, name) else "---" for name in table.columns])
     for row in table.rows:
-        yield _join([_escape(cell) for cell in _format_row(table, row)])
+        yield _join([_escape(cell) for cell in format_row(table, row)])
     if table.notes:
         yield ""
     for note in table.notes:
@@ -123,31 +123,6 @@ def _literal(value: object) -> object:
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "text": render_text,
     "markdown": render_markdown,
+    "latex": render_latex,
     "csv": render_csv,
 }
-
-
-def _format_row(table: Table, row: Row) -> list[str]:
-    return [_format(name, row.get(name)) for name in table.columns]
-
-
-def _format(name: str, value: Value) -> str:
-    if value is None or isinstance(value, str):
-        return printable(value or "")
-    if isinstance(value, int | float) and name == "% printed":
-        return f"{value:g}"
-    if isinstance(value, int):
-        return _format_number(value, 0)
-    decimals = DECIMALS.get(name, 2)
-    if isinstance(value, float):
-        return _format_number(value, decimals)
-    std = "" if value.std is None else f" +- {_format_number(value.std, decimals)}"
-    return f"{_format_number(value.mean, decimals)}{std}"
-
-
-def _format_number(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}" if abs(value) < LARGEST else f"{value:.4g}"
-
-
-def _is_numeric(table: Table, name: str) -> bool:
-    return not any(isinstance(row.get(name), str) for row in table.rows)

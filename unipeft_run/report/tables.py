@@ -6,14 +6,12 @@ baseline that needs no model.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from statistics import fmean, stdev
 from typing import Any
 
-from unipeft_run.report.differences import as_mapping, find_differences
+from unipeft_run.report.cells import Cell, Group, Spread, group_runs, measure_spread
+from unipeft_run.report.differences import as_mapping
 from unipeft_run.runs.reader import RunRecord, is_number
 
 CONTAMINATION = (
@@ -23,14 +21,6 @@ CONTAMINATION = (
 NOTES = {("mnli", "mini"): CONTAMINATION}
 SPREAD = "+- is the standard deviation over the seeds (n - 1)"
 COSTS = {"tokens/s": "train/tokens_per_second", "seconds": "wall_seconds"}
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (n - 1; None for one value) over seeds; nan if a value is nan."""
-
-    mean: float
-    std: float | None = None
 
 
 Value = str | int | float | Spread | None
@@ -54,73 +44,35 @@ class Table:
 
 def make_tables(runs: Sequence[RunRecord]) -> list[Table]:
     """Make the tables of `runs`; rows of one table were scored on the same examples."""
-    return [_make_table(key, list(group)) for key, group in groupby(sorted(runs, key=_key), _key)]
+    return list(map(make_table, group_runs(runs)))
 
 
-def _key(run: RunRecord) -> tuple[str, str, str, str]:
-    metrics = run.metrics
-    return metrics["task"], metrics["scale"], metrics["backbone"], _describe_data(run.config)
+def make_table(group: Group) -> Table:
+    """Make the table of a group: its cells, ranked, then the trivial baselines."""
+    known = NOTES.get((group.task, group.scale))
+    has_seeds = any(len(cell.runs) > 1 for cell in group.cells)
+    notes = [SPREAD] * has_seeds + _find_signatures(group.runs) + ([known] if known else [])
+    rows = [*map(_make_row, group.cells), *_make_trivial_rows(group.runs)]
+    return Table(group.title, group.facts, rows, notes)
 
 
-def _describe_data(config: Mapping[str, Any]) -> str:
-    """Name the limits and paths that replace the task's own data or the backbone's weights."""
-    limits = as_mapping(config.get("limit"))
-    overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
-    for section in ("backbone", "task"):
-        if (path := as_mapping(config.get(section)).get("path")) is not None:
-            overrides.insert(0, f"{section}.path={path}")
-    return " ".join(overrides)
-
-
-def _make_table(key: tuple[str, str, str, str], runs: Sequence[RunRecord]) -> Table:
-    task, scale, backbone, data = key
-    cells = group_by_cell(runs)
-    labels = _label_runs([cell[0] for cell in cells])
-    rows = [_make_row(label, cell) for label, cell in zip(labels, cells, strict=True)]
-    ranked = sorted(zip(cells, rows, strict=True), key=_rank)
-    known = NOTES.get((task, scale))
-    has_seeds = any(len(cell) > 1 for cell in cells)
-    notes = [SPREAD] * has_seeds + _find_signatures(runs) + ([known] if known else [])
-    facts = {"task": task, "scale": scale, "backbone": backbone, "data": data}
-    title = f"{task}, scale {scale}, {backbone}" + (f", {data}" if data else "")
-    return Table(title, facts, [row for _, row in ranked] + _make_trivial_rows(runs), notes)
-
-
-def group_by_cell(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """Group the runs that differ only in their seed."""
-    cells: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        cells.setdefault(f"{run.metrics['method']} {run.cell}", []).append(run)
-    return list(cells.values())
-
-
-def measure_spread(runs: Sequence[RunRecord], name: str) -> Spread | None:
-    """Return mean and deviation of metric `name` over `runs`; None if one of them lacks it."""
-    if not all(name in run.metrics for run in runs):
-        return None
-    values = [run.metrics[name] for run in runs]
-    if not all(map(is_number, values)):  # null replaces values that were not finite
-        return Spread(math.nan)
-    try:
-        return Spread(fmean(values), stdev(map(float, values)) if len(values) > 1 else None)
-    except OverflowError:
-        return Spread(math.nan)
-
-
-def _make_row(label: str, cell: Sequence[RunRecord]) -> Row:
-    first = cell[0].metrics
+def _make_row(cell: Cell) -> Row:
+    first, costs = cell.metrics, {}
     names = _metric_names(first)
-    scores = {name.removeprefix("test/"): measure_spread(cell, name) for name in names}
-    steps = {run.step for run in cell}
+    scores = {name.removeprefix("test/"): measure_spread(cell.runs, name) for name in names}
+    steps = {run.step for run in cell.runs}
+    for title, name in COSTS.items():
+        spread = measure_spread(cell.runs, name)
+        costs[title] = spread.mean if spread else None
     return {
-        "method": label,
-        "seeds": len(cell),
+        "method": cell.label,
+        "seeds": len(cell.runs),
         **scores,
         "trained": int(first["parameters/trained"]),
         "stored": int(first["parameters/stored"]),
         "stored %": float(first["parameters/stored_percent"]),
         "steps": steps.pop() if len(steps) == 1 else None,
-        **{title: _mean(cell, name) for title, name in COSTS.items()},
+        **costs,
     }
 
 
@@ -128,41 +80,6 @@ def _metric_names(metrics: Mapping[str, Any]) -> list[str]:
     """List the primary metric, the loss, then all other metrics of the test split."""
     first = [metrics["primary"], "test/loss"]
     return first + [name for name in metrics if name.startswith("test/") and name not in first]
-
-
-def _mean(cell: Sequence[RunRecord], name: str) -> float | None:
-    spread = measure_spread(cell, name)
-    return spread.mean if spread else None
-
-
-def _rank(entry: tuple[Sequence[RunRecord], Row]) -> tuple[bool, bool, float]:
-    """Sort the best first, then methods on a random backbone, then the untrained baseline."""
-    cell, _ = entry
-    score = _mean(cell, cell[0].metrics["primary"])
-    known = score if score is not None and not math.isnan(score) else -math.inf
-    return cell[0].metrics["method"] == "none", _is_random(cell[0]), -known
-
-
-def _is_random(run: RunRecord) -> bool:
-    return bool(run.config["backbone"]["weights"] == "random")
-
-
-def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """Label each run by its method and its differences from others of that method."""
-    names = [_name(run) for run in runs]
-    labels = dict(enumerate(names))
-    for name in dict.fromkeys(names):
-        same = [number for number, other in enumerate(names) if other == name]
-        differences = find_differences([runs[number].config for number in same])
-        for number, overrides in zip(same, differences, strict=True):
-            labels[number] = f"{name} {overrides}".strip()
-    return list(labels.values())
-
-
-def _name(run: RunRecord) -> str:
-    method = str(run.metrics["method"])
-    name = "untouched backbone (none)" if method == "none" else method
-    return f"{name}, random backbone" if _is_random(run) else name
 
 
 def _make_trivial_rows(runs: Sequence[RunRecord]) -> list[Row]:

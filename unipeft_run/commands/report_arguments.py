@@ -1,0 +1,132 @@
+"""The command-line arguments of unipeft-report and its subcommands."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unipeft_run.runs.printable import printable
+
+FORMAT_NAMES = ("text", "markdown", "latex", "csv")
+PAGE = Path("report.html")
+HELP = """\
+Print tables of finished runs: methods ranked by their test score, with their cost."""
+EPILOG = """\
+unipeft-report outputs --html          write everything to one page, report.html
+unipeft-report compare RUN RUN         test whether runs differ significantly from the first
+unipeft-report plan NAME               list the missing runs of a published table
+unipeft-report curves FOLDER           draw loss, validation score and learning rate
+unipeft-report shares FOLDER           draw scores against stored parameters"""
+COMPARE_HELP = """\
+Test whether the scores of runs differ significantly from those of the first: paired bootstrap,
+approximate randomisation, and McNemar's test for accuracy, adjusted for several runs (Holm)."""
+FIGURES = {
+    "curves": "Draw the training curves of runs, one row of panels per task and scale.",
+    "shares": "Draw the test score of every method against the share of parameters it stores.",
+}
+PLAN_HELP = "List the cells of a published table with their states, and commands for missing ones."
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of tables and of the page."""
+    parser = argparse.ArgumentParser(
+        "unipeft-report",
+        description=HELP,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        metavar="FOLDER",
+        help="run folders, or folders above them (default: outputs)",
+    )
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="compare our results with this published table"
+    )
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        type=Path,
+        const=PAGE,
+        metavar="FILE",
+        help=f"write one page that needs no network (default: {PAGE})",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="predictions of each run in the page (default: %(default)s)",
+    )
+    _add_format(parser)
+    return parser
+
+
+def _count(text: str) -> int:
+    """Parse a number of at least 0. Raises `ArgumentTypeError`."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not a number of at least 0")
+    return int(text)
+
+
+def make_compare_parser() -> argparse.ArgumentParser:
+    """Return the parser of `compare`."""
+    parser = argparse.ArgumentParser("unipeft-report compare", description=COMPARE_HELP)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run folder or run id; the first is the baseline",
+    )
+    parser.add_argument(
+        "--in",
+        dest="folder",
+        type=Path,
+        default=Path("outputs"),
+        metavar="FOLDER",
+        help="where run ids are looked up (default: outputs)",
+    )
+    parser.add_argument("--metric", metavar="NAME", help="default: the task's primary metric")
+    _add_format(parser)
+    return parser
+
+
+def make_figure_parser(kind: str) -> argparse.ArgumentParser:
+    """Return the parser of a figure: curves or shares."""
+    parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"{kind}.svg"),
+        metavar="FILE",
+        help=f"the figure to write: svg, png or pdf (default: {kind}.svg)",
+    )
+    return parser
+
+
+def make_plan_parser() -> argparse.ArgumentParser:
+    """Return the parser of `plan`."""
+    parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
+    parser.add_argument(
+        "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="overrides as for unipeft-train, such as output=, scale= or seed=",
+    )
+    _add_format(parser)
+    return parser
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=FORMAT_NAMES, default="text", help="default: %(default)s"
+    )

@@ -1,0 +1,159 @@
+"""Group finished runs by what was scored, then by configuration; rank and label them.
+
+A group holds the runs that were scored on the same examples; a cell holds the runs of one
+configuration, all seeds together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import Any
+
+from unipeft_run.report.differences import as_mapping, find_differences
+from unipeft_run.runs.reader import RunRecord, is_number
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1; None for one value) over seeds; nan if a value is nan."""
+
+    mean: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one configuration. `label`: its method, and what tells it from its neighbours."""
+
+    label: str
+    runs: Sequence[RunRecord]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics of the first run; parameter counts and names are the same in all."""
+        return self.runs[0].metrics
+
+    @property
+    def score(self) -> Spread | None:
+        """The primary metric over the seeds."""
+        return measure_spread(self.runs, self.metrics["primary"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells that were scored on the same examples, the best first.
+
+    `data`: the limits and paths that replace the task's own data or the backbone's weights.
+    """
+
+    task: str
+    scale: str
+    backbone: str
+    data: str
+    cells: Sequence[Cell]
+
+    @property
+    def title(self) -> str:
+        """The group's name on screen; not printable yet."""
+        return f"{self.task}, scale {self.scale}, {self.backbone}" + f", {self.data}" * bool(
+            self.data
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What all runs of the group share."""
+        names = "task", "scale", "backbone", "data"
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """The runs of all cells."""
+        return [run for cell in self.cells for run in cell.runs]
+
+    @property
+    def primary(self) -> str:
+        """The name of the metric that ranks the cells, without its split."""
+        return str(self.cells[0].metrics["primary"]).removeprefix("test/")
+
+
+def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
+    """Group runs that were scored on the same examples, and rank their cells."""
+    return [
+        Group(*key, _rank_cells(list(found)))
+        for key, found in groupby(sorted(runs, key=_key), _key)
+    ]
+
+
+def _rank_cells(runs: Sequence[RunRecord]) -> list[Cell]:
+    cells = group_by_cell(runs)
+    labels = _label_runs([cell[0] for cell in cells])
+    return sorted((Cell(*pair) for pair in zip(labels, cells, strict=True)), key=_rank)
+
+
+def _key(run: RunRecord) -> tuple[str, str, str, str]:
+    metrics = run.metrics
+    return metrics["task"], metrics["scale"], metrics["backbone"], _describe_data(run.config)
+
+
+def _describe_data(config: Mapping[str, Any]) -> str:
+    """Name the limits and paths that replace the task's own data or the backbone's weights."""
+    limits = as_mapping(config.get("limit"))
+    overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
+    for section in ("backbone", "task"):
+        if (path := as_mapping(config.get(section)).get("path")) is not None:
+            overrides.insert(0, f"{section}.path={path}")
+    return " ".join(overrides)
+
+
+def group_by_cell(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
+    """Group the runs that differ only in their seed."""
+    cells: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        cells.setdefault(f"{run.metrics['method']} {run.cell}", []).append(run)
+    return list(cells.values())
+
+
+def measure_spread(runs: Sequence[RunRecord], name: str) -> Spread | None:
+    """Return mean and deviation of metric `name` over `runs`; None if one of them lacks it."""
+    if not all(name in run.metrics for run in runs):
+        return None
+    values = [run.metrics[name] for run in runs]
+    if not all(map(is_number, values)):  # null replaces values that were not finite
+        return Spread(math.nan)
+    try:
+        return Spread(fmean(values), stdev(map(float, values)) if len(values) > 1 else None)
+    except OverflowError:
+        return Spread(math.nan)
+
+
+def _rank(cell: Cell) -> tuple[bool, bool, float]:
+    """Sort the best first, then methods on a random backbone, then the untrained baseline."""
+    score = cell.score.mean if cell.score else math.nan
+    known = -math.inf if math.isnan(score) else score
+    return cell.metrics["method"] == "none", _is_random(cell.runs[0]), -known
+
+
+def _is_random(run: RunRecord) -> bool:
+    return bool(run.config["backbone"]["weights"] == "random")
+
+
+def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
+    """Label each run by its method and its differences from others of that method."""
+    names = [_name(run) for run in runs]
+    labels = dict(enumerate(names))
+    for name in dict.fromkeys(names):
+        same = [number for number, other in enumerate(names) if other == name]
+        differences = find_differences([runs[number].config for number in same])
+        for number, overrides in zip(same, differences, strict=True):
+            labels[number] = f"{name} {overrides}".strip()
+    return list(labels.values())
+
+
+def _name(run: RunRecord) -> str:
+    method = str(run.metrics["method"])
+    name = "untouched backbone (none)" if method == "none" else method
+    return f"{name}, random backbone" if _is_random(run) else name
