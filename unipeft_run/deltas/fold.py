@@ -1,6 +1,7 @@
 """Fold deltas into the backbone's weights, where that is exact, to get a model for inference."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,13 +49,25 @@ def fold(model: nn.Module) -> nn.Module:
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
         for delta in (d for d in foldable if find_linear(d, table)):
             _fold_into_linear(folded.get_submodule(find_linear(delta, table)), delta)
-        for delta in (d for d in foldable if not find_linear(d, table)):
+        wide = [delta for delta in foldable if not find_linear(delta, table)]
+        for delta in wide:
             _widen_feed_forward(folded, table, delta)
         for _, delta in kept:
             _drop_mlp(delta.form)
         reattach(folded, kept)
+        if wide:
+            folded.save_pretrained = refuse_wide
         _check_logits(folded(**batch).logits, expected)
     return folded  # type: ignore[no-any-return]
+
+
+def refuse_wide(*args: Any, **kwargs: Any) -> None:
+    """Replace `save_pretrained` of a model whose feed-forwards were widened."""
+    raise UserError(
+        "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
+        "than its configuration says, with two activations\n"
+        "unipeft.save(model, folder) stores the delta of the model before folding"
+    )
 
 
 class SplitActivation(nn.Module):
@@ -71,8 +84,12 @@ class SplitActivation(nn.Module):
 
 def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
+    places = Counter(delta.site.write for _, delta in deltas)
     for path, delta in deltas:
-        if reason := find_obstacle(delta, table):
+        reason = find_obstacle(delta, table)
+        if reason is None and delta.insertion is sequential and places[delta.site.write] > 1:
+            reason = "it shares its place with another delta, which must not read its change"
+        if reason:
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
     if reasons:
@@ -180,7 +197,7 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
 def _drop_mlp(form: Any) -> None:
     """Keep P_k and P_v as parameters and drop the MLP that computed them."""
     keys, values = (part.clone() for part in form.memory())
-    for name in ("trunk", "head"):
+    for name in ("trunk", "head", "parts"):
         if hasattr(form, name):
             delattr(form, name)
     form.keys = nn.Parameter(keys, requires_grad=False)
