@@ -54,6 +54,8 @@ def attach(
     config = configure(family.name, method, choices)
     slots, method = config.slots(), method or CUSTOM
     patterns = [*config.unfreeze, *unfreeze, *(head_patterns(model) if head == "trained" else ())]
+    if not slots and not patterns:
+        raise UserError(f"method {method} attaches nothing to a {type(model).__name__}")
     stored = {key: stored_form(slot) for key, slot in slots.items()}
     recipe = {
         "method": method,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -9,7 +11,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.config.inert import refuse_inert
@@ -20,6 +22,8 @@ from unipeft_run.errors import UserError
 # family -> the task of the paper whose sizes are the defaults
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 SIZES = tuple(name for name in SlotConfig.model_fields if name not in AXES)
+WORD = re.compile(r"[A-Za-z_][\w.-]*")  # what Hydra reads as a string without quotes
+IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=")  # the axes of a command line
 CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 
 
@@ -30,16 +34,10 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
     size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key (`attn.bottleneck`).
     Raises UserError.
     """
-    if method is not None and method not in (methods := options("method")):
-        raise UserError(unknown_choice("method", method, methods))
-    overrides = [f"task={TASKS[family]}", f"method={method or 'none'}"]
-    for key, value in choices.items():
-        if key not in SIZES:
-            overrides += _overrides(key, value)
-    for key in SIZES:
-        if choices.get(key) is not None:
-            overrides += _for_every_slot(key, choices[key], tuple(overrides))
-    config = _resolve(tuple(overrides))
+    try:
+        config = _configure(family, method, choices)
+    except UserError as error:
+        raise type(error)(IN_A_SHELL.sub(r'\2["\1"]=', str(error))) from None
     if method is None and not config.slots():
         raise UserError(
             f"nothing to attach: give a method, one of {', '.join(options('method'))}, "
@@ -49,40 +47,58 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
     return config
 
 
-def _overrides(key: str, value: Any) -> Iterator[str]:
-    """Yield the overrides of one choice."""
+def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
+    if method is not None and method not in (methods := options("method")):
+        raise UserError(unknown_choice("method", method, methods))
+    overrides, parts = [f"task={TASKS[family]}", f"method={method or 'none'}"], {}
+    for key, value in choices.items():
+        if key not in SIZES:
+            for path, chosen in _flatten(key, value):
+                if isinstance(chosen, Mapping):
+                    parts[path] = chosen
+                else:
+                    overrides.append(f"{path}={_to_hydra(chosen)}")
+    composed = copy.deepcopy(_compose(tuple(overrides)))
+    for path, part in parts.items():
+        OmegaConf.update(composed, path, {"_partial_": True, **part}, merge=False, force_add=True)
+    sizes = [size for key in SIZES for size in _set_size(composed, key, choices.get(key))]
+    config = resolve(composed)
+    refuse_inert(config, [*overrides, *sizes])
+    return config
+
+
+def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the overrides of one choice: the key and its value.
+
+    A mapping is yielded only where it names a class of its own, `_target_`.
+    """
     slot, _, name = key.partition(".")
     if slot not in SLOTS or (key != slot and not name):
         sizes = [f"{slot}.{size}" for slot in SLOTS for size in SIZES]
         raise UserError(unknown_key(key, [*SLOTS, *SIZES, "name", "unfreeze", "head", *sizes]))
-    if name:
-        yield f"{key}={_to_hydra(value)}"
-    elif value is None:
-        yield f"{slot}=null"
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping) and "_target_" not in value:
         for part, chosen in value.items():
-            is_group = part in AXES and isinstance(chosen, str)
-            yield f"{part}@{slot}={chosen}" if is_group else f"{slot}.{part}={_to_hydra(chosen)}"
+            yield from _flatten(f"{key}.{part}", chosen)
+    elif name in AXES and isinstance(value, str):
+        yield f"{name}@{slot}", value
+    elif name or value is None:
+        yield key, value
     else:
         raise UserError(
             f"{slot}={shorten(value)}: must be a mapping of axes and sizes, or None for no change"
         )
 
 
-def _for_every_slot(key: str, value: Any, overrides: tuple[str, ...]) -> list[str]:
-    """Return the overrides that set a size in every slot that has it."""
-    composed = _compose(overrides)
+def _set_size(composed: DictConfig, key: str, value: Any) -> list[str]:
+    """Set a size in every slot that has it; return the overrides that do the same."""
+    if value is None:
+        return []
     slots = [slot for slot in SLOTS if composed[slot] and key in composed[slot]]
     if not slots:
         raise UserError(f"{key}={shorten(value)} has no effect: no slot of this method has a {key}")
-    return [f"{slot}.{key}={_to_hydra(value)}" for slot in slots]
-
-
-@cache
-def _resolve(overrides: tuple[str, ...]) -> RunConfig:
-    config = resolve(_compose(overrides))
-    refuse_inert(config, overrides)
-    return config
+    for slot in slots:
+        composed[slot][key] = value
+    return [f"{slot}.{key}={value}" for slot in slots]
 
 
 @cache
@@ -106,10 +122,8 @@ def _to_hydra(value: Any) -> str:
     """Write a Python value in the grammar of Hydra's overrides."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_to_hydra(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_to_hydra, value)) + "]"
-    if isinstance(value, str):
+    if isinstance(value, str) and not WORD.fullmatch(value):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)
