@@ -45,7 +45,7 @@ _MODULES = {  # public name -> the module that defines it
     "load_run": "deltas.build",
     "save": "library.files",
 }
-__all__ = [*_MODULES, "__version__"]  # noqa: PLE0604
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

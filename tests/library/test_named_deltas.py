@@ -108,7 +108,7 @@ def test_only_the_active_delta_trains_and_its_optimiser_survives_a_switch() -> N
 
 
 def test_detaching_one_keeps_the_others_and_detaching_all_restores_the_model() -> None:
-    model, plain, de, en = two_deltas("bart")
+    model, plain, _, en = two_deltas("bart")
     unipeft.detach(model, "de")
     assert torch.equal(logits(model, "bart"), en)
     assert list(unipeft.attached(model)) == ["en"]
@@ -132,7 +132,7 @@ def test_detaching_restores_which_parameters_trained() -> None:
 
 
 def test_an_inactive_delta_follows_the_type_of_the_model() -> None:
-    model, plain, de, _ = two_deltas("bart")
+    model, _, de, _ = two_deltas("bart")
     model.double()
     unipeft.activate(model, "de")
     assert {p.dtype for p in model.parameters()} == {torch.float64}
@@ -162,7 +162,7 @@ def test_two_deltas_of_one_name_and_unknown_names_are_refused() -> None:
         with pytest.raises(UserError, match="name=enn is unknown"):
             call(model, "enn")
     assert torch.equal(logits(model, "roberta"), en)
-    with pytest.raises(UserError, match="has no deltas; see unipeft.attach"):
+    with pytest.raises(UserError, match="has no deltas; see unipeft"):
         unipeft.activate(backbone("bart"), "de")
 
 

@@ -10,20 +10,22 @@ import unipeft
 from unipeft_run.deltas.attach import find_deltas
 
 
-def perturb(model: nn.Module, seed: int = 0) -> None:
+def perturb(model: nn.Module, seed: int = 0, strength: float = 0.2) -> None:
     """Move every parameter that trains away from where it is."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.add_(0.2 * noise.to(parameter.dtype))
+                parameter.add_(strength * noise.to(parameter.dtype))
 
 
-def attach_perturbed(model: nn.Module, method: str | None, seed: int = 0, **settings: Any) -> Any:
+def attach_perturbed(
+    model: nn.Module, method: str, seed: int = 0, *, strength: float = 0.2, **settings: Any
+) -> Any:
     """Attach a method and perturb what trains; return what `attach` returned."""
     attached = unipeft.attach(model, method, **settings)
-    perturb(model, seed)
+    perturb(model, seed, strength)
     return attached
 
 

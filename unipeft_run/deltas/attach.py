@@ -149,19 +149,15 @@ def register_hooks(model: Any) -> None:
     implementation that deltas at the heads cannot use.
     """
     table, deltas = family_of(model.config), [delta for _, delta in find_deltas(model)]
-    by_place: dict[Tap, list[Delta]] = {}
-    for delta in deltas:
-        by_place.setdefault(delta.site.write, []).append(delta)
-    for delta in deltas:
-        if delta.site.read.side == "in" and delta.reads_x:
-            module = model.get_submodule(delta.site.read.path)
-            module.register_forward_pre_hook(delta.read, with_kwargs=True)
-        if delta.site.write.side != "dropped" and delta is by_place[delta.site.write][0]:
-            _hook_write(model, by_place[delta.site.write])
-    dropped = {place: group for place, group in by_place.items() if place.side == "dropped"}
-    for layer in {place.path.rpartition(".")[0] for place in dropped}:
+    groups = _group_by_place(deltas)
+    dropped = [group for group in groups if group[0].site.write.side == "dropped"]
+    for group in groups:
+        _hook_read(model, group)
+        if group not in dropped:
+            _hook_write(model, group)
+    for layer in dict.fromkeys(group[0].site.write.path.rpartition(".")[0] for group in dropped):
         _host_dropout(model.get_submodule(layer), table)
-    for group in dropped.values():
+    for group in dropped:
         _hook_write(model, group)
     if any(delta.site.write.side == "heads" for delta in deltas):
         _use_our_attention(model)
@@ -170,6 +166,21 @@ def register_hooks(model: Any) -> None:
             _hook_prompt(model, table.prompt, delta)
     if deltas:
         model.save_pretrained = refuse_save_pretrained
+
+
+def _group_by_place(deltas: Iterable[Delta]) -> list[list[Delta]]:
+    """Group deltas that write to the same place; one alone, unless several named ones act."""
+    groups: dict[Tap, list[Delta]] = {}
+    for delta in deltas:
+        groups.setdefault(delta.site.write, []).append(delta)
+    return list(groups.values())
+
+
+def _hook_read(model: nn.Module, deltas: Sequence[Delta]) -> None:
+    for delta in deltas:
+        if delta.site.read.side == "in" and delta.reads_x:
+            module = model.get_submodule(delta.site.read.path)
+            module.register_forward_pre_hook(delta.read, with_kwargs=True)
 
 
 def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:

@@ -30,7 +30,7 @@ def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def stored_tensors(deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield name and tensor of everything that inference needs of deltas, given with their paths."""
+    """Yield name and tensor of everything that inference needs of these paths and deltas."""
     for path, delta in deltas:
         for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor

@@ -61,7 +61,7 @@ def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> R
     composed = copy.deepcopy(_compose(tuple(overrides)))
     for path, part in parts.items():
         OmegaConf.update(composed, path, {"_partial_": True, **part}, merge=False, force_add=True)
-    sizes = [size for key in SIZES for size in _set_size(composed, key, choices.get(key))]
+    sizes = [size for key in SIZES if key in choices for size in _set_size(composed, key, choices)]
     config = resolve(composed)
     refuse_inert(config, [*overrides, *sizes])
     return config
@@ -89,10 +89,9 @@ def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _set_size(composed: DictConfig, key: str, value: Any) -> list[str]:
+def _set_size(composed: DictConfig, key: str, choices: Mapping[str, Any]) -> list[str]:
     """Set a size in every slot that has it; return the overrides that do the same."""
-    if value is None:
-        return []
+    value = choices[key]
     slots = [slot for slot in SLOTS if composed[slot] and key in composed[slot]]
     if not slots:
         raise UserError(f"{key}={shorten(value)} has no effect: no slot of this method has a {key}")

@@ -82,9 +82,13 @@ def _find_objection(first: Delta, second: Delta) -> str | None:
     """Say why two deltas cannot write to the same place."""
     pair = (first, second)
     if first.site.write.side == "heads":
-        return None if _can_join(pair) else (
-            "two memories join only if both are prefixes (composition gated) or both add a relu "
-            "of the plain query"
+        return (
+            None
+            if _can_join(pair)
+            else (
+                "two memories join only if both are prefixes (composition gated) or both add a relu "
+                "of the plain query"
+            )
         )
     if not all(isinstance(delta.composition, ADDITIVE) for delta in pair):
         return "a change that is not added has no sum with another"
@@ -129,7 +133,8 @@ def _join(first: Delta, second: Delta) -> Delta:
     own: list[Any] = [(first.form, first.composition)]
     if isinstance(first.form, JoinedMemory):
         own = list(first.form.parts)
-    form = JoinedMemory([*own, (second.form, second.composition)])
+    added: Any = (second.form, second.composition)
+    form = JoinedMemory([*own, added])
     gated = isinstance(first.composition, Gated)
     composition = first.composition if gated else Add(first.site)
     return Delta(first.site, form, parallel, composition).train(first.training)

@@ -62,9 +62,7 @@ def load(
     read_tensors(folder)  # before the model is changed
     recipe = _check_recipe(read_recipe(folder), folder)
     _check_fits(model, recipe, folder)
-    slots = {
-        key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()
-    }
+    slots = {key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()}
     attached = add_delta(model, name or recipe["name"], recipe, slots)
     try:
         store = require_store(model)
@@ -111,7 +109,7 @@ def _check_fits(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> No
     """Raise UserError if the model is not the delta's backbone, as far as the recipe tells."""
     check_backbone(model, recipe["backbone"], folder)
     frozen = [pattern for pattern in head_patterns(model) if pattern not in recipe["unfreeze"]]
-    if frozen and "weights" not in recipe["backbone"] and "*" not in recipe["unfreeze"]:
+    if frozen and "fingerprint" not in recipe["backbone"] and "*" not in recipe["unfreeze"]:
         raise UserError(
             f"{folder} holds a run whose classifier was frozen at its random initialisation, "
             "which this model does not have; use load_run(folder)"

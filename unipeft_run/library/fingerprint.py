@@ -33,7 +33,7 @@ def describe_backbone(model: Any, unfrozen: Sequence[str]) -> dict[str, Any]:
         "class": type(model).__name__,
         "sizes": {key: getattr(config, key) for key in SIZES},
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "weights": {name: _sample(weight).tolist() for name, weight in matrices},
+        "fingerprint": {name: _sample(weight).tolist() for name, weight in matrices},
     }
 
 
@@ -49,7 +49,7 @@ def check_backbone(model: Any, recorded: Mapping[str, Any], folder: object) -> N
                 f"{folder} holds a delta for {_name(recorded)} with {key}={shorten(value)}, "
                 f"but this model has {key}={getattr(model.config, key)}"
             )
-    weights = recorded.get("weights")
+    weights = recorded.get("fingerprint")
     for name, values in weights.items() if isinstance(weights, dict) else ():
         _check_weight(model, name, values, recorded, folder)
 
@@ -71,8 +71,7 @@ def _check_weight(
             else "load those weights first"
         )
         raise UserError(
-            f"{folder} holds a delta for other weights, {_name(recorded)}: "
-            f"{name} differs; {advice}"
+            f"{folder} holds a delta for other weights, {_name(recorded)}: {name} differs; {advice}"
         )
 
 
