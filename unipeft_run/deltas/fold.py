@@ -43,7 +43,7 @@ def fold(model: nn.Module) -> nn.Module:
     _check_foldable(deltas, table)
     with torch.no_grad():
         batch = make_probe(folded, table)
-        expected = folded(**batch).logits
+        expected = folded(**batch)[0]
         detach(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
@@ -57,7 +57,7 @@ def fold(model: nn.Module) -> nn.Module:
         reattach(folded, kept)
         if wide:
             folded.save_pretrained = refuse_wide
-        _check_logits(folded(**batch).logits, expected)
+        _check_logits(folded(**batch)[0], expected)
     return folded  # type: ignore[no-any-return]
 
 
@@ -205,15 +205,17 @@ def _drop_mlp(form: Any) -> None:
 
 
 def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
-    """Make a random batch of two examples, one of them padded."""
+    """Make a random batch of two examples, one of them padded, each with one end token."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
-    ids[ids == config.pad_token_id] += 1
+    for special in (config.pad_token_id, config.eos_token_id):
+        ids[ids == special] += 1
     mask = torch.ones_like(ids)
     ids[1, 6:], mask[1, 6:] = config.pad_token_id, 0
+    ids[0, 8] = ids[1, 5] = config.eos_token_id  # BART's classifier reads the state there
     batch = {"input_ids": ids, "attention_mask": mask}
     if "decoder" in table.stacks:
-        batch["decoder_input_ids"] = ids[:, :5]
+        batch["decoder_input_ids"] = ids
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 

@@ -23,6 +23,10 @@ from unipeft_run.deltas.insertions import parallel
 from unipeft_run.errors import UserError
 from unipeft_run.library.store import NamedDelta
 
+NO_JOIN = (
+    "two memories join only if both are prefixes (composition gated), "
+    "or both add a relu of the plain query"
+)
 ADDITIVE = (Add, Scaled, LearnedScale)
 Deltas = Sequence[tuple[str, Delta]]
 
@@ -82,14 +86,7 @@ def _find_objection(first: Delta, second: Delta) -> str | None:
     """Say why two deltas cannot write to the same place."""
     pair = (first, second)
     if first.site.write.side == "heads":
-        return (
-            None
-            if _can_join(pair)
-            else (
-                "two memories join only if both are prefixes (composition gated) or both add a relu "
-                "of the plain query"
-            )
-        )
+        return None if _can_join(pair) else NO_JOIN
     if not all(isinstance(delta.composition, ADDITIVE) for delta in pair):
         return "a change that is not added has no sum with another"
     return None
