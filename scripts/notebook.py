@@ -1,7 +1,7 @@
 """Run docs/notebook.ipynb and write its outputs; with --check, compare them instead.
 
-The cells run in a temporary folder, in this process. Numbers may differ between machines, so --check
-compares the outputs without their digits.
+The cells run in a temporary folder, in this process. Numbers may differ between machines, so
+--check compares the outputs without their digits.
 
     python scripts/notebook.py [--check] [FILE]
 """
@@ -17,23 +17,22 @@ import os
 import re
 import sys
 import tempfile
-import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebook.ipynb"
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Run docs/notebook.ipynb and write its outputs.")
     parser.add_argument("--check", action="store_true", help="compare the outputs, write nothing")
     parser.add_argument("file", nargs="?", type=Path, default=NOTEBOOK)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     file = args.file.resolve()
     notebook = json.loads(file.read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        os.environ["HF_HUB_OFFLINE"] = "1"
         namespace: dict[str, Any] = {"__name__": "__main__"}
         for number, cell in enumerate(cells, 1):
             outputs = run_cell("".join(cell["source"]), namespace, number)
@@ -88,8 +87,5 @@ def _mask(outputs: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.exit(main(sys.argv[1:]))

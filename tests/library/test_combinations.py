@@ -17,16 +17,12 @@ NARROW, WIDE = 3, 8  # the second delta is 5 wide
 # methods of one slot whose parts have a form that is a sum over its units
 SUMS = [
     ("lora_attn", "roberta"),
-    ("lora_ffn", "bart"),
-    ("scaled_parallel_ffn", "bart"),
     ("scaled_parallel_ffn", "mbart"),
     ("parallel_ffn", "roberta"),
     ("adapter_ffn", "bart"),
-    ("adapter_ffn", "roberta"),
     ("pfeiffer", "bart"),
     ("pfeiffer", "mbart"),
     ("prefix_nomlp", "bart"),
-    ("prefix_nomlp", "mbart"),
     ("prefix_nomlp", "roberta"),
 ]
 

@@ -36,8 +36,19 @@ def test_switching_changes_nothing_but_the_active_delta(family: str) -> None:
     assert list(unipeft.attached(model)) == ["de", "en"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["mam", "prompt", "houlsby", "pfeiffer", "full"])
+@pytest.mark.parametrize(
+    "method, family",
+    [
+        ("mam", "bart"),
+        ("mam", "mbart"),
+        ("mam", "roberta"),
+        ("prompt", "bart"),
+        ("prompt", "roberta"),
+        ("houlsby", "mbart"),
+        ("pfeiffer", "bart"),
+        ("full", "roberta"),
+    ],
+)
 def test_disabled_is_the_plain_backbone_bit_for_bit(method: str, family: str) -> None:
     plain, model = backbone(family), backbone(family)
     attach_perturbed(model, method)

@@ -49,6 +49,8 @@ def test_the_plain_backbone_saves(family: str, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "b")
     unipeft.detach(model)
     assert torch.equal(logits(reload(model, tmp_path / "c"), family), expected)
+    loaded = unipeft.load_backbone(str(tmp_path / "c"))  # the family comes from config.json
+    assert torch.equal(logits(loaded, family), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,7 +76,8 @@ def test_a_folded_model_saves_and_loads(method: str, family: str, tmp_path: Path
 )
 def test_models_with_other_heads_fold(kind: str, tmp_path: Path) -> None:
     cls = getattr(transformers, kind)
-    sizes = {**(ENCODER if kind.startswith("Roberta") else SEQ2SEQ), "num_labels": 2}
+    labels = 2 if kind.endswith("QuestionAnswering") else 4
+    sizes = {**(ENCODER if kind.startswith("Roberta") else SEQ2SEQ), "num_labels": labels}
     model = cls(cls.config_class(**sizes)).eval()
     attach_perturbed(model, "lora_attn", bottleneck=2)
     folded: Any = unipeft.fold(model)

@@ -69,7 +69,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     file, recipe = folder / TENSORS, folder / RECIPE
     for path in (file, recipe):
         if not path.is_file():
-            raise UserError(f"{folder} is not a finished run: {path.name} is missing")
+            raise UserError(f"{folder} holds no delta: {path.name} is missing")
     written = read_recipe(folder).get("sha256")
     if written not in (None, sha256(file)):
         raise UserError(f"{file} is damaged: its checksum differs from the one in {RECIPE}")

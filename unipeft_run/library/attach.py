@@ -85,7 +85,7 @@ def add_delta(
         backbone = describe_backbone(model, unfrozen)
         summary = _summarise(model, name, recipe, deltas, unfrozen)
     except BaseException:
-        core.detach(model)
+        deactivate(model, store)
         if store.named:
             activate(model, previous)
         else:

@@ -39,6 +39,8 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     _refuse_compiled(model)
     chosen = (names,) if isinstance(names, str) else tuple(names or ())
     check_combination({name: store.get(name) for name in chosen}, chosen)
+    if chosen == store.active:
+        return
     deactivate(model, store)
     for name in chosen:
         _restore(model, store.named[name])
