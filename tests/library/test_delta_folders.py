@@ -206,3 +206,34 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is not a folder"):
         unipeft.save(model, tmp_path / "file")
+
+
+FORM = """
+import torch
+from unipeft_run.deltas.forms.base import Form
+
+class Gain(Form):
+    def __init__(self, site, *, start):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.full((site.width_out,), start))
+
+    def forward(self, u):
+        return self.gain * u
+"""
+
+
+def test_a_form_of_the_user_is_attached_and_loaded_if_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_library_forms.py").write_text(FORM)
+    monkeypatch.syspath_prepend(tmp_path)
+    model, fresh = backbone("roberta"), backbone("roberta")
+    form = {"_target_": "my_library_forms.Gain", "start": 0.5}
+    axes = {"insertion": "sequential", "representation": "ffn", "composition": "add"}
+    attached = unipeft.attach(model, name="gain", ffn={"form": form, **axes}, head="frozen")
+    assert attached.stored == 2 * 32
+    unipeft.save(model, tmp_path / "gain")
+    with pytest.raises(UserError, match=r"allow=\['my_library_forms.Gain'\]"):
+        unipeft.load(fresh, tmp_path / "gain")
+    unipeft.load(fresh, tmp_path / "gain", allow=["my_library_forms."])
+    assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))
