@@ -1,6 +1,8 @@
 """unipeft.attach: a method by name or by its axes equals what a run attaches; clear refusals."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -203,6 +205,11 @@ def test_attach_works_inside_an_application_of_hydra() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         unipeft.attach(backbone("bart"), "houlsby", bottleneck=2, ffn={"form.dropout": 0.0})
         assert GlobalHydra.instance().is_initialized()
+
+
+def test_importing_the_library_imports_nothing_heavy() -> None:
+    code = "import sys, unipeft; dir(unipeft); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_public_names_exist_and_others_do_not() -> None:
