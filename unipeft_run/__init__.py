@@ -1,5 +1,8 @@
 """unipeft: parameter-efficient fine-tuning methods as points in one design space.
 
+`import unipeft` is the public library (docs/library.md). The functions here work one level below:
+on the slots of a configuration, without names.
+
 The public names are imported on first use, so that the command line can print its help without
 importing torch.
 """

@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 
-from unipeft_run.backbones.families import FAMILIES, family_of
+from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import convert_errors
 from unipeft_run.backbones.model_config import read_config
 from unipeft_run.backbones.shapes import shapes_of, size_of
@@ -20,19 +20,21 @@ from unipeft_run.errors import UserError
 def load_backbone(
     source: str,
     *,
-    family: str,
+    family: str | None = None,
     weights: str = "pretrained",
     num_labels: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Load the transformers model of `family` from `source`, in float32 and eval mode.
 
-    `weights="random"` initialises it randomly from its configuration; `num_labels` sizes a
+    `source` is a folder or hub id; `family` defaults to the one in its config.json.
+    `weights="random"` initialises the model randomly from its configuration; `num_labels` sizes a
     classifier; `config` overrides fields of the configuration. No code in `source` is executed.
     Raises UserError for a source that is damaged or lacks weights other than the classifier's.
     """
     loaded = read_config(source, family, config or {}, num_labels)
-    cls = getattr(transformers, FAMILIES[family].model)
+    table = family_of(loaded)
+    cls = getattr(transformers, table.model)
     with convert_errors(source), _quiet():
         if weights == "random":
             return cls(loaded).eval()  # type: ignore[no-any-return]
@@ -48,7 +50,7 @@ def load_backbone(
         )
         check_types(tensors, {name for name, _ in model.named_parameters()}, source)
     initialised = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    _check_only_head(source, model, initialised, FAMILIES[family].head)
+    _check_only_head(source, model, initialised, table.head)
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -40,13 +40,13 @@ MAX_PARAMETERS = 10**11
 
 
 def read_config(
-    source: str, family: str, changes: Mapping[str, Any], num_labels: int | None = None
+    source: str, family: str | None, changes: Mapping[str, Any], num_labels: int | None = None
 ) -> Any:
     """Build the configuration of `source`, a folder or hub id, with `changes` to its fields.
 
-    `num_labels` sizes the classifier; its default comes from config.json. Raises UserError if
-    config.json is missing, damaged or of another family, and for a field or value that is not
-    allowed.
+    `family` and `num_labels`, the classifier's size, default to those in config.json. Raises
+    UserError if config.json is missing, damaged or of another family, and for a field or value that
+    is not allowed.
     """
     return read_config_file(find_config(source), family, changes, num_labels)
 

@@ -10,11 +10,13 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.site import Tap
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
-from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.delta import Delta, SummedDeltas
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
+from unipeft_run.errors import UserError
 
 PREFIX = "delta_"
 
@@ -61,13 +63,13 @@ def attach(
     if next(find_deltas(model), None) is not None:
         raise ValueError("this model already has deltas; call detach(model) first")
     config: Any = model.config
-    table = family_of(config)
+    family_of(config)
     freeze(model, unfreeze)
     for name, slot in slots.items():
         if slot is not None:
             for site in list(find_sites(model, config, **dict(slot.representation))):
                 _add_module(model, f"{PREFIX}{name}", slot.build(site))
-    _register_hooks(model, table)
+    register_hooks(model)
     return list(find_deltas(model))
 
 
@@ -75,7 +77,7 @@ def reattach(model: Any, deltas: Iterable[tuple[str, Delta]]) -> None:
     """Attach existing deltas at their paths (see `find_deltas`) to a model without deltas."""
     for path, delta in deltas:
         _add_module(model, path.rpartition(".")[2], delta)
-    _register_hooks(model, family_of(model.config))
+    register_hooks(model)
 
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
@@ -104,11 +106,23 @@ def detach(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name in [name for name in module._modules if name.startswith(PREFIX)]:
             delattr(module, name)
+    if vars(model).get("save_pretrained") is refuse_save_pretrained:
+        del model.save_pretrained
     _use_attention(model, {ours: stock for stock, ours in IMPLEMENTATIONS.items()})
 
 
 def _is_ours(hook: Callable[..., Any]) -> bool:
-    return isinstance(getattr(hook, "__self__", None), Delta | ResidualDropout | PromptHooks)
+    owner = getattr(hook, "__self__", None)
+    return isinstance(owner, Delta | SummedDeltas | ResidualDropout | PromptHooks)
+
+
+def refuse_save_pretrained(*args: Any, **kwargs: Any) -> None:
+    """Replace `model.save_pretrained` while deltas are attached: it would lose them silently."""
+    raise UserError(
+        "save_pretrained would lose the deltas of this model: from_pretrained ignores them\n"
+        "unipeft.save(model, folder) stores the delta; "
+        "unipeft.fold(model).save_pretrained(folder) stores a merged model, where that is exact"
+    )
 
 
 def _hosted_dropouts(layer: nn.Module, table: Family) -> Iterator[ResidualDropout]:
@@ -128,36 +142,59 @@ def _add_module(model: nn.Module, name: str, delta: Delta) -> None:
     delta.train(model.training)
 
 
-def _register_hooks(model: nn.Module, table: Family) -> None:
-    """Register all hooks in order: deltas before the residual dropout, the dropout, the rest."""
-    deltas = [delta for _, delta in find_deltas(model)]
+def register_hooks(model: Any) -> None:
+    """Register all hooks in order: deltas before the residual dropout, the dropout, the rest.
+
+    Until `detach`, `model.save_pretrained` is refused. Raises UserError for an attention
+    implementation that deltas at the heads cannot use.
+    """
+    table, deltas = family_of(model.config), [delta for _, delta in find_deltas(model)]
+    groups = _group_by_place(deltas)
+    dropped = [group for group in groups if group[0].site.write.side == "dropped"]
+    for group in groups:
+        _hook_read(model, group)
+        if group not in dropped:
+            _hook_write(model, group)
+    for layer in dict.fromkeys(group[0].site.write.path.rpartition(".")[0] for group in dropped):
+        _host_dropout(model.get_submodule(layer), table)
+    for group in dropped:
+        _hook_write(model, group)
+    if any(delta.site.write.side == "heads" for delta in deltas):
+        _use_our_attention(model)
+    for delta in deltas:
+        if delta.site.representation == "embedding":
+            _hook_prompt(model, table.prompt, delta)
+    if deltas:
+        model.save_pretrained = refuse_save_pretrained
+
+
+def _group_by_place(deltas: Iterable[Delta]) -> list[list[Delta]]:
+    """Group deltas that write to the same place; one alone, unless several named ones act."""
+    groups: dict[Tap, list[Delta]] = {}
+    for delta in deltas:
+        groups.setdefault(delta.site.write, []).append(delta)
+    return list(groups.values())
+
+
+def _hook_read(model: nn.Module, deltas: Sequence[Delta]) -> None:
     for delta in deltas:
         if delta.site.read.side == "in" and delta.reads_x:
             module = model.get_submodule(delta.site.read.path)
             module.register_forward_pre_hook(delta.read, with_kwargs=True)
-        if delta.site.write.side != "dropped":
-            _hook_write(model, delta)
-    dropped = [delta for delta in deltas if delta.site.write.side == "dropped"]
-    for layer in {delta.site.write.path.rpartition(".")[0] for delta in dropped}:
-        _host_dropout(model.get_submodule(layer), table)
-    for delta in dropped:
-        _hook_write(model, delta)
-    if any(delta.site.write.side == "heads" for delta in deltas):
-        _use_attention(model, IMPLEMENTATIONS)
-    for delta in deltas:
-        if delta.site.representation == "embedding":
-            _hook_prompt(model, table.prompt, delta)
 
 
-def _hook_write(model: nn.Module, delta: Delta) -> None:
-    module = model.get_submodule(delta.site.write.path)
-    match delta.site.write.side:
+def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
+    """Register the hook that writes the change, or the sum of the changes, at one place."""
+    place = deltas[0].site.write
+    module = model.get_submodule(place.path)
+    writer = deltas[0] if len(deltas) == 1 else SummedDeltas(deltas)
+    match place.side:
         case "in":
-            module.register_forward_pre_hook(delta.write_in)
+            module.register_forward_pre_hook(writer.write_in)
         case "out" | "dropped":
-            module.register_forward_hook(delta.write_out)
+            module.register_forward_hook(writer.write_out)
         case side:
-            assert side == "heads", "written by the attention function"
+            assert side == "heads" and len(deltas) == 1, "written by the attention function"
 
 
 def _host_dropout(layer: Any, table: Family) -> None:
@@ -182,7 +219,17 @@ def _hook_prompt(model: nn.Module, prompt: Prompt, delta: Delta) -> None:
     if prompt.trim is not None:
         model.get_submodule(prompt.trim).register_forward_hook(PromptHooks(length).trim)
     if len(prompt.masks) > 1:
-        _use_attention(model, IMPLEMENTATIONS)
+        _use_our_attention(model)
+
+
+def _use_our_attention(model: Any) -> None:
+    _use_attention(model, IMPLEMENTATIONS)
+    current = model.config._attn_implementation
+    if current not in IMPLEMENTATIONS.values():
+        raise UserError(
+            f"deltas at the attention heads cannot use the attention implementation {current}; "
+            f"choose {' or '.join(IMPLEMENTATIONS)} with model.set_attn_implementation"
+        )
 
 
 def _use_attention(model: Any, names: Mapping[str, str]) -> None:

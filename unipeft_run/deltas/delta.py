@@ -1,6 +1,7 @@
 """The `Delta` module, which computes h <- compose(h, f(insert(x, h))) at one site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,6 +60,11 @@ class Delta(nn.Module):
         """Return the modified h."""
         return self(self.get_x(h, module), h)
 
+    def change(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        """Return what `write` adds to h, for a composition that adds."""
+        u = self.insertion(self.get_x(h, module), h)
+        return self.composition(torch.zeros_like(h), self.form(u))
+
     def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return x: stored, computed from h, or h itself, depending on the tap for x."""
         if not self.reads_x:
@@ -71,3 +77,28 @@ class Delta(nn.Module):
                 return h
             case _:
                 return self.pop_x()
+
+
+@dataclass
+class SummedDeltas:
+    """The hooks of several deltas that write to one place: h <- h + the sum of their changes.
+
+    Every delta reads the original h, so that their order does not matter.
+    """
+
+    deltas: Sequence[Delta]
+
+    def write_out(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        """Replace the output of `module`. A forward hook."""
+        return self.write(output, module)
+
+    def write_in(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+        """Replace the first argument of `module`. A forward pre-hook."""
+        return (self.write(args[0], module), *args[1:])
+
+    def write(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        """Return the modified h."""
+        changed = h
+        for delta in self.deltas:
+            changed = changed + delta.change(h, module)
+        return changed

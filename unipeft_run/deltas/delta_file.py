@@ -1,7 +1,7 @@
 """Save and load a stored delta: its tensors (`delta.safetensors`) and its recipe (`delta.json`)."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.counting.counts import tabulate
+from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
 from unipeft_run.runs.reading import UnreadableFile, read_json
@@ -22,14 +23,19 @@ TENSORS, RECIPE = "delta.safetensors", "delta.json"
 
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and tensor of everything that inference needs besides the frozen backbone."""
-    for path, delta in find_deltas(model):
+    yield from stored_tensors(find_deltas(model))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and f".{PREFIX}" not in name:
+            yield name, parameter
+
+
+def stored_tensors(deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and tensor of everything that inference needs of these paths and deltas."""
+    for path, delta in deltas:
         for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor
         for name, tensor in delta.composition.named_parameters():
             yield f"{path}.composition.{name}", tensor
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and f".{PREFIX}" not in name:
-            yield name, parameter
 
 
 def _copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -43,7 +49,17 @@ def save_delta(
 
     `check` is called before each write; it raises if another process has taken over the folder.
     """
-    replace_tensors(_copy_to_cpu(dict(inference_tensors(model))), folder / TENSORS, check)
+    write_delta(dict(inference_tensors(model)), folder, recipe, check)
+
+
+def write_delta(
+    tensors: Mapping[str, torch.Tensor],
+    folder: Path,
+    recipe: Mapping[str, Any],
+    check: Check = no_check,
+) -> None:
+    """Write the tensors and the recipe of a delta, as `save_delta` does."""
+    replace_tensors(_copy_to_cpu(tensors), folder / TENSORS, check)
     written = {**recipe, "sha256": sha256(folder / TENSORS)}
     replace_file(folder / RECIPE, json.dumps(written, indent=2).encode() + b"\n", check)
 
@@ -53,11 +69,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     file, recipe = folder / TENSORS, folder / RECIPE
     for path in (file, recipe):
         if not path.is_file():
-            raise UserError(f"{folder} is not a finished run: {path.name} is missing")
-    try:
-        written = read_json(recipe).get("sha256")
-    except UnreadableFile:
-        raise UserError(f"{recipe} is damaged: it is not a JSON object") from None
+            raise UserError(f"{folder} holds no delta: {path.name} is missing")
+    written = read_recipe(folder).get("sha256")
     if written not in (None, sha256(file)):
         raise UserError(f"{file} is damaged: its checksum differs from the one in {RECIPE}")
     try:
@@ -66,14 +79,26 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{file} is damaged: {error}") from None
 
 
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Read the recipe in `folder`. Raises UserError if it is damaged."""
+    try:
+        return read_json(folder / RECIPE)
+    except UnreadableFile:
+        raise UserError(f"{folder / RECIPE} is damaged: it is not a JSON object") from None
+
+
 def load_delta(model: nn.Module, folder: Path) -> None:
     """Load the tensors into a model that was built with `inference=True`.
 
     Raises UserError if a file is missing or damaged, or if a tensor is missing, unexpected or of
     another shape.
     """
+    copy_tensors(folder, dict(inference_tensors(model)))
+
+
+def copy_tensors(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
+    """Copy the tensors in `folder` into those of the same names, as `load_delta` does."""
     stored = read_tensors(folder)
-    expected = dict(inference_tensors(model))
     if stored.keys() != expected.keys():
         name = min(stored.keys() ^ expected.keys())
         reason = f"the model has no {name}" if name in stored else f"{name} is missing"

@@ -1,6 +1,7 @@
 """Fold deltas into the backbone's weights, where that is exact, to get a model for inference."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,19 +43,31 @@ def fold(model: nn.Module) -> nn.Module:
     _check_foldable(deltas, table)
     with torch.no_grad():
         batch = make_probe(folded, table)
-        expected = folded(**batch).logits
+        expected = folded(**batch)[0]
         detach(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
         for delta in (d for d in foldable if find_linear(d, table)):
             _fold_into_linear(folded.get_submodule(find_linear(delta, table)), delta)
-        for delta in (d for d in foldable if not find_linear(d, table)):
+        wide = [delta for delta in foldable if not find_linear(delta, table)]
+        for delta in wide:
             _widen_feed_forward(folded, table, delta)
         for _, delta in kept:
             _drop_mlp(delta.form)
         reattach(folded, kept)
-        _check_logits(folded(**batch).logits, expected)
+        if wide:
+            folded.save_pretrained = refuse_wide
+        _check_logits(folded(**batch)[0], expected)
     return folded  # type: ignore[no-any-return]
+
+
+def refuse_wide(*args: Any, **kwargs: Any) -> None:
+    """Replace `save_pretrained` of a model whose feed-forwards were widened."""
+    raise UserError(
+        "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
+        "than its configuration says, with two activations\n"
+        "unipeft.save(model, folder) stores the delta of the model before folding"
+    )
 
 
 class SplitActivation(nn.Module):
@@ -71,8 +84,12 @@ class SplitActivation(nn.Module):
 
 def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
+    places = Counter(delta.site.write for _, delta in deltas)
     for path, delta in deltas:
-        if reason := find_obstacle(delta, table):
+        reason = find_obstacle(delta, table)
+        if reason is None and delta.insertion is sequential and places[delta.site.write] > 1:
+            reason = "it shares its place with another delta, which must not read its change"
+        if reason:
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
     if reasons:
@@ -180,7 +197,7 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
 def _drop_mlp(form: Any) -> None:
     """Keep P_k and P_v as parameters and drop the MLP that computed them."""
     keys, values = (part.clone() for part in form.memory())
-    for name in ("trunk", "head"):
+    for name in ("trunk", "head", "parts"):
         if hasattr(form, name):
             delattr(form, name)
     form.keys = nn.Parameter(keys, requires_grad=False)
@@ -188,15 +205,17 @@ def _drop_mlp(form: Any) -> None:
 
 
 def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
-    """Make a random batch of two examples, one of them padded."""
+    """Make a random batch of two examples, one of them padded, each with one end token."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
-    ids[ids == config.pad_token_id] += 1
+    for special in (config.pad_token_id, config.eos_token_id):
+        ids[ids == special] += 1
     mask = torch.ones_like(ids)
     ids[1, 6:], mask[1, 6:] = config.pad_token_id, 0
+    ids[0, 8] = ids[1, 5] = config.eos_token_id  # BART's classifier reads the state there
     batch = {"input_ids": ids, "attention_mask": mask}
     if "decoder" in table.stacks:
-        batch["decoder_input_ids"] = ids[:, :5]
+        batch["decoder_input_ids"] = ids
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 

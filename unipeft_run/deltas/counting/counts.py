@@ -5,7 +5,7 @@ Imports torch but not transformers, so a count takes only a second or two.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -103,18 +103,17 @@ def _build_deltas(
                 yield name, slot.build(site).eval()
 
 
-def tabulate(
-    deltas: Iterable[tuple[str, Delta]], unfrozen: Sequence[int], backbone: int
-) -> dict[str, Any]:
-    """Tabulate trained and stored parameters by slot and representation, with shares in percent.
+Key = TypeVar("Key")
 
-    `deltas` holds the slot and delta of each site, `unfrozen` the sizes of the trained backbone
-    parameters, `backbone` the size of the backbone. A shared trunk counts once, at its first site.
+
+def count_by(deltas: Iterable[tuple[Key, Delta]]) -> dict[Key, dict[str, int]]:
+    """Count the sites and the trained and stored parameters of deltas with the same key.
+
+    A trunk shared by several sites counts once, at the first of them.
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[Key, dict[str, int]] = {}
     counted: set[int] = set()
-    for slot, delta in deltas:
-        key = (slot, delta.site.representation)
+    for key, delta in deltas:
         row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
         uncounted = [p for p in delta.parameters() if id(p) not in counted]
         counted |= {id(p) for p in uncounted}
@@ -122,6 +121,18 @@ def tabulate(
         row["trained"] += sum(p.numel() for p in uncounted if p.requires_grad)
         row["stored"] += sum(t.numel() for _, t in delta.form.inference_tensors())
         row["stored"] += sum(p.numel() for p in delta.composition.parameters())
+    return rows
+
+
+def tabulate(
+    deltas: Iterable[tuple[str, Delta]], unfrozen: Sequence[int], backbone: int
+) -> dict[str, Any]:
+    """Tabulate trained and stored parameters by slot and representation, with shares in percent.
+
+    `deltas` holds the slot and delta of each site, `unfrozen` the sizes of the trained backbone
+    parameters, `backbone` the size of the backbone.
+    """
+    rows = count_by(((slot, delta.site.representation), delta) for slot, delta in deltas)
     if unfrozen:
         total = sum(unfrozen)
         rows["unfreeze", "backbone"] = {"sites": len(unfrozen), "trained": total, "stored": total}

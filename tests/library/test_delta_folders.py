@@ -1,0 +1,239 @@
+"""unipeft.save and unipeft.load: the delta alone, onto the backbone that it was trained on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from named_deltas import attach_perturbed, logits
+from safetensors.torch import load_file, save_file
+from tiny import SEQ2SEQ, backbone
+from tiny_config import configured
+from transformers import BartConfig, BartForConditionalGeneration
+
+import unipeft
+from unipeft_run.deltas.attach import attach
+from unipeft_run.deltas.build import delta_recipe, unfreeze_patterns
+from unipeft_run.deltas.delta_file import save_delta
+from unipeft_run.deltas.slots import build_slots
+from unipeft_run.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "method, family",
+    [
+        ("mam", "bart"),
+        ("mam", "mbart"),
+        ("mam", "roberta"),
+        ("prompt", "roberta"),
+        ("bitfit", "bart"),
+        ("full", "roberta"),
+    ],
+)
+def test_a_saved_delta_gives_the_same_logits(method: str, family: str, tmp_path: Path) -> None:
+    model, fresh = backbone(family), backbone(family)
+    saved = attach_perturbed(model, method)
+    expected = logits(model, family)
+    assert unipeft.save(model, tmp_path / "a" / "delta") == tmp_path / "a" / "delta"
+    assert sorted(f.name for f in (tmp_path / "a/delta").iterdir()) == [
+        "delta.json",
+        "delta.safetensors",
+    ]
+    stored = sum(t.numel() for t in load_file(tmp_path / "a/delta/delta.safetensors").values())
+    assert stored == saved.stored
+    loaded = unipeft.load(fresh, str(tmp_path / "a/delta"))
+    assert (loaded.name, loaded.method, loaded.stored) == (method, method, saved.stored)
+    torch.testing.assert_close(logits(fresh, family), expected, rtol=0, atol=1e-6)
+    with unipeft.disabled(fresh):
+        assert torch.equal(logits(fresh, family), logits(backbone(family), family))
+
+
+def test_an_inactive_delta_is_saved_by_name(tmp_path: Path) -> None:
+    model, fresh = backbone("roberta"), backbone("roberta")
+    attach_perturbed(model, "bitfit", 1, name="de")
+    expected = logits(model, "roberta")
+    model.requires_grad_(False)  # as for inference
+    attach_perturbed(model, "mam", 2, name="en", bottleneck=8)
+    unipeft.save(model, tmp_path / "de", name="de")
+    unipeft.save(model, tmp_path / "en")
+    unipeft.load(fresh, tmp_path / "en")
+    unipeft.load(fresh, tmp_path / "de", name="other")
+    assert unipeft.active(fresh) == ["other"]
+    assert torch.equal(logits(fresh, "roberta"), expected)
+    unipeft.activate(model, ["de"])
+    unipeft.activate(model, None)
+    with pytest.raises(UserError, match="no delta is active; give name= one of de, en"):
+        unipeft.save(model, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_delta_moves_between_precisions(dtype: torch.dtype, tmp_path: Path) -> None:
+    model, fresh = backbone("bart"), backbone("bart").to(dtype)
+    attach_perturbed(model, "mam", bottleneck=8)
+    unipeft.save(model, tmp_path)
+    unipeft.load(fresh, tmp_path)
+    assert {p.dtype for p in fresh.parameters()} == {dtype}
+    tolerance = 1e-4 if dtype == torch.float64 else 0.2
+    difference = logits(fresh, "bart").float() - logits(model, "bart")
+    assert float(difference.abs().max()) < tolerance
+    unipeft.save(fresh, tmp_path)
+    unipeft.load(backbone("bart"), tmp_path)
+
+
+def test_the_delta_of_a_run_can_be_loaded(tmp_path: Path) -> None:
+    config = configured("task=sst2", "method=mam", "scale=mini", "head=trained")
+    model, fresh = backbone("roberta"), backbone("roberta")
+    attach(model, build_slots(config, inference=True), unfreeze_patterns(config))
+    folder = tmp_path / "mam" / "ab12cd34"
+    folder.mkdir(parents=True)
+    save_delta(model, folder, delta_recipe(config))
+    loaded = unipeft.load(fresh, folder)
+    assert (loaded.name, loaded.method) == ("ab12cd34", "mam")
+    assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))
+
+
+def test_a_run_with_a_random_classifier_needs_load_run(tmp_path: Path) -> None:
+    config = configured("task=sst2", "method=mam", "scale=mini", "head=frozen")
+    model = backbone("roberta")
+    attach(model, build_slots(config, inference=True))
+    save_delta(model, tmp_path, delta_recipe(config))
+    with pytest.raises(UserError, match=r"frozen at its random init.*use load_run"):
+        unipeft.load(backbone("roberta"), tmp_path)
+
+
+def other_vocabulary() -> Any:
+    return BartForConditionalGeneration(BartConfig(**{**SEQ2SEQ, "vocab_size": 97})).eval()
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: backbone("mbart"), "holds a delta for bart, but this model is mbart"),
+        (other_vocabulary, "vocab_size=96, but this model has vocab_size=97"),
+        (lambda: backbone("bart", seed=1), "for other weights.* differs; load those weights first"),
+        (lambda: torch.nn.Linear(2, 2), "not a transformers model"),
+    ],
+)
+def test_another_backbone_is_refused(
+    build: Callable[[], Any], message: str, tmp_path: Path
+) -> None:
+    model = backbone("bart")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    unipeft.save(model, tmp_path)
+    other = build()
+    with pytest.raises(UserError, match=message):
+        unipeft.load(other, tmp_path)
+    assert all(p.requires_grad for p in other.parameters())
+    assert "_unipeft" not in vars(other)
+
+
+def test_a_frozen_head_must_be_the_same(tmp_path: Path) -> None:
+    model = backbone("roberta")
+    unipeft.attach(model, "lora_attn", bottleneck=2, head="frozen")
+    unipeft.save(model, tmp_path)
+    unipeft.load(backbone("roberta"), tmp_path)
+    other = backbone("roberta")
+    with torch.no_grad():
+        other.classifier.out_proj.weight.add_(1)
+    with pytest.raises(UserError, match="attach with head='trained' to store the head"):
+        unipeft.load(other, tmp_path)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    recipe = json.loads((folder / "delta.json").read_text())
+    change(recipe)
+    (folder / "delta.json").write_text(json.dumps(recipe))
+
+
+def rename_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "delta.safetensors")
+    tensors["other"] = tensors.pop(min(tensors))
+    save_file(tensors, folder / "delta.safetensors")
+    edit(folder, lambda recipe: recipe.pop("sha256"))
+
+
+SLOT = "attn"
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no tensors": (lambda f: (f / "delta.safetensors").unlink(), "delta.safetensors is missing"),
+    "no recipe": (lambda f: (f / "delta.json").unlink(), "delta.json is missing"),
+    "no json": (lambda f: (f / "delta.json").write_text("{"), "not a JSON object"),
+    "cut": (lambda f: (f / "delta.safetensors").write_bytes(b"x" * 9), "its checksum differs"),
+    "other tensor": (rename_tensor, "the model has no other|is missing"),
+    "no slots": (lambda f: edit(f, lambda r: r.pop("slots")), "it needs backbone, unfreeze and"),
+    "slot": (lambda f: edit(f, lambda r: r["slots"].update(atn={})), "did you mean attn"),
+    "class": (
+        lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(_target_="os.path.join")),
+        r"names the class os.path.join; if you trust it, allow=\['os.path.join'\]",
+    ),
+    "keyword": (
+        lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(rank="many")),
+        "attn.form.rank=many: must be a whole number",
+    ),
+    "size": (
+        lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(rank=3)),
+        "shape",
+    ),
+    "insertion": (
+        lambda f: edit(f, lambda r: r["slots"][SLOT].update(insertion="__class__")),
+        "attn.insertion=__class__ is unknown",
+    ),
+    "weight": (
+        lambda f: edit(f, lambda r: r["backbone"].update(fingerprint={"no.such": [1.0]})),
+        "it has no no.such",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused(damage: str, tmp_path: Path) -> None:
+    model, fresh = backbone("bart"), backbone("bart")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    unipeft.save(model, tmp_path)
+    change, message = DAMAGES[damage]
+    change(tmp_path)
+    with pytest.raises(UserError, match=message):
+        unipeft.load(fresh, tmp_path)
+    assert all(p.requires_grad for p in fresh.parameters())
+    assert "_unipeft" not in vars(fresh)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    model = backbone("bart")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a folder"):
+        unipeft.save(model, tmp_path / "file")
+
+
+FORM = """
+import torch
+from unipeft_run.deltas.forms.base import Form
+
+class Gain(Form):
+    def __init__(self, site, *, start):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.full((site.width_out,), start))
+
+    def forward(self, u):
+        return self.gain * u
+"""
+
+
+def test_a_form_of_the_user_is_attached_and_loaded_if_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_library_forms.py").write_text(FORM)
+    monkeypatch.syspath_prepend(tmp_path)
+    model, fresh = backbone("roberta"), backbone("roberta")
+    form = {"_target_": "my_library_forms.Gain", "start": 0.5}
+    axes = {"insertion": "sequential", "representation": "ffn", "composition": "add"}
+    attached = unipeft.attach(model, name="gain", ffn={"form": form, **axes}, head="frozen")
+    assert attached.stored == 2 * 32
+    unipeft.save(model, tmp_path / "gain")
+    with pytest.raises(UserError, match=r"allow=\['my_library_forms.Gain'\]"):
+        unipeft.load(fresh, tmp_path / "gain")
+    unipeft.load(fresh, tmp_path / "gain", allow=["my_library_forms."])
+    assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))

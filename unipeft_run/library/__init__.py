@@ -1,0 +1,6 @@
+"""The library behind `import unipeft`: named deltas on a transformers model.
+
+`choices.py` turns a method's name or axes into slots, `attach.py` attaches them, `store.py` keeps
+every named delta of a model, `switch.py` activates them, `combine.py` decides which act together,
+`files.py` saves and loads one, `summary.py` is what `print(attached)` shows.
+"""

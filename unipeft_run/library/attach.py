@@ -1,0 +1,123 @@
+"""Attach a method to a model, by its name or by its axes, as a named delta."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from unipeft_run.config.messages import shorten, unknown_choice
+from unipeft_run.deltas import attach as core
+from unipeft_run.deltas.build import backbone_size
+from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
+from unipeft_run.errors import UserError
+from unipeft_run.library.backbone import check_model, head_patterns
+from unipeft_run.library.choices import CUSTOM, configure
+from unipeft_run.library.fingerprint import describe_backbone
+from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
+from unipeft_run.library.summary import Attached, tabulate_sites
+from unipeft_run.library.switch import activate, deactivate, forget
+
+HEADS = ("trained", "frozen")
+
+
+def attach(
+    model: nn.Module,
+    method: str | None = None,
+    *,
+    name: str | None = None,
+    unfreeze: Sequence[str] = (),
+    head: Literal["trained", "frozen"] = "trained",
+    **choices: Any,
+) -> Attached:
+    """Attach a method to `model` as a named delta, let it act, and freeze the rest of the model.
+
+    Args:
+        model: a transformers model of a supported family: BART, mBART or RoBERTa.
+        method: a file in conf/method, such as `mam`; without it, the axes describe the delta.
+        name: the delta's name; defaults to the method's.
+        unfreeze: patterns of backbone parameters that train as well, such as `*LayerNorm*`.
+        head: whether a classification or question-answering head trains and is stored.
+        choices: sizes for every slot (`bottleneck=8`, `scale=4`, `mlp_width=None`); the axes and
+            sizes of one slot (`ffn=dict(composition="add", bottleneck=64)`), or None to leave it
+            out (`attn=None`); dotted keys (`**{"attn.bottleneck": 30}`). Sizes that are not given
+            are the paper's: for XSum with BART, WMT16 en-ro with mBART, SST-2 with RoBERTa.
+
+    Returns the delta's sites and parameter counts, to print. Deltas that were active before are
+    kept, inactive. Raises UserError; the model is then unchanged.
+    """
+    family = check_model(model)
+    if head not in HEADS:
+        raise UserError(unknown_choice("head", head, HEADS))
+    config = configure(family.name, method, choices)
+    slots, method = config.slots(), method or CUSTOM
+    patterns = [*config.unfreeze, *unfreeze, *(head_patterns(model) if head == "trained" else ())]
+    if not slots and not patterns:
+        raise UserError(f"method {method} attaches nothing to a {type(model).__name__}")
+    stored = {key: stored_form(slot) for key, slot in slots.items()}
+    recipe = {
+        "method": method,
+        "unfreeze": list(dict.fromkeys(patterns)),
+        "slots": {key: slot.model_dump(mode="json", by_alias=True) for key, slot in stored.items()},
+    }
+    built = {key: build_slot(key, slot) for key, slot in slots.items()}
+    return add_delta(model, name or method, recipe, built)
+
+
+def add_delta(
+    model: nn.Module, name: str, recipe: Mapping[str, Any], slots: Mapping[str, Slot]
+) -> Attached:
+    """Attach `slots` as the only active delta of the model. Raises UserError, changing nothing."""
+    store = find_store(model)
+    _check_name(name, store)
+    names = [parameter for parameter, _ in model.named_parameters() if not _is_delta(parameter)]
+    unfrozen = tuple(sorted(matching_parameters(names, recipe["unfreeze"])))
+    if store is None:
+        if next(core.find_deltas(model), None) is not None:
+            raise UserError("this model has deltas that unipeft.attach did not name; detach first")
+        store = Store(frozenset(n for n, p in model.named_parameters() if p.requires_grad))
+    previous = store.active
+    deactivate(model, store)
+    try:
+        deltas = core.attach(model, slots, recipe["unfreeze"])
+        backbone = describe_backbone(model, unfrozen)
+        summary = _summarise(model, name, recipe, deltas, unfrozen)
+    except BaseException:
+        deactivate(model, store)
+        if store.named:
+            activate(model, previous)
+        else:
+            forget(model, store)
+        raise
+    store.plain |= copy_values(model, [key for key in unfrozen if key not in store.plain])
+    recipe = {**recipe, "name": name, "backbone": backbone}
+    store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen)
+    store.active = (name,)
+    setattr(model, ATTRIBUTE, store)
+    return summary
+
+
+def _check_name(name: str, store: Store | None) -> None:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise UserError(f"name={shorten(name)}: must be letters, digits, _ and -")
+    if store and name in store.named:
+        raise UserError(f"this model already has a delta {name}; give another name=, or detach it")
+
+
+def _is_delta(parameter: str) -> bool:
+    return f".{core.PREFIX}" in parameter
+
+
+def _summarise(
+    model: nn.Module,
+    name: str,
+    recipe: Mapping[str, Any],
+    deltas: Sequence[tuple[str, Any]],
+    unfrozen: Sequence[str],
+) -> Attached:
+    sizes = {key: model.get_parameter(key).numel() for key in unfrozen}
+    rows = tabulate_sites(deltas, sizes, recipe["unfreeze"])
+    kind = type(model).__name__
+    return Attached(name, recipe["method"], kind, backbone_size(model), tuple(rows))

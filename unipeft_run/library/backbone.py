@@ -1,0 +1,38 @@
+"""What the library needs to know of a user's model: its family and its task's head."""
+
+from typing import Any
+
+from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.family import Family
+from unipeft_run.errors import UserError
+
+
+def check_model(model: Any) -> Family:
+    """Return the family of a model. Raises UserError if it is not one that deltas fit."""
+    config, kind = getattr(model, "config", None), type(model).__name__
+    if config is None or not hasattr(config, "model_type"):
+        raise UserError(f"{kind} is not a transformers model; attach before wrapping or compiling")
+    family = family_of(config)
+    for key, value in family.fixed.items():
+        if getattr(config, key, value) != value:
+            raise UserError(f"{kind}: config.{key}={getattr(config, key)}: must be {value}")
+    for path, _ in family.stacks.values():
+        try:
+            model.get_submodule(path)
+        except AttributeError:
+            raise UserError(
+                f"{kind} has no {path}; use a model with a head, such as {family.model}"
+            ) from None
+    return family
+
+
+def head_patterns(model: Any) -> list[str]:
+    """Return patterns of the parameters of a task's head: those outside the base model.
+
+    A language model's head is not one: it is trained with the base model.
+    """
+    if model.get_output_embeddings() is not None:
+        return []
+    base = model.base_model_prefix
+    tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
+    return [f"{top}.*" for top in tops if top != base]

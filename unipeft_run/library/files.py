@@ -1,0 +1,139 @@
+"""Save a named delta to a folder, and load it onto a model: safetensors and JSON, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from unipeft_run.config.declarations import is_ours
+from unipeft_run.config.legality import check_slot
+from unipeft_run.config.messages import options, shorten, unknown_choice
+from unipeft_run.config.schema import SLOTS, SlotConfig
+from unipeft_run.config.validation import check, check_part
+from unipeft_run.deltas.delta_file import (
+    RECIPE,
+    copy_tensors,
+    read_recipe,
+    read_tensors,
+    stored_tensors,
+    write_delta,
+)
+from unipeft_run.deltas.slots import build_slot
+from unipeft_run.errors import UserError
+from unipeft_run.library.attach import add_delta
+from unipeft_run.library.backbone import check_model, head_patterns
+from unipeft_run.library.fingerprint import check_backbone
+from unipeft_run.library.store import NamedDelta, Store, require_store
+from unipeft_run.library.summary import Attached
+from unipeft_run.library.switch import detach
+
+
+def save(model: nn.Module, folder: str | Path, *, name: str | None = None) -> Path:
+    """Write one delta, by default the active one, to `folder`; return the folder.
+
+    `delta.safetensors` holds what inference needs: the deltas (a prefix without its MLP) and the
+    unfrozen backbone parameters. `delta.json` says how to attach them, and to which backbone.
+    Raises UserError if `name` is unknown, or not given while several deltas are active or none.
+    """
+    store, folder = require_store(model), Path(folder)
+    name = _only_active(store) if name is None else name
+    delta = store.get(name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; choose another")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_delta(dict(_tensors(model, store, delta)), folder, delta.recipe)
+    return folder
+
+
+def load(
+    model: nn.Module, folder: str | Path, *, name: str | None = None, allow: Sequence[str] = ()
+) -> Attached:
+    """Attach the delta in `folder`, which `save` or a run wrote, to a backbone, and let it act.
+
+    `name` defaults to the name that it was saved under. `allow`: prefixes of classes outside this
+    package that delta.json may name. Raises UserError if the files are missing or damaged, or if
+    the model is not the backbone that the delta was trained on; the model is then unchanged.
+    """
+    folder = Path(folder)
+    check_model(model)
+    read_tensors(folder)  # before the model is changed
+    recipe = _check_recipe(read_recipe(folder), folder)
+    _check_fits(model, recipe, folder)
+    slots = {key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()}
+    attached = add_delta(model, name or recipe["name"], recipe, slots)
+    try:
+        store = require_store(model)
+        copy_tensors(folder, dict(_tensors(model, store, store.get(attached.name))))
+    except BaseException:
+        detach(model, attached.name)
+        raise
+    return attached
+
+
+def _only_active(store: Store) -> str:
+    if len(store.active) == 1:
+        return store.active[0]
+    state = f"{len(store.active)} deltas are active" if store.active else "no delta is active"
+    raise UserError(f"{state}; give name= one of {', '.join(store.named)}")
+
+
+def _tensors(model: nn.Module, store: Store, delta: NamedDelta) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and tensor of everything that inference needs of one delta."""
+    yield from stored_tensors(delta.deltas)
+    acts = delta.summary.name in store.active
+    for name in delta.unfrozen:
+        yield name, model.get_parameter(name) if acts else delta.values[name]
+
+
+def _check_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the recipe with defaults for what a run does not write. Raises UserError."""
+    backbone, unfreeze = recipe.get("backbone"), recipe.get("unfreeze")
+    slots, method = recipe.get("slots"), recipe.get("method", folder.parent.name)
+    names = isinstance(unfreeze, list) and all(isinstance(pattern, str) for pattern in unfreeze)
+    if not (isinstance(backbone, dict) and isinstance(slots, dict) and names):
+        raise UserError(f"{folder / RECIPE} is damaged: it needs backbone, unfreeze and slots")
+    name = recipe.get("name", folder.resolve().name)
+    return {
+        "name": str(name),
+        "method": shorten(method),
+        "unfreeze": unfreeze,
+        "slots": slots,
+        "backbone": backbone,
+    }
+
+
+def _check_fits(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError if the model is not the delta's backbone, as far as the recipe tells."""
+    check_backbone(model, recipe["backbone"], folder)
+    frozen = [pattern for pattern in head_patterns(model) if pattern not in recipe["unfreeze"]]
+    if frozen and "fingerprint" not in recipe["backbone"] and "*" not in recipe["unfreeze"]:
+        raise UserError(
+            f"{folder} holds a run whose classifier was frozen at its random initialisation, "
+            "which this model does not have; use load_run(folder)"
+        )
+
+
+def _read_slots(
+    recipe: Mapping[str, Any], folder: Path, allow: Sequence[str]
+) -> dict[str, SlotConfig]:
+    """Return the slots of a recipe as typed configuration. Raises UserError."""
+    slots = {}
+    for key, content in recipe["slots"].items():
+        if key not in SLOTS:
+            raise UserError(unknown_choice(f"{folder / RECIPE}: slot", key, SLOTS))
+        slot = check(SlotConfig, content, key)
+        for axis, part in (("form", slot.form), ("composition", slot.composition)):
+            if not (is_ours(part.target) or part.target.startswith(tuple(allow))):
+                raise UserError(
+                    f"{folder / RECIPE} names the class {shorten(part.target)}; "
+                    f"if you trust it, allow=[{part.target!r}]"
+                )
+            check_part(key, axis, part)
+        if slot.insertion not in (names := options("insertion")):
+            raise UserError(unknown_choice(f"{key}.insertion", slot.insertion, names))
+        check_slot(key, slot)
+        slots[key] = slot
+    return slots

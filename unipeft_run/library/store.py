@@ -1,0 +1,96 @@
+"""The named deltas of a model: kept in its attribute `_unipeft`, which copies and pickles with it.
+
+Only active deltas are modules of the model, under the same names as in a run. Inactive ones are
+held here, so the model's parameters, hooks and state dict are those of the active ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from unipeft_run.config.messages import unknown_choice
+from unipeft_run.deltas.attach import find_deltas
+from unipeft_run.deltas.delta import Delta
+from unipeft_run.errors import UserError
+from unipeft_run.library.summary import Attached
+
+ATTRIBUTE = "_unipeft"
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class NamedDelta:
+    """One named delta: its modules, and its own values of unfrozen backbone parameters.
+
+    Args:
+        recipe: the content of delta.json.
+        summary: what `attach` returned.
+        deltas: the path and module of each site.
+        unfrozen: names of the backbone parameters that it trains.
+        values: its values of these parameters while it is inactive, on the CPU.
+        dtype: the backbone's type when it was last active.
+    """
+
+    recipe: Mapping[str, Any]
+    summary: Attached
+    deltas: list[tuple[str, Delta]]
+    unfrozen: tuple[str, ...]
+    values: Tensors = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+
+
+@dataclass
+class Store:
+    """All named deltas of one model.
+
+    Args:
+        named: the deltas by name.
+        active: the names of those that act, in order.
+        plain: the plain backbone's values of every parameter that some delta unfreezes.
+        trainable: names of the parameters that required a gradient before the first delta.
+    """
+
+    trainable: frozenset[str]
+    named: dict[str, NamedDelta] = field(default_factory=dict)
+    active: tuple[str, ...] = ()
+    plain: Tensors = field(default_factory=dict)
+
+    def get(self, name: str) -> NamedDelta:
+        """Return the delta called `name`. Raises UserError."""
+        if name not in self.named:
+            raise UserError(unknown_choice("name", name, self.named))
+        return self.named[name]
+
+
+def find_store(model: Any) -> Store | None:
+    """Return the store of a model; None if it has no named delta."""
+    store = vars(model).get(ATTRIBUTE)
+    assert store is None or isinstance(store, Store)
+    return store
+
+
+def require_store(model: Any) -> Store:
+    """Return the store of a model. Raises UserError if it has no named delta."""
+    store = find_store(model)
+    if store is None:
+        unnamed = next(find_deltas(model), None) is not None
+        reason = "deltas, but none that unipeft.attach named" if unnamed else "no deltas"
+        raise UserError(f"this {type(model).__name__} has {reason}; see unipeft.attach")
+    return store
+
+
+def copy_values(model: nn.Module, names: Iterable[str]) -> Tensors:
+    """Copy the parameters called `names` to the CPU."""
+    return {name: model.get_parameter(name).detach().cpu().clone() for name in names}
+
+
+def write_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy `values` into the parameters of the same names."""
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)
