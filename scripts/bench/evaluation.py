@@ -21,6 +21,7 @@ import torch
 from beam import clock
 from datasets import Dataset
 from shapes import SHAPES, TYPES, build_model
+from stream import draw_lengths
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -47,14 +48,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     return parser.parse_args()
-
-
-def draw_lengths(count: int) -> tuple[Any, Any]:
-    """Draw source and target lengths: medians 430 and 25 tokens, cut at 512 and 60."""
-    random = np.random.default_rng(0)
-    sources = random.lognormal(np.log(430), 0.6, count).astype(int).clip(20, 512)
-    targets = random.lognormal(np.log(25), 0.25, count).astype(int).clip(8, 60)
-    return sources, targets
 
 
 def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:

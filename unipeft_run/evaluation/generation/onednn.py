@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unipeft_run.training.compute.onednn import has_onednn, multiply
 from unipeft_run.training.distributed.parallel import is_sharded
 
 MIN_PRODUCTS = 16  # packing pays off after about eight products with the same weight
@@ -57,18 +58,14 @@ class Product:
             weight = self.packed
         elif rows == 0 or not _has_avx512():
             return F.linear(x, weight, bias)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return multiply(x, weight, bias)
 
 
 def _supported_types(device: torch.device) -> tuple[torch.dtype, ...]:
     """Return the types for which this torch and this processor have the (private) operators."""
-    backend: Any = torch.backends.mkldnn
-    operators = torch.ops.mkldnn
-    if device.type != "cpu" or torch.is_autocast_enabled("cpu") or not backend.is_available():
+    if device.type != "cpu" or torch.is_autocast_enabled("cpu") or not has_onednn():
         return ()
-    if not hasattr(operators, "_linear_pointwise"):
-        return ()
-    has_bf16 = operators._is_mkldnn_bf16_supported()
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)
 
 
