@@ -77,12 +77,14 @@ def _sources(config: RunConfig) -> Iterator[Inert]:
     task, backbone = config.task, config.backbone
     if task.path is not None:
         yield "task.mini", "task.path takes precedence"
+        yield "task.data", "task.path takes precedence"
     if task.path is not None or task.mini is not None:
         yield "task.hub", "task.path and the miniature data take precedence"
     if backbone.path is not None:
         yield "backbone.hub", "backbone.path takes precedence"
     if backbone.family != "mbart":
-        for key in ("source_code", "target_code"):
+        codes = ("source_code", "target_code")
+        for key in codes if codes[0] in task.keywords else ("source_language",):
             if key in task.keywords:
                 yield f"task.{key}", f"the tokenizer of {backbone.family} has no language codes"
 

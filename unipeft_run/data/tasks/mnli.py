@@ -22,10 +22,10 @@ class MNLI(ClassificationTask):
 
     premise_column: str = "premise"
     hypothesis_column: str = "hypothesis"
+    label_column: str = "label"
     id_column: str = "idx"
     selection: str = "accuracy"
 
-    label_names: ClassVar[tuple[str, ...]] = ("entailment", "neutral", "contradiction")
     optional_splits: ClassVar[tuple[str, ...]] = ("validation_mismatched",)
     hub_splits: ClassVar[Mapping[str, str]] = {
         "validation": "validation_matched",
@@ -37,6 +37,10 @@ class MNLI(ClassificationTask):
             "mismatched": Companion("validation_mismatched"),
         }
     }
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("entailment", "neutral", "contradiction")
 
     @property
     def columns(self) -> Columns:

@@ -19,11 +19,15 @@ class SST2(ClassificationTask):
     """
 
     text_column: str = "sentence"
+    label_column: str = "label"
     id_column: str = "idx"
     selection: str = "accuracy"
 
-    label_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
     hub_splits: ClassVar[Mapping[str, str]] = {"test": "validation"}
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("negative", "positive")
 
     @property
     def columns(self) -> Columns:
