@@ -19,7 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied_overrides, load, normalise_overrides, plan
+from unipeft_run.config import (
+    PlannedRun,
+    compose,
+    implied_overrides,
+    load,
+    normalise_overrides,
+    plan,
+)
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config

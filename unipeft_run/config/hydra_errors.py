@@ -20,6 +20,7 @@ from unipeft_run.config.messages import (
     unknown_key,
 )
 from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.short_keys import short_keys
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
@@ -66,8 +67,9 @@ def _describe_error(
     error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
 ) -> str:
     known = _composed_keys(compose, PROBE[config_name], config_name)
+    short = short_keys(overrides)
     for override in overrides:
-        if sentence := _explain_override(override, known):
+        if sentence := _explain_override(override, [*short, *known]):
             return sentence
         if re.fullmatch(r"(task|method)=(null)?", override):
             return explain_missing([o for o in overrides if _key(o) != _key(override)])

@@ -15,7 +15,13 @@ from unipeft_run.config.validation import check, find_missing, missing_error, va
 from unipeft_run.data.tasks.split_files import is_hub_name
 from unipeft_run.errors import UserError
 
-PATHS = (("task", "path"), ("task", "data"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
+PATHS = (
+    ("task", "path"),
+    ("task", "data"),
+    ("backbone", "path"),
+    ("tracking", "tensorboard"),
+    (None, "output"),
+)
 
 
 def resolve(cfg: DictConfig) -> RunConfig:

@@ -13,6 +13,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
+from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.report.differences import as_mapping, find_differences
 from unipeft_run.runs.reader import RunRecord, is_number
 
@@ -66,9 +67,9 @@ def _describe_data(config: Mapping[str, Any]) -> str:
     """Name the limits and paths that replace the task's own data or the backbone's weights."""
     limits = as_mapping(config.get("limit"))
     overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
-    for section in ("backbone", "task"):
-        if (path := as_mapping(config.get(section)).get("path")) is not None:
-            overrides.insert(0, f"{section}.path={path}")
+    for section, key in (("backbone", "path"), ("task", "data"), ("task", "path")):
+        if (place := as_mapping(config.get(section)).get(key)) is not None:
+            overrides.insert(0, f"{section}.{key}={place}")
     return " ".join(overrides)
 
 
@@ -139,8 +140,10 @@ def _rank(entry: tuple[Sequence[RunRecord], Row]) -> tuple[bool, bool, float]:
     """Sort the best first, then methods on a random backbone, then the untrained baseline."""
     cell, _ = entry
     score = _mean(cell, cell[0].metrics["primary"])
-    known = score if score is not None and not math.isnan(score) else -math.inf
-    return cell[0].metrics["method"] == "none", _is_random(cell[0]), -known
+    known = math.inf if score is None or math.isnan(score) else score
+    if math.isfinite(known) and not is_lower_better(cell[0].metrics["primary"]):
+        known = -known
+    return cell[0].metrics["method"] == "none", _is_random(cell[0]), known
 
 
 def _is_random(run: RunRecord) -> bool:

@@ -185,6 +185,7 @@ class Task(ABC):
     def describe_split(self, splits: Splits) -> dict[str, Any] | None:
         """Describe how the data was divided into `splits`; None if it came divided."""
         del splits
+        return None
 
     def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
         return range(len(dataset))

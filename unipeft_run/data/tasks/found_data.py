@@ -1,4 +1,4 @@
-"""Find own data by name: a file, a folder with a file per split, a saved data set, or a hub name."""
+"""Find own data: a file, a folder with a file per split, a saved data set, or a hub name."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def load_hub(
 ) -> datasets.DatasetDict:
     """Load all splits of the data set `path` (configuration `name`) from the hub or its cache.
 
-    `advice` is the last line of the error message. Raises `UserError` if the hub does not have the data set, or if the hub is unreachable and the
-    data set is not in the cache.
+    Raises `UserError`, which ends in `advice`, if the hub does not have the data set, or if the hub
+    is unreachable and the data set is not in the cache.
     """
     online = is_hub_reachable()
     try:
@@ -53,9 +53,7 @@ def load_hub(
         where = f"the hub does not provide it ({_first_line(error)})"
         if not online:
             where = "it is not in the local cache and the Hugging Face hub cannot be reached"
-        raise UserError(
-            f"task {task} needs the data set {full}: {where}.\n{advice}"
-        ) from error
+        raise UserError(f"task {task} needs the data set {full}: {where}.\n{advice}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -68,10 +68,8 @@ class OwnSource:
             return None
         rows = {split: list(splits[split][ROW]) for split in divided if split in splits}
         examples = {split: len(dataset) for split, dataset in splits.items()}
-        return {
-            **{"data": self.data, "rule": RULE, "seed": self.rule.seed},
-            **{"examples": examples, "rows": rows},
-        }
+        made = {"data": self.data, "rule": RULE, "seed": self.rule.seed}
+        return {**made, "examples": examples, "rows": rows}
 
     def summarise(self, columns: Columns) -> Summary:
         """Count the examples and collect the labels; cached by content. Raises `UserError`."""
@@ -110,7 +108,8 @@ class OwnSource:
         from unipeft_run.data.tasks.labels import check_order
 
         found, divided = self._find(), self.divided()
-        tables, orders = {}, []
+        tables: dict[str, pa.Table] = {}
+        orders: list[tuple[str, bool | None]] = []
         for split in dict.fromkeys("train" if s in divided else s for s in splits):
             if split not in found:
                 raise UserError(f"task.data={self.data} has no {split} split")

@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.labels import LabelError, class_names, is_numbering, parse_label, parse_word
+from unipeft_run.data.tasks.labels import (
+    LabelError,
+    class_names,
+    is_numbering,
+    parse_label,
+    parse_word,
+)
 from unipeft_run.data.tasks.messages import missing_column, printable
 from unipeft_run.errors import UserError
 
@@ -75,8 +81,9 @@ def check_table(
 ) -> tuple[pa.Table, bool | None]:
     """Return the columns of the task, and whether class numbers are in the task's order.
 
-    Texts become strings, labels the task's class numbers (words if `columns.labels` is None). `names` are the class names recorded for
-    `table`; without them the order is unknown (None). Raises `UserError`.
+    Texts become strings, labels the task's class numbers (words if `columns.labels` is None).
+    `names` are the class names recorded for `table`; without them the order is unknown (None).
+    Raises `UserError`.
     """
     table, checked = _flatten(table), {}
     in_order: bool | None = True

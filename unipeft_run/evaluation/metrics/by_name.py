@@ -62,8 +62,9 @@ def check_names(names: Sequence[str], kind: Kind) -> None:
 
 
 def is_lower_better(name: str) -> bool:
-    """Return whether a lower score of the metric is better."""
-    return name in METRICS and METRICS[name].lower_is_better
+    """Return whether a lower score is better of the metric `name`, such as ter or test/ter."""
+    metric = METRICS.get(name.rpartition("/")[2])
+    return metric is not None and metric.lower_is_better
 
 
 def score(names: Sequence[str], outputs: Outputs) -> Scores:
@@ -135,9 +136,7 @@ def _exact_match(outputs: Outputs) -> Result:
     return Result(mean(values), "equal texts, without surrounding space (%)", values)
 
 
-def _classes(
-    signature: str, compute: Callable[[Confusion], float]
-) -> Callable[[Outputs], Result]:
+def _classes(signature: str, compute: Callable[[Confusion], float]) -> NamedMetric:
     """Make a metric of classes; per example it is a hit or a miss."""
 
     def of_outputs(outputs: Outputs) -> Result:
@@ -145,7 +144,7 @@ def _classes(
         value = compute(Confusion(outputs.predictions, outputs.references))
         return Result(100.0 * value, signature, hits.per_example, hits.signatures["per_example"])
 
-    return of_outputs
+    return NamedMetric("classes", of_outputs)
 
 
 MACRO = "mean over the classes that occur (%)"
@@ -157,24 +156,11 @@ METRICS: Mapping[str, NamedMetric] = {
     "ter": NamedMetric("texts", _ter, lower_is_better=True),
     **{name: NamedMetric("texts", _rouge(name)) for name in ROUGES},
     "exact_match": NamedMetric("texts", _exact_match),
-    "accuracy": NamedMetric(
-        "classes", _classes("accuracy (%)", lambda c: c.weighted(c.recalls))
-    ),
-    "f1": NamedMetric("classes", _classes("F1 of the second class (%)", lambda c: c.f1s.get(1, 0.0))),
-    "f1_macro": NamedMetric(
-        "classes", _classes(f"F1, {MACRO}", lambda c: mean(list(c.f1s.values())))
-    ),
-    "f1_weighted": NamedMetric(
-        "classes",
-        _classes("F1, weighted by the classes' examples (%)", lambda c: c.weighted(c.f1s)),
-    ),
-    "precision_macro": NamedMetric(
-        "classes", _classes(f"precision, {MACRO}", lambda c: mean(list(c.precisions.values())))
-    ),
-    "recall_macro": NamedMetric(
-        "classes", _classes(f"recall, {MACRO}", lambda c: mean(list(c.recalls.values())))
-    ),
-    "matthews": NamedMetric(
-        "classes", _classes("Matthews correlation x 100", lambda c: c.matthews)
-    ),
+    "accuracy": _classes("accuracy (%)", lambda c: c.weighted(c.recalls)),
+    "f1": _classes("F1 of the second class (%)", lambda c: c.f1s.get(1, 0.0)),
+    "f1_macro": _classes(f"F1, {MACRO}", lambda c: mean([*c.f1s.values()])),
+    "f1_weighted": _classes("F1, weighted by examples (%)", lambda c: c.weighted(c.f1s)),
+    "precision_macro": _classes(f"precision, {MACRO}", lambda c: mean([*c.precisions.values()])),
+    "recall_macro": _classes(f"recall, {MACRO}", lambda c: mean([*c.recalls.values()])),
+    "matthews": _classes("Matthews correlation x 100", lambda c: c.matthews),
 }
