@@ -45,12 +45,19 @@ def _plain(cfg: DictConfig) -> dict[Any, Any]:
     try:
         data = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        if isinstance(refusal := error.__context__, UserError):  # of a value that data decides
+        if refusal := _find_refusal(error):
             raise refusal from None
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(data, dict)
     data.pop("hydra", None)
     return data
+
+
+def _find_refusal(error: BaseException | None) -> UserError | None:
+    """Find the refusal that a function in an expression raised, such as by_size."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def resolve_data(data: dict[Any, Any]) -> RunConfig:
