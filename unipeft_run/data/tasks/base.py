@@ -182,6 +182,10 @@ class Task(ABC):
                 return own
         return [str(number) for number in self._row_numbers(dataset)]
 
+    def inert_keys(self) -> dict[str, str]:
+        """Return the fields that have no effect with this data and these metrics, with reasons."""
+        return {}
+
     def describe_split(self, splits: Splits) -> dict[str, Any] | None:
         """Describe how the data was divided into `splits`; None if it came divided."""
         del splits

@@ -14,6 +14,7 @@ from unipeft_run.data.tasks.base import Splits, Task
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.own_source import ROW, OwnSource, Summary
 from unipeft_run.data.tasks.source import DataSource
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.by_name import Kind, check_names, is_lower_better
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -63,6 +64,15 @@ class OwnData(Task):
     def summarise(self) -> Summary:
         """Count the examples and collect the labels. Raises `UserError`."""
         return self._own_source.summarise(self._summary_columns)
+
+    def inert_keys(self) -> dict[str, str]:
+        try:
+            divided = self._own_source.divided()
+        except UserError:  # data that is not there; loading it says so
+            return {}
+        sizes = [split for split in ("validation", "test") if split not in divided]
+        inert = {f"{split}_size": f"the data has a {split} split" for split in sizes}
+        return inert if divided else {**inert, "split_seed": "the data is divided already"}
 
     def describe_split(self, splits: Splits) -> dict[str, Any] | None:
         return self._own_source.record(splits)

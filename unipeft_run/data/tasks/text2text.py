@@ -58,6 +58,12 @@ class Text2Text(OwnData, SequenceTask):
     def language_codes(self) -> tuple[str, str]:
         return self.source_language or "", self.target_language or ""
 
+    def inert_keys(self) -> dict[str, str]:
+        inert = super().inert_keys()
+        if not any(name.startswith("rouge") for name in self.metrics):
+            inert["rouge_tokenizer"] = "task.metric has no ROUGE"
+        return inert
+
     @property
     def baseline_name(self) -> str:
         return "the source, copied"
