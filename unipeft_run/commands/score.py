@@ -158,7 +158,11 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _parse_class(text: str, names: Sequence[str], where: str) -> int:
-    by_number = {} if all(map(str.isdecimal, names)) else {str(number): number for number in range(len(names))}
+    by_number = (
+        {}
+        if all(map(str.isdecimal, names))
+        else {str(number): number for number in range(len(names))}
+    )
     classes: Mapping[str, int] = by_number | {name: number for number, name in enumerate(names)}
     if text not in classes:
         raise UserError(f"{where}: {unknown_choice('class', text, names)}")

@@ -144,5 +144,6 @@ def order_labels(words: Sequence[str]) -> tuple[str, ...]:
     names: dict[str, str] = {}
     for word in sorted(set(words)):
         names.setdefault(word.casefold(), word)
-    numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return tuple(sorted(names.values(), key=(lambda w: (int(w), w)) if numeric else None))  # type: ignore[arg-type, return-value]
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return tuple(sorted(names.values(), key=int))
+    return tuple(names[name] for name in sorted(names))
