@@ -18,6 +18,7 @@ from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
 from unipeft_run.data.tasks.source import DataSource, Source
+from unipeft_run.data.tasks.splits import SPLITS, Companion, Splits
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
@@ -27,17 +28,6 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neith
     from transformers import PreTrainedTokenizerBase
 
     from unipeft_run.data.text_encoder import TextEncoder
-
-Splits = dict[str, "Dataset"]
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Companion:
-    """An evaluation that accompanies another one, on the first `limit` examples of `split`."""
-
-    split: str
-    limit: int | None = None
 
 
 @dataclass(kw_only=True)

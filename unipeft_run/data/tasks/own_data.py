@@ -10,10 +10,11 @@ from pydantic import Field
 
 from unipeft_run.config.types import StringOrList
 from unipeft_run.data.tasks.automatic_split import SplitRule
-from unipeft_run.data.tasks.base import Splits, Task
+from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.own_source import ROW, OwnSource, Summary
 from unipeft_run.data.tasks.source import DataSource
+from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.by_name import Kind, check_names, is_lower_better
 

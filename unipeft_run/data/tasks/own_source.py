@@ -13,6 +13,7 @@ from unipeft_run.data.cache import cache_root, write_entry
 from unipeft_run.data.tasks.automatic_split import RULE, SplitRule, divide
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.found_data import SplitData, find_data
+from unipeft_run.data.tasks.splits import SPLITS
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # these take long to import, and a cached summary needs neither
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # these take long to import, and a cached summary needs neith
     from unipeft_run.data.tasks.source import Limits
 
 ROW = "__row__"  # column: the row of an example in the data before it was divided, from 1
-SPLITS = ("train", "validation", "test")
 VERSION = 1  # of summaries in the cache
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import ClassificationTask, Splits
+from unipeft_run.data.tasks.base import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
+from unipeft_run.data.tasks.splits import Splits
 
 
 @dataclass(kw_only=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from unipeft_run.config.types import Names, StringOrList
-from unipeft_run.data.tasks.base import ClassificationTask, Splits
+from unipeft_run.data.tasks.base import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.messages import list_names
 from unipeft_run.data.tasks.own_data import IDENTIFIER, OwnData
 from unipeft_run.data.tasks.own_source import Summary
+from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores
 from unipeft_run.evaluation.metrics.by_name import Kind, Outputs, score
