@@ -176,10 +176,9 @@ class Task(ABC):
         """Return the fields that have no effect with this data and these metrics, with reasons."""
         return {}
 
-    def describe_split(self, splits: Splits) -> dict[str, Any] | None:
-        """Describe how the data was divided into `splits`; None if it came divided."""
-        del splits
-        return None
+    def describe_split(self, splits: Splits) -> dict[str, Any]:
+        """Describe how the data was divided into `splits`; {} if it came divided."""
+        return {}
 
     def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
         return range(len(dataset))
@@ -298,5 +297,4 @@ class ClassificationTask(Task):
 
     @property
     def _label(self) -> str:
-        assert self.columns.label is not None, "every classification task has a column of labels"
-        return self.columns.label
+        return str(self.columns.label)

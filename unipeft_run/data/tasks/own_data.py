@@ -75,7 +75,7 @@ class OwnData(Task):
         inert = {f"{split}_size": f"the data has a {split} split" for split in sizes}
         return inert if divided else {**inert, "split_seed": "the data is divided already"}
 
-    def describe_split(self, splits: Splits) -> dict[str, Any] | None:
+    def describe_split(self, splits: Splits) -> dict[str, Any]:
         return self._own_source.record(splits)
 
     def _row_numbers(self, dataset: Dataset) -> Sequence[int]:

@@ -61,11 +61,11 @@ class OwnSource:
         found = self._find()
         return tuple(split for split in ("validation", "test") if split not in found)
 
-    def record(self, splits: Mapping[str, Dataset]) -> dict[str, Any] | None:
-        """Describe how the data was divided, with the rows of the smaller parts; None if not."""
+    def record(self, splits: Mapping[str, Dataset]) -> dict[str, Any]:
+        """Describe how the data was divided, with the rows of the smaller parts; {} if not."""
         divided = self.divided()
         if not divided:
-            return None
+            return {}
         rows = {split: list(splits[split][ROW]) for split in divided if split in splits}
         examples = {split: len(dataset) for split, dataset in splits.items()}
         made = {"data": self.data, "rule": RULE, "seed": self.rule.seed}
