@@ -19,7 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan, quote_paths
+from unipeft_run.config import (
+    PlannedRun,
+    compose,
+    implied_overrides,
+    load,
+    normalise_overrides,
+    plan,
+)
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
@@ -171,7 +178,7 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
         return 2
     try:
         with processes.silence_other_ranks():
-            return _main(command, quote_paths(argv))
+            return _main(command, normalise_overrides(argv))
     except UserError as error:
         if processes.is_main():
             print(error, file=sys.stderr)

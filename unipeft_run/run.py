@@ -75,6 +75,8 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     # written first, so that a run that fails before training is listed and can be retried
     folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
     folder.write_json(CONTENTS, dict(planned.contents))
+    if record := inputs.task.describe_split(inputs.splits):
+        folder.write_json("split.json", record)
     try:
         return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
     except Diverged as problem:

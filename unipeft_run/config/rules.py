@@ -7,10 +7,13 @@ from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
 
+LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples of mBART's codes
+
 
 def check_combinations(config: RunConfig) -> None:
     """Raise UserError for values that contradict each other."""
     _check_backbone(config)
+    _check_languages(config)
     _check_recipe(config)
     _check_schedule(config)
     _check_trainable(config)
@@ -30,6 +33,17 @@ def _check_backbone(config: RunConfig) -> None:
         )
     if config.head == "trained" and generates:
         raise Illegal("head=trained: a backbone that generates text has no classifier to train")
+
+
+def _check_languages(config: RunConfig) -> None:
+    keywords = config.task.keywords
+    missing = [key for key in LANGUAGES if keywords.get(key, "given") is None]
+    if config.backbone.family == "mbart" and missing:
+        codes = " and ".join(f"task.{key}={LANGUAGES[key]}" for key in missing)
+        raise UserError(
+            f"backbone {config.backbone.name} needs to know the languages of the texts: give their "
+            f"codes, as in {codes}"
+        )
 
 
 def _check_recipe(config: RunConfig) -> None:
