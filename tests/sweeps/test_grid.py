@@ -14,8 +14,8 @@ from unipeft_run.config import compose, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.sweeps import launch
-from unipeft_run.sweeps.grid import print_table
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
+from unipeft_run.sweeps.table import print_table
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 
