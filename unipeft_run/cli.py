@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan, quote_paths
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.errors import UserError
+from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
@@ -170,14 +172,14 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        with processes.silence_other_ranks():
+        with processes.silence_other_ranks(), raise_on_sigterm():
             return _main(command, quote_paths(argv))
     except UserError as error:
         if processes.is_main():
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        print(explain_interrupt(stop, argv), file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)
 
 

@@ -19,6 +19,7 @@ import torch
 from killed_training import Killed, after, kill, kill_at, new_process
 from tiny_training import evaluate, noisy_loss_fn
 
+from unipeft_run.errors import Interrupted
 from unipeft_run.runs.checkpoint import (
     DamagedCheckpoint,
     load_checkpoint,
@@ -29,7 +30,6 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.checkpoint_store import BEST, LAST
-from unipeft_run.training.interrupts import Interrupted
 from unipeft_run.training.trainer import FitResult, Trainer
 
 WALL = ("seconds", "per_second")

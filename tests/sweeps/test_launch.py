@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from unipeft_run.config import plan
+from unipeft_run.errors import Interrupted
 from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
@@ -33,7 +34,7 @@ from unipeft_run.sweeps.engines.worker import WorkerLost
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.training import interrupts
 from unipeft_run.training.checkpoint_store import LAST
-from unipeft_run.training.interrupts import Interrupted, Interrupts
+from unipeft_run.training.interrupts import Interrupts
 
 CPU = torch.device("cpu")
 TIMEOUT = 150  # seconds; each takes about ten

@@ -2,8 +2,8 @@
 
 unipeft-runs                                  list the runs in outputs
 unipeft-runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
-unipeft-runs --stale                          list unfinished runs whose process is gone
-unipeft-runs --retry-failed                   rerun failed, diverged and stale runs
+unipeft-runs --stale                          list unfinished runs whose process was killed
+unipeft-runs --retry-failed                   rerun failed, diverged, interrupted and stale runs
 unipeft-runs push --to wandb                  send the records in train.jsonl to a dashboard
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
 from unipeft_run.runs.columns import fit_columns
+from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.printable import printable, printable_lines
 from unipeft_run.runs.reader import RunRecord, find_runs
@@ -28,7 +29,7 @@ from unipeft_run.runs.reader import RunRecord, find_runs
 if TYPE_CHECKING:
     from unipeft_run.config import PlannedRun
 
-RETRIED = ("failed", "diverged", "stale", "damaged")
+RETRIED = ("failed", "diverged", "interrupted", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
 COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
@@ -42,7 +43,7 @@ def main() -> NoReturn:
         print(printable_lines(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        print(explain_interrupt(stop), file=sys.stderr)
         sys.exit(128 + getattr(stop, "signum", 2))
 
 
@@ -69,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="unipeft-runs", description=__doc__, formatter_class=raw)
     parser.add_argument("arguments", nargs="*", metavar="DIR | key=value | push")
-    parser.add_argument("--stale", action="store_true", help="list only runs whose process is gone")
+    parser.add_argument(
+        "--stale", action="store_true", help="list only runs whose process was killed"
+    )
     parser.add_argument("--retry-failed", action="store_true",
                         help="rerun them with their stored configuration")  # fmt: skip
     parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",

@@ -29,6 +29,12 @@ LOWER_PRECISION = (
     "XLA_USE_BF16",
     "XLA_DOWNCAST_BF16",
 )
+# Turn off the progress bars of other libraries, which fill logs with unfinished lines.
+PROGRESS_BARS = (
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    "TQDM_DISABLE",
+)
 NEUTRAL = ("", "0", "no", "none", "false")
 
 
@@ -39,6 +45,9 @@ def prepare_environment(environ: Environment = os.environ) -> None:
     again. Raises `UserError`.
     """
     validate_distributed(environ)
+    if not sys.stderr.isatty():
+        for name in PROGRESS_BARS:
+            environ.setdefault(name, "1")
     removed = [name for name in environ if _changes_results(name)]
     named = [f"{name}={environ[name]}" for name in sorted(removed) if _is_set(environ[name])]
     for name in removed:
