@@ -232,11 +232,11 @@ def test_a_user_error_in_all_processes_is_one_outcome(tmp_path: Path) -> None:
 
 def assert_saved(folder: Path, error: str) -> None:
     status, last = read_status(folder), load_newest(folder / LAST)
-    assert (status["state"], status["error"]) == ("running", error)
+    assert (status["state"], status["error"]) == ("interrupted", error)
     assert last is not None
     step = last.state["training"]["progress"]["step"]
     assert 0 < step < 500 and status["step"] == step
-    assert read_run(folder).state == "stale"
+    assert read_run(folder).state == "interrupted"
 
 
 @pytest.mark.slow

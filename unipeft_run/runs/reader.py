@@ -43,7 +43,7 @@ NUMBERS = ("seed", "parameters/trained", "parameters/stored", "parameters/stored
 class RunRecord:
     """A run folder as read.
 
-    `state`: as in status.json, except `stale` (its process was killed), `damaged` (its
+    `state`: as in status.json, except `stale` (its process is gone), `damaged` (its
     configuration cannot be read), and `done` for every run with metrics.json that is not running.
     `metric`: name and value, of the test split if the run is done, else of the last evaluation.
     `problems`: one sentence for each file that cannot be read. All strings here are printable; the
@@ -221,7 +221,7 @@ def _unfinished(run: RunRecord) -> str:
     """Describe briefly why a run has no metrics yet."""
     if not run.status:
         return "not begun"
-    state = "stale (its process was killed)" if run.state == "stale" else run.state
+    state = "stale (its process is gone)" if run.state == "stale" else run.state
     reason = f": {run.error[:160]}" if run.error else ""
     return f"{state} at step {run.step}{reason}"
 

@@ -79,27 +79,37 @@ def run_search(
 
 def _compose_search(hydra: Hydra, settings: Sequence[str], overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of the sweeper; ranges keep their default values."""
-    others = [override for override in overrides if override_key(override) != SEARCH_GROUP]
     for override in (o for o in settings if override_key(o) == "hydra/sweeper"):
         require_sweeper(override.partition("=")[2])
     register_sweepers()
     register_presets()
     try:
         config = _compose(hydra, [*settings, *overrides])
-        alone = _compose(hydra, others)
     except COMPOSE_ERRORS as error:
         raise explain_compose_error(
             error, [*settings, *overrides], "train", partial(_compose, hydra)
         ) from None
     name = config.hydra.runtime.choices["hydra/sweeper"]
     require_sweeper(name)
-    for key, value in alone.items():
+    _check_search_file(hydra, config, overrides)
+    return config
+
+
+def _check_search_file(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise UserError if the file that hparams_search= names changes the trials themselves."""
+    others = [override for override in overrides if override_key(override) != SEARCH_GROUP]
+    if len(others) == len(overrides):
+        return
+    for key, value in _compose(hydra, [*_searchpath(config), *others]).items():
         if key != "hydra" and config[key] != value:
             raise UserError(
                 f"{SEARCH_GROUP}: the file sets {key!s}, but may set hydra.sweeper only; put the "
                 "rest on the command line or in an experiment file"
             )
-    return config
+
+
+def _searchpath(config: DictConfig) -> list[str]:
+    return [o for o in config.hydra.overrides.hydra if override_key(o) == "hydra.searchpath"]
 
 
 def _compose(hydra: Hydra, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
