@@ -30,7 +30,7 @@ from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refuse
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.distributed.environment import prepare_environment
+from unipeft_run.training.distributed.environment import prepare_environment, silence_progress_bars
 
 Plan = TypeVar("Plan")
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
@@ -69,6 +69,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     """Run one configuration in a worker; the function is picklable and returns plain data."""
     ignore_broken_pipes()
     prepare_environment()
+    silence_progress_bars()
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
@@ -166,6 +167,7 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
     0: done; 1: a run failed; 2: user error; 128 + n: interrupted by signal n.
     """
     ignore_broken_pipes()
+    silence_progress_bars()
     try:
         prepare_environment()
     except UserError as error:

@@ -110,10 +110,10 @@ def test_columns_are_aligned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_narrow_terminal_breaks_neither_ids_nor_numbers(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("COLUMNS", "60")
     assert command([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 50
+    assert max(map(len, lines)) <= 60
     labels = [f"sst2/{run.parent.name}/{run.name}" for run in sorted(root.glob("sst2/*/*"))]
     assert (lines[0], lines[2:-1:2]) == ("run", labels)
     rows = [line.split() for line in lines[3:-1:2]]

@@ -29,7 +29,7 @@ LOWER_PRECISION = (
     "XLA_USE_BF16",
     "XLA_DOWNCAST_BF16",
 )
-# Turn off the progress bars of other libraries, which fill logs with unfinished lines.
+# Switches of the hub's, datasets' and tqdm's progress bars
 PROGRESS_BARS = (
     "HF_HUB_DISABLE_PROGRESS_BARS",
     "HF_DATASETS_DISABLE_PROGRESS_BARS",
@@ -45,15 +45,19 @@ def prepare_environment(environ: Environment = os.environ) -> None:
     again. Raises `UserError`.
     """
     validate_distributed(environ)
-    if not sys.stderr.isatty():
-        for name in PROGRESS_BARS:
-            environ.setdefault(name, "1")
     removed = [name for name in environ if _changes_results(name)]
     named = [f"{name}={environ[name]}" for name in sorted(removed) if _is_set(environ[name])]
     for name in removed:
         del environ[name]
     if named and environ.get("RANK", "0") == "0":
         print(f"ignored, since the configuration decides: {', '.join(named)}", file=sys.stderr)
+
+
+def silence_progress_bars(environ: Environment = os.environ) -> None:
+    """Turn off the progress bars of other libraries in logs; call it before they are imported."""
+    if not sys.stderr.isatty():
+        for name in PROGRESS_BARS:
+            environ.setdefault(name, "1")
 
 
 def validate_distributed(environ: Environment) -> None:
