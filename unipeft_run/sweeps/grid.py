@@ -13,6 +13,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -87,11 +88,21 @@ def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> li
     """Split lists into cells: a=1,2 b=3,4 makes four, the last key varying fastest."""
     try:
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
+        _refuse_ranges(parsed)
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
         one = [override for override in overrides if not override.startswith("experiment=")]
         compose(one, config_name)  # raises a UserError that names the override
         raise
+
+
+def _refuse_ranges(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{override.input_line}: a grid takes lists of values; ranges need a sweeper, such "
+                "as hydra/sweeper=optuna"
+            )
 
 
 def _check_cells(
