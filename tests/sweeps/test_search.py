@@ -146,6 +146,7 @@ def test_a_trial_that_fails_is_not_the_best(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_search_in_which_all_trials_fail(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +168,7 @@ def test_equal_trials_run_once(
     assert "the same run as trial 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_search_file_and_a_fixed_key(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
