@@ -40,6 +40,7 @@ def train_help() -> str:
     keys += [(f"{axis}@SLOT=", axis) for axis in AXES]
     lines = [_entry(key, options(group)) for key, group in keys]
     lines.append(_entry("-m experiment=", experiments.names()))
+    lines.append(_entry("-m hparams_search=", options("hparams_search")))
     return "\n".join(
         [
             "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",

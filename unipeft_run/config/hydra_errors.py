@@ -148,7 +148,7 @@ def _explain_group_value(override: str) -> str | None:
     """Explain a group that is deleted, or set to what names no file of it."""
     key, _, value = override.partition("=")
     group = key.lstrip("~")
-    if group not in groups() or group in ("experiment", *AXES):
+    if group not in groups() or group in ("experiment", "hparams_search", *AXES):
         return None
     names = shorten(", ".join(options(group)), 90)
     if key != group:

@@ -17,6 +17,7 @@ def check_combinations(config: RunConfig) -> None:
     _check_recipe(config)
     _check_schedule(config)
     _check_trainable(config)
+    _check_decoding(config)
 
 
 def _check_backbone(config: RunConfig) -> None:
@@ -75,4 +76,13 @@ def _check_trainable(config: RunConfig) -> None:
         raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
             "or use method=none to evaluate the untouched backbone"
+        )
+
+
+def _check_decoding(config: RunConfig) -> None:
+    decoding = config.evaluation.decoding
+    if decoding is not None and decoding.min_length > decoding.max_length:
+        raise UserError(
+            f"evaluation.decoding.min_length={decoding.min_length}: must be at most "
+            f"evaluation.decoding.max_length={decoding.max_length}"
         )

@@ -22,6 +22,7 @@ from unipeft_run.data.tasks.splits import SPLITS, Companion, Splits
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
+from unipeft_run.tracking import Progress, no_progress
 
 if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neither
     from datasets import Dataset
@@ -141,7 +142,12 @@ class Task(ABC):
         """
         return self._source.fingerprints(self._split_names(splits))
 
-    def encode(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    def encode(
+        self,
+        splits: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress = no_progress,
+    ) -> Splits:
         """Encode every split as token ids and labels, cached by content.
 
         Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
@@ -158,7 +164,8 @@ class Task(ABC):
                 partial(self._tokenize, encoder=encoder, train=name == "train"),
                 tokenizer,
                 key={**self._cache_key(name == "train"), "columns": self.columns.text},
-                description=f"Encoding {self.name} {name}",
+                description=f"encoding {name}",
+                progress=progress,
             )
             for name, dataset in splits.items()
         }
