@@ -1,4 +1,4 @@
-"""Describe configuration keys, using the schema, for `unipeft-train --help KEY`."""
+"""Describe configuration keys, using the schema, for `unipeft train --help KEY`."""
 
 from __future__ import annotations
 

@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import conf_dir, config_dirs
 
 
 class Illegal(UserError):
     """A combination outside the design space. A sweep skips such a cell and prints the reason."""
 
 
-def conf_dir() -> Path:
-    """Find the folder of the YAML files: inside the package in a wheel, next to it in a clone."""
-    package = Path(__file__).parent.parent
-    return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
-
-
 def options(group: str) -> list[str]:
-    """List the choices of a group: its files in conf/. [] if there is no such group."""
-    folder = conf_dir() / group
-    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
+    """List the choices of a group: its files in conf/ and in the extension folders.
+
+    [] if there is no such group.
+    """
+    names = set()
+    for folder in (conf_dir() / group, *(folder / group for folder in config_dirs())):
+        names |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
+    return sorted(names)
+
+
+def find_option(group: str, name: str) -> Path:
+    """Return the file of one of the choices of a group; conf/ comes before the extensions."""
+    files = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *config_dirs())]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def groups() -> list[str]:

@@ -62,7 +62,7 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
 def check_part(slot: str, axis: str, part: PartConfig) -> None:
     """Check that `part` names a class of this axis with valid keywords. Raises UserError."""
     declared, path = declaration_of(part.target), f"{slot}.{axis}"
-    if declared is None:  # defined outside this package: left to its constructor
+    if declared is None:  # defined elsewhere: left to its constructor
         return
     if MARKERS[axis] not in declared.attributes:
         names = ", ".join(options(axis))
@@ -71,7 +71,8 @@ def check_part(slot: str, axis: str, part: PartConfig) -> None:
         )
     if not part.partial:
         raise UserError(f"{path}._partial_=false: must be true, as in its YAML file")
-    check(declared.keywords, part.keywords, path)
+    if declared.keywords is not None:
+        check(declared.keywords, part.keywords, path)
 
 
 def check(schema: type[SectionT], data: Any, path: str = "") -> SectionT:
