@@ -228,7 +228,7 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         raise UserError(command.when_empty())
     args = _parse(command, argv)
     if args.help:
-        keys = [word for word in args.overrides if "=" not in word or "@" in word]
+        keys = [word for word in args.overrides if "=" not in word]
         print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     overrides = with_search_path(quote_paths(command.read_words(args)))

@@ -32,6 +32,28 @@ def config_dirs() -> tuple[Path, ...]:
     return tuple(Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name)
 
 
+def options(group: str) -> list[str]:
+    """List the choices of a group: its files in conf/ and in the extension folders.
+
+    [] if there is no such group.
+    """
+    names = set()
+    for folder in (conf_dir() / group, *(folder / group for folder in config_dirs())):
+        names |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
+    return sorted(names)
+
+
+def find_option(group: str, name: str) -> Path:
+    """Return the file of one of the choices of a group; conf/ comes before the extensions."""
+    files = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *config_dirs())]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def groups() -> list[str]:
+    """List the groups: the folders of conf/, from which a key selects a file."""
+    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir() and d.name != "preset")
+
+
 @contextmanager
 def extended_by(folders: Sequence[str]) -> Iterator[None]:
     """Add `folders` to the extension folders until the context ends.

@@ -18,6 +18,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 
 ALIAS = "unipeft-"
+COMPLETE = "__complete"  # what a shell calls
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ def main() -> NoReturn:
     """Run `unipeft NAME ...`, or the alias `unipeft-NAME ...`."""
     name = Path(sys.argv[0]).name
     alias = [name.removeprefix(ALIAS)] if name.startswith(ALIAS) else []
-    sys.exit(run([*alias, *sys.argv[1:]]))
+    argv = [*alias, *sys.argv[1:]]
+    if argv[:1] == [COMPLETE]:
+        from unipeft_run.commands.completions import print_completions
+
+        sys.exit(print_completions(argv[1:]))
+    sys.exit(run(argv))
 
 
 @entry

@@ -9,6 +9,7 @@ in an extension folder (see `extensions`) are read in the same way, as far as th
 from __future__ import annotations
 
 import ast
+import re
 import typing
 from dataclasses import dataclass
 from functools import cache
@@ -27,10 +28,14 @@ NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # the names that an ann
 
 @dataclass(frozen=True)
 class Declaration:
-    """One class: its constructor's keywords as a schema (None: not all typed), its attributes."""
+    """One class: its constructor's keywords as a schema (None: not all typed), its attributes.
+
+    `help` describes the keywords, as the docstring's Args do.
+    """
 
     keywords: type[Section] | None
     attributes: dict[str, Any]
+    help: dict[str, str]
 
 
 def is_ours(target: str) -> bool:
@@ -79,11 +84,12 @@ def _declare(target: str, package: Path) -> Declaration | None:
     constructor = next(
         (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
     )
+    described = dict(_arguments(ast.get_docstring(node) or ""))
     if package != PACKAGE and not _is_typed(constructor):
-        return Declaration(None, attributes)
+        return Declaration(None, attributes, described)
     fields = dict(_keywords(constructor)) if constructor else {}
     schema: type[Section] = create_model(node.name, __base__=Section, **fields)
-    return Declaration(schema, attributes)
+    return Declaration(schema, attributes, described)
 
 
 def _is_typed(constructor: ast.FunctionDef | None) -> bool:
@@ -140,6 +146,14 @@ def _attributes(node: ast.ClassDef) -> typing.Iterator[tuple[str, Any]]:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             assert statement.value is not None, f"{node.name}.{statement.target.id} has no value"
             yield statement.target.id, ast.literal_eval(statement.value)
+
+
+def _arguments(docstring: str) -> typing.Iterator[tuple[str, str]]:
+    """Yield name and description of each argument under Args: in a docstring."""
+    _, _, listed = docstring.partition("Args:\n")
+    for names, text in re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
+        for name in names.split(", "):
+            yield name, " ".join(text.split())
 
 
 def _keywords(constructor: ast.FunctionDef) -> typing.Iterator[tuple[str, Any]]:

@@ -1,40 +1,19 @@
-"""Messages about unknown keys and values, and the groups and choices that conf/ offers."""
+"""Messages about unknown keys and values, and the groups and choices of the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import conf_dir, config_dirs
+from unipeft_run.extensions import find_option as find_option
+from unipeft_run.extensions import groups as groups
+from unipeft_run.extensions import options as options
 
 
 class Illegal(UserError):
     """A combination outside the design space. A sweep skips such a cell and prints the reason."""
-
-
-def options(group: str) -> list[str]:
-    """List the choices of a group: its files in conf/ and in the extension folders.
-
-    [] if there is no such group.
-    """
-    names = set()
-    for folder in (conf_dir() / group, *(folder / group for folder in config_dirs())):
-        names |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
-    return sorted(names)
-
-
-def find_option(group: str, name: str) -> Path:
-    """Return the file of one of the choices of a group; conf/ comes before the extensions."""
-    files = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *config_dirs())]
-    return next((file for file in files if file.is_file()), files[0])
-
-
-def groups() -> list[str]:
-    """List the groups: the folders of conf/, from which a key selects a file."""
-    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir() and d.name != "preset")
 
 
 def dotted_keys(node: Any, path: str = "") -> Iterator[str]:

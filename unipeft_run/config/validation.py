@@ -219,11 +219,11 @@ def check_task(task: TaskConfig) -> None:
     cls = getattr(import_module(module), name)
     if not issubclass(cls, Task):
         raise UserError(f"task._target_: {task.target} is not a task")
-    check(_schema_of(cls), task.keywords, "task")
+    check(task_schema(cls), task.keywords, "task")
 
 
 @cache
-def _schema_of(cls: Any) -> type[Section]:
+def task_schema(cls: Any) -> type[Section]:
     """Turn the fields of a task's dataclass into a schema; `limit` is a separate section."""
     hints = get_type_hints(cls, include_extras=True)
     fields = [field for field in dataclasses.fields(cls) if field.name != "limit"]
