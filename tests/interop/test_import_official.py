@@ -54,7 +54,7 @@ def by_hand(files: Files) -> dict[str, float]:
 def test_an_imported_checkpoint_can_be_evaluated(mam: Files) -> None:
     done = call("import-official", *mam.arguments(), folder=mam.folder)
     assert done.returncode == 0, done.stderr
-    assert f"unipeft-eval run={mam.run}" in done.stdout
+    assert f"unipeft eval {mam.run}" in done.stdout
     assert json.loads((mam.run / "status.json").read_text())["state"] == "done"
     table = json.loads((mam.run / "parameters.json").read_text())
     assert table["stored"] == LAYERS * (2 * 3 * WIDTH + 2 * 4 * WIDTH + 4 + WIDTH)

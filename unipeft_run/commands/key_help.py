@@ -42,9 +42,7 @@ def describe_keys(name: str) -> str:
         axes = [f"{axis}@{slot}" for axis in AXES for slot in SLOTS]
         raise UserError(unknown_key(name, [*sections, *known, *axes]))
     width = max(map(len, selected))
-    return "\n".join(
-        f"{key:<{width}}  {text}" for key, texts in selected.items() for text in texts
-    )
+    return "\n".join(f"{key:<{width}}  {text}" for key, texts in selected.items() for text in texts)
 
 
 def _select(known: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:

@@ -73,7 +73,9 @@ def main(argv: Sequence[str]) -> int:
 def check_names(kind: str, name: str, folder: Path) -> None:
     """Raise UserError for a name or a folder that cannot be imported, or that is taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"{kind} {name}: a name has lower-case letters, digits and _, as in my_{kind}")
+        raise UserError(
+            f"{kind} {name}: a name has lower-case letters, digits and _, as in my_{kind}"
+        )
     if name in options(kind):
         raise UserError(f"there is a {kind} {name} already; choose another name")
     package = folder.absolute().name
@@ -122,7 +124,9 @@ def _family_of(folder: Path) -> str:
     from unipeft_run.runs.reading import read_json
 
     if not (folder / "config.json").is_file():
-        raise UserError(f"--path={folder}: there is no config.json; give a Hugging Face model folder")
+        raise UserError(
+            f"--path={folder}: there is no config.json; give a Hugging Face model folder"
+        )
     family = str(read_json(folder / "config.json").get("model_type"))
     if family not in TASKS:
         raise UserError(
