@@ -87,8 +87,8 @@ def test_a_form_outside_declares_like_ours(lab: Path) -> None:
         declared = declaration_of(f"{lab.name}.form.gate.Gate")
         assert declared and "attn.heads" in declared.attributes["illegal_at"]
         assert declared.attributes["gives"] == ("change",)
-        (point,) = combinations("attn", {"form": "gate", "insertion": "parallel",
-                                         "representation": "heads", "composition": "add"})  # fmt: skip
+        axes = {"form": "gate", "insertion": "parallel", "composition": "add"}
+        (point,) = combinations("attn", {**axes, "representation": "heads"})
         assert "gate reads a whole hidden state" in find_objections(point)[0]
         with pytest.raises(UserError, match=r"ffn.form.rank=x: must be a whole number"):
             configured("ffn.form.rank=x")
@@ -147,13 +147,15 @@ def test_nothing_else_is_trusted(target: str, lab: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("import nowhere_to_be_found\n", ["ModuleNotFoundError", "nowhere_to_be_found", "gate.py, line 1"]),
+        ("import not_to_be_found\n", ["ModuleNotFoundError", "not_to_be_found", "gate.py, line 1"]),
         ("def broken(:\n", ["cannot be imported: ", "gate.py, line 1"]),
         ("1 / 0\n", ["ZeroDivisionError: division by zero", "gate.py, line 1"]),
         ("x = 1\n", ["AttributeError", "Gate"]),
     ],
-)  # fmt: skip
-def test_a_failing_import_is_one_message(source: str, parts: list[str], lab: Path, capsys: Capture) -> None:  # fmt: skip
+)
+def test_a_failing_import_is_one_message(
+    source: str, parts: list[str], lab: Path, capsys: Capture
+) -> None:
     (lab / "form" / "gate.py").write_text(source)
     assert run(["params", *RUN, "form@ffn=gate", "--config-dir", lab.name]) == 2
     err = capsys.readouterr().err
@@ -163,8 +165,9 @@ def test_a_failing_import_is_one_message(source: str, parts: list[str], lab: Pat
 
 def test_a_failing_constructor_is_one_message(lab: Path, capsys: Capture) -> None:
     file = lab / "form" / "gate.py"
+    text = file.read_text()
     file.write_text(
-        file.read_text().replace("        self.up =", "        self.x = {}['y']\n        self.up =")
+        text.replace("        self.up =", "        self.x = {}['y']\n        self.up =")
     )
     assert run(["params", *RUN, "form@ffn=gate", "--config-dir", lab.name]) == 2
     (line,) = capsys.readouterr().err.splitlines()
