@@ -243,8 +243,8 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
     if args.shell_completion or args.hydra_help:
         return _ask_hydra(command.config_name, args, overrides)
     check_hydra_settings(overrides, is_grid=bool(args.cfg))
-    cfg = compose(overrides, command.config_name)
     with observe() as files:
+        cfg = compose(overrides, command.config_name)
         planned = command.plan(cfg, overrides)
     if args.cfg or args.info:
         return _ask_hydra(command.config_name, args, overrides)

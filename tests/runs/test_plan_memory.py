@@ -64,6 +64,15 @@ def test_a_change_makes_the_entry_void(change: object, data: Path) -> None:
     assert recall(WORDS) is None
 
 
+def test_a_named_folder_counts_by_its_files(data: Path, tmp_path: Path) -> None:
+    words = [*WORDS, "task.path=data", "output=."]
+    remember(words, tmp_path / "run", [])
+    (tmp_path / "outputs").mkdir()
+    assert recall(words), "the run writes to the current folder"
+    (data.parent / "train.csv").touch()
+    assert recall(words) is None
+
+
 def test_a_change_of_the_source_makes_it_void(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

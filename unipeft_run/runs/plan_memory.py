@@ -23,6 +23,7 @@ from unipeft_run.extensions import conf_dir, config_dirs
 PACKAGE = Path(__file__).parent.parent
 ENVIRONMENT = ("HOME", "PYTHONPATH")  # where relative names lead
 VARYING = ("${oc.", "${now", "${hydra", "${env")  # interpolations that an entry cannot follow
+WRITTEN = ("output", "tracking.")  # keys of folders that a run writes to
 MOST_FILES = 2000  # in the extension folders
 
 
@@ -42,7 +43,8 @@ def remember(words: Sequence[str], folder: Path, files: Iterable[Path]) -> None:
     if not _is_plain(words) or any(_varies(folder) for folder in config_dirs()):
         return
     with suppress(OSError):  # a full or read-only cache: compose again next time
-        statuses = {str(path): file_status(path) for path in _with_parents(files)}
+        paths = {*_with_parents(files), *_named(words)}
+        statuses = {str(path): file_status(path) for path in paths}
         if _is_settled(statuses.values()):
             entry = {"folder": str(folder), "source": _source_digest(), "files": statuses}
             _write(_file(words), json.dumps(entry))
@@ -91,10 +93,22 @@ def _varies(folder: Path) -> bool:
     )
 
 
+def _named(words: Sequence[str]) -> Iterator[Path]:
+    """Yield the files and folders that values name, and the files in those folders."""
+    for key, _, value in (word.partition("=") for word in words):
+        path = Path(os.path.expanduser(value.strip("'\""))).absolute()
+        if value and path.exists() and not key.startswith(WRITTEN):
+            yield path
+            yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else ()
+
+
 def _with_parents(files: Iterable[Path]) -> set[Path]:
-    """Return the files and their folders, whose times show that a file was added or removed."""
+    """Return the files and their folders, whose times show that a file was added or removed.
+
+    The current folder is left out: a run may have written there.
+    """
     absolute = [file.absolute() for file in files]
-    return {*absolute, *(file.parent for file in absolute)}
+    return {*absolute, *(file.parent for file in absolute)} - {Path.cwd()}
 
 
 def _unchanged(files: dict[str, Any]) -> bool:
