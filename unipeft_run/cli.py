@@ -33,7 +33,16 @@ from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Plan = TypeVar("Plan")
-FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--hydra-help", "--config-dir", "--version")
+FLAGS = (
+    "--help",
+    "--multirun",
+    "--cfg",
+    "--resolve",
+    "--info",
+    "--hydra-help",
+    "--config-dir",
+    "--version",
+)
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
@@ -188,8 +197,11 @@ def read_evaluation_words(args: argparse.Namespace) -> list[str]:
         paths = [str(find_run(run)).replace("'", "\\'") for run in runs]
         overrides.append("run=" + ",".join(f"'{path}'" for path in paths))
         args.multirun |= len(runs) > 1
-    allowed = [name for value in args.allow or () for name in split_list(value)]
-    overrides += [f"allow=[{','.join(allowed)}]"] if allowed else []
+    given = [word.partition("=")[2] for word in overrides if word.startswith("allow=")]
+    allowed = [name for value in (*given, *(args.allow or ())) for name in split_list(value)]
+    if args.allow:
+        overrides = [word for word in overrides if not word.startswith("allow=")]
+        overrides.append(f"allow=[{','.join(allowed)}]")
     for name in ("split", "format"):
         overrides += [f"{name}={value}" for value in (getattr(args, name) or [])[-1:]]
     return overrides

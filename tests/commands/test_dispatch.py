@@ -181,11 +181,11 @@ def test_eval_takes_runs_by_name(
 
     def evaluate(folder: Path, split: str, **given: object) -> dict[str, float]:
         seen.append((folder, split))
-        assert given["allow"] == ("mine.", "yours.")
+        assert given["allow"] == ("yours.", "mine.")
         return {"accuracy": 87.25}
 
     monkeypatch.setattr("unipeft_run.run.evaluate", evaluate)
-    options = ["--split", "validation", "--allow", "mine.", "allow=[mine.,yours.]"]
+    options = ["--split", "validation", "--allow", "mine.", "allow=[yours.]"]
     name = runs[0].name
     assert run(["eval", name, *options, "--format", "json"]) == 0
     printed = json.loads(capsys.readouterr().out)

@@ -57,9 +57,12 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; options may stand anywhere. Raises UserError."""
         words = [word for argument in argv for word in self._as_option(argument)]
+        for word in words:  # before argparse asks for missing arguments
+            if len(word) > 1 and word.startswith("-"):
+                self._check_flag(word.partition("=")[0])
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
-            raise self._unknown(unknown[0])
+            raise UserError(f"{printable(unknown[0])}: one too many; see {self.prog} --help")
         if self._runs:
             given = getattr(args, self._runs)
             found = [find_run(run) for run in given] if isinstance(given, list) else find_run(given)
@@ -75,13 +78,11 @@ class Parser(argparse.ArgumentParser):
 
             raise UserError(unknown_choice(action.dest, value, action.choices))
 
-    def _unknown(self, word: str) -> UserError:
-        if not word.startswith("-"):
-            return UserError(f"{printable(word)}: one argument too many; see {self.prog} --help")
-        flag = word.partition("=")[0]
-        near = get_close_matches(flag, self._option_string_actions, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-        return UserError(f"there is no option {printable(flag)}{hint}")
+    def _check_flag(self, flag: str) -> None:
+        if flag not in self._option_string_actions:
+            near = get_close_matches(flag, self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
+            raise UserError(f"there is no option {printable(flag)}{hint}")
 
     def _as_option(self, word: str) -> Iterator[str]:
         key, equals, value = word.partition("=")

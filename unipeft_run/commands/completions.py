@@ -92,6 +92,8 @@ def _words(command: str, word: str, first: bool) -> list[str]:
     if word.startswith("-"):
         return [*OPTIONS.get(command, ()), *EVERYWHERE]
     words = list(WORDS.get(command, ())) if first or command == "score" else []
+    if first and command == "space":  # asks a question first
+        return words
     if command in NAMING_RUNS:
         words += _run_ids()
     if command in CONFIGURED:

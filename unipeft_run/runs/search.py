@@ -100,7 +100,7 @@ def find_run(text: str, output: Path = Path("outputs")) -> Path:
     `sst2/mam/ab12` names the run as well as `ab12` does. Raises UserError unless one run fits.
     """
     path = Path(os.path.expanduser(text))
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     runs = [found.path for found in search([output]) if not found.problem] if text else []
     fitting = [run for run in runs if _is_named(run, output, text)]
