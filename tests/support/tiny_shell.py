@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from unipeft_run.commands.dispatch import COMMANDS
+
 ROOT = Path(__file__).parents[2]
+
+
+def present_commands() -> list[str]:
+    """List the commands whose module is there."""
+    return [name for name, c in COMMANDS.items() if find_spec(f"unipeft_run.{c.module}")]
 
 
 def environment(folder: Path, **changed: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ EVERYWHERE = ("--config-dir", "--help", "--version")
 OPTIONS = {
     "train": ("--multirun", "--cfg", "--resolve"),
     "eval": ("--split", "--format", "--allow", "--multirun"),
+    "predict": ("--out", "--format", "--column", "--force", "--allow"),
+    "export": ("--out", "--format", "--force", "--allow"),
     "runs": ("--stale", "--retry-failed", "--format", "--to", "--mode", "--again", "--allow"),
     "report": ("--format", "--experiment", "--out"),
     "params": ("--format", "--allow"),
