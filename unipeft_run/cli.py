@@ -24,7 +24,7 @@ from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import conf_dir, extend_path, with_search_path
+from unipeft_run.extensions import conf_dir, with_search_path
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.runs.search import find_run
 from unipeft_run.sweeps.grid import run_grid
@@ -94,7 +94,6 @@ def train_job(cfg: DictConfig) -> Outcome:
     """Run one configuration in a worker; the function is picklable and returns plain data."""
     ignore_broken_pipes()
     prepare_environment()
-    extend_path()
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
@@ -148,7 +147,6 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
     """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
-    extend_path()
     try:
         return evaluate_planned(plan_evaluation(cfg))
     except UserError as refusal:

@@ -13,7 +13,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 from unipeft_run.errors import UserError
 
@@ -60,18 +63,17 @@ def extended_by(folders: Sequence[str]) -> Iterator[None]:
 
     Raises UserError if one of them, or of $UNIPEFT_CONFIG_DIR, is missing.
     """
-    before, path = os.environ.get(VARIABLE), list(sys.path)
+    before = os.environ.get(VARIABLE)
     added = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
     _set_variable(os.pathsep.join(dict.fromkeys([*added, *map(str, config_dirs())])) or None)
     try:
         for folder in config_dirs():
             if not folder.is_dir():
                 raise UserError(f"--config-dir={folder}: there is no such folder")
-        extend_path()
+        make_importable()
         yield
     finally:
         _set_variable(before)
-        sys.path[:] = path
 
 
 def _set_variable(value: str | None) -> None:
@@ -81,14 +83,37 @@ def _set_variable(value: str | None) -> None:
         os.environ[VARIABLE] = value
 
 
-def extend_path() -> None:
-    """Make the packages of the extension folders and of the current folder importable.
+class _Finder(MetaPathFinder):
+    """Find the packages of the extension folders, and in the current folder those that are named.
 
-    They come last on the path, so that they replace no installed module.
+    Nothing else beside them becomes importable: a library that probes for an optional module must
+    not find one that was planted in a folder. Installed modules come first.
     """
-    for folder in (*(str(folder.parent) for folder in config_dirs()), os.getcwd()):
-        if folder not in sys.path:
-            sys.path.append(folder)
+
+    def __init__(self) -> None:
+        self.named: set[str] = set()
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a top-level package; the modules in it are found as usual."""
+        if path is not None:
+            return None
+        parents = [str(folder.parent) for folder in config_dirs() if folder.name == name]
+        return PathFinder.find_spec(name, parents + [os.getcwd()] * (name in self.named), target)
+
+
+_finder = _Finder()
+
+
+def make_importable(target: str = "") -> None:
+    """Let the extension folders, and the package of `target` in the current folder, be imported.
+
+    `target` must be trusted: named on the command line or in an extension, or allowed.
+    """
+    if _finder not in sys.meta_path:
+        sys.meta_path.append(_finder)
+    _finder.named.add(target.partition(".")[0])
 
 
 def with_search_path(overrides: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,15 @@ def test_a_missing_package_says_where_python_looks(lab: Path) -> None:
         assert slot is not None
         with pytest.raises(UserError, match=r"(?s)my_missing_package.*on PYTHONPATH"):
             build_slot("ffn", slot)
+
+
+def test_no_other_module_of_these_folders_is_importable(lab: Path) -> None:
+    """A library that probes for an optional package must not find a planted one."""
+    (lab.parent / "planted.py").touch()
+    (lab / "planted_too.py").touch()
+    with extended_by([str(lab)]):
+        assert configured().ffn and find_spec(f"{lab.name}.form.gate")
+        assert find_spec("planted") is None and find_spec("planted_too") is None
 
 
 def test_a_class_in_the_current_folder_is_found(

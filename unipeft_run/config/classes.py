@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from unipeft_run.config.declarations import PACKAGE, is_ours
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import make_importable
 
 T = TypeVar("T")
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 def import_class(key: str, target: str) -> Any:
     """Import the class that `key` names. Raises UserError with the file and the error."""
     module, _, name = target.rpartition(".")
+    make_importable(target)
     try:
         return getattr(import_module(module), name)
     except Exception as problem:  # importing may run the user's code

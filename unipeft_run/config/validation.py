@@ -16,6 +16,7 @@ from unipeft_run.config.messages import Illegal, options, shorten, unknown_choic
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import make_importable
 
 SectionT = TypeVar("SectionT", bound=Section)
 REQUIREMENTS = {  # pydantic's error types -> the end of "must be ..."
@@ -62,6 +63,7 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
 def check_part(slot: str, axis: str, part: PartConfig) -> None:
     """Check that `part` names a class of this axis with valid keywords. Raises UserError."""
     declared, path = declaration_of(part.target), f"{slot}.{axis}"
+    make_importable(part.target)
     if declared is None:  # defined elsewhere: left to its constructor
         return
     if MARKERS[axis] not in declared.attributes:
@@ -212,6 +214,7 @@ def literals(annotation: Any) -> tuple[Any, ...]:
 def check_task(task: TaskConfig) -> None:
     """Check the keys of a task against the fields of its class. Raises UserError."""
     if not is_ours(task.target):  # defined outside this package: left to its constructor
+        make_importable(task.target)
         return
     from unipeft_run.data.tasks.base import Task
 
