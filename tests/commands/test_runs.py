@@ -63,7 +63,7 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
         (["nowhere"], "nowhere is not a run folder, nor the id of a run in outputs"),
         (["no\x1b[2Jwhere"], r"no\x1b[2Jwhere is not a run folder"),
         (["outputs", "other"], "one folder at a time"),
-        (["--fast"], "there is no option --fast; see unipeft runs --help"),
+        (["--fast"], "there is no option --fast; did you mean --format?"),
         (["push", "--to", "moon"], "to=moon is unknown; choose from wandb, tensorboard"),
     ],
 )
