@@ -200,7 +200,7 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
         (["plan", "table66"], "did you mean table6"),
         (["plan", "table6_xsum", "sed=3"], "did you mean seed?"),
         (["plan", "table6_xsum", "scale"], "not key=value"),
-        (["outputs", "--experiment", "table66"], "did you mean table6"),
+        ([".", "--experiment", "table66"], "did you mean table6"),
     ],
 )
 def test_a_user_error_in_a_plan_is_one_sentence(
