@@ -255,10 +255,11 @@ class PlaceConfig(Section):
 
 
 class EvalConfig(Section):
-    """The configuration of unipeft-eval (conf/eval.yaml)."""
+    """The configuration of `unipeft eval` (conf/eval.yaml)."""
 
     run: str = key("a run folder")
     split: str = key("the split to evaluate")
     task: PlaceConfig
     backbone: PlaceConfig
+    format: Literal["text", "json"] = key("how the metrics are printed", "text")
     allow: StringOrList = key("prefixes of classes outside unipeft_run that the run may name")
