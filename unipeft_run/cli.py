@@ -24,6 +24,7 @@ from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.errors import UserError
+from unipeft_run.runs.locate import find_run_folder
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
@@ -31,6 +32,7 @@ from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Plan = TypeVar("Plan")
+WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd", "--info", "-i", "--package", "-p")
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
@@ -60,7 +62,18 @@ def train() -> NoReturn:
 
 def evaluate() -> NoReturn:
     """Run unipeft-eval: evaluate the delta of a run folder."""
-    sys.exit(main(EVALUATE, sys.argv[1:]))
+    sys.exit(main(EVALUATE, name_run(sys.argv[1:])))
+
+
+def name_run(argv: Sequence[str]) -> list[str]:
+    """Turn a run folder or run id on a command line into an override, run=RUN."""
+    if {"-h", "--help"} & set(argv):  # followed by keys
+        return list(argv)
+    before = ["", *argv]  # the word before each word
+    return [
+        word if "=" in word or word.startswith("-") or flag in WITH_VALUE else f"run={word}"
+        for flag, word in zip(before, argv, strict=False)
+    ]
 
 
 def train_job(cfg: DictConfig) -> Outcome:
@@ -95,10 +108,11 @@ def run_folder(planned: PlannedRun) -> Hashable:
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
+    """One evaluation: a run folder, a split or file, and the other arguments of `run.evaluate`."""
 
     folder: Path
     split: str
+    data: str | None
     allow: tuple[str, ...]
     task_path: str | None
     backbone_path: str | None
@@ -110,11 +124,12 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError(explain_no_run())
     config = read_eval_config(cfg)
-    folder = Path(os.path.expanduser(config.run))
+    if config.data and config.task.path:
+        raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
+    folder = find_run_folder(config.run)
     load(folder, config.allow)
-    return PlannedEvaluation(
-        folder, config.split, config.allow, config.task.path, config.backbone.path
-    )
+    places = config.task.path, config.backbone.path
+    return PlannedEvaluation(folder, config.split, config.data, config.allow, *places)
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
@@ -134,12 +149,14 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
         metrics = evaluate_run(
             planned.folder,
             planned.split,
+            data=planned.data,
             allow=planned.allow,
             task_path=planned.task_path,
             backbone_path=planned.backbone_path,
         )
+        split = "data" if planned.data else planned.split
         for name, value in metrics.items():
-            print(f"{planned.split}/{name} {value}")
+            print(f"{split}/{name} {value}")
         return metrics
 
     return capture_outcome(run_it)
@@ -147,7 +164,7 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
 
 def explain_no_run() -> str:
     """Say that run= is missing."""
-    return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
+    return "no run given; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34, or a run id"
 
 
 TRAIN = Command(

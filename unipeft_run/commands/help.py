@@ -16,11 +16,12 @@ EXAMPLES = """\
   unipeft-train task=mnli method=mam --cfg job                      print the configuration"""
 
 EVALUATION_HELP = """\
-usage: unipeft-eval run=DIR [split=test] [key=value ...]
-  Evaluate the stored delta of a run folder.
+usage: unipeft-eval RUN [split=test] [key=value ...]
+  Evaluate the stored delta of a run: a run folder, or the beginning of a run id in outputs.
 
-  run=outputs/sst2/mam/ab12cd34   the run folder
   split=test                      or validation
+  data=FILE                       evaluate on this file instead: .jsonl, .csv, .tsv or .parquet,
+                                  with the columns of the run's task, references included
   task.path=DIR                   evaluate on this data instead
   backbone.path=DIR               the backbone's current folder, for a run copied from elsewhere
   allow=[prefix]                  trust classes outside unipeft that the run names

@@ -14,7 +14,7 @@ from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_erro
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 
-PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
+PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run", "data")
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE

@@ -14,7 +14,7 @@ from unipeft_run.config.schema import EvalConfig, RunConfig
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
 from unipeft_run.errors import UserError
 
-PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
+PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"), (None, "data"))
 
 
 def resolve(cfg: DictConfig) -> RunConfig:
@@ -64,7 +64,8 @@ def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
             continue
         name = ".".join(part for part in (section, key) if part)
         if not path.strip():
-            raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
+            place = "FILE" if name == "data" else "DIR"
+            raise UserError(f"{name} is empty; give {name}={place}, or leave it out")
         if key != "output":  # stays relative, so that the output folder can be moved
             node[key] = make_absolute(path)
     return data

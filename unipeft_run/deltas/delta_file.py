@@ -14,10 +14,11 @@ from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
+from unipeft_run.runs.folder import DELTA_FILES, check_finished
 from unipeft_run.runs.reading import UnreadableFile, read_json
 from unipeft_run.runs.writing import Check, no_check, replace_file
 
-TENSORS, RECIPE = "delta.safetensors", "delta.json"
+TENSORS, RECIPE = DELTA_FILES
 
 
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -50,10 +51,8 @@ def save_delta(
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Read the tensors in `folder`. Raises UserError if a file is missing or damaged."""
+    check_finished(folder)
     file, recipe = folder / TENSORS, folder / RECIPE
-    for path in (file, recipe):
-        if not path.is_file():
-            raise UserError(f"{folder} is not a finished run: {path.name} is missing")
     try:
         written = read_json(recipe).get("sha256")
     except UnreadableFile:

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits
-from unipeft_run.data.tasks.split_files import require_split_files
+from unipeft_run.data.tasks.split_files import SUFFIXES, require_split_files
 from unipeft_run.data.tasks.tables import check_table, read_parquet
 from unipeft_run.data.tasks.text_files import read_text_file
 from unipeft_run.errors import UserError
@@ -49,6 +49,17 @@ def load_datasets(
         for split, (where, dataset) in datasets.items()
     }
     return _with_checked_order(loaded)
+
+
+def load_file(file: Path, columns: Columns) -> Dataset:
+    """Load all rows of one file. Raises `UserError`."""
+    if not file.name.endswith(SUFFIXES):
+        raise UserError(f"{file}: its name must end in one of {', '.join(SUFFIXES)}")
+    table, in_order = _read_file(file, columns, None)
+    check_order([(str(file), in_order)])
+    if len(table) == 0:
+        raise UserError(f"{file} has no examples")
+    return _dataset([table])
 
 
 def _with_checked_order(loaded: dict[str, LoadedSplit]) -> dict[str, Dataset]:
