@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -120,7 +119,9 @@ class PlannedEvaluation:
 
 def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
     """Check that `cfg` names a run folder. Raises UserError."""
-    del overrides
+    if len(runs := [word for word in overrides if word.startswith("run=")]) > 1:
+        names = " or ".join(word.removeprefix("run=").strip("'") for word in runs)
+        raise UserError(f"one run at a time: {names}? With -m: run=DIR,DIR")
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError(explain_no_run())
     config = read_eval_config(cfg)

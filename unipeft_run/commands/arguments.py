@@ -21,16 +21,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(command: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Call `command` with the command line and exit: 2 for a user error, 128 + n for signal n."""
+    """Call `command` with this process's command line and exit with the exit code it returns."""
     ignore_broken_pipes()
+    sys.exit(command(sys.argv[1:]))
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Call `work`; return 0, 2 for a user error, or 128 + n if signal n interrupted it."""
     try:
-        sys.exit(command(sys.argv[1:]))
+        work()
     except UserError as error:
         print(printable_lines(error), file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
-        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
+        return 128 + getattr(stop, "signum", signal.SIGINT)
+    return 0
 
 
 def parse_overrides(words: Sequence[str]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unipeft_run.commands.arguments import Parser, parse_overrides, run_command
+from unipeft_run.commands.arguments import Parser, exit_code, parse_overrides, run_command
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.errors import UserError
@@ -45,20 +45,24 @@ def predict() -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line `argv`; return the exit code 0. Raises UserError."""
+    """Run the command line `argv`; return the exit code."""
+    return exit_code(lambda: _predict(argv))
+
+
+def _predict(argv: Sequence[str]) -> None:
     args = _parser().parse_intermixed_args(argv)
     settings, decoding = split_overrides(args.overrides)
     from unipeft_run.data.tasks.build import build_task
     from unipeft_run.inference.input_table import read_inputs
-    from unipeft_run.inference.stored_run import open_run, override_decoding
+    from unipeft_run.inference.stored_run import choose_batch_size, open_run, override_decoding
 
     path = settings.get("backbone.path")
     run = open_run(args.run, allow=args.allow, backbone_path=path)
     override_decoding(run.config, decoding)
+    choose_batch_size(run.config, settings.get("batch_size"))
     table = read_inputs(args.file, build_task(run.config.task))
     job = _plan(args, run, table)
     job.write(_load_predictor(run, settings.get("batch_size"), decoding))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("unipeft-predict", description=HELP, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("run", metavar="RUN", help="a finished run")
     parser.add_argument("file", metavar="FILE", help="the inputs, or - for stdin")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="decoding settings")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="decoding settings"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of to stdout")
     parser.add_argument("--format", choices=("csv", "jsonl"),
                         help="default: that of --out, else that of the input")  # fmt: skip
@@ -141,11 +147,8 @@ def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> Predic
     from unipeft_run.inference.prediction_file import choose_format
 
     out: Path | None = args.out
-    if out is not None and out.exists():
-        if args.file != "-" and os.path.samefile(out, args.file):
-            raise UserError(f"--out={out} is the input file; name another one")
-        if not args.force:
-            raise UserError(f"--out={out} exists; name another file, or add --force")
+    if out is not None:
+        _check_out(out, args.file, force=args.force)
     columns = [args.column]
     if run.config.evaluation.decoding is None:
         is_default = args.column == "prediction"
@@ -157,6 +160,19 @@ def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> Predic
             )
     kind = choose_format(args.format, out, table.suffix)
     return PredictionJob(table, out, kind, tuple(columns), args.force)
+
+
+def _check_out(out: Path, source: str, *, force: bool) -> None:
+    if not out.parent.is_dir():
+        raise UserError(f"--out={out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"--out={out} is a folder; name a file in it")
+    if not out.exists():
+        return
+    if source != "-" and os.path.samefile(out, source):
+        raise UserError(f"--out={out} is the input file; name another one")
+    if not force:
+        raise UserError(f"--out={out} exists; name another file, or add --force")
 
 
 def _load_predictor(run: StoredRun, batch_size: Any, decoding: Mapping[str, Any]) -> Predictor:

@@ -67,13 +67,23 @@ def _hash_data(config: RunConfig, splits: Collection[str] | None) -> Mapping[str
     return build_task(config.task).fingerprints(splits)
 
 
-def _foreign_sources(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    """Yield key and source file of each class outside this package, without importing it."""
+def foreign_classes(config: RunConfig) -> list[str]:
+    """Return the dotted names of the classes outside this package that `config` names."""
+    return sorted({target for target in _targets(config).values() if not is_ours(target)})
+
+
+def _targets(config: RunConfig) -> dict[str, str]:
+    """Return the classes that `config` names, by key."""
     targets = {"task": config.task.target}
     for name, slot in config.slots().items():
         targets[f"{name}.form"] = slot.form.target
         targets[f"{name}.composition"] = slot.composition.target
-    for key, target in targets.items():
+    return targets
+
+
+def _foreign_sources(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """Yield key and source file of each class outside this package, without importing it."""
+    for key, target in _targets(config).items():
         if not is_ours(target) and (file := _find_source(target.rpartition(".")[0])):
             yield f"{key}.{SOURCE}", file
 

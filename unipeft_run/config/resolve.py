@@ -14,7 +14,13 @@ from unipeft_run.config.schema import EvalConfig, RunConfig
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
 from unipeft_run.errors import UserError
 
-PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"), (None, "data"))
+PATHS = (
+    ("task", "path"),
+    ("backbone", "path"),
+    ("tracking", "tensorboard"),
+    (None, "output"),
+    (None, "data"),
+)
 
 
 def resolve(cfg: DictConfig) -> RunConfig:

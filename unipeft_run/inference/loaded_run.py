@@ -1,9 +1,10 @@
-"""`load_run`: a finished run as one object, with its model, tokenizer, configuration and `predict`."""
+"""`load_run`: a finished run as one object, with its model, tokenizer and `predict`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ from unipeft_run.errors import UserError
 from unipeft_run.evaluation.texts import generation_token_ids
 from unipeft_run.inference.inputs import collect_inputs
 from unipeft_run.inference.predictor import ClassPrediction, Predictor
-from unipeft_run.inference.stored_run import StoredRun, open_run, override_decoding
+from unipeft_run.inference.stored_run import (
+    StoredRun,
+    choose_batch_size,
+    open_run,
+    override_decoding,
+)
 from unipeft_run.training.precision import autocast_dtype, evaluation_precision
 
 
@@ -38,7 +44,12 @@ class LoadedRun:
     config: RunConfig
     task: Task
     model: Any
-    tokenizer: Any
+    backbone: str  # the folder or hub id of the backbone
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the backbone, loaded on first use."""
+        return load_tokenizer(self.backbone)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model; tensors are moved to its device."""
@@ -86,9 +97,6 @@ class LoadedRun:
     def predictor(self, batch_size: int | None = None, **decoding: Any) -> Predictor:
         """Return a `Predictor` with the run's settings, overridden by those given."""
         evaluation = self.config.evaluation
-        size = evaluation.batch_size if batch_size is None else batch_size
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"batch_size={size}: must be a whole number, at least 1")
         start = decoder_start(self.model.config)
         settings = self.decoding(**decoding)
         ids = {}
@@ -99,7 +107,7 @@ class LoadedRun:
             task=self.task,
             tokenizer=self.tokenizer,
             collator=Collator(self.tokenizer.pad_token_id, start),
-            batch_size=size,
+            batch_size=choose_batch_size(self.config, batch_size),
             generation=None if settings is None else {**settings.model_dump(), **ids},
             references=evaluation.references,
             autocast=autocast_dtype(evaluation_precision(self.config.precision)),
@@ -139,7 +147,6 @@ def load_stored(run: StoredRun, device: torch.device | str | None = None) -> Loa
     """Load the weights of an opened run."""
     source = run.locate_backbone()
     task = build_task(run.config.task)
-    tokenizer = load_tokenizer(source)
     model: Any = load_trained(run.config, source, run.folder)
     model.to(PartialState().device if device is None else device)
-    return LoadedRun(run.folder, run.config, task, model, tokenizer)
+    return LoadedRun(run.folder, run.config, task, model, source)

@@ -77,7 +77,10 @@ class Predictor:
         device = next(self.model.parameters()).device
         batch = {name: t.to(device) for name, t in self.collator.pad_sources(sources).items()}
         if self.generation is not None:
-            tokens = generate(self.model, **batch, decoding=self.generation)
+            ids, mask = batch["input_ids"], batch["attention_mask"]
+            tokens = generate(
+                self.model, input_ids=ids, attention_mask=mask, decoding=self.generation
+            )
             return decode_texts(self.tokenizer, tokens.tolist(), self.references)
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             logits = class_logits(self.model, batch)

@@ -33,7 +33,7 @@ class StoredRun:
         return locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
 
     def check_contents(self, splits: Sequence[str] = ()) -> None:
-        """Raise UserError if the data of `splits`, the backbone or a class changed since the run."""
+        """Raise UserError if the backbone, a class or the data of `splits` changed since."""
         recorded = read_object(self.folder / CONTENTS)
         check_unchanged(self.folder, recorded, hash_contents(self.config, splits))
 
@@ -93,3 +93,11 @@ def override_decoding(config: RunConfig, changes: Mapping[str, Any]) -> Decoding
             )
         return None
     return check(DecodingConfig, {**decoding.model_dump(), **changes})
+
+
+def choose_batch_size(config: RunConfig, batch_size: Any) -> int:
+    """Return `batch_size`, by default that of the run. Raises UserError."""
+    size = config.evaluation.batch_size if batch_size is None else batch_size
+    if type(size) is not int or size < 1:
+        raise UserError(f"batch_size={size}: must be a whole number, at least 1")
+    return size

@@ -184,7 +184,7 @@ class Task(ABC):
 
         self._check_tokenizer(tokenizer)
         count = len(inputs[self.input_columns[0]])
-        placeholders = {
+        placeholders: dict[str, list[Any]] = {
             name: [0 if name == self.columns.label else ""] * count
             for name in self.columns.required
         }
