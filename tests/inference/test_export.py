@@ -176,7 +176,10 @@ def test_a_folder_is_replaced_only_by_force_and_only_if_it_is_an_export(
     out = Path(shutil.copytree(exported["sst2"], tmp_path / "out"))
     words = [str(finished("sst2", "method=mam")), "--out", str(out)]
     assert export.main(words) == 2
-    assert "already holds an export; name another --out, or add --force" in capsys.readouterr().err
+    assert (
+        "already holds an adapter or model; name another --out, or add --force"
+        in capsys.readouterr().err
+    )
     (out / "notes.txt").write_text("mine")
     assert export.main([*words, "--force"]) == 2
     assert "it holds notes.txt" in capsys.readouterr().err

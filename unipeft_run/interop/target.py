@@ -34,9 +34,11 @@ def check_export_target(folder: Path, *, force: bool) -> None:
     if not names:
         return
     if others := {name for name in names if not _is_exported(folder / name)}:
-        raise _not_empty(folder, others, "an export")
+        raise _not_empty(folder, others, "an exported adapter or model")
     if not force:
-        raise UserError(f"{folder} already holds an export; name another --out, or add --force")
+        raise UserError(
+            f"{folder} already holds an adapter or model; name another --out, or add --force"
+        )
 
 
 def _is_exported(path: Path) -> bool:
