@@ -17,7 +17,7 @@ from unipeft_run.config.contents import CONTENTS
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
-from unipeft_run.runs.folder import RunFolder, read_object
+from unipeft_run.runs.folder import RunFolder, report_finished
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
@@ -60,11 +60,8 @@ def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
 
 def _finished_metrics(planned: PlannedRun) -> Metrics | None:
     """Return the metrics of a finished run; None if there are none or force=true."""
-    metrics = {} if planned.config.force else read_object(planned.folder / "metrics.json")
-    if not metrics:
-        return None
-    print(f"already done: {planned.folder} (force=true starts afresh)")
-    return {**metrics, "state": "skipped"}
+    metrics = {} if planned.config.force else report_finished(planned.folder)
+    return {**metrics, "state": "skipped"} if metrics else None
 
 
 def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:

@@ -75,11 +75,11 @@ WRONG = {
     "train -m": "task= one of mnli, sst2",
     f"train {SST2} mam": "mam is not key=value",
     f"train {SST2} seed=[1": "cannot read",
-    f"train {SST2} --epochs 3": "no option --epochs",
+    f"train {SST2} --epochs 3": "there is no option --epochs",
     "train task=sst2 --fast": "no option --fast",
     # evaluation
-    "eval": "give run=DIR",
-    "eval split=test": "give run=DIR",
+    "eval": "no run is named",
+    "eval split=test": "no run is named",
     "eval run=nowhere": "nowhere is not a run folder",
     "eval run=nowhere splt=test": "did you mean split?",
 }

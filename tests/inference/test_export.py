@@ -166,7 +166,7 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(
     assert export.main([run, "--out", out, "backbone.pth=x"]) == 2
     assert "did you mean backbone.path?" in capsys.readouterr().err
     assert export.main([run, "--out", out, "--format", "merge"]) == 2
-    assert "invalid choice: 'merge'" in capsys.readouterr().err
+    assert "format=merge is unknown (did you mean merged?)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -147,8 +147,8 @@ def test_texts_with_overridden_decoding(
         (["{home}/model.pdf"], "its name must end in one of .txt, .jsonl"),
         (["{renamed}"], "no column 'sentence' (did you mean 'sentences'?); its columns are id"),
         (["{empty}"], "has no examples"),
-        (["{file}", "--format", "xml"], "invalid choice: 'xml'"),
-        ([], "the following arguments are required: FILE; see unipeft-predict --help"),
+        (["{file}", "--format", "xml"], "format=xml is unknown; choose from csv, jsonl"),
+        ([], "the following arguments are required: FILE; see unipeft predict --help"),
     ],
 )
 def test_refusals_come_before_any_weight(
@@ -206,8 +206,8 @@ def test_an_interrupt_leaves_whole_rows(
 
 def test_the_command_itself(finished: Finished, home: Path, tmp_path: Path) -> None:
     """A run id, stdin and stdout, in a process of its own."""
-    script = "from unipeft_run.commands.predict import predict; predict()"
-    words = [sys.executable, "-c", script, finished("sst2").name, "-"]
+    script = "from unipeft_run.commands.dispatch import main; main()"
+    words = [sys.executable, "-c", script, "predict", finished("sst2").name, "-"]
     done = subprocess.run(
         words, input="the cat sat\n", capture_output=True, text=True, cwd=home, env=os.environ
     )

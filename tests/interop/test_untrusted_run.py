@@ -150,7 +150,7 @@ def test_retrying_executes_nothing(
     (run.folder / "delta.safetensors").unlink()
     config = load(run.folder).model_copy(update={"output": "outputs"})
     run.folder.rename(plan_config(config).folder)
-    assert call(runs.main, monkeypatch, "outputs", "--retry-failed") != 0
+    assert runs.main(["outputs", "--retry-failed"]) != 0
     told = capsys.readouterr()
     assert PLANTED[plant] in " ".join((told.out + told.err).split())
     assert not run.hostile.was_executed

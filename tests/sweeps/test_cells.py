@@ -175,8 +175,8 @@ def test_a_plan_lists_missing_cells_and_their_commands(
     assert rows[3]["command"] == ""
     for row in rows:
         if row["command"]:
-            program, *overrides = shlex.split(row["command"])
-            assert program == "unipeft-train"
+            program, command, *overrides = shlex.split(row["command"])
+            assert (program, command) == ("unipeft", "train")
             assert train(*overrides) == 0
     assert len(runs) == 4
     assert {run_id(resolve_data(config)) for config in runs}.isdisjoint({done.name})
@@ -191,7 +191,7 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
     assert main(["plan", "table6_xsum", "method=full"]) == 0
     out = capsys.readouterr().out
     assert "2 cells, 0 done, 1 to run" in out
-    assert "unipeft-train -m experiment=table6_xsum method=full" in out
+    assert "unipeft train -m experiment=table6_xsum method=full" in out
 
 
 @pytest.mark.parametrize(

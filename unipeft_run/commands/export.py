@@ -1,13 +1,13 @@
-"""unipeft-export: write a run as a folder that others can load. Heavy imports are in functions."""
+"""unipeft export: write a run as a folder that others can load. Heavy imports are in functions."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from unipeft_run.commands.arguments import Parser, exit_code, parse_overrides, run_command
+from unipeft_run.commands.arguments import Parser, parse_overrides
+from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.errors import UserError
 from unipeft_run.interop.target import check_export_target
@@ -20,26 +20,22 @@ Export a finished run to a folder:
   peft    the LoRA alone, for peft.PeftModel.from_pretrained
   auto    merged if that is possible, else delta"""
 EPILOG = """\
-unipeft-export outputs/xsum/lora_ffn/ab12cd34 --out my-summariser
-unipeft-export ab12 --out my-summariser --format delta
+unipeft export outputs/xsum/lora_ffn/ab12cd34 --out my-summariser
+unipeft export ab12 --out my-summariser --format delta
 
-RUN is a run folder, or the beginning of a run id in outputs. The key backbone.path=DIR names the
-backbone's current folder, for a run copied from elsewhere."""
+backbone.path=DIR names the backbone's current folder, for a run copied from elsewhere."""
 FORMATS = ("auto", "merged", "delta", "peft")
 
 
-def export() -> NoReturn:
-    """Run unipeft-export."""
-    run_command(main)
+@entry
+def main(argv: Sequence[str]) -> int:
+    """Export one run; return the exit code."""
+    return export(argv)
 
 
-def main(argv: Sequence[str], program: str = "unipeft-export", kind: str = "auto") -> int:
-    """Export one run; return the exit code. `kind`: the default of --format."""
-    return exit_code(lambda: _export(argv, program, kind))
-
-
-def _export(argv: Sequence[str], program: str, kind: str) -> None:
-    args = _parser(program, kind).parse_intermixed_args(argv)
+def export(argv: Sequence[str], name: str = "export", kind: str = "auto") -> int:
+    """Export one run. `name`: the command's name; `kind`: the default of --format."""
+    args = _parser(name, kind).parse(argv)
     overrides = parse_overrides(args.overrides)
     for key in overrides:
         if key != "backbone.path":
@@ -54,19 +50,18 @@ def _export(argv: Sequence[str], program: str, kind: str) -> None:
     chosen = choose_kind(run.config, args.format)
     export_run(run, args.out, chosen)
     print(f"{args.out}: {chosen}, {_loading(run.config.evaluation.decoding, chosen, args.out)}")
+    return 0
 
 
-def _parser(program: str, kind: str) -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(program, description=HELP, epilog=EPILOG, formatter_class=raw)
-    parser.add_argument("run", metavar="RUN", help="a finished run")
+def _parser(name: str, kind: str) -> Parser:
+    parser = Parser(name, HELP, EPILOG)
+    parser.add_runs("run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="backbone.path=DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
                         help="the folder to write: new or empty")  # fmt: skip
     parser.add_argument("--format", choices=FORMATS, default=kind, help=f"default: {kind}")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in DIR")
-    parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",
-                        help="classes outside unipeft that the run may name")  # fmt: skip
+    parser.add_allow()
     return parser
 
 

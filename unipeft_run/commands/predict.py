@@ -1,4 +1,4 @@
-"""unipeft-predict: predictions of a finished run for new inputs. Heavy imports are in functions."""
+"""unipeft predict: predictions of a finished run for new inputs. Heavy imports are in functions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from unipeft_run.commands.arguments import Parser, exit_code, parse_overrides, run_command
+from unipeft_run.commands.arguments import Parser, parse_overrides
+from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.errors import UserError
@@ -25,11 +26,11 @@ HELP = """\
 Predict with a finished run: a text or a class for every row of FILE. The rows are written with all
 their columns and a column `prediction`; classes also get a column `probability`."""
 EPILOG = """\
-unipeft-predict outputs/sst2/mam/ab12cd34 reviews.csv --out labelled.csv
-unipeft-predict ab12 articles.jsonl --out summaries.jsonl num_beams=6 max_length=40
-echo "a fine film" | unipeft-predict ab12 -
+unipeft predict outputs/sst2/mam/ab12cd34 reviews.csv --out labelled.csv
+unipeft predict ab12 articles.jsonl --out summaries.jsonl num_beams=6 max_length=40
+echo "a fine film" | unipeft predict ab12 -
 
-RUN is a run folder, or the beginning of a run id in outputs. FILE is .csv, .tsv, .jsonl or .parquet
+FILE is .csv, .tsv, .jsonl or .parquet
 with the columns that the run's task reads, or .txt with one text a line; - is stdin.
 Keys: those of evaluation.decoding (num_beams=4 max_length=60 ...), batch_size=N, and
 backbone.path=DIR, the backbone's current folder, for a run copied from elsewhere.
@@ -39,18 +40,10 @@ SETTINGS = ("batch_size", "backbone.path")
 PREFIXES = ("evaluation.decoding.", "decoding.", "evaluation.")
 
 
-def predict() -> NoReturn:
-    """Run unipeft-predict."""
-    run_command(main)
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Run the command line `argv`; return the exit code."""
-    return exit_code(lambda: _predict(argv))
-
-
-def _predict(argv: Sequence[str]) -> None:
-    args = _parser().parse_intermixed_args(argv)
+    """Predict for the rows of one file; return the exit code."""
+    args = _parser().parse(argv)
     settings, decoding = split_overrides(args.overrides)
     from unipeft_run.data.tasks.build import build_task
     from unipeft_run.inference.input_table import read_inputs
@@ -63,12 +56,12 @@ def _predict(argv: Sequence[str]) -> None:
     table = read_inputs(args.file, build_task(run.config.task))
     job = _plan(args, run, table)
     job.write(_load_predictor(run, settings.get("batch_size"), decoding))
+    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser("unipeft-predict", description=HELP, epilog=EPILOG, formatter_class=raw)
-    parser.add_argument("run", metavar="RUN", help="a finished run")
+def _parser() -> Parser:
+    parser = Parser("predict", HELP, EPILOG)
+    parser.add_runs("run")
     parser.add_argument("file", metavar="FILE", help="the inputs, or - for stdin")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="decoding settings"
@@ -79,8 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--column", default="prediction", metavar="NAME",
                         help="the column of the predictions (default: prediction)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
-    parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",
-                        help="classes outside unipeft that the run may name")  # fmt: skip
+    parser.add_allow()
     return parser
 
 

@@ -1,4 +1,4 @@
-"""unipeft-report: make tables and figures from run folders, without changing them."""
+"""unipeft report: make tables and figures from run folders, without changing them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.entry import entry
 from unipeft_run.errors import UserError
-from unipeft_run.runs.printable import printable, printable_lines
+from unipeft_run.runs.printable import printable
 
 if TYPE_CHECKING:
     from unipeft_run.config.experiments import Experiment
@@ -20,9 +21,9 @@ FORMAT_NAMES = ("text", "markdown", "csv")
 HELP = """\
 Print tables of finished runs: methods ranked by their test score, with their cost."""
 EPILOG = """\
-unipeft-report plan NAME      list the missing runs of a published table, with their commands
-unipeft-report curves FOLDER  draw loss, validation score and learning rate of every run
-unipeft-report shares FOLDER  draw the score of every method against the parameters it stores"""
+unipeft report plan NAME      list the missing runs of a published table, with their commands
+unipeft report curves FOLDER  draw loss, validation score and learning rate of every run
+unipeft report shares FOLDER  draw the score of every method against the parameters it stores"""
 FIGURES = {
     "curves": "Draw the training curves of runs, one row of panels per task and scale.",
     "shares": "Draw the test score of every method against the share of parameters it stores.",
@@ -30,27 +31,14 @@ FIGURES = {
 PLAN_HELP = "List the cells of a published table with their states, and commands for missing ones."
 
 
-def report() -> NoReturn:
-    """Run unipeft-report."""
-    ignore_broken_pipes()
-    sys.exit(main(sys.argv[1:]))
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return the exit code: 0, or 2 for a user error."""
-    try:
-        return _dispatch(argv)
-    except UserError as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 2
-
-
-def _dispatch(argv: Sequence[str]) -> int:
+    """Make a table, a plan or a figure; return the exit code."""
     if argv[:1] == ["plan"]:
-        return _plan(_plan_parser().parse_args(argv[1:]))
+        return _plan(_plan_parser().parse(argv[1:]))
     if argv[:1] and argv[0] in FIGURES:
-        return _draw(argv[0], _figure_parser(argv[0]).parse_args(argv[1:]))
-    return _tabulate(_parser().parse_args(argv))
+        return _draw(argv[0], _figure_parser(argv[0]).parse(argv[1:]))
+    return _tabulate(_parser().parse(argv))
 
 
 def _tabulate(args: argparse.Namespace) -> int:
@@ -131,28 +119,19 @@ def _read_experiment(name: str) -> Experiment:
     raise UserError(f"experiment {name} lists no cells, so it has no table")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "unipeft-report",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
-    )
+def _parser() -> Parser:
+    parser = Parser("report", HELP, EPILOG)
+    parser.add_runs("folders", "+")
     parser.add_argument(
         "--experiment", metavar="NAME", help="compare our results with this published table"
     )
-    _add_format(parser)
+    parser.add_format(*FORMAT_NAMES)
     return parser
 
 
-def _figure_parser(kind: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
-    )
+def _figure_parser(kind: str) -> Parser:
+    parser = Parser(f"report {kind}", FIGURES[kind])
+    parser.add_runs("folders", "+")
     parser.add_argument(
         "--out",
         type=Path,
@@ -163,8 +142,8 @@ def _figure_parser(kind: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _plan_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
+def _plan_parser() -> Parser:
+    parser = Parser("report plan", PLAN_HELP)
     parser.add_argument(
         "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
     )
@@ -172,13 +151,7 @@ def _plan_parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="overrides as for unipeft-train, such as output=, scale= or seed=",
+        help="overrides as for unipeft train, such as output=, scale= or seed=",
     )
-    _add_format(parser)
+    parser.add_format(*FORMAT_NAMES)
     return parser
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=FORMAT_NAMES, default="text", help="default: %(default)s"
-    )

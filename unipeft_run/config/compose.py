@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
-from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
+from unipeft_run.extensions import conf_dir, with_search_path
 
 PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run", "data")
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
@@ -24,7 +24,7 @@ EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """Compose the configuration for the overrides of a command line. Raises UserError."""
-    overrides = quote_paths(overrides)
+    overrides = with_search_path(quote_paths(overrides))
     refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)

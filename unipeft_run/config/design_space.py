@@ -16,7 +16,7 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
-from unipeft_run.config.messages import Illegal, conf_dir, dotted_keys, options, unknown_key
+from unipeft_run.config.messages import Illegal, dotted_keys, find_option, options, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, SlotConfig
 from unipeft_run.config.validation import check, check_part
 from unipeft_run.errors import UserError
@@ -88,8 +88,8 @@ def _apply(slot: DictConfig, override: str, name: str) -> None:
 
 @cache
 def load_axis_file(axis: str, name: str) -> DictConfig:
-    """Load conf/<axis>/<name>.yaml, merged over the files in its defaults list."""
-    own = OmegaConf.load(conf_dir() / axis / f"{name}.yaml")
+    """Load the file of an axis value, merged over the files in its defaults list."""
+    own = OmegaConf.load(find_option(axis, name))
     assert isinstance(own, DictConfig)
     bases = [load_axis_file(axis, base) for base in own.pop("defaults", [])]
     merged = OmegaConf.merge(*bases, own)
@@ -100,7 +100,7 @@ def load_axis_file(axis: str, name: str) -> DictConfig:
 @cache
 def read_headline(axis: str, name: str) -> str:
     """Read the description of an axis value: the comment on its file's first line."""
-    text = (conf_dir() / axis / f"{name}.yaml").read_text(encoding="utf-8")
+    text = find_option(axis, name).read_text(encoding="utf-8")
     return text.partition("\n")[0].removeprefix("#").strip()
 
 

@@ -33,7 +33,7 @@ def resolve(cfg: DictConfig) -> RunConfig:
 
 
 def read_eval_config(cfg: DictConfig) -> EvalConfig:
-    """Check what unipeft-eval was given; its paths become absolute. Raises UserError."""
+    """Check what `unipeft eval` was given; its paths become absolute. Raises UserError."""
     return check(EvalConfig, _with_absolute_paths(_plain(cfg)))
 
 

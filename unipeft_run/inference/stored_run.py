@@ -15,7 +15,7 @@ from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.config.validation import check
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import check_finished, read_object
-from unipeft_run.runs.locate import find_run_folder
+from unipeft_run.runs.search import find_run
 
 BACKBONE = "backbone"  # the folder in an exported run that holds its backbone
 
@@ -48,7 +48,7 @@ def open_run(
 
     The arguments are those of `load_run`. Raises UserError, before anything heavy is imported.
     """
-    folder = find_run_folder(path)
+    folder = find_run(str(path))
     config = relocate(load(folder, allow), folder, backbone_path=backbone_path)
     check_finished(folder)
     run = StoredRun(folder, config)

@@ -222,6 +222,14 @@ def read_object(path: Path) -> dict[str, Any]:
         return {}
 
 
+def report_finished(folder: Path) -> dict[str, Any]:
+    """Return the metrics of the run in `folder` and say that it is done; {} if it is not."""
+    metrics = read_object(folder / "metrics.json")
+    if metrics:
+        print(f"already done: {folder} (force=true starts afresh)")
+    return metrics
+
+
 def finite(data: Any) -> Any:
     """Return `data` with null for every number that JSON cannot express (nan, inf)."""
     if isinstance(data, float):

@@ -22,7 +22,7 @@ from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
 
-if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neither
+if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neither
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 

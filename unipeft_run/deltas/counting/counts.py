@@ -14,9 +14,10 @@ from unipeft_run.backbones.architectures import architecture
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
 from unipeft_run.backbones.sites import find_sites
+from unipeft_run.config.classes import import_class
 from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.deltas.delta import Delta
-from unipeft_run.deltas.slots import Slot, build_slots, import_class, matching_parameters
+from unipeft_run.deltas.slots import Slot, build_slots, matching_parameters
 
 
 def counts(config: RunConfig) -> dict[str, Any]:
