@@ -1,4 +1,4 @@
-"""Read the inputs of unipeft-predict from a file or stdin: whole records, and the texts in them."""
+"""Read the inputs of unipeft predict from a file or stdin: whole records, and the texts in them."""
 
 from __future__ import annotations
 
