@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from finished_runs import row
+from finished_runs import make_finished, row
 
 import unipeft_run
+from unipeft_run.commands import export, predict
 from unipeft_run.errors import UserError
 from unipeft_run.inference.inputs import collect_inputs
 from unipeft_run.inference.loaded_run import LoadedRun
@@ -169,3 +171,26 @@ def test_evaluation_on_a_file_gives_the_metrics_of_its_rows(
     assert evaluate(finished("mnli"), task_path=str(tmp_path / "data"))["loss"] == pytest.approx(
         metrics["loss"]
     )
+
+
+def test_a_run_whose_backbone_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its predictions would not be those that its metrics describe."""
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    folder = make_finished(tmp_path, "sst2", "method=lora_attn")
+    shutil.copytree(tmp_path / "roberta", tmp_path / "original")
+    weights = tmp_path / "roberta" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    sentence = f"the backbone changed since the run in {folder}; give the original with"
+    with pytest.raises(UserError, match=sentence):
+        unipeft_run.load_run(folder)
+    with pytest.raises(UserError, match=sentence):
+        evaluate(folder)
+    for command, words in ((predict, ["-"]), (export, ["--out", str(tmp_path / "out")])):
+        assert command.main([str(folder), *words]) == 2
+        assert sentence in capsys.readouterr().err
+    original = tmp_path / "original"
+    assert unipeft_run.load_run(folder, backbone_path=original).predict(["the cat"])
