@@ -21,6 +21,7 @@ from unipeft_run.inference.stored_run import BACKBONE, StoredRun, relocate
 from unipeft_run.inference.transformers_folder import save_for_transformers
 from unipeft_run.runs.folder import DELTA_FILES, RunFolder, read_object
 
+PLACES = ("path", "data")  # keys of a task that name local data
 Kind = Literal["merged", "delta", "peft"]
 LOADER = '''"""Load this run: `from load import run`, or `python load.py TEXT ...` to predict."""
 
@@ -114,7 +115,9 @@ def _portable(config: RunConfig) -> RunConfig:
 
     A run on local data then has no data, rather than the data set of that task on the hub.
     """
-    local = {} if config.task.path is None else dict.fromkeys(("path", "hub", "mini"))
+    places = [name for name in PLACES if name in type(config.task).model_fields]
+    is_local = any(getattr(config.task, name) for name in places)
+    local = dict.fromkeys((*places, "hub", "mini")) if is_local else {}
     sections: dict[str, Any] = {
         "task": config.task.model_copy(update=local),
         "backbone": config.backbone.model_copy(update={"path": None, "weights": "pretrained"}),
