@@ -17,6 +17,7 @@ from finished_runs import row
 
 import unipeft_run
 from unipeft_run.commands import export
+from unipeft_run.data.new_inputs import encode_inputs, input_columns
 from unipeft_run.evaluation.generation import generate
 
 Finished = Callable[..., Path]
@@ -87,8 +88,8 @@ def test_plain_transformers_gives_the_run_s_logits_and_texts(
         inputs = list(zip(*TEXTS[task], strict=True))
         assert results[task]["predictions"] == run.predict(inputs), task
         predictor = run.predictor()
-        columns = dict(zip(run.task.input_columns, TEXTS[task], strict=True))
-        batch = predictor.collator.pad_sources(run.task.encode_inputs(columns, run.tokenizer))
+        columns = dict(zip(input_columns(run.task), TEXTS[task], strict=True))
+        batch = predictor.collator.pad_sources(encode_inputs(run.task, columns, run.tokenizer))
         more = {}
         if predictor.generation is not None:
             tokens = generate(run.model, **batch, decoding=predictor.generation)

@@ -15,6 +15,7 @@ from finished_runs import make_finished, row
 
 import unipeft_run
 from unipeft_run.commands import export, predict
+from unipeft_run.data.new_inputs import encode_inputs
 from unipeft_run.errors import UserError
 from unipeft_run.inference.inputs import collect_inputs
 from unipeft_run.inference.loaded_run import LoadedRun
@@ -57,7 +58,7 @@ def test_predictions_are_those_of_the_evaluation(
     assert run.predict(TEXTS[task], batch_size=4) == [row["prediction"] for row in rows]
     assert len({row["prediction"] for row in rows}) > 1
     source = run.task.encode(inputs.splits, run.tokenizer)["test"]["input_ids"][:]
-    assert run.task.encode_inputs(collect_inputs(run.task, TEXTS[task]), run.tokenizer) == source
+    assert encode_inputs(run.task, collect_inputs(run.task, TEXTS[task]), run.tokenizer) == source
 
 
 def test_classes_come_with_probabilities(loaded: Any) -> None:

@@ -14,6 +14,7 @@ import yaml
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig
 from unipeft_run.config.contents import CONTENTS, foreign_classes, hash_contents
+from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.errors import UserError
 from unipeft_run.inference.loaded_run import LoadedRun, load_stored
 from unipeft_run.inference.model_card import write_card
@@ -94,7 +95,7 @@ def _write_delta(run: LoadedRun, folder: Path) -> None:
     target.write_text("config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
     target.write_json(CONTENTS, hash_contents(relocate(config, folder), ()))
     foreign = foreign_classes(config)
-    columns = len(run.task.input_columns)
+    columns = len(input_columns(run.task))
     pairs = f"zip(*[iter(sys.argv[1:])] * {columns})"
     text = LOADER.format(
         allow=f", allow={foreign}" if foreign else "",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.records import BYTE_ORDER_MARK, is_csv, read_records
@@ -58,9 +59,9 @@ def _read(file: Path, task: Task) -> InputTable:
         raise UserError(f"{file}: its name must end in one of {known}")
     from unipeft_run.data.tasks.loading import load_file
 
-    columns = Columns(task.input_columns, other_names=task.columns.other_names)
+    columns = Columns(input_columns(task), other_names=task.columns.other_names)
     dataset = load_file(file, columns)
-    texts = {column: list(dataset[column]) for column in task.input_columns}
+    texts = {column: list(dataset[column]) for column in input_columns(task)}
     suffix = file.suffix if file.suffix == ".parquet" else ".csv" if is_csv(file) else ".jsonl"
     return InputTable(_read_all_columns(file), texts, suffix)
 
@@ -75,8 +76,8 @@ def _read_all_columns(file: Path) -> list[Mapping[str, Any]]:
 
 
 def _read_lines(file: Path, task: Task) -> InputTable:
-    if len(task.input_columns) > 1:
-        names = " and ".join(task.input_columns)
+    if len(input_columns(task)) > 1:
+        names = " and ".join(input_columns(task))
         raise UserError(f"{file}: task {task.name} reads {names}; give .jsonl or .csv with them")
     try:
         content = file.read_bytes().removeprefix(BYTE_ORDER_MARK)
@@ -85,7 +86,7 @@ def _read_lines(file: Path, task: Task) -> InputTable:
     texts = [_decode(line, f"{file}, line {n}") for n, line in enumerate(_split(content), 1)]
     if not texts:
         raise UserError(f"{file} has no examples")
-    column = task.input_columns[0]
+    column = input_columns(task)[0]
     return InputTable([{column: text} for text in texts], {column: texts}, PLAIN)
 
 
@@ -126,6 +127,6 @@ def _guess_suffix(content: bytes, task: Task) -> str:
     }
     for suffix, read in readers.items():
         names = {name.strip() for name in read(line)}
-        if all(names & set(task.columns.spellings(name)) for name in task.input_columns):
+        if all(names & set(task.columns.spellings(name)) for name in input_columns(task)):
             return suffix
     return PLAIN

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.messages import describe_value, missing_column
 from unipeft_run.errors import UserError
@@ -20,12 +21,12 @@ def collect_inputs(task: Task, examples: Sequence[Any]) -> dict[str, list[str]]:
         kind = "text" if isinstance(examples, str) else "mapping"
         raise UserError(f"predict takes a list of inputs, not a single {kind}: predict([...])")
     rows = [_row(task, example, number) for number, example in enumerate(examples, start=1)]
-    columns = task.input_columns
+    columns = input_columns(task)
     return {name: [row[place] for row in rows] for place, name in enumerate(columns)}
 
 
 def _row(task: Task, example: Any, number: int) -> Sequence[str]:
-    columns = task.input_columns
+    columns = input_columns(task)
     if isinstance(example, Mapping):
         texts = [_find(task, example, column, number) for column in columns]
     elif isinstance(example, str):

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from unipeft_run.config.contents import foreign_classes
+from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.inference.loaded_run import LoadedRun
 from unipeft_run.runs.folder import read_object
 
@@ -71,7 +72,7 @@ def _front_matter(run: LoadedRun, kind: str) -> dict[str, Any]:
 
 
 def _usage(run: LoadedRun, kind: str, name: str) -> str:
-    pair = len(run.task.input_columns) == 2
+    pair = len(input_columns(run.task)) == 2
     if kind == "merged":
         texts = '["a premise"], ["a hypothesis"]' if pair else '["a text"]'
         return MERGED[run.task.kind].format(name=name, texts=texts)

@@ -11,6 +11,7 @@ import torch
 
 from unipeft_run.backbones.load import check_lengths
 from unipeft_run.data.batching import Collator
+from unipeft_run.data.new_inputs import encode_inputs
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.evaluation.generation import generate
 from unipeft_run.evaluation.texts import References, decode_texts
@@ -56,7 +57,7 @@ class Predictor:
         `advance` is called with the number of examples of every finished batch. Raises UserError
         for an input that is longer than the backbone's positions.
         """
-        sources = self.task.encode_inputs(inputs, self.tokenizer)
+        sources = encode_inputs(self.task, inputs, self.tokenizer)
         longest = max(map(len, sources), default=0)
         check_lengths([("task.max_source_length", longest)], self.model.config)
         predictions: dict[int, Any] = {}

@@ -92,11 +92,6 @@ class Task(ABC):
     def columns(self) -> Columns: ...
 
     @property
-    def input_columns(self) -> tuple[str, ...]:
-        """The columns of `columns` that the model reads; the others hold what it predicts."""
-        return self.columns.text
-
-    @property
     @abstractmethod
     def baseline_name(self) -> str: ...
 
@@ -173,25 +168,6 @@ class Task(ABC):
             for name, dataset in splits.items()
         }
 
-    def encode_inputs(
-        self, inputs: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase
-    ) -> list[list[int]]:
-        """Return the token ids of new examples, encoded as `encode` does; nothing is cached.
-
-        `inputs` maps each of `input_columns` to its texts. Raises `UserError`, as `encode` does.
-        """
-        from unipeft_run.data.text_encoder import TextEncoder
-
-        self._check_tokenizer(tokenizer)
-        count = len(inputs[self.input_columns[0]])
-        placeholders: dict[str, list[Any]] = {
-            name: [0 if name == self.columns.label else ""] * count
-            for name in self.columns.required
-        }
-        batch = {**placeholders, **inputs}
-        encoded = self._tokenize(batch, TextEncoder(tokenizer), train=False)
-        return encoded["input_ids"]
-
     def ids(self, dataset: Dataset) -> list[str]:
         """Return the ids in the data if they are present and unique, else row numbers from 0."""
         column = self.columns.identifier
@@ -247,10 +223,6 @@ class SequenceTask(Task):
     @property
     @abstractmethod
     def target(self) -> str: ...
-
-    @property
-    def input_columns(self) -> tuple[str, ...]:
-        return (self.source,)
 
     def references(self, dataset: Dataset) -> list[str]:
         """Return the raw target texts."""
