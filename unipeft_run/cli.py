@@ -135,6 +135,7 @@ class PlannedEvaluation:
 
     folder: Path
     split: str
+    data: str | None
     allow: tuple[str, ...]
     task_path: str | None
     backbone_path: str | None
@@ -147,10 +148,13 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError(explain_no_run())
     config = read_eval_config(cfg)
+    if config.data and config.task.path:
+        raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
     folder = find_run(config.run)
     load(folder, config.allow)
+    places = config.task.path, config.backbone.path
     return PlannedEvaluation(
-        folder, config.split, config.allow, config.task.path, config.backbone.path, config.format
+        folder, config.split, config.data, config.allow, *places, config.format
     )
 
 
@@ -171,11 +175,13 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
         metrics = evaluate_run(
             planned.folder,
             planned.split,
+            data=planned.data,
             allow=planned.allow,
             task_path=planned.task_path,
             backbone_path=planned.backbone_path,
         )
-        named = {f"{planned.split}/{name}": value for name, value in metrics.items()}
+        split = "data" if planned.data else planned.split
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
         if planned.format == "json":
             print(as_json({"run": str(planned.folder), **named}))
         for name, value in named.items() if planned.format == "text" else ():

@@ -13,8 +13,8 @@ from official_checkpoint import LAYERS, LORA, MAM, WIDTH, Files, lora_state, mam
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
+from unipeft_run import load_run
 from unipeft_run.commands import export_peft, import_official
-from unipeft_run.deltas.build import load_run
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official
 from unipeft_run.interop.options import complete_options, read_options

@@ -108,6 +108,25 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in overrides], overrides
 
 
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Parse `key=value` words; values are typed as in YAML. Raises UserError for another word."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise UserError(f"{printable(word)} is not understood; overrides look like key=value")
+        try:
+            value: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+        except (OmegaConfBaseException, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{printable(word)}: {printable(reason, 120)}") from None
+        overrides[key] = value["value"]
+    return overrides
+
+
 def as_json(data: Any) -> str:
     """Write plain data as JSON, as every `--format json` does."""
     import json

@@ -22,7 +22,9 @@ usage: unipeft eval RUN [RUN ...] [--split test] [key=value ...]
   --split test                    or validation
   --format text                   or json
   --allow PREFIX                  trust the classes that start with PREFIX, where a run names them
-  task.path=DIR                   evaluate on this data instead
+  data=FILE                       evaluate on this file instead: .jsonl, .csv, .tsv or .parquet
+                                  with the columns of the run's task, references included
+  task.path=DIR                   evaluate on the data in this folder instead
   backbone.path=DIR               the backbone's current folder, for a run copied from elsewhere
   run=DIR allow=[PREFIX]          the same, as overrides
   --config-dir DIR                add the YAML groups and classes of DIR: docs/extending.md

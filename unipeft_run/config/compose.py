@@ -16,7 +16,10 @@ from unipeft_run.config.presets import register_presets
 from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 
-PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run", *VERBATIM)
+PATH_KEYS = (
+    *("task.path", "backbone.path", "tracking.tensorboard", "output", "run", "data"),
+    *VERBATIM,
+)
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE

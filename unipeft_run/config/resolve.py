@@ -21,6 +21,7 @@ PATHS = (
     ("backbone", "path"),
     ("tracking", "tensorboard"),
     (None, "output"),
+    (None, "data"),
 )
 
 
@@ -81,9 +82,10 @@ def with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
             continue
         name = ".".join(part for part in (section, key) if part)
         if not path.strip():
-            raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
-        stays = key == "output" or (key == "data" and is_hub_name(path))  # output can be moved
-        if not stays:
+            place = "FILE" if key == "data" else "DIR"
+            raise UserError(f"{name} is empty; give {name}={place}, or leave it out")
+        stays = key == "output" or (section == "task" and key == "data" and is_hub_name(path))
+        if not stays:  # output can be moved
             node[key] = make_absolute(path)
     return data
 

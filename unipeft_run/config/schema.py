@@ -257,8 +257,9 @@ class PlaceConfig(Section):
 class EvalConfig(Section):
     """The configuration of `unipeft eval` (conf/eval.yaml)."""
 
-    run: str = key("a run folder")
+    run: str = key("a run folder, or a run id")
     split: str = key("the split to evaluate")
+    data: str | None = key("a file of examples to evaluate instead of a split", None)
     task: PlaceConfig
     backbone: PlaceConfig
     format: Literal["text", "json"] = key("how the metrics are printed", "text")

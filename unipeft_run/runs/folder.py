@@ -37,6 +37,7 @@ CONTENT = (
     "wandb",
     "pushed.json",
 )
+DELTA_FILES = ("delta.safetensors", "delta.json")  # the stored delta of a finished run
 ATTEMPT = ".attempt"  # how often the run was started; survives `clear`
 CONFIG_KEYS = (b"task", b"method", b"backbone", b"recipe")  # in every config.yaml of a run
 
@@ -191,6 +192,13 @@ def _content(path: Path) -> bytes:
         return b"" if path.is_symlink() else read_bytes(path)
     except UnreadableFile:
         return b""
+
+
+def check_has_delta(folder: Path) -> None:
+    """Raise UserError unless `folder` holds both files of a stored delta."""
+    for name in DELTA_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no delta of a finished run: {name} is missing")
 
 
 def read_status(folder: Path) -> dict[str, Any]:
