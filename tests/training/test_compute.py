@@ -14,8 +14,10 @@ from attached_models import attach_method
 from tiny_training import make_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import masking_utils
 
-from unipeft_run.data.batching import Collator
+from unipeft_run.data.batching import IGNORED, Collator
+from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.training import accumulation
 from unipeft_run.training.accumulation import GradientAccumulator
@@ -74,6 +76,7 @@ def micro_batches(family: str, seed: int) -> list[MicroBatch]:
 
 def make_accumulator(model: Any, **changed: Any) -> GradientAccumulator:
     is_text = hasattr(model, "lm_head") and hasattr(model, "final_logits_bias")
+    padding = changed.pop("keeps_padding", None)
     options: dict[str, Any] = {
         "accumulation": 3,
         "weighting": "targets",
@@ -82,12 +85,20 @@ def make_accumulator(model: Any, **changed: Any) -> GradientAccumulator:
         "grid": GRID,
         **changed,
     }
-    loss = SequenceLoss(0.1) if is_text else ClassificationLoss(0.1)
+    loss = SequenceLoss(0.1, keeps_padding=padding) if is_text else ClassificationLoss(0.1)
     return GradientAccumulator(Accelerator(), model, loss, **options)
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def descend(model: nn.Module) -> None:
+    """Change the parameters by the clipped gradients."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 100.0 * parameter.grad
 
 
 def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
@@ -109,13 +120,14 @@ METHODS = [
 def test_graphs_give_the_gradients_of_the_plain_step(family: str, method: str) -> None:
     plain = attach_method(method, family)[0].double().eval()
     graphed = copy.deepcopy(plain)
-    expected, ours = make_accumulator(plain), make_accumulator(graphed)
+    expected, ours = make_accumulator(plain), make_accumulator(graphed, keeps_padding=True)
     ours._prepare(ComputePlan(graphs=True))
     for seed in (1, 2):
         batches = micro_batches(family, seed)
         loss, norm = expected.accumulate(batches)
         assert ours.accumulate(batches) == pytest.approx((loss, norm), rel=1e-9)
         assert_close(gradients(graphed), gradients(plain), 1e-9)
+        descend(plain), descend(graphed)
         expected.clear(), ours.clear()
     assert not any(g.abs().max() for g in gradients(graphed).values())
     assert not gradients(plain)
@@ -137,6 +149,55 @@ def test_a_shape_is_recorded_once_and_without_touching_the_random_state(
     assert repeated.recordings == 2  # 4 x 8 and 4 x 16 sources: the batch of two is filled
 
 
+@pytest.mark.parametrize(("family", "method"), METHODS)
+def test_a_step_never_reads_from_the_device(
+    monkeypatch: pytest.MonkeyPatch, family: str, method: str
+) -> None:
+    """Tensors on the meta device have no values to read."""
+    monkeypatch.setattr(masking_utils, "is_tracing", lambda tensor=None: True)  # as in a graph
+    model = attach_method(method, family)[0].to("meta").train()
+    accumulator = make_accumulator(model, keeps_padding=True)
+    batch = GRID.pad(micro_batches(family, 1)[2].batch)
+    loss = accumulator._run({name: t.to("meta") for name, t in batch.items()}, 1.0)
+    assert loss.is_meta
+    assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.usefixtures("repeated")
+def test_a_step_that_cannot_be_recorded_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(*arguments: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(RepeatRecorder, "record", record)
+    accumulator = make_accumulator(attach_method("mam", "bart")[0])
+    accumulator._prepare(ComputePlan(graphs=True))
+    with pytest.raises(UserError, match=r"capturing\); set compute.graphs=false$"):
+        accumulator.accumulate(micro_batches("bart", 1))
+
+
+def test_the_gradients_of_an_interrupted_update_are_dropped() -> None:
+    model = attach_method("mam", "bart")[0]
+    accumulator = make_accumulator(model)
+    accumulator.step(micro_batches("bart", 1)[0].batch, 1.0)
+    assert gradients(model)
+    accumulator.choose(ComputeOptions(), None)
+    assert not gradients(model)
+
+
+def test_padding_stops_at_the_positions_of_the_model_and_shows_a_token() -> None:
+    batch = ShapeGrid(1, rows=4, longest=14, source=8, target=64).pad(
+        micro_batches("bart", 1)[2].batch
+        | {"input_ids": torch.full((2, 9), 5)}
+        | {"attention_mask": torch.ones(2, 9, dtype=torch.long)}
+    )
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "input_ids": (4, 14), "attention_mask": (4, 14),
+        "labels": (4, 14), "decoder_input_ids": (4, 14),
+    }  # fmt: skip
+    assert batch["attention_mask"].sum(1).tolist() == [9, 9, 1, 1]
+    assert (batch["labels"][2:] == IGNORED).all()
+
+
 @pytest.mark.usefixtures("repeated")
 def test_a_resumed_run_with_graphs_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     options = ComputeOptions(grid=ShapeGrid(0, 4, 6, source=6))
@@ -144,7 +205,7 @@ def test_a_resumed_run_with_graphs_equals_an_uninterrupted_one(tmp_path: Path) -
     def train(folder: Path, steps: int) -> nn.Module:
         trainer = make_trainer(folder, compute=options, max_steps=steps, checkpoint_every=5)
         trainer.fit()
-        assert trainer.accumulator.plan.graphs
+        assert trainer.state.compute["graphs"]
         return trainer.model
 
     whole = train(tmp_path / "whole", 20)
@@ -209,13 +270,17 @@ def test_prefixes_generated_once_get_the_gradients_of_every_micro_batch(
     shared, alone = make_accumulator(model), make_accumulator(model)
     assert shared.memories is not None and len(shared.memories.forms) > 1
     alone.memories = None
-    results = []
-    for accumulator in (alone, shared):
-        losses = accumulator.accumulate(micro_batches("bart", 1))
-        results.append((losses, gradients(model)))
-        accumulator.clear()
-    assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
-    assert_close(results[1][1], results[0][1], 1e-9)
+    for seed in (1, 2):
+        results = []
+        for accumulator in (alone, shared):
+            losses = accumulator.accumulate(micro_batches("bart", seed))
+            results.append((losses, gradients(model)))
+            accumulator.clear()
+        assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
+        assert_close(results[1][1], results[0][1], 1e-9)
+        alone.accumulate(micro_batches("bart", seed))
+        descend(model)  # the next prefixes differ
+        alone.clear()
 
 
 def test_prefixes_with_dropout_are_generated_for_every_micro_batch() -> None:

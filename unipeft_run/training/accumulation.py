@@ -75,11 +75,20 @@ class GradientAccumulator:
         if recorded is None:
             plan = ComputePlan.choose(options, self.model, self.device, self.autocast)
         else:
-            plan = ComputePlan.resume(recorded, self.device)
+            plan = ComputePlan.resume(recorded, self.device, self.autocast)
         self._prepare(plan)
         return plan.to_dict()
 
+    def release(self) -> None:
+        """Free the graphs and copies of weights that only training needs."""
+        for parameter in self.parameters:
+            parameter.grad = None  # an interrupted update leaves gradients behind
+        self.linears: dict[nn.Linear, Forward] = {}
+        self.memories: SharedMemories | None = None
+        self.step: EagerStep | GraphedStep = EagerStep(self._run, self.accelerator, self.parameters)
+
     def _prepare(self, plan: ComputePlan) -> None:
+        self.release()
         self.plan = plan
         self.linears = self._replace_linears(plan)
         single = processes.world_size() == 1  # DDP needs all parameters in the forward pass

@@ -186,8 +186,9 @@ def _to_probabilities(logits: Tensor, gold: Tensor, smoothing: float) -> Tensor:
 def _to_gradient(probabilities: Tensor, gold: Tensor, smoothing: float) -> Tensor:
     """Turn probabilities [n, V] in place into the gradients of the losses by the logits."""
     probabilities.sub_(smoothing / probabilities.size(-1))
-    at_gold = probabilities.new_full((len(gold), 1), smoothing - 1)
-    probabilities.scatter_add_(1, gold.clamp(min=0)[:, None], at_gold)
+    first = torch.arange(len(gold), device=gold.device) * probabilities.size(-1)
+    at_gold = probabilities.new_full((len(gold),), smoothing - 1)
+    probabilities.view(-1).scatter_add_(0, first + gold.clamp(min=0), at_gold)
     return probabilities.masked_fill_((gold == IGNORED)[:, None], 0.0)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -47,8 +45,6 @@ def build_accelerator(precision: Precision, *, deterministic: bool = False) -> A
     kernels that do not always give the same bits.
     """
     prepare_environment()
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it
     torch.use_deterministic_algorithms(deterministic)
     # cuDNN's attention plans anew for every shape, 23-70 ms each, and is not deterministic
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -268,6 +268,7 @@ class Trainer:
     def _finish(self) -> FitResult:
         progress = self.state.progress
         self.model.eval()
+        self.accumulator.release()
         self.accelerator.wait_for_everyone()  # until rank 0 has written the best state
         result = FitResult(step=progress.step, metrics=progress.metrics())
         result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)

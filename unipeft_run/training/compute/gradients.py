@@ -7,18 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unipeft_run.data.batching import round_up
+
 
 class FlatGradients:
     """The gradients of `parameters`, which start at zero."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.buffers = []
+        self.parameters, self.buffers = parameters, []
         for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
             group = [parameter for parameter in parameters if parameter.dtype == dtype]
-            sizes = [parameter.numel() for parameter in group]
+            # multiples of 16 bytes, which vectorised kernels need
+            sizes = [int(round_up(p.numel(), 16 // p.element_size())) for p in group]
             buffer = torch.zeros(sum(sizes), dtype=dtype, device=group[0].device)
-            for parameter, view in zip(group, torch.split(buffer, sizes), strict=True):
-                parameter.grad = view.view_as(parameter)
+            for parameter, part in zip(group, torch.split(buffer, sizes), strict=True):
+                parameter.grad = part[: parameter.numel()].view_as(parameter)
             self.buffers.append(buffer)
 
     def clear(self) -> None:

@@ -1,7 +1,8 @@
 """Forward and backward of a micro-batch as CUDA graphs, one per shape of batch.
 
 A graph starts its thousands of kernels with one call, so that the host no longer limits the GPU. It
-runs the same kernels as the eager step, on inputs and gradients with fixed addresses.
+runs the kernels of the eager step, with all masks passed in full, on inputs and gradients with
+fixed addresses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from unipeft_run.errors import UserError
 from unipeft_run.training.compute.gradients import FlatGradients
 from unipeft_run.training.compute.memories import SharedMemories
 from unipeft_run.training.compute.shapes import Shape, ShapeGrid, shape_of
@@ -44,11 +46,12 @@ class CudaRecorder:
         with torch.cuda.stream(stream):
             function()
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # the graph allocates anew, in its own pool
 
     def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Return a function that repeats the kernels of `function` and returns its result."""
         graph = torch.cuda.CUDAGraph()
-        # other threads may pin memory meanwhile
+        # what other threads do with the GPU must not end the recording
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             result = function()
 
@@ -128,9 +131,15 @@ class GraphedStep:
         def function() -> Tensor:
             return self.run(static, weight)
 
-        with isolated_rng(self.device):
-            self._warm_up(function)
-            return RecordedStep(static, weight, self.recorder.record(function))
+        try:
+            with isolated_rng(self.device):
+                self._warm_up(function)
+                return RecordedStep(static, weight, self.recorder.record(function))
+        except RuntimeError as error:  # out of memory, too: a graph holds its own
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"this step cannot be recorded as a CUDA graph ({reason}); set compute.graphs=false"
+            ) from error
 
     def _warm_up(self, function: Callable[[], Tensor]) -> None:
         """Call `function`, and restore the gradients; the first call shows which there are."""
@@ -144,3 +153,5 @@ class GraphedStep:
             later = self.memories.parameters() if self.memories else set()
             received = [p for p in self.parameters if p.grad is not None or p in later]
             self.gradients = FlatGradients(received)
+        has_gradient = {p for p in self.parameters if p.grad is not None}
+        assert has_gradient == set(self.gradients.parameters), "every shape trains the same"

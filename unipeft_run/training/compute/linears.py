@@ -20,13 +20,16 @@ Forward = Callable[[Tensor], Tensor]
 def plain_linears(model: nn.Module) -> list[nn.Linear]:
     """Return the linear layers with float32 weights, except the head, which the loss applies.
 
-    Subclasses are left out, because they may compute more.
+    Subclasses and replaced forwards are left out, because they may compute something else.
     """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     return [
         module
         for module in model.modules()
-        if type(module) is nn.Linear and module.weight.dtype == torch.float32 and module is not head
+        if type(module) is nn.Linear
+        and "forward" not in vars(module)
+        and module.weight.dtype == torch.float32
+        and module is not head
     ]
 
 

@@ -51,23 +51,25 @@ class ComputePlan:
     ) -> Self:
         """Take the values of `options`; choose the fastest that is possible for a null.
 
-        Raises `UserError` for values that this device or this torch cannot provide.
+        Raises `UserError` for values that are not possible.
         """
-        config, can_graph = options.config, options.grid is not None and _has_graphs(device)
+        config = options.config
+        can_graph = options.grid is not None and _has_graphs(device) and not _drops_layers(model)
         if config.graphs and not can_graph:
-            raise UserError("compute.graphs=true: CUDA graphs need one process with a GPU")
-        if config.products == "onednn" and not has_onednn():
-            raise UserError("compute.products=onednn: this version of torch has no such products")
+            raise UserError(
+                "compute.graphs=true: CUDA graphs need one process with a GPU, and a model without "
+                "layerdrop"
+            )
         graphs = can_graph if config.graphs is None else config.graphs
-        timed = device.type == "cpu" and autocast is None and processes.world_size() == 1
-        automatic: Products = "onednn" if timed and is_onednn_faster(model) else "torch"
-        return cls(graphs, config.products or automatic)
+        return cls(graphs, _choose_products(config.products, device, autocast))
 
     @classmethod
-    def resume(cls, recorded: Mapping[str, Any], device: torch.device) -> Self:
+    def resume(
+        cls, recorded: Mapping[str, Any], device: torch.device, autocast: torch.dtype | None
+    ) -> Self:
         """Take a recorded plan, without what `device` cannot do: the machine may have changed."""
         plan = cls(**recorded)
-        products: Products = plan.products if has_onednn() else "torch"
+        products: Products = plan.products if _can_use_onednn(device, autocast) else "torch"
         return replace(plan, graphs=plan.graphs and _has_graphs(device), products=products)
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,3 +79,26 @@ class ComputePlan:
 
 def _has_graphs(device: torch.device) -> bool:
     return device.type == "cuda" and processes.world_size() == 1
+
+
+def _drops_layers(model: nn.Module) -> bool:
+    """Return whether the host draws which layers to skip: a graph would repeat one draw."""
+    config = getattr(model, "config", None)
+    return any(getattr(config, f"{stack}_layerdrop", 0.0) > 0 for stack in ("encoder", "decoder"))
+
+
+def _choose_products(
+    wanted: Products | None, device: torch.device, autocast: torch.dtype | None
+) -> Products:
+    possible = _can_use_onednn(device, autocast)
+    if wanted == "onednn" and not possible:
+        raise UserError(
+            "compute.products=onednn: needs precision=fp32, a CPU, and a torch with oneDNN"
+        )
+    if wanted is None and possible and processes.world_size() == 1 and is_onednn_faster():
+        return "onednn"
+    return wanted or "torch"
+
+
+def _can_use_onednn(device: torch.device, autocast: torch.dtype | None) -> bool:
+    return device.type == "cpu" and autocast is None and has_onednn()
