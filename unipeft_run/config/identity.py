@@ -84,6 +84,8 @@ def scientific_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     part = {key: value for key, value in plain.items() if key in SCIENTIFIC}
     for section, keys in UNSCIENTIFIC.items():
         part[section] = {k: v for k, v in plain.get(section, {}).items() if k not in keys}
+    if not any(value is not None for value in (part.get("compute") or {}).values()):
+        part.pop("compute", None)  # ids of runs without it stay
     for slot in SLOTS:
         if part.get(slot) is not None:
             part[slot] = {k: v for k, v in part[slot].items() if k not in SIZES}
