@@ -42,7 +42,8 @@ MLP), in percent of the backbone.
 
 The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
 paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`,
-and accuracy (%) for `mnli` and `sst2`. docs/tables.md shows how to run a whole table or figure.
+and accuracy (%) for `mnli` and `sst2`. [Reports and tables](tables.md) shows how to run a whole
+table or figure.
 """
 
 
@@ -92,7 +93,8 @@ def _section(method: Method) -> Iterator[str]:
     words = (f"task={method.task}", f"method={method.name}")
     config = resolve(compose(words))
     counted = counts(config)
-    yield f"## {method.name}\n\n{method.sentence}.\n"
+    file = f"conf/method/{method.name}.yaml"
+    yield f"## {method.name}\n\n{method.sentence} ([{file}](../{file})).\n"
     yield from (f"    {equation}" for equation in method.equations)
     yield f"\n    unipeft-train {' '.join(words)}\n"
     yield f"With `{words[0]}` on {config.backbone.name}:\n"
