@@ -19,16 +19,25 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config import PlannedRun, compose, implied_overrides, load, plan, quote_paths
+from unipeft_run.commands.signals import raise_on_sigterm
+from unipeft_run.config import (
+    PlannedRun,
+    compose,
+    implied_overrides,
+    load,
+    normalise_overrides,
+    plan,
+)
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.errors import UserError
+from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.distributed.environment import prepare_environment
+from unipeft_run.training.distributed.environment import prepare_environment, silence_progress_bars
 
 Plan = TypeVar("Plan")
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
@@ -67,6 +76,7 @@ def train_job(cfg: DictConfig) -> Outcome:
     """Run one configuration in a worker; the function is picklable and returns plain data."""
     ignore_broken_pipes()
     prepare_environment()
+    silence_progress_bars()
     try:
         return train_planned(plan(cfg))
     except UserError as refusal:
@@ -164,20 +174,21 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
     0: done; 1: a run failed; 2: user error; 128 + n: interrupted by signal n.
     """
     ignore_broken_pipes()
+    silence_progress_bars()
     try:
         prepare_environment()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        with processes.silence_other_ranks():
-            return _main(command, quote_paths(argv))
+        with processes.silence_other_ranks(), raise_on_sigterm():
+            return _main(command, normalise_overrides(argv))
     except UserError as error:
         if processes.is_main():
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        print(explain_interrupt(stop, argv), file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)
 
 

@@ -50,7 +50,7 @@ class PreparedRun:
         self.console = Console(every=config.tracking.console.every, console=output)
         self.tokenizer = load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
-            self.encoded = self.task.encode(self.splits, self.tokenizer)
+            self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
         family = FAMILIES[config.backbone.family]
@@ -103,6 +103,9 @@ class PreparedRun:
             folder.write_json("metrics.json", summary)
             folder.mark("done", step=fitted.step)
             state = "done"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
         finally:
             for tracker in trackers:
                 tracker.finish(summary, state)

@@ -40,7 +40,7 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
 
 def required_splits(config: RunConfig, split: str) -> tuple[str, ...]:
     """Return the splits needed to evaluate `split`. Raises UserError if it is unknown."""
-    from unipeft_run.data.tasks.base import SPLITS
+    from unipeft_run.data.tasks.splits import SPLITS
 
     task = build_task(config.task)
     known = (*SPLITS, *task.optional_splits)

@@ -70,18 +70,26 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.divergence import Diverged
 
+    prepared = None
     if planned.config.force:
+        prepared = PreparedRun(planned.config, inputs)  # if it fails, the old run is kept
         folder.clear()
     # written first, so that a run that fails before training is listed and can be retried
     folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
     folder.write_json(CONTENTS, dict(planned.contents))
+    if record := inputs.task.describe_split(inputs.splits):
+        folder.write_json("split.json", record)
     try:
-        return {**PreparedRun(planned.config, inputs).train(planned, folder), "state": "done"}
+        prepared = prepared or PreparedRun(planned.config, inputs)
+        return {**prepared.train(planned, folder), "state": "done"}
     except Diverged as problem:
         folder.mark("diverged", step=problem.step, error=str(problem))
         return {"state": "diverged", "error": str(problem)}
     except Exception as problem:
         folder.mark("failed", error=describe_failure(problem))
+        raise
+    except KeyboardInterrupt as stop:
+        folder.mark("interrupted", error=str(stop) or "stopped by SIGINT")
         raise
 
 

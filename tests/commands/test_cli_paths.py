@@ -11,7 +11,7 @@ from tiny_cli import call
 from tiny_files import write_sentiment
 
 from unipeft_run import cli
-from unipeft_run.config import compose, quote_paths, resolve
+from unipeft_run.config import compose, normalise_overrides, resolve
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=full", "scale=mini")
@@ -30,8 +30,8 @@ SST2 = ("task=sst2", "method=full", "scale=mini")
     ],
 )
 def test_paths_are_text(word: str, quoted: str) -> None:
-    assert quote_paths([word]) == [quoted]
-    assert quote_paths([quoted]) == [quoted]
+    assert normalise_overrides([word]) == [quoted]
+    assert normalise_overrides([quoted]) == [quoted]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_paths_are_text(word: str, quoted: str) -> None:
     ],
 )  # fmt: skip
 def test_other_words_are_left_to_hydra(word: str) -> None:
-    assert quote_paths([word]) == [word]
+    assert normalise_overrides([word]) == [word]
 
 
 @pytest.mark.parametrize("name", ["2024", "1e5", "a b(1)=c", "~/mine"])

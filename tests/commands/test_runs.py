@@ -58,7 +58,7 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
     ("arguments", "part"),
     [
         (["sed=1"], "no run has a key sed; did you mean seed?"),
-        (["state=dune"], "state=dune is unknown; choose from running, stale"),
+        (["state=dune"], "state=dune is unknown; choose from running, interrupted, stale"),
         (["=1"], "=1 is not a filter; write key=value"),
         (["nowhere"], "there is no folder nowhere"),
         (["no\x1b[2Jwhere"], r"there is no folder no\x1b[2Jwhere"),
@@ -105,6 +105,19 @@ def test_columns_are_aligned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "sst2/\u4e2d\u6587/ab12cd34  7     failed  1",
         "2 runs: 2 failed",
     ]
+
+
+def test_a_narrow_terminal_breaks_neither_ids_nor_numbers(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert command([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    labels = [f"sst2/{run.parent.name}/{run.name}" for run in sorted(root.glob("sst2/*/*"))]
+    assert (lines[0], lines[2:-1:2]) == ("run", labels)
+    rows = [line.split() for line in lines[3:-1:2]]
+    assert ["3", "stale", "3/10", "validation/accuracy", "81.50"] in rows
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,7 @@ def test_only_method_none_may_train_nothing() -> None:
         "recipe.max_steps=null", "recipe.warmup_ratio=1", "recipe.label_smoothing=1",
         "recipe.max_grad_norm=-1", "optim.lr=0", "optim.lr=1e-9", "optim.betas=[0.9]",
         "optim.schedule=linea", "evaluation.references=code", "evaluation.decoding.num_beams=0",
+        "evaluation.decoding.min_length=1000",
         "backbone.weights=none", "tracking.wandb.mode=on", "attn.representation.layers=some",
         "attn.representation.sites=[attn.head]", "attn.representation.stacks=[]", "unfreeze=3",
         "attn=3", "foo=3", "ffn.foo=3", "seed=${foo}", "task.max_source_length=0",
@@ -117,7 +118,7 @@ def test_unknown_names_suggest_the_nearest(word: str, nearest: str) -> None:
 def test_tracker_sections_match_their_constructors() -> None:
     for section, tracker in ((WandbConfig, WandB), (ConsoleConfig, Console)):
         options = inspect.signature(tracker).parameters.values()
-        keywords = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console"}
+        keywords = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console", "say"}
         assert set(section.model_fields) == keywords
     assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
 

@@ -11,12 +11,13 @@ from tiny_config import resolved
 from unipeft_run.config.design_space import load_axis_file
 from unipeft_run.config.messages import conf_dir, options
 
-TASKS, METHODS = options("task"), options("method")
+METHODS = options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")
+TASKS, OWN_DATA = (*SEQ2SEQ, *GLUE), ("text2text", "text_classification")
 
 
 def test_tasks_and_methods_match_the_contract() -> None:
-    assert set(TASKS) == {*SEQ2SEQ, *GLUE}
+    assert set(options("task")) == {*TASKS, *OWN_DATA}
     assert set(METHODS) == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
         *("adapter_attn", "adapter_ffn", "parallel_attn", "parallel_ffn", "scaled_parallel_ffn"),

@@ -98,7 +98,7 @@ BROKEN_CSV = {
     "no label": (b"sentence,label\nx,\n", "line 2: column 'label' holds \"\", not a label"),
     "open quote": (b'sentence,label\nok,1\n"x,1\n', "line 3 is not valid CSV"),
     "double column": (b"label,label,sentence\n", "line 1: the header names column 'label' twice"),
-    "no header": (b"ok,1\nx,0\n", "line 2 has no column 'sentence'; its columns are ok, 1"),
+    "no header": (b"ok,1\nx,0\n", "test.csv has no column 'sentence'; its columns are ok, 1"),
     "only a header": (b"sentence,label\n", "test.csv has no examples"),
     "not UTF-8": (b"sentence,label\nok,1\n\xff,1\n", "line 3 is not UTF-8"),
 }
@@ -129,7 +129,7 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "no text": ({"sentence": [1], "label": [1]}, "'sentence' holds int64, not text"),
     "list": ({"sentence": [["x"]], "label": [1]}, r"'sentence' holds list<.*>, not text"),
     "floats": ({"sentence": ["x"], "label": [1.0]}, "'label' holds double, not class numbers"),
-    "booleans": ({"sentence": ["x"], "label": [True]}, "'label' holds bool, not class numbers"),
+    "booleans": ({"sentence": ["x"], "label": [True]}, "column 'label' holds true, not a label"),
     "range": (
         {"sentence": ["x", "y"], "label": [1, 2]},
         "row 2: column 'label' holds 2, which is out of range: the classes are 0 negative",

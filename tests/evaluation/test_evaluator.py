@@ -16,8 +16,8 @@ import torch
 
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Collator
-from unipeft_run.data.tasks.base import Companion
 from unipeft_run.data.tasks.mnli import MNLI
+from unipeft_run.data.tasks.splits import Companion
 from unipeft_run.data.tasks.sst2 import SST2
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.data.tasks.xsum import XSum

@@ -42,7 +42,7 @@ def test_states_steps_and_metrics(tmp_path: Path) -> None:
     assert runs["stale"].label == f"sst2/mam/{paths['stale'].name}"
 
 
-STATES = ("done", "failed", "diverged", "stale")
+STATES = ("done", "failed", "diverged", "interrupted", "stale")
 
 
 def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
     assert read_run(folder).state == "stale"
 
 
-@pytest.mark.parametrize("state", ["stale", "failed"])
+@pytest.mark.parametrize("state", ["stale", "interrupted", "failed"])
 def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state: str) -> None:
     folder = make_sst2_run(tmp_path, state)
     RunFolder(folder).write_json("metrics.json", {"primary": "test/loss", "test/loss": 0.5})
@@ -87,6 +87,7 @@ def test_recorded_runs_stay_readable() -> None:
         ("failed", "failed at step 3"),
         ("diverged", "diverged at step 3: the loss is nan at step 4"),
         ("stale", "stale (its process is gone) at step 3"),
+        ("interrupted", "interrupted at step 3"),
         ("done", "damaged: metrics.json lacks task, method, scale, backbone, run_id, seed, "),
     ],
 )

@@ -19,6 +19,7 @@ import torch
 from killed_training import Killed, after, kill, kill_at, new_process
 from tiny_training import evaluate, noisy_loss_fn
 
+from unipeft_run.errors import Interrupted
 from unipeft_run.runs.checkpoint import (
     DamagedCheckpoint,
     load_checkpoint,
@@ -29,7 +30,6 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.checkpoint_store import BEST, LAST
-from unipeft_run.training.interrupts import Interrupted
 from unipeft_run.training.trainer import FitResult, Trainer
 
 WALL = ("seconds", "per_second")
@@ -145,7 +145,7 @@ def test_sigterm_finishes_the_update_and_checkpoints(
     assert stop.value.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is handler
     status = RunFolder(tmp_path).status()
-    assert (status["state"], status["error"]) == ("running", "stopped by SIGTERM")
+    assert (status["state"], status["error"]) == ("interrupted", "stopped by SIGTERM")
     last = load_newest(tmp_path / LAST)
     assert last is not None
     saved = last.state["training"]["progress"]["step"]
@@ -180,7 +180,7 @@ def test_sigterm_after_the_last_update_stops_the_run(
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         new_process(tmp_path, trackers=trackers).fit()
     status = RunFolder(tmp_path).status()
-    assert (status["state"], status["step"]) == ("running", 20)
+    assert (status["state"], status["step"]) == ("interrupted", 20)
     trainer = new_process(tmp_path)
     assert everything(tmp_path, trainer, trainer.fit()) == uninterrupted
 

@@ -14,8 +14,8 @@ from unipeft_run.config import compose, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.sweeps import launch
-from unipeft_run.sweeps.grid import print_table
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
+from unipeft_run.sweeps.table import print_table
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 
@@ -56,15 +56,30 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     assert err == "failed: task.path=\\x1b]0;title\\x07: no file \\x1b[2Jx\nand \\x07more\n"
 
 
+def test_a_narrow_terminal_breaks_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    done = Outcome(state="done", error="", seconds=2.0, metrics={"primary": "m", "m": 87.25})
+    cell = ["optim.lr=0.00056115164153", "ffn.bottleneck=16"]
+    print_table([cell, ["seed=2"]], [done, done])
+    assert capsys.readouterr().out.splitlines() == [
+        "cell",
+        "  state  metric   seconds",
+        "optim.lr=0.00056115164153",
+        "ffn.bottleneck=16",
+        "  done   m 87.25  2",
+        "seed=2",
+        "  done   m 87.25  2",
+    ]
+
+
 # ---- Hydra's own settings
 
 
 @pytest.mark.parametrize(
     ("word", "part"),
     [
-        ("hydra/sweeper=optuna", "other sweepers are not supported"),
-        ("+hydra/sweeper=ax", "other sweepers are not supported"),
-        ("hydra.sweeper.n_trials=3", "other sweepers are not supported"),
         ("hydra.sweep.dir=mine", "set output=DIR"),
         ("++hydra.sweep.subdir=x", "set output=DIR"),
         ("hydra.run.dir=mine", "set output=DIR"),
@@ -98,6 +113,8 @@ def test_settings_of_hydra_with_an_effect_are_accepted() -> None:
     check_hydra_settings(
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=basic"], is_grid=True
     )
+    check_hydra_settings(["hydra/sweeper=optuna", "hydra.sweep.dir=mine"], is_grid=True)
+    check_hydra_settings(["hydra.job.chdir=false"], is_grid=False)  # as it is
     check_hydra_settings(["hydra.searchpath=[file:///x]", "hydra.verbose=true"], is_grid=False)
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from unipeft_run.config import plan
+from unipeft_run.errors import Interrupted
 from unipeft_run.runs.checkpoint import load_newest
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import read_status
@@ -33,7 +34,7 @@ from unipeft_run.sweeps.engines.worker import WorkerLost
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.training import interrupts
 from unipeft_run.training.checkpoint_store import LAST
-from unipeft_run.training.interrupts import Interrupted, Interrupts
+from unipeft_run.training.interrupts import Interrupts
 
 CPU = torch.device("cpu")
 TIMEOUT = 150  # seconds; each takes about ten
@@ -231,11 +232,11 @@ def test_a_user_error_in_all_processes_is_one_outcome(tmp_path: Path) -> None:
 
 def assert_saved(folder: Path, error: str) -> None:
     status, last = read_status(folder), load_newest(folder / LAST)
-    assert (status["state"], status["error"]) == ("running", error)
+    assert (status["state"], status["error"]) == ("interrupted", error)
     assert last is not None
     step = last.state["training"]["progress"]["step"]
     assert 0 < step < 500 and status["step"] == step
-    assert read_run(folder).state == "stale"
+    assert read_run(folder).state == "interrupted"
 
 
 @pytest.mark.slow

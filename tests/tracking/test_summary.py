@@ -59,9 +59,10 @@ def test_the_result_aligns_its_values_and_rounds_percentages_to_two_decimals() -
     lines = format_result(summary, Path("outputs/sst2/mam/35ecdf70")).splitlines()
     table = dict(line.rsplit("  ", 1) for line in lines)
     assert len({line.rfind("  ") for line in lines}) == 1
+    assert max(map(len, lines)) <= 80
     assert [value.strip() for value in table.values()] == [
         "86.38",
-        "78.90",
+        "78.90 (naive Bayes on words and word pairs, counted)",
         "0.3449",
         "4,451,362 (19.60 % of the backbone)",
         "519,938 (2.29 % of the backbone)",

@@ -84,6 +84,15 @@ def test_the_progress_bar_fits_eighty_columns() -> None:
     assert text.endswith("\x1b[?25h")  # the cursor is back
 
 
+def test_a_long_line_on_a_terminal_breaks_between_words() -> None:
+    console, screen = on_terminal(width=40)
+    console.say("step 400  validation  loss 0.3476  accuracy 85.88  (best so far)")
+    assert [line.rstrip() for line in screen.getvalue().splitlines()] == [
+        "step 400  validation  loss 0.3476",
+        "accuracy 85.88  (best so far)",
+    ]
+
+
 def test_plain_lines_without_a_terminal() -> None:
     console, file = in_file(every=0.0)
     console.begin(0, 10)

@@ -40,6 +40,7 @@ def train_help() -> str:
     keys += [(f"{axis}@SLOT=", axis) for axis in AXES]
     lines = [_entry(key, options(group)) for key, group in keys]
     lines.append(_entry("-m experiment=", experiments.names()))
+    lines.append(_entry("-m hparams_search=", options("hparams_search")))
     return "\n".join(
         [
             "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
@@ -52,6 +53,10 @@ def train_help() -> str:
             "",
             "often set: seed= limit.train= recipe.max_steps= optim.lr= precision= task.path=",
             "           backbone.path= output= force=true tracking.wandb.mode=offline",
+            "",
+            "own data (docs/own_data.md): CSV, TSV, JSON Lines, Parquet, a folder or a hub name",
+            "  task=text2text data=pairs.csv source=de target=en metric=chrf",
+            "  task=text_classification data=reviews.csv text=review label=stars",
             "",
             "examples:",
             EXAMPLES,

@@ -2,8 +2,8 @@
 
 unipeft-runs                                  list the runs in outputs
 unipeft-runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
-unipeft-runs --stale                          list unfinished runs whose process is gone
-unipeft-runs --retry-failed                   rerun failed, diverged and stale runs
+unipeft-runs --stale                          list unfinished runs whose process was killed
+unipeft-runs --retry-failed                   rerun failed, diverged, interrupted and stale runs
 unipeft-runs push --to wandb                  send the records in train.jsonl to a dashboard
 """
 
@@ -13,13 +13,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.errors import UserError
+from unipeft_run.runs.columns import fit_columns
+from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.printable import printable, printable_lines
 from unipeft_run.runs.reader import RunRecord, find_runs
@@ -27,7 +29,7 @@ from unipeft_run.runs.reader import RunRecord, find_runs
 if TYPE_CHECKING:
     from unipeft_run.config import PlannedRun
 
-RETRIED = ("failed", "diverged", "stale", "damaged")
+RETRIED = ("failed", "diverged", "interrupted", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
 COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
@@ -41,7 +43,7 @@ def main() -> NoReturn:
         print(printable_lines(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        print(explain_interrupt(stop), file=sys.stderr)
         sys.exit(128 + getattr(stop, "signum", 2))
 
 
@@ -68,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="unipeft-runs", description=__doc__, formatter_class=raw)
     parser.add_argument("arguments", nargs="*", metavar="DIR | key=value | push")
-    parser.add_argument("--stale", action="store_true", help="list only runs whose process is gone")
+    parser.add_argument(
+        "--stale", action="store_true", help="list only runs whose process was killed"
+    )
     parser.add_argument("--retry-failed", action="store_true",
                         help="rerun them with their stored configuration")  # fmt: skip
     parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",
@@ -99,7 +103,7 @@ def _split(arguments: Sequence[str]) -> tuple[Path, list[str]]:
 
 def list_runs(runs: Sequence[RunRecord]) -> None:
     """Print a line per run and a count per state to stdout, and the errors to stderr."""
-    print("\n".join(_align([COLUMNS, *map(_row, runs)])))
+    print("\n".join(fit_columns([COLUMNS, *map(_row, runs)])))
     for run in runs:
         if reason := run.error or "; ".join(run.problems):
             print(f"{run.state}: {run.label}: {reason}", file=sys.stderr)
@@ -117,16 +121,6 @@ def _row(run: RunRecord) -> tuple[str, ...]:
     return run.label, seed, run.state, step, metric, left
 
 
-def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Pad the columns of `rows`. A rich table of 5,000 rows would take seconds."""
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        yield "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in cells).rstrip()
-
-
 def _as_json(run: RunRecord) -> dict[str, Any]:
     names = ("state", "step", "total", "seconds_left", "error", "problems", "metric")
     content = {name: getattr(run, name) for name in names}
@@ -139,7 +133,7 @@ def retry(runs: Sequence[RunRecord], allow: Sequence[str] = ()) -> int:
         print("nothing to rerun")
         return 0
     from unipeft_run.runs.outcome import exit_code
-    from unipeft_run.sweeps.grid import print_table
+    from unipeft_run.sweeps.table import print_table
 
     outcomes = [_rerun(run, allow) for run in runs]
     print_table([[run.label] for run in runs], outcomes)

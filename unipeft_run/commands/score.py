@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config.messages import conf_dir, options, unknown_choice, unknown_key
+from unipeft_run.config.schema import TaskConfig
+from unipeft_run.config.short_keys import expand_short_keys
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +27,18 @@ Scores each line of one file against the same line of the other, as the task's e
 Classes are names or numbers. Each metric is printed with its signature.
 
 task=xsum:         task.rouge_tokenizer=unicode for text in a script other than Latin
-task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)"""
-KEYS = ("task", "predictions", "references", "format")
-TASK_KEYS = {"xsum": ("rouge_tokenizer",), "wmt16_en_ro": ("target_language",)}
+task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)
+task=text2text:    metric=NAME,... target_language=LANGUAGE task.rouge_tokenizer=null
+task=text_classification:  metric=NAME,... labels=NAME,...; by default the labels in the files"""
+FILES = ("predictions", "references")
+KEYS = ("task", *FILES, "format")
+TASK_KEYS = {
+    "xsum": ("rouge_tokenizer",),
+    "wmt16_en_ro": ("target_language",),
+    "text2text": ("metric", "target_language", "rouge_tokenizer"),
+    "text_classification": ("metric", "labels"),
+}
+LISTS = ("metric", "labels")  # keys of a task that hold several values
 TOKENIZERS = ("unicode", "null")
 
 
@@ -45,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments = parse_arguments(argv)
         task = make_task(arguments)
-        files = [Path(arguments[key]) for key in ("predictions", "references")]
+        files = [Path(arguments[key]) for key in FILES]
         sides = [read_examples(task, file) for file in files]
         check_lengths(files, sides)
         print(format_scores(task, *sides, as_json=arguments["format"] == "json"))
@@ -58,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 def parse_arguments(argv: Sequence[str]) -> dict[str, str]:
     """Parse `key=value` arguments. Raises `UserError` for an unknown or missing key."""
     arguments = {"format": "text"}
-    for argument in argv:
+    for argument in expand_short_keys(argv):
         key, equals, value = argument.partition("=")
         if key not in KEYS and not key.startswith("task."):
             raise UserError(unknown_key(key, KEYS))
@@ -74,30 +85,44 @@ def parse_arguments(argv: Sequence[str]) -> dict[str, str]:
 
 def make_task(arguments: Mapping[str, str]) -> Task:
     """Build the task of conf/task/NAME.yaml with its overrides. Raises `UserError`."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
+
+    from unipeft_run.config.validation import check, check_task
+    from unipeft_run.data.tasks.build import build_task
 
     name = arguments["task"]
     if name not in options("task"):
         raise UserError(unknown_choice("task", name, options("task")))
     overrides = parse_overrides(name, arguments)
+    if name == "text_classification" and "labels" not in overrides:
+        overrides["labels"] = find_labels([Path(arguments[key]) for key in FILES])
     config = OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task
-    task: Task = instantiate(OmegaConf.merge(config, overrides))
-    return task
+    task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
+    check_task(task)
+    return build_task(task)
 
 
-def parse_overrides(name: str, arguments: Mapping[str, str]) -> dict[str, str | None]:
+def parse_overrides(name: str, arguments: Mapping[str, str]) -> dict[str, Any]:
     """Collect the task.KEY=VALUE arguments that the metrics of task `name` depend on."""
     known = [f"task.{key}" for key in TASK_KEYS.get(name, ())]
-    overrides: dict[str, str | None] = {}
+    overrides: dict[str, Any] = {}
     for key in arguments.keys() - set(KEYS):
         if key not in known:
             raise UserError(unknown_key(key, known or KEYS))
         value = arguments[key]
         if key == "task.rouge_tokenizer" and value not in TOKENIZERS:
             raise UserError(unknown_choice(key, value, TOKENIZERS))
-        overrides[key.removeprefix("task.")] = None if value == "null" else value
+        name = key.removeprefix("task.")
+        several = value.strip("[]").split(",") if name in LISTS else value
+        overrides[name] = None if value == "null" else several
     return overrides
+
+
+def find_labels(files: Sequence[Path]) -> list[str]:
+    """List the distinct lines of `files`, which are classes. Raises `UserError`."""
+    from unipeft_run.data.tasks.own_source import order_labels
+
+    return list(order_labels([line.strip() for file in files for line in _read_lines(file)]))
 
 
 def read_examples(task: Task, file: Path) -> list[Any]:
@@ -133,7 +158,11 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _parse_class(text: str, names: Sequence[str], where: str) -> int:
-    by_number = {str(number): number for number in range(len(names))}
+    by_number = (
+        {}
+        if all(map(str.isdecimal, names))
+        else {str(number): number for number in range(len(names))}
+    )
     classes: Mapping[str, int] = by_number | {name: number for number, name in enumerate(names)}
     if text not in classes:
         raise UserError(f"{where}: {unknown_choice('class', text, names)}")

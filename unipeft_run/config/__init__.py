@@ -7,7 +7,7 @@ typed sections.
 
 from unipeft_run.config.compose import compose as compose
 from unipeft_run.config.compose import implied_overrides as implied_overrides
-from unipeft_run.config.compose import quote_paths as quote_paths
+from unipeft_run.config.compose import normalise_overrides as normalise_overrides
 from unipeft_run.config.identity import PlannedRun as PlannedRun
 from unipeft_run.config.identity import plan as plan
 from unipeft_run.config.identity import plan_config as plan_config

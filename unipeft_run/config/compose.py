@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
+from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
 from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
+from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
 
-PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run")
+PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run", *VERBATIM)
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
@@ -24,7 +26,7 @@ EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """Compose the configuration for the overrides of a command line. Raises UserError."""
-    overrides = quote_paths(overrides)
+    overrides = normalise_overrides(overrides)
     refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)
@@ -34,6 +36,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     register_presets()
+    register_resolvers()
     with (
         hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"),
         warnings.catch_warnings(),
@@ -42,15 +45,15 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
         return hydra.compose(config_name, [*overrides, *implied_overrides(overrides)])
 
 
-def quote_paths(words: Sequence[str]) -> list[str]:
-    """Quote the paths among `words` that Hydra would read otherwise, such as ~/data and 2024.
+def normalise_overrides(words: Sequence[str]) -> list[str]:
+    """Write short keys in full, and quote paths and names that Hydra would read otherwise.
 
-    A comma separates the values of a grid, as in other overrides.
+    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides.
     """
-    return [_with_quoted_path(word) for word in words]
+    return [_with_quoted_value(word) for word in expand_short_keys(words)]
 
 
-def _with_quoted_path(word: str) -> str:
+def _with_quoted_value(word: str) -> str:
     key, _, value = word.partition("=")
     if key.lstrip("+") not in PATH_KEYS or EXPRESSION.fullmatch(value):
         return word

@@ -31,11 +31,11 @@ def hash_contents(config: RunConfig, splits: Collection[str] | None = None) -> d
     return {**hashes, **{key: fingerprint(file) for key, file in _foreign_sources(config)}}
 
 
-def identity_hashes(contents: Mapping[str, str]) -> dict[str, str]:
+def identity_hashes(contents: Mapping[str, str]) -> dict[str, str | None]:
     """Return the hashes that replace paths in a run's identity, by configuration key."""
     data = {key: digest for key, digest in contents.items() if key.startswith(f"{DATA}.")}
     rest = {key: digest for key, digest in contents.items() if key not in data}
-    return {**rest, **({"task.path": combine(data)} if data else {})}
+    return {**rest, **({"task.path": combine(data), "task.data": None} if data else {})}
 
 
 def check_unchanged(run: Path, expected: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ def _describe(key: str) -> str:
 def _hash_data(config: RunConfig, splits: Collection[str] | None) -> Mapping[str, str]:
     from unipeft_run.data.tasks.build import build_task
 
-    if config.task.path is None:
+    if config.task.path is None and config.task.data is None:
         return {}
     return build_task(config.task).fingerprints(splits)
 

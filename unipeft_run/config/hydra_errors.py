@@ -20,6 +20,7 @@ from unipeft_run.config.messages import (
     unknown_key,
 )
 from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.short_keys import short_keys
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
@@ -47,6 +48,7 @@ FOREIGN_KEYS = {  # keys of other tools -> ours
     "output_dir": "output",
     "resume": "force",
 }
+LISTS = ("task.metric", "task.text", "task.labels")  # keys that take [a,b]
 PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}  # overrides that always compose
 
 
@@ -66,8 +68,9 @@ def _describe_error(
     error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
 ) -> str:
     known = _composed_keys(compose, PROBE[config_name], config_name)
+    short = short_keys(overrides)
     for override in overrides:
-        if sentence := _explain_override(override, known):
+        if sentence := _explain_override(override, [*short, *known]):
             return sentence
         if re.fullmatch(r"(task|method)=(null)?", override):
             return explain_missing([o for o in overrides if _key(o) != _key(override)])
@@ -88,7 +91,9 @@ def _describe_error(
 def _reword(message: str) -> str:
     """Say in our words what Hydra says without a suggestion."""
     if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        return f"{shorten(found[1])} names several values; add -m to run each of them"
+        key, _, values = found[1].partition("=")
+        several = f"{shorten(found[1])} names several values; add -m to run each of them"
+        return f"{several}, or write {key}=[{values}]" if key in LISTS else several
     if found := re.search(r"Error merging override (\S+?)=(.*)", message, re.DOTALL):
         return f"{found[1]}={shorten(found[2])}: not a value of the kind that {found[1]} holds"
     if found := re.search(r"provider=hydra.searchpath.*path=(.*) is not available", message):
@@ -143,7 +148,7 @@ def _explain_group_value(override: str) -> str | None:
     """Explain a group that is deleted, or set to what names no file of it."""
     key, _, value = override.partition("=")
     group = key.lstrip("~")
-    if group not in groups() or group in ("experiment", *AXES):
+    if group not in groups() or group in ("experiment", "hparams_search", *AXES):
         return None
     names = shorten(", ".join(options(group)), 90)
     if key != group:

@@ -12,6 +12,7 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.messages import Illegal
 from unipeft_run.config.schema import RunConfig, SlotConfig
+from unipeft_run.data.tasks.build import build_task
 
 Inert = tuple[str, str]  # dotted key, reason
 # Of the recipe, what the evaluation of a model that does not train reads.
@@ -77,12 +78,16 @@ def _sources(config: RunConfig) -> Iterator[Inert]:
     task, backbone = config.task, config.backbone
     if task.path is not None:
         yield "task.mini", "task.path takes precedence"
+        yield "task.data", "task.path takes precedence"
     if task.path is not None or task.mini is not None:
         yield "task.hub", "task.path and the miniature data take precedence"
+    for name, reason in build_task(task).inert_keys().items():
+        yield f"task.{name}", reason
     if backbone.path is not None:
         yield "backbone.hub", "backbone.path takes precedence"
     if backbone.family != "mbart":
-        for key in ("source_code", "target_code"):
+        codes = ("source_code", "target_code")
+        for key in codes if codes[0] in task.keywords else ("source_language",):
             if key in task.keywords:
                 yield f"task.{key}", f"the tokenizer of {backbone.family} has no language codes"
 

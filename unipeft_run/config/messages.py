@@ -72,7 +72,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 def unknown_choice(key: str, value: Any, allowed: Iterable[str]) -> str:
     """Say that `key` cannot be `value`; list the allowed values and name the nearest."""
     names = list(allowed)
-    near = get_close_matches(str(value), names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    by_case = {name.casefold(): name for name in names}
+    near = get_close_matches(str(value).casefold(), by_case, n=1)
+    hint = f" (did you mean {by_case[near[0]]}?)" if near else ""
     choice = ", ".join(names) or "nothing"
     return f"{key}={shorten(value)} is unknown{hint}; choose from {choice}"

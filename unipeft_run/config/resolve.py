@@ -12,9 +12,16 @@ from unipeft_run.config.legality import check_slot
 from unipeft_run.config.rules import check_combinations
 from unipeft_run.config.schema import EvalConfig, RunConfig
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
+from unipeft_run.data.tasks.split_files import is_hub_name
 from unipeft_run.errors import UserError
 
-PATHS = (("task", "path"), ("backbone", "path"), ("tracking", "tensorboard"), (None, "output"))
+PATHS = (
+    ("task", "path"),
+    ("task", "data"),
+    ("backbone", "path"),
+    ("tracking", "tensorboard"),
+    (None, "output"),
+)
 
 
 def resolve(cfg: DictConfig) -> RunConfig:
@@ -28,7 +35,7 @@ def resolve(cfg: DictConfig) -> RunConfig:
 
 def read_eval_config(cfg: DictConfig) -> EvalConfig:
     """Check what unipeft-eval was given; its paths become absolute. Raises UserError."""
-    return check(EvalConfig, _with_absolute_paths(_plain(cfg)))
+    return check(EvalConfig, with_absolute_paths(_plain(cfg)))
 
 
 def _plain(cfg: DictConfig) -> dict[Any, Any]:
@@ -38,10 +45,19 @@ def _plain(cfg: DictConfig) -> dict[Any, Any]:
     try:
         data = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
+        if refusal := _find_refusal(error):
+            raise refusal from None
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(data, dict)
     data.pop("hydra", None)
     return data
+
+
+def _find_refusal(error: BaseException | None) -> UserError | None:
+    """Find the refusal that a function in an expression raised, such as by_size."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def resolve_data(data: dict[Any, Any]) -> RunConfig:
@@ -49,14 +65,15 @@ def resolve_data(data: dict[Any, Any]) -> RunConfig:
     recipe = data.get("recipe")
     if isinstance(recipe, dict) and recipe.get("max_steps") is not None:
         data = {**data, "recipe": {**recipe, "epochs": None}}  # max_steps takes precedence
-    config = validate(_with_absolute_paths(data))
+    config = validate(with_absolute_paths(data))
     check_combinations(config)
     for name, slot in config.slots().items():
         check_slot(name, slot)
     return config
 
 
-def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
+def with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the configuration `data` with absolute paths. Raises UserError for an empty one."""
     data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     for section, key in PATHS:
         node = data if section is None else data.get(section)
@@ -65,7 +82,8 @@ def _with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
         name = ".".join(part for part in (section, key) if part)
         if not path.strip():
             raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
-        if key != "output":  # stays relative, so that the output folder can be moved
+        stays = key == "output" or (key == "data" and is_hub_name(path))  # output can be moved
+        if not stays:
             node[key] = make_absolute(path)
     return data
 

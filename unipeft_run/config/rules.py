@@ -7,13 +7,17 @@ from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
 
+LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples of mBART's codes
+
 
 def check_combinations(config: RunConfig) -> None:
     """Raise UserError for values that contradict each other."""
     _check_backbone(config)
+    _check_languages(config)
     _check_recipe(config)
     _check_schedule(config)
     _check_trainable(config)
+    _check_decoding(config)
 
 
 def _check_backbone(config: RunConfig) -> None:
@@ -30,6 +34,17 @@ def _check_backbone(config: RunConfig) -> None:
         )
     if config.head == "trained" and generates:
         raise Illegal("head=trained: a backbone that generates text has no classifier to train")
+
+
+def _check_languages(config: RunConfig) -> None:
+    keywords = config.task.keywords
+    missing = [key for key in LANGUAGES if keywords.get(key, "given") is None]
+    if config.backbone.family == "mbart" and missing:
+        codes = " and ".join(f"task.{key}={LANGUAGES[key]}" for key in missing)
+        raise UserError(
+            f"backbone {config.backbone.name} needs to know the languages of the texts: give their "
+            f"codes, as in {codes}"
+        )
 
 
 def _check_recipe(config: RunConfig) -> None:
@@ -61,4 +76,13 @@ def _check_trainable(config: RunConfig) -> None:
         raise Illegal(
             "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
             "or use method=none to evaluate the untouched backbone"
+        )
+
+
+def _check_decoding(config: RunConfig) -> None:
+    decoding = config.evaluation.decoding
+    if decoding is not None and decoding.min_length > decoding.max_length:
+        raise UserError(
+            f"evaluation.decoding.min_length={decoding.min_length}: must be at most "
+            f"evaluation.decoding.max_length={decoding.max_length}"
         )

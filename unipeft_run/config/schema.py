@@ -90,6 +90,7 @@ class TaskConfig(Section):
     target: str = key("the class, as a dotted name", alias="_target_")
     name: Name = key("the task's name in folders and tables")
     path: str | None = key("a folder of local data: {train,validation,test}.jsonl", None)
+    data: str | None = key("own data: a file, a folder or a hub name", None)
     hub: HubConfig | None = key("where the hub has the data", None)
     mini: str | None = key("the miniature data that replaces it", None)
 
@@ -98,7 +99,8 @@ class TaskConfig(Section):
         """Keyword arguments of the task's class."""
         hub = self.hub.model_dump() if self.hub else None
         common = {"name": self.name, "path": self.path, "hub": hub, "mini": self.mini}
-        return {**common, **(self.model_extra or {})}
+        own = {"data": self.data} if self.data is not None else {}
+        return {**common, **own, **(self.model_extra or {})}
 
 
 class BackboneConfig(Section):

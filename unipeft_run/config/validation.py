@@ -213,12 +213,14 @@ def check_task(task: TaskConfig) -> None:
     if not is_ours(task.target):  # defined outside this package: left to its constructor
         return
     from unipeft_run.data.tasks.base import Task
+    from unipeft_run.data.tasks.build import build_task
 
     module, _, name = task.target.rpartition(".")
     cls = getattr(import_module(module), name)
     if not issubclass(cls, Task):
         raise UserError(f"task._target_: {task.target} is not a task")
     check(_schema_of(cls), task.keywords, "task")
+    build_task(task)
 
 
 @cache

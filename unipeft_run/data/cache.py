@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from unipeft_run.errors import UserError
 
@@ -29,3 +32,16 @@ def writable_cache() -> Iterator[None]:
             f"cannot write to the cache folder {cache_root()}: {reason}\n"
             "Free some space, make it writable, or set UNIPEFT_CACHE to another folder."
         ) from error
+
+
+def write_entry(entry: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file to the cache, complete or not at all. Raises `OSError`."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".", dir=entry.parent)
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(content, out)
+        os.replace(name, entry)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

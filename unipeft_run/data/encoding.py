@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
-from datasets.utils import tqdm
 from numpy.typing import NDArray
 
 from unipeft_run.data.cache import cache_root, writable_cache
 from unipeft_run.data.fingerprint import fingerprint
 from unipeft_run.errors import UserError
+from unipeft_run.tracking import Progress, no_progress
 
 if TYPE_CHECKING:  # transformers takes seconds to import; missing files are reported before that
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +33,7 @@ BATCH = 1000
 CHECKSUM = 32  # hex digits in a file's name
 TOKENS = List(Value("int32"))
 Tokenize = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
+Advance = Callable[[int], None]  # called with the number of examples just encoded
 
 
 def encode(
@@ -42,13 +43,14 @@ def encode(
     *,
     key: Mapping[str, Any],
     description: str,
+    progress: Progress = no_progress,
 ) -> Dataset:
     """Apply `tokenize` to `dataset` in batches; return columns `input_ids` and `labels`.
 
     The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds
-    everything that `tokenize` depends on besides the tokenizer, such as lengths. If the file is
-    damaged, a line on stderr says so and the data is encoded again. Raises `UserError` if the cache
-    cannot be written.
+    everything that `tokenize` depends on besides the tokenizer, such as lengths. `progress` shows
+    `description` while examples are encoded. If the file is damaged, a line on stderr says so and
+    the data is encoded again. Raises `UserError` if the cache cannot be written.
     """
     recipe = json.dumps({**key, "recipe": RECIPE}, sort_keys=True)
     name = _digest(content_hash(dataset), tokenizer_hash(tokenizer), recipe)
@@ -59,7 +61,8 @@ def encode(
         print(f"{description}: {file} in the cache is damaged; encoding again", file=sys.stderr)
         with writable_cache():
             file.unlink(missing_ok=True)
-    return Dataset.from_file(str(_write(dataset, tokenize, folder, name, description)))
+    with progress(description, len(dataset)) as advance:
+        return Dataset.from_file(str(_write(dataset, tokenize, folder, name, advance)))
 
 
 def _read(file: Path) -> Dataset | None:
@@ -72,30 +75,29 @@ def _read(file: Path) -> Dataset | None:
     return None
 
 
-def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, description: str) -> Path:
+def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, advance: Advance) -> Path:
     """Encode `dataset` in a temporary folder; move the file to `folder` once it is complete."""
     with writable_cache():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
             file = Path(scratch, "encoded.arrow")
-            _write_arrow(dataset, tokenize, file, description)
+            _write_arrow(dataset, tokenize, file, advance)
             return file.rename(folder / f"{name}-{fingerprint(file)[:CHECKSUM]}.arrow")
 
 
-def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, description: str) -> None:
+def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, advance: Advance) -> None:
     first = tokenize(dataset[:1])["labels"][0]
     labels = TOKENS if isinstance(first, list) else Value("int64")
     schema = Features(input_ids=TOKENS, labels=labels).arrow_schema
     with (
         pa.OSFile(str(file), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
-        tqdm(desc=description, total=len(dataset), unit=" examples") as progress,
     ):
         for start in range(0, len(dataset), BATCH):
             columns = tokenize(dataset[start : start + BATCH])
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-            progress.update(len(arrays[0]))
+            advance(len(arrays[0]))
 
 
 def content_hash(dataset: Dataset) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from unipeft_run.data.cache import cache_root
+from unipeft_run.data.cache import cache_root, write_entry
 from unipeft_run.errors import UserError
 
 # A file changed twice within one clock tick keeps its times, so newer files are not cached.
@@ -75,7 +74,7 @@ def _file_hash(file: Path) -> str:
     settled = time.time_ns() - max(status["mtime_ns"], status["ctime_ns"]) > CLOCK_TICK_NS
     if settled and _status(file) == status:
         with suppress(OSError):  # a full or read-only cache: hash again next time
-            _write_entry(entry, _with_checksum({**status, "sha256": digest}))
+            write_entry(entry, _with_checksum({**status, "sha256": digest}))
     return digest
 
 
@@ -104,15 +103,3 @@ def _with_checksum(content: dict[str, int | str]) -> dict[str, int | str]:
     """Add a checksum to `content`, so that a damaged entry is detected and ignored."""
     text = json.dumps(content, sort_keys=True)
     return {**content, "check": hashlib.sha256(text.encode()).hexdigest()[:16]}
-
-
-def _write_entry(entry: Path, content: Mapping[str, int | str]) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=entry.parent)
-    try:
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(content, out)
-        os.replace(name, entry)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

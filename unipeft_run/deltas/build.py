@@ -11,6 +11,7 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.locate import locate
 from unipeft_run.config import RunConfig, load
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.attach import PREFIX, attach
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import load_delta
@@ -32,8 +33,16 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
         num_labels=num_labels(config.task),
         config=config.backbone.config,
     )
+    name_classes(model, config)
     attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
     return model
+
+
+def name_classes(model: Any, config: RunConfig) -> None:
+    """Record the task's class names in the model's config, which is saved along with it."""
+    if names := build_task(config.task).label_names:
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: number for number, name in enumerate(names)}
 
 
 def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
@@ -65,10 +74,12 @@ def backbone_size(model: nn.Module) -> int:
 
 
 def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """Return the content of delta.json: the backbone, unfrozen patterns and slots to attach."""
+    """Return the content of delta.json: backbone, unfrozen patterns, slots, and class names."""
     slots = {
         name: slot.model_dump(mode="json", by_alias=True)
         for name, slot in stored_slots(config).items()
     }
     backbone = config.backbone.model_dump(mode="json")
-    return {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
+    recipe = {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
+    labels = build_task(config.task).label_names
+    return {**recipe, "labels": list(labels)} if labels else recipe

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,17 +24,9 @@ from unipeft_run.data.tasks.languages import language_code_id
 from unipeft_run.evaluation.generation import can_generate, encode, generate
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.outputs import Outputs, merge
+from unipeft_run.tracking import Progress, no_progress
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show no progress."""
-    del description, total
-    yield lambda count: None
 
 
 @dataclass(frozen=True)

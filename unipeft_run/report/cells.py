@@ -13,6 +13,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
+from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.report.differences import as_mapping, find_differences
 from unipeft_run.runs.reader import RunRecord, is_number
 
@@ -103,9 +104,9 @@ def _describe_data(config: Mapping[str, Any]) -> str:
     """Name the limits and paths that replace the task's own data or the backbone's weights."""
     limits = as_mapping(config.get("limit"))
     overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
-    for section in ("backbone", "task"):
-        if (path := as_mapping(config.get(section)).get("path")) is not None:
-            overrides.insert(0, f"{section}.path={path}")
+    for section, key in (("backbone", "path"), ("task", "data"), ("task", "path")):
+        if (place := as_mapping(config.get(section)).get(key)) is not None:
+            overrides.insert(0, f"{section}.{key}={place}")
     return " ".join(overrides)
 
 
@@ -133,8 +134,10 @@ def measure_spread(runs: Sequence[RunRecord], name: str) -> Spread | None:
 def _rank(cell: Cell) -> tuple[bool, bool, float]:
     """Sort the best first, then methods on a random backbone, then the untrained baseline."""
     score = cell.score.mean if cell.score else math.nan
-    known = -math.inf if math.isnan(score) else score
-    return cell.metrics["method"] == "none", _is_random(cell.runs[0]), -known
+    known = math.inf if math.isnan(score) else score
+    if math.isfinite(known) and not is_lower_better(cell.metrics["primary"]):
+        known = -known
+    return cell.metrics["method"] == "none", _is_random(cell.runs[0]), known
 
 
 def _is_random(run: RunRecord) -> bool:

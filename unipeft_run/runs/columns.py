@@ -1,8 +1,12 @@
-"""Align rows of text in columns, with rich. Nothing is wrapped, truncated or read as markup."""
+"""Align rows of text in columns. Nothing is truncated, read as markup, or broken inside a word."""
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from unipeft_run.runs.printable import printable
@@ -35,3 +39,42 @@ def measure(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[in
 
     for column in zip(header, *rows, strict=True):
         yield max(cell_len(printable(cell)) for cell in column)
+
+
+def fit_columns(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterator[str]:
+    """Yield the lines of a table, header first, none broken inside a word.
+
+    In less than `width` terminal cells (by default those of the terminal; unlimited in a file), the
+    first column gets lines of its own, with the rest of its row indented below.
+    """
+    width = terminal_width() if width is None else width
+    lines = list(_pad(rows))
+    if width is None or max(map(_cells, lines)) <= width:
+        yield from lines
+        return
+    for row, rest in zip(rows, _pad([row[1:] for row in rows]), strict=True):
+        yield from textwrap.wrap(row[0], width, break_long_words=False, break_on_hyphens=False)
+        yield f"  {rest}"
+
+
+def terminal_width() -> int | None:
+    """Return the width of the terminal, or $COLUMNS; None if stdout goes elsewhere."""
+    if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _pad(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Join the columns of `rows`. A rich table of 5,000 rows would take seconds."""
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (
+            cell + " " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True)
+        )
+        yield (" " * GAP).join(padded).rstrip()
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
+from collections.abc import Sequence
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import LockLost
@@ -25,6 +28,8 @@ def explain_failure(problem: BaseException) -> str | None:
         return f"out of memory; {LESS_MEMORY}. {_capitalise(RESUMES)}"
     if _is_lost_peer(problem):
         return f"another process of this run is gone; {RESUMES}"
+    if isinstance(problem, ValueError) and "Invalid log settings" in str(problem):
+        return f"TORCH_LOGS={printable(os.environ.get('TORCH_LOGS'))}: torch knows no such log"
     if not isinstance(problem, OSError):
         return None
     where = f" ({printable(problem.filename)})" if problem.filename else ""
@@ -35,6 +40,14 @@ def explain_failure(problem: BaseException) -> str | None:
     if problem.errno == errno.EIO:
         return f"the disk failed{where}: {problem.strerror}; {RESUMES}"
     return None
+
+
+def explain_interrupt(stop: BaseException, overrides: Sequence[str] = ()) -> str:
+    """Say what stopped a command that runs `overrides`, and how to continue."""
+    cause = str(stop) or "interrupted"
+    if any(re.fullmatch(r"\+*force=(true|True)", word) for word in overrides):
+        return f"{cause}; run the same command without force=true to resume"
+    return f"{cause}; run the same command to resume"
 
 
 def describe_failure(problem: BaseException) -> str:

@@ -21,7 +21,7 @@ from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reading import UnreadableFile, read_bytes, read_json
 from unipeft_run.runs.writing import make_folder, refuse_links, remove, replace_file
 
-State = Literal["running", "done", "failed", "diverged"]
+State = Literal["running", "interrupted", "done", "failed", "diverged"]
 
 HEARTBEAT_SECONDS = 5.0
 CONTENT = (

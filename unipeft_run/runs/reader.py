@@ -30,8 +30,8 @@ from unipeft_run.runs.reading import (
 )
 from unipeft_run.runs.search import search
 
-STATES = ("running", "stale", "done", "failed", "diverged", "damaged")
-RECORDED_STATES = ("running", "done", "failed", "diverged")  # in status.json
+STATES = ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged")
+RECORDED_STATES = ("running", "interrupted", "done", "failed", "diverged")  # in status.json
 TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation
 LARGEST_STEP = 10**15
 # required in metrics.json for a run to be tabulated
@@ -43,8 +43,8 @@ NUMBERS = ("seed", "parameters/trained", "parameters/stored", "parameters/stored
 class RunRecord:
     """A run folder as read.
 
-    `state`: as in status.json, except `stale` (its process is gone), `damaged` (its configuration
-    cannot be read), and `done` for every run with metrics.json whose process is gone.
+    `state`: as in status.json, except `stale` (its process is gone), `damaged` (its
+    configuration cannot be read), and `done` for every run with metrics.json that is not running.
     `metric`: name and value, of the test split if the run is done, else of the last evaluation.
     `problems`: one sentence for each file that cannot be read. All strings here are printable; the
     values in `config`, `metrics` and `status` are not (see `printable`).

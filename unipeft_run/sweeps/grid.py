@@ -13,6 +13,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -22,14 +23,12 @@ from unipeft_run.config.experiments import expand
 from unipeft_run.config.messages import Illegal, conf_dir
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
-from unipeft_run.runs.printable import printable
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
-from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
+from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting, is_search
+from unipeft_run.sweeps.table import Cell, print_table
 
 Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns an id of the run
-Cell = list[str]
-WIDEST = 10_000  # characters of a line, so that no cell is wrapped
 
 
 def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
@@ -38,6 +37,8 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     Raises `UserError` before anything runs: for an unknown key, and if no cell is legal.
     """
     check_hydra_settings(overrides, is_grid=True)
+    if is_search(overrides):
+        return _search(config_name, overrides, job, check)
     hydra, settings, rows = expand_grid(config_name, overrides)
     cells = [cell for _, cell in rows]
     verdicts = _check_cells(config_name, settings, cells, check)
@@ -50,6 +51,16 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     outcomes = [verdict or next(launched) for verdict in verdicts]
     print_table(cells, outcomes)
     return exit_code(outcomes)
+
+
+def _search(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
+    from unipeft_run.sweeps.search import run_search
+
+    if config_name != "train":
+        raise UserError("searches train runs; evaluate them with run=DIR,DIR")
+    settings = [override for override in overrides if is_hydra_setting(override)]
+    others = [override for override in overrides if not is_hydra_setting(override)]
+    return run_search(_create_hydra(), settings, others, job, check)
 
 
 def expand_grid(
@@ -77,11 +88,21 @@ def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> li
     """Split lists into cells: a=1,2 b=3,4 makes four, the last key varying fastest."""
     try:
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
+        _refuse_ranges(parsed)
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
         one = [override for override in overrides if not override.startswith("experiment=")]
         compose(one, config_name)  # raises a UserError that names the override
         raise
+
+
+def _refuse_ranges(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{override.input_line}: a grid takes lists of values; ranges need a sweeper, such "
+                "as hydra/sweeper=optuna"
+            )
 
 
 def _check_cells(
@@ -115,31 +136,3 @@ def _launch(
     with TemporaryDirectory(prefix="unipeft-") as folder:
         engine = Engine(hydra.config_loader, config, job, Path(folder))
         return launch_in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)
-
-
-def print_table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """Print each cell's own overrides and its outcome; print the reasons to stderr.
-
-    Values are printed literally: neither markup nor control sequences have an effect.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
-    table = Table("cell", "state", "metric", "seconds", box=None, header_style="bold")
-    for cell, outcome in zip(cells, outcomes, strict=True):
-        label = printable(
-            " ".join(override for override in cell if override not in common) or " ".join(cell)
-        )
-        row = (label, outcome["state"], _format_metric(outcome), f"{outcome['seconds']:.0f}")
-        table.add_row(*map(Text, row))
-        if outcome["error"]:
-            error = "\n".join(map(printable, outcome["error"].splitlines()))
-            print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
-    Console(width=WIDEST).print(table, highlight=False)
-
-
-def _format_metric(outcome: Outcome) -> str:
-    name = outcome["metrics"].get("primary", "")
-    return f"{name} {outcome['metrics'][name]:.2f}" if name else ""

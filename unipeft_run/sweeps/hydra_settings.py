@@ -17,36 +17,69 @@ ANYWHERE = (
     "hydra.hydra_logging",
     "hydra/hydra_logging",
 )
+SWEEPER = ("hydra/sweeper", "hydra.sweeper")
+SWEEP_DIR = "hydra.sweep.dir"
 FOLDERS = ("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")
+OUR_FOLDERS = "A run is in OUTPUT/TASK/METHOD/RUN_ID, whatever Hydra's folders are; set output=DIR"
+SEARCH_GROUP = "hparams_search"
+AS_IT_IS = ("hydra/launcher=basic", "hydra/sweeper=basic", "hydra.job.chdir=false")
 
 
 def is_hydra_setting(override: str) -> bool:
     """Return whether `override` is a setting of Hydra itself."""
-    return _key(override).startswith(("hydra.", "hydra/")) or _key(override) == "hydra"
+    key = override_key(override)
+    return key.startswith(("hydra.", "hydra/")) or key == "hydra"
+
+
+def is_search_setting(override: str) -> bool:
+    """Return whether `override` concerns the sweeper rather than its trials."""
+    return _is_below(override_key(override), (*SWEEPER, SWEEP_DIR))
+
+
+def is_search(overrides: Sequence[str]) -> bool:
+    """Return whether `overrides` select a sweeper plugin: with -m, a search instead of a grid."""
+    values = {override_key(o): o.partition("=")[2] for o in overrides if not o.startswith("~")}
+    sweeper, group = values.get("hydra/sweeper", "basic"), values.get(SEARCH_GROUP, "null")
+    return sweeper != "basic" or group != "null"
 
 
 def check_hydra_settings(overrides: Sequence[str], *, is_grid: bool) -> None:
     """Raise `UserError` for a setting of Hydra that has no effect here."""
-    for override in filter(is_hydra_setting, overrides):
-        key = _key(override)
-        if _is_below(key, ANYWHERE) or override in ("hydra/sweeper=basic", "hydra/launcher=basic"):
+    searches = is_search(overrides)
+    for override in overrides:
+        key = override_key(override)
+        if override in AS_IT_IS or _is_below(key, ANYWHERE):
+            continue
+        if key == SEARCH_GROUP and not is_grid and not override.endswith("=null"):
+            raise UserError(f"{override}: is a search of many runs; add -m")
+        if not is_hydra_setting(override):
             continue
         if _is_below(key, LAUNCHER):
             if not is_grid:
                 raise UserError(f"{override}: launchers run grids; add -m")
+        elif is_search_setting(override):
+            _check_search_setting(override, is_grid=is_grid, is_search=searches)
         elif _is_below(key, FOLDERS):
-            raise UserError(
-                f"{override}: has no effect. A run is in OUTPUT/TASK/METHOD/RUN_ID, whatever "
-                "Hydra's folders are; set output=DIR"
-            )
-        elif _is_below(key, ("hydra/sweeper", "hydra.sweeper")):
-            raise UserError(f"{override}: other sweepers are not supported; -m runs the whole grid")
+            raise UserError(f"{override}: has no effect. {OUR_FOLDERS}")
         else:
-            allowed = ", ".join(name for name in (*LAUNCHER, *ANYWHERE) if "." in name)
+            names = (*LAUNCHER, *SWEEPER, *ANYWHERE)
+            allowed = ", ".join(name for name in names if "." in name)
             raise UserError(f"{override}: has no effect. Hydra settings with an effect: {allowed}")
 
 
-def _key(override: str) -> str:
+def _check_search_setting(override: str, *, is_grid: bool, is_search: bool) -> None:
+    if override_key(override) == SWEEP_DIR and not (is_grid and is_search):
+        raise UserError(
+            f"{override}: has an effect in searches only (hydra/sweeper=). {OUR_FOLDERS}"
+        )
+    if not is_grid:
+        raise UserError(f"{override}: sweepers search among many runs; add -m")
+    if not is_search:
+        raise UserError(f"{override}: needs a sweeper, such as hydra/sweeper=optuna")
+
+
+def override_key(override: str) -> str:
+    """Return the key of `override`, without its sign and its package."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 

@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from unipeft_run.config import PlannedRun
+from unipeft_run.errors import Interrupted
 from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
@@ -26,7 +27,7 @@ from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.local import visible_gpus
 from unipeft_run.sweeps.engines.worker import THREADS
 from unipeft_run.training.distributed import processes
-from unipeft_run.training.interrupts import SIGNALS, Interrupted
+from unipeft_run.training.interrupts import SIGNALS
 
 MONITOR_SECONDS = 0.5
 PROCESSES_PER_CORE = 4  # more would not be faster

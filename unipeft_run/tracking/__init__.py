@@ -3,10 +3,20 @@ Biases and TensorBoard are views of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 Record = Mapping[str, Any]
+# called with a description and a total; yields a function that takes the items just finished
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextmanager
+def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show no progress."""
+    del description, total
+    yield lambda count: None
 
 
 class Tracker:

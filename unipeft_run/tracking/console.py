@@ -72,7 +72,9 @@ class Console(Tracker):
 
     def say(self, line: str) -> None:
         """Write a line without breaking the bar."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        # a terminal would break a long line in the middle of a number
+        is_file = not self._console.is_terminal
+        self._console.print(line, markup=False, highlight=False, soft_wrap=is_file)
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:

@@ -45,7 +45,7 @@ def format_result(summary: Mapping[str, Any], path: Path) -> str:
     primary = summary["primary"].removeprefix("test/")
     rows = {
         f"test {primary}": f"{summary[f'test/{primary}']:.2f}",
-        f"trivial baseline ({summary['trivial/name']})": f"{summary[f'trivial/{primary}']:.2f}",
+        "trivial baseline": f"{summary[f'trivial/{primary}']:.2f} ({summary['trivial/name']})",
         "test loss": f"{summary['test/loss']:.4f}",
         "trained parameters": _format_count(summary, "trained"),
         "stored parameters": _format_count(summary, "stored"),

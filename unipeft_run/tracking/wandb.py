@@ -41,6 +41,8 @@ class WandB(Tracker):
     the four axes, and a single word is one tag. `problem`: why the run is missing or incomplete on
     the server; None if it is complete.
 
+    `say` shows a line that says where the run goes.
+
     A history row is one record. W&B's own step is the record's index in train.jsonl, and our step
     is the column `step`. Rows that the server already has are not sent again, so resuming or
     replaying a run never duplicates them.
@@ -58,8 +60,10 @@ class WandB(Tracker):
         job_type: str | None = None,
         tags: str | Sequence[str] | None = (),
         name: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._mode = _resolve_mode(mode)
+        self._say, self._files = say, folder / "wandb"
         self._folder = folder.absolute()  # W&B's service may have another working directory
         self._tags = [tags] if isinstance(tags, str) else list(tags or ())
         self._names = {
@@ -169,7 +173,7 @@ class WandB(Tracker):
         self, config: Mapping[str, Any], mode: Literal["online", "offline", "disabled"]
     ) -> Run:
         given = {key: value for key, value in self._names.items() if value is not None}
-        return open_run(
+        run = open_run(
             mode,
             CONNECTING,
             UPLOADING,
@@ -177,6 +181,14 @@ class WandB(Tracker):
             **{**_default_names(config), **given},
             tags=[*self._tags, *make_tags(config)],
         )
+        self._say(f"Weights & Biases: {self._describe(run)}")
+        return run
+
+    def _describe(self, run: Run) -> str:
+        """Say whether the run is online or offline, and where."""
+        if run.offline:
+            return f"offline, project {run.project}, files in {self._files}"
+        return f"online, {run.url or '/'.join((run.entity, run.project, run.id))}"
 
     def _check_rows(self, run: Run) -> None:
         """Raise `OSError` if the server lacks rows: W&B does not report those it refused."""

@@ -11,21 +11,11 @@ from typing import Any
 
 import torch
 
+from unipeft_run.errors import Interrupted
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import all_reduce_sum
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after a checkpoint; the same command resumes it.
-
-    Like `KeyboardInterrupt` it is not an `Exception`, so failure handlers let it propagate.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
 
 
 class Interrupts:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from unipeft_run.config.schema import Precision
-from unipeft_run.errors import UserError
+from unipeft_run.errors import Interrupted, UserError
 from unipeft_run.runs.checkpoint import Checkpoint
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
@@ -29,7 +29,7 @@ from unipeft_run.training.divergence import (
     check_loss_scale,
     find_non_finite,
 )
-from unipeft_run.training.interrupts import Interrupted, Interrupts
+from unipeft_run.training.interrupts import Interrupts
 from unipeft_run.training.micro_batches import MicroBatches, Weighting
 from unipeft_run.training.precision import autocast_dtype, build_accelerator
 from unipeft_run.training.progress import (
@@ -161,7 +161,7 @@ class Trainer:
             self.interrupts.last_check(self.device)
         except Interrupted as stop:
             self._save()
-            self.folder.mark("running", step=self.state.progress.step, error=str(stop))
+            self.folder.mark("interrupted", step=self.state.progress.step, error=str(stop))
             # the first process to exit terminates the rest
             self.accelerator.wait_for_everyone()
             raise

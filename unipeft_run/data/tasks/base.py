@@ -17,27 +17,18 @@ from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
-from unipeft_run.data.tasks.source import Source
+from unipeft_run.data.tasks.source import DataSource, Source
+from unipeft_run.data.tasks.splits import SPLITS, Companion, Splits
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
+from unipeft_run.tracking import Progress, no_progress
 
 if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neither
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from unipeft_run.data.text_encoder import TextEncoder
-
-Splits = dict[str, "Dataset"]
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Companion:
-    """An evaluation that accompanies another one, on the first `limit` examples of `split`."""
-
-    split: str
-    limit: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -59,7 +50,7 @@ class Task(ABC):
     selection: str = ""
 
     kind: ClassVar[Literal["seq2seq", "classification"]]
-    label_names: ClassVar[tuple[str, ...]] = ()
+    label_key: ClassVar[str] = "task.label_column"  # names the column of labels
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
     # split -> suffix of the metrics' names -> the evaluation that accompanies that of the split
@@ -73,7 +64,7 @@ class Task(ABC):
         others = (*columns.text, columns.identifier)
         if columns.label is not None and columns.label in others:
             raise UserError(
-                f"task.label_column={columns.label} is also the column of texts or ids: "
+                f"{self.label_key}={columns.label} is also the column of texts or ids: "
                 "labels need a separate column"
             )
 
@@ -119,6 +110,11 @@ class Task(ABC):
         """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers; () for a task from text to text."""
+        return ()
+
+    @property
     def num_labels(self) -> int | None:
         return len(self.label_names) or None
 
@@ -146,7 +142,12 @@ class Task(ABC):
         """
         return self._source.fingerprints(self._split_names(splits))
 
-    def encode(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    def encode(
+        self,
+        splits: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress = no_progress,
+    ) -> Splits:
         """Encode every split as token ids and labels, cached by content.
 
         Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
@@ -163,22 +164,34 @@ class Task(ABC):
                 partial(self._tokenize, encoder=encoder, train=name == "train"),
                 tokenizer,
                 key={**self._cache_key(name == "train"), "columns": self.columns.text},
-                description=f"Encoding {self.name} {name}",
+                description=f"encoding {name}",
+                progress=progress,
             )
             for name, dataset in splits.items()
         }
 
     def ids(self, dataset: Dataset) -> list[str]:
-        """Return the ids in the data if they are present and unique, else row numbers from 0."""
+        """Return the ids in the data if they are present and unique, else row numbers."""
         column = self.columns.identifier
         if column is not None and column in dataset.column_names:
             own = [str(value) for value in dataset[column]]
             if len(set(own)) == len(own):
                 return own
-        return [str(number) for number in range(len(dataset))]
+        return [str(number) for number in self._row_numbers(dataset)]
+
+    def inert_keys(self) -> dict[str, str]:
+        """Return the fields that have no effect with this data and these metrics, with reasons."""
+        return {}
+
+    def describe_split(self, splits: Splits) -> dict[str, Any]:
+        """Describe how the data was divided into `splits`; {} if it came divided."""
+        return {}
+
+    def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
+        return range(len(dataset))
 
     @property
-    def _source(self) -> Source:
+    def _source(self) -> DataSource:
         optional, hub_splits = self.optional_splits, self.hub_splits
         return Source(self.name, self.path, self.mini, self.hub, optional, hub_splits)
 
@@ -258,14 +271,18 @@ class SequenceTask(Task):
 class ClassificationTask(Task):
     """A task from one or two texts to a class. Labels are class numbers, named in `label_names`."""
 
-    label_column: str = "label"
-
     kind: ClassVar[Literal["seq2seq", "classification"]] = "classification"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    primary: ClassVar[str] = "accuracy"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("accuracy",)
+
+    @property
+    def primary(self) -> str:
+        return "accuracy"
 
     def references(self, dataset: Dataset) -> list[int]:
-        return list(dataset[self.label_column])
+        return list(dataset[self._label])
 
     def score(self, predictions: Sequence[int], references: Sequence[int]) -> Scores:
         """Compute accuracy in percent."""
@@ -283,4 +300,8 @@ class ClassificationTask(Task):
     ) -> dict[str, list[Any]]:
         texts = [batch[column] for column in self.columns.text]
         ids = encoder.encode(*texts, max_length=self.max_source_length)
-        return {"input_ids": ids, "labels": batch[self.label_column]}
+        return {"input_ids": ids, "labels": batch[self._label]}
+
+    @property
+    def _label(self) -> str:
+        return str(self.columns.label)

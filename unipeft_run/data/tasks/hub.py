@@ -12,6 +12,7 @@ from unipeft_run.data.tasks.messages import printable
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
+ADVICE = "Use scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
 CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are scripts
 
 
@@ -28,12 +29,17 @@ def _offline(offline: bool) -> Iterator[None]:
 
 
 def load_hub(
-    task: str, *, path: str, name: str | None = None, revision: str | None = None
+    task: str,
+    *,
+    path: str,
+    name: str | None = None,
+    revision: str | None = None,
+    advice: str = ADVICE,
 ) -> datasets.DatasetDict:
     """Load all splits of the data set `path` (configuration `name`) from the hub or its cache.
 
-    Raises `UserError` if the hub does not have the data set, or if the hub is unreachable and the
-    data set is not in the cache.
+    Raises `UserError`, which ends in `advice`, if the hub does not have the data set, or if the hub
+    is unreachable and the data set is not in the cache.
     """
     online = is_hub_reachable()
     try:
@@ -47,10 +53,7 @@ def load_hub(
         where = f"the hub does not provide it ({_first_line(error)})"
         if not online:
             where = "it is not in the local cache and the Hugging Face hub cannot be reached"
-        raise UserError(
-            f"task {task} needs the data set {full}: {where}.\n"
-            "Use scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
-        ) from error
+        raise UserError(f"task {task} needs the data set {full}: {where}.\n{advice}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from unipeft_run.data.tasks.messages import describe_value
+from unipeft_run.data.tasks.messages import describe_value, list_names
 from unipeft_run.errors import UserError
 
 
@@ -17,20 +17,35 @@ class LabelError(ValueError):
 
 
 def parse_label(value: Any, labels: Sequence[str]) -> int:
-    """Return the class number of `value`, a number or a name in `labels`. Raises `LabelError`."""
+    """Return the class number of `value`, a name in `labels` or a number. Raises `LabelError`.
+
+    A number stands for a class's position, unless the names themselves are numbers, as in stars.
+    """
     numbers = {label.casefold(): number for number, label in enumerate(labels)}
-    if isinstance(value, str) and value.strip().casefold() in numbers:
-        return numbers[value.strip().casefold()]
+    if isinstance(value, str | int) and (name := _word(value).casefold()) in numbers:
+        return numbers[name]
     if isinstance(value, bool) or not isinstance(value, int):
         raise LabelError(f"{describe_value(value)}, not a label: {_list_classes(labels)}")
-    if not 0 <= value < len(labels):
+    if not 0 <= value < len(labels) or all(map(str.isdecimal, labels)):
         raise LabelError(f"{describe_value(value)}, which is out of range: {_list_classes(labels)}")
     return value
 
 
+def parse_word(value: Any) -> str:
+    """Return a label as a word: text, a whole number, or true and false. Raises `LabelError`."""
+    if not isinstance(value, str | int) or not (word := _word(value)):
+        raise LabelError(f"{describe_value(value)}, not a label: give a word or a whole number")
+    return word
+
+
+def _word(value: str | int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
 def _list_classes(labels: Sequence[str]) -> str:
-    classes = ", ".join(f"{number} {label}" for number, label in enumerate(labels))
-    return f"the classes are {classes}"
+    positions = not all(map(str.isdecimal, labels))
+    classes = [f"{n} {label}" if positions else label for n, label in enumerate(labels)]
+    return f"the classes are {list_names(classes)}"
 
 
 def class_names(schema: pa.Schema, column: str) -> list[str] | None:

@@ -17,8 +17,8 @@ from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits
 from unipeft_run.data.tasks.split_files import require_split_files
-from unipeft_run.data.tasks.tables import check_table, read_parquet
-from unipeft_run.data.tasks.text_files import read_text_file
+from unipeft_run.data.tasks.split_tables import Orders, read_files
+from unipeft_run.data.tasks.tables import check_table
 from unipeft_run.errors import UserError
 
 
@@ -27,7 +27,7 @@ class LoadedSplit:
     """One split, with the place of each file and whether its classes are in the task's order."""
 
     dataset: Dataset
-    orders: tuple[tuple[str, bool | None], ...]
+    orders: Orders
 
 
 def load_folder(
@@ -58,45 +58,25 @@ def _with_checked_order(loaded: dict[str, LoadedSplit]) -> dict[str, Dataset]:
 
 def read_folder_split(folder: Path, split: str, columns: Columns, limit: int | None) -> LoadedSplit:
     """Read the first `limit` examples of `split` in `folder`. Raises `UserError`."""
-    tables, orders, count = [], [], 0
-    for file in require_split_files(folder, split):
-        left = None if limit is None else limit - count
-        if left == 0:
-            break
-        table, in_order = _read_file(file, columns, left)
-        tables.append(table)
-        orders.append((str(file), in_order))
-        count += len(table)
-    if count == 0:
-        raise UserError(f"{orders[0][0]} has no examples")
-    return LoadedSplit(_dataset(tables), tuple(orders))
-
-
-def _read_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.Table, bool | None]:
-    if file.suffix == ".parquet":
-        table, names = read_parquet(file, columns, limit)
-        return check_table(table, columns, names, str(file))
-    table, named = read_text_file(file, columns, limit)
-    return table, True if named else None
+    table, orders = read_files(require_split_files(folder, split), columns, limit)
+    return LoadedSplit(Dataset(table), orders)
 
 
 def _check_dataset(
     dataset: Dataset, columns: Columns, limit: int | None, where: str
 ) -> LoadedSplit:
+    table, in_order = read_dataset(dataset, columns, limit, where)
+    return LoadedSplit(Dataset(table), ((where, in_order),))
+
+
+def read_dataset(
+    dataset: Dataset, columns: Columns, limit: int | None, where: str
+) -> tuple[pa.Table, bool | None]:
+    """Read the first `limit` examples of a data set as `check_table` does. Raises `UserError`."""
     feature = dataset.features.get(columns.label) if columns.label else None
     names = feature.names if isinstance(feature, ClassLabel) else None
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
     if len(dataset) == 0:
         raise UserError(f"{where} has no examples")
-    table, in_order = check_table(dataset.with_format("arrow")[:], columns, names, where)
-    return LoadedSplit(_dataset([table]), ((where, in_order),))
-
-
-def _dataset(tables: list[pa.Table]) -> Dataset:
-    """Join the tables of one split; ids are kept only if all tables have them."""
-    shared = [
-        name for name in tables[0].column_names if all(name in t.column_names for t in tables)
-    ]
-    parts = [table.select(shared) for table in tables]
-    return Dataset(pa.concat_tables(parts, promote_options="permissive"))
+    return check_table(dataset.with_format("arrow")[:], columns, names, where)

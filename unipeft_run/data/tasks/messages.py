@@ -10,11 +10,16 @@ from typing import Any
 MOST_NAMES = 20
 
 
-def missing_column(where: str, name: str, present: Sequence[str]) -> str:
-    """Say that `where` lacks column `name`, and suggest the nearest of the columns `present`."""
-    near = get_close_matches(name, present, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{where} has no column {name!r}{hint}; its columns are {list_names(present)}"
+def missing_column(where: str, name: str, present: Sequence[str], key: str | None = None) -> str:
+    """Say that `where` lacks column `name`, and suggest the nearest of the columns `present`.
+
+    `key` is the configuration key that names the column.
+    """
+    by_case = {other.casefold(): other for other in present}
+    near = get_close_matches(name.casefold(), by_case, n=1)
+    hint = f" (did you mean {by_case[near[0]]!r}?)" if near else ""
+    start = f"{key}={name}: " if key else ""
+    return f"{start}{where} has no column {name!r}{hint}; its columns are {list_names(present)}"
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import ClassificationTask, Companion, Splits
+from unipeft_run.data.tasks.base import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
+from unipeft_run.data.tasks.splits import Companion, Splits
 
 
 @dataclass(kw_only=True)
@@ -22,10 +23,10 @@ class MNLI(ClassificationTask):
 
     premise_column: str = "premise"
     hypothesis_column: str = "hypothesis"
+    label_column: str = "label"
     id_column: str = "idx"
     selection: str = "accuracy"
 
-    label_names: ClassVar[tuple[str, ...]] = ("entailment", "neutral", "contradiction")
     optional_splits: ClassVar[tuple[str, ...]] = ("validation_mismatched",)
     hub_splits: ClassVar[Mapping[str, str]] = {
         "validation": "validation_matched",
@@ -37,6 +38,10 @@ class MNLI(ClassificationTask):
             "mismatched": Companion("validation_mismatched"),
         }
     }
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("entailment", "neutral", "contradiction")
 
     @property
     def columns(self) -> Columns:

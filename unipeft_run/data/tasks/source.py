@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.errors import UserError
@@ -14,6 +14,16 @@ if TYPE_CHECKING:  # takes seconds to import
     from datasets import Dataset
 
 Limits = Mapping[str, int | None]
+
+
+class DataSource(Protocol):
+    """Where a task's examples come from."""
+
+    def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
+        """Load the first rows of `splits`. Raises `UserError`."""
+
+    def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:
+        """Return a content hash of the files of each split; {} for data from the hub."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,13 @@ SUFFIXES = (
     *(".jsonl", ".jsonl.gz", ".json", ".json.gz"),
     *(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"),
 )
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
+
+
+def is_hub_name(data: str) -> bool:
+    """Return whether `data` is a hub name (owner/name or owner/name:config) rather than a path."""
+    looks_local = data.startswith(("~", ".", "/")) or data.endswith(SUFFIXES)
+    return not looks_local and bool(HUB_NAME.fullmatch(data)) and not os.path.exists(data)
 
 
 def find_split_files(folder: Path, split: str) -> list[Path]:

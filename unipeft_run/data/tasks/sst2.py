@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import ClassificationTask, Splits
+from unipeft_run.data.tasks.base import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
+from unipeft_run.data.tasks.splits import Splits
 
 
 @dataclass(kw_only=True)
@@ -19,11 +20,15 @@ class SST2(ClassificationTask):
     """
 
     text_column: str = "sentence"
+    label_column: str = "label"
     id_column: str = "idx"
     selection: str = "accuracy"
 
-    label_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
     hub_splits: ClassVar[Mapping[str, str]] = {"test": "validation"}
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("negative", "positive")
 
     @property
     def columns(self) -> Columns:

@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.labels import LabelError, class_names, is_numbering, parse_label
+from unipeft_run.data.tasks.labels import (
+    LabelError,
+    class_names,
+    is_numbering,
+    parse_label,
+    parse_word,
+)
 from unipeft_run.data.tasks.messages import missing_column, printable
 from unipeft_run.errors import UserError
 
@@ -44,7 +50,7 @@ def _needed_columns(paths: Sequence[str], columns: Columns, where: str) -> list[
         spellings = columns.spellings(column) if column else ()
         found = [name for name in spellings if any(f"{p}.".startswith(f"{name}.") for p in paths)]
         if not found and column in columns.required:
-            raise UserError(missing_column(where, column, paths))
+            raise UserError(missing_column(where, column, paths, columns.keys.get(column)))
         needed += found
     return needed
 
@@ -75,8 +81,9 @@ def check_table(
 ) -> tuple[pa.Table, bool | None]:
     """Return the columns of the task, and whether class numbers are in the task's order.
 
-    Texts become strings, labels the task's class numbers. `names` are the class names recorded for
-    `table`; without them the order is unknown (None). Raises `UserError`.
+    Texts become strings, labels the task's class numbers (words if `columns.labels` is None).
+    `names` are the class names recorded for `table`; without them the order is unknown (None).
+    Raises `UserError`.
     """
     table, checked = _flatten(table), {}
     in_order: bool | None = True
@@ -86,7 +93,7 @@ def check_table(
             row = pc.index(pc.is_null(values), True).as_py() + 1
             raise UserError(f"{where}: column {name!r} is empty in row {row}")
         if name == columns.label:
-            checked[name] = _class_numbers(values, columns, names, where)
+            checked[name] = _classes(values, columns, names, where)
             in_order = _is_in_order(values, columns, names)
         else:
             checked[name] = _texts(values, name, where)
@@ -100,7 +107,7 @@ def _column(table: pa.Table, name: str, columns: Columns, where: str) -> pa.Chun
     for spelling in columns.spellings(name):
         if spelling in table.column_names:
             return table.column(table.column_names.index(spelling))
-    raise UserError(missing_column(where, name, table.column_names))
+    raise UserError(missing_column(where, name, table.column_names, columns.keys.get(name)))
 
 
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -137,27 +144,30 @@ def _is_utf8(values: pa.ChunkedArray) -> bool:
     return True
 
 
-def _class_numbers(
+def _classes(
     values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None, where: str
 ) -> pa.Array:
     if _is_text(values.type):
         _texts(values, str(columns.label), where)
-    elif not _is_integer(values.type):
+    elif not _is_integer(values.type) and not pa.types.is_boolean(values.type):
         kind = printable(str(values.type))
         raise UserError(
             f"{where}: column {columns.label!r} holds {kind}, not class numbers or names"
         )
+    labels = columns.labels
     encoded = values.combine_chunks().dictionary_encode()
-    numbers = []
+    classes: list[int | str] = []
     for code, value in enumerate(encoded.dictionary.to_pylist()):
+        name = _named(value, names)
         try:
-            numbers.append(parse_label(_named(value, names), columns.labels))
+            classes.append(parse_word(name) if labels is None else parse_label(name, labels))
         except LabelError as error:
             row = pc.index(encoded.indices, code).as_py() + 1
             raise UserError(
                 f"{where}, row {row}: column {columns.label!r} holds {error}"
             ) from error
-    return pa.array(numbers, pa.int64()).take(encoded.indices)
+    kind = pa.string() if labels is None else pa.int64()
+    return pa.array(classes, kind).take(encoded.indices)
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
@@ -170,7 +180,7 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 def _is_in_order(
     values: pa.ChunkedArray, columns: Columns, names: Sequence[str] | None
 ) -> bool | None:
-    if _is_text(values.type):
+    if _is_text(values.type) or columns.labels is None:
         return True
     if names is None or is_numbering(names):
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.labels import LabelError, parse_label
+from unipeft_run.data.tasks.labels import LabelError, parse_label, parse_word
 from unipeft_run.data.tasks.messages import describe_value, missing_column
 from unipeft_run.data.tasks.records import Record, is_csv, parse_integer, read_records
 from unipeft_run.errors import UserError
@@ -21,8 +21,8 @@ MISSING = object()
 def read_text_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.Table, bool]:
     """Read the first `limit` rows of `file`; also return whether all labels are class names.
 
-    Texts are strings and labels are class numbers. Ids are included if every row has one. Raises
-    `UserError` with the line of the first wrong value.
+    Texts are strings, and labels class numbers (words if `columns.labels` is None). Ids are
+    included if every row has one. Raises `UserError` with the line of the first wrong value.
     """
     rows = _Rows(file, columns)
     for number, record in islice(read_records(file), limit):
@@ -34,30 +34,31 @@ class _Rows:
     """The rows read so far, by column."""
 
     def __init__(self, file: Path, columns: Columns) -> None:
-        self.columns, self.csv = columns, is_csv(file)
+        self.columns, self.csv, self.file = columns, is_csv(file), file
         self.values: dict[str, list[Any]] = {name: [] for name in columns.required}
         self.ids: list[str | None] = []
         self.named = True
 
     def add(self, record: Record, where: str) -> None:
         for name, values in self.values.items():
-            value = _find(record, name, self.columns, where)
+            value = _find(record, name, self.columns, str(self.file) if self.csv else where)
             label = name == self.columns.label
             values.append(self._label(value, where) if label else _text(value, name, where))
         self.ids.append(_id(record.get(self.columns.identifier or "")))
 
-    def _label(self, value: Any, where: str) -> int:
-        if self.csv and value.strip().removeprefix("-").isdecimal():
-            value = parse_integer(value.strip())
+    def _label(self, value: Any, where: str) -> int | str:
+        labels = self.columns.labels
+        if labels and self.csv and value.strip() not in labels:
+            value = _as_number(value)
         self.named = self.named and isinstance(value, str)
         try:
-            return parse_label(value, self.columns.labels)
+            return parse_word(value) if labels is None else parse_label(value, labels)
         except LabelError as error:
             raise UserError(f"{where}: column {self.columns.label!r} holds {error}") from error
 
     def table(self) -> pa.Table:
         kinds = {name: pa.string() for name in self.values}
-        if self.columns.label is not None:
+        if self.columns.label is not None and self.columns.labels is not None:
             kinds[self.columns.label] = pa.int64()
         table = pa.table({name: pa.array(self.values[name], kinds[name]) for name in kinds})
         identifier = self.columns.identifier
@@ -75,7 +76,7 @@ def _find(record: Record, name: str, columns: Columns, where: str) -> Any:
                 value = value.get(part, MISSING) if isinstance(value, dict) else MISSING
         if value is not MISSING:
             return value
-    raise UserError(missing_column(where, name, list(_names(record))))
+    raise UserError(missing_column(where, name, list(_names(record)), columns.keys.get(name)))
 
 
 def _names(record: Record) -> Iterator[str]:
@@ -85,6 +86,12 @@ def _names(record: Record) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in value)
         else:
             yield name
+
+
+def _as_number(field: str) -> int | str:
+    """Convert a CSV field of digits to a number; return any other unchanged."""
+    text = field.strip()
+    return parse_integer(text) if text.removeprefix("-").isdecimal() else field
 
 
 def _text(value: Any, name: str, where: str) -> str:

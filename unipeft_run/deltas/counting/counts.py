@@ -15,8 +15,9 @@ from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.shapes import Shape, shapes_of, size_of
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import RunConfig, TaskConfig
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.delta import Delta
-from unipeft_run.deltas.slots import Slot, build_slots, import_class, matching_parameters
+from unipeft_run.deltas.slots import Slot, build_slots, matching_parameters
 
 
 def counts(config: RunConfig) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def counts(config: RunConfig) -> dict[str, Any]:
 
 def num_labels(task: TaskConfig) -> int | None:
     """Count the classes of a task; None for a task that generates text."""
-    return len(import_class("task", task.target).label_names) or None
+    return build_task(task).num_labels
 
 
 def count(

@@ -1,8 +1,12 @@
-"""The metric of classification tasks: accuracy."""
+"""The metrics of classification tasks. F1 and its relatives agree with scikit-learn's."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
 
 from unipeft_run.evaluation.metrics.scores import Scores, mean
 
@@ -14,3 +18,60 @@ def accuracy(predictions: Sequence[int], references: Sequence[int]) -> Scores:
     hits = [100.0 * (p == r) for p, r in zip(predictions, references, strict=True)]
     signatures = dict.fromkeys(("accuracy", "per_example"), SIGNATURE)
     return Scores({"accuracy": mean(hits)}, hits, signatures)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Predicted classes against their references, with the scores that follow, from 0 to 1."""
+
+    predictions: Sequence[int]
+    references: Sequence[int]
+
+    @property
+    def matthews(self) -> float:
+        """Matthews correlation, for any number of classes (Gorodkin, 2004); 0 if undefined."""
+        total, predicted, actual = len(self.references), self._predicted, self._actual
+        covariance = self._hits.total() * total - sum(predicted[c] * actual[c] for c in actual)
+        spread = [total**2 - sum(n**2 for n in counts.values()) for counts in (predicted, actual)]
+        return covariance / sqrt(spread[0] * spread[1]) if all(spread) else 0.0
+
+    @property
+    def precisions(self) -> dict[int, float]:
+        """Precision of every class that occurs; 0 for a class that is never predicted."""
+        return {c: _ratio(self._hits[c], self._predicted[c]) for c in self._classes}
+
+    @property
+    def recalls(self) -> dict[int, float]:
+        """Recall of every class that occurs; 0 for a class without examples."""
+        return {c: _ratio(self._hits[c], self._actual[c]) for c in self._classes}
+
+    @property
+    def f1s(self) -> dict[int, float]:
+        """F1 of every class that occurs."""
+        predicted, actual = self._predicted, self._actual
+        return {c: _ratio(2 * self._hits[c], predicted[c] + actual[c]) for c in self._classes}
+
+    def weighted(self, scores: dict[int, float]) -> float:
+        """Average the scores of classes, weighted by their examples."""
+        return mean([scores[c] for c in self.references])
+
+    @property
+    def _classes(self) -> list[int]:
+        return sorted({*self.predictions, *self.references})
+
+    @cached_property
+    def _predicted(self) -> Counter[int]:
+        return Counter(self.predictions)
+
+    @cached_property
+    def _actual(self) -> Counter[int]:
+        return Counter(self.references)
+
+    @cached_property
+    def _hits(self) -> Counter[int]:
+        pairs = zip(self.predictions, self.references, strict=True)
+        return Counter(p for p, r in pairs if p == r)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

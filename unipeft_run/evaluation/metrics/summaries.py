@@ -36,6 +36,19 @@ def rouge(
     but a-z and 0-9; "unicode" for letters and digits of any script. The paper's code takes the
     median of bootstrapped means; this is the mean itself.
     """
+    values = rouge_per_example(predictions, references, tokenizer)
+    signatures = rouge_signatures(tokenizer)
+    return Scores(
+        {name: mean(values[name]) for name in ROUGES},
+        values["rouge2"],
+        {**signatures, "per_example": f"rouge2: {signatures['rouge2']}"},
+    )
+
+
+def rouge_per_example(
+    predictions: Sequence[str], references: Sequence[str], tokenizer: str | None
+) -> dict[str, list[float]]:
+    """Compute the F-measures of each prediction in percent, by ROUGE variant."""
     from rouge_score.rouge_scorer import RougeScorer
 
     splitter = _build_tokenizer(tokenizer)
@@ -45,15 +58,14 @@ def rouge(
         _check_length(number, *pair, splitter)
         prediction, reference = ("\n".join(split_sentences(text)) for text in pair)
         scored.append(scorer.score(reference, prediction))
-    values = {name: [100.0 * score[name].fmeasure for score in scored] for name in ROUGES}
+    return {name: [100.0 * score[name].fmeasure for score in scored] for name in ROUGES}
+
+
+def rouge_signatures(tokenizer: str | None) -> dict[str, str]:
+    """Say how each ROUGE variant is computed."""
     note = TOKENIZER_NOTES[tokenizer or "default"]
     base = f"rouge-score {version('rouge-score')}, tokenizer {note}, mean F"
-    signatures = dict.fromkeys(ROUGES, base) | {"rougeLsum": f"{base}, rule-based sentences"}
-    return Scores(
-        {name: mean(values[name]) for name in ROUGES},
-        values["rouge2"],
-        {**signatures, "per_example": f"rouge2: {base}"},
-    )
+    return dict.fromkeys(ROUGES, base) | {"rougeLsum": f"{base}, rule-based sentences"}
 
 
 def split_sentences(text: str) -> list[str]:

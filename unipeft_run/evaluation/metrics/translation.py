@@ -36,14 +36,21 @@ def bleu(
     scores = {"bleu": _corpus_score(raw, predictions, references)}
     signatures = {"bleu": str(raw.get_signature())}
     if target_language == "ro":
-        paper = BLEU(tokenize="none", smooth_method="none", force=True)
-        scores["bleu_paper"] = _corpus_score(paper, *_romanian_tokens(predictions, references))
-        signatures["bleu_paper"] = f"{paper.get_signature()}|norm:{PROTOCOL}"
+        scores["bleu_paper"], signatures["bleu_paper"] = bleu_paper(predictions, references)
     else:
         signatures["bleu"] += f"|norm:none|target:{target_language}"
     scores["chrf"] = chrf.corpus_score(predictions, [references]).score
     signatures["chrf"] = str(chrf.get_signature())
     return Scores(scores, per_example, {**signatures, "per_example": f"chrf: {signatures['chrf']}"})
+
+
+def bleu_paper(predictions: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
+    """Compute BLEU of Romanian text in the paper's protocol; return it with its signature."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize="none", smooth_method="none", force=True)
+    score = _corpus_score(metric, *_romanian_tokens(predictions, references))
+    return score, f"{metric.get_signature()}|norm:{PROTOCOL}"
 
 
 def _corpus_score(metric: BLEU, predictions: Sequence[str], references: Sequence[str]) -> float:

@@ -29,6 +29,12 @@ LOWER_PRECISION = (
     "XLA_USE_BF16",
     "XLA_DOWNCAST_BF16",
 )
+# Switches of the hub's, datasets' and tqdm's progress bars
+PROGRESS_BARS = (
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    "TQDM_DISABLE",
+)
 NEUTRAL = ("", "0", "no", "none", "false")
 
 
@@ -45,6 +51,13 @@ def prepare_environment(environ: Environment = os.environ) -> None:
         del environ[name]
     if named and environ.get("RANK", "0") == "0":
         print(f"ignored, since the configuration decides: {', '.join(named)}", file=sys.stderr)
+
+
+def silence_progress_bars(environ: Environment = os.environ) -> None:
+    """Turn off the progress bars of other libraries in logs; call it before they are imported."""
+    if not sys.stderr.isatty():
+        for name in PROGRESS_BARS:
+            environ.setdefault(name, "1")
 
 
 def validate_distributed(environ: Environment) -> None:

@@ -1,0 +1,58 @@
+"""Values that follow from the data of the run: a recipe by its size, and the names of the classes.
+
+`${by_size:{500: 200, 5000: 400, inf: 600}}` in YAML is 200 for up to 500 training examples, 400 for
+up to 5,000 and 600 for more. `${class_names:}` lists the distinct labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unipeft_run.errors import UserError
+
+
+@cache
+def register_resolvers() -> None:
+    """Register both functions with OmegaConf, for all configurations."""
+    OmegaConf.register_new_resolver("by_size", _by_size)
+    OmegaConf.register_new_resolver("class_names", _class_names)
+
+
+def _by_size(values: Mapping[float, Any], *, _root_: DictConfig) -> Any:
+    if not isinstance(values, Mapping) or not all(isinstance(n, int | float) for n in values):
+        raise UserError(f"by_size: {values} must map numbers of examples to values")
+    examples = _summarise(_root_).examples["train"]
+    limit = OmegaConf.select(_root_, "limit.train")
+    if isinstance(limit, int):
+        examples = min(examples, limit)
+    for bound in sorted(values):
+        if examples <= bound:
+            return values[bound]
+    raise UserError(f"by_size: {values} has no value for {examples:,} examples; end it with inf")
+
+
+def _class_names(*, _root_: DictConfig) -> list[str]:
+    return list(_summarise(_root_).labels)
+
+
+def _summarise(root: DictConfig) -> Any:
+    """Summarise the training data of a configuration that is not resolved yet."""
+    from unipeft_run.config.resolve import with_absolute_paths
+    from unipeft_run.config.schema import TaskConfig
+    from unipeft_run.config.validation import check, check_task
+    from unipeft_run.data.tasks.build import build_task
+    from unipeft_run.data.tasks.own_data import OwnData
+
+    section = OmegaConf.to_container(root.task)
+    assert isinstance(section, dict)
+    given = {key: value for key, value in section.items() if "${" not in str(value)}
+    config = check(TaskConfig, with_absolute_paths({"task": given})["task"], "task")
+    check_task(config)
+    task = build_task(config)
+    if not isinstance(task, OwnData):
+        raise UserError(f"by_size and class_names need a task on own data, and {task.name} is none")
+    return task.summarise()

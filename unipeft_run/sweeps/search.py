@@ -1,0 +1,214 @@
+"""Search a space of configurations with a sweeper plugin of Hydra: `-m hydra/sweeper=optuna`.
+
+The sweeper proposes trials, and we run them: identity, lock and folder of a run are ours. A search
+is resumed by repeating it. The sweeper, with a fixed seed, proposes the same trials and is told the
+same results, because a finished run answers at once, up to the trial that was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from unipeft_run.config import compose
+from unipeft_run.config.experiments import find_experiment
+from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
+from unipeft_run.config.messages import shorten
+from unipeft_run.config.presets import register_presets
+from unipeft_run.errors import UserError
+from unipeft_run.runs.lock import RunLock, RunningElsewhere
+from unipeft_run.runs.outcome import Outcome, exit_code
+from unipeft_run.sweeps.engines import Engine
+from unipeft_run.sweeps.engines.worker import Job
+from unipeft_run.sweeps.hydra_settings import SEARCH_GROUP, is_search_setting, override_key
+from unipeft_run.sweeps.objective import objective_of
+from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, require_sweeper
+from unipeft_run.sweeps.table import Cell, print_table
+from unipeft_run.sweeps.trials import TrialFailed, Trials
+
+Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns the run's folder
+# keys that decide what is measured: values of trials that differ in them cannot be compared
+INCOMPARABLE = ("task", "task.selection", "task.path", "limit.validation", "recipe.eval_limit")
+DEFAULT_DIR = "${output}"  # hydra.sweep.dir in conf/train.yaml
+
+
+def run_search(
+    hydra: Hydra, settings: Sequence[str], overrides: Sequence[str], job: Job, check: Check
+) -> int:
+    """Run the trials that the sweeper proposes, print the table, return the exit code.
+
+    `settings`: Hydra's own overrides among those of the command line. Raises `UserError` before
+    anything runs if the search is wrong.
+    """
+    if find_experiment(overrides, settings):
+        raise UserError("experiment= lists its own runs; leave it out, or leave out the sweeper")
+    config = _compose_search(hydra, settings, overrides)
+    fixed, searched = _split(hydra, config, overrides)
+    objective, folder = objective_of(config), _search_folder(config, fixed, searched)
+    of_trials = [setting for setting in settings if not is_search_setting(setting)]
+
+    def identify(cell: Cell) -> Hashable:
+        return check(compose([*of_trials, *cell]), cell)
+
+    try:
+        with RunLock(folder), TemporaryDirectory(prefix="unipeft-") as scratch:
+            prepare_sweeper(config, objective.direction, folder)
+            engine = Engine(hydra.config_loader, _for_trials(config, of_trials), job, Path(scratch))
+            total = config.hydra.sweeper.get("n_trials")
+            trials = Trials(engine, identify, objective, folder, fixed, total)
+            problem = _sweep(config, trials, [*fixed, *searched])
+    except RunningElsewhere as owner:
+        raise UserError(f"this search is running: {owner}") from None
+    return _conclude(trials, problem)
+
+
+def _compose_search(hydra: Hydra, settings: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of the sweeper; ranges keep their default values."""
+    for override in (o for o in settings if override_key(o) == "hydra/sweeper"):
+        require_sweeper(override.partition("=")[2])
+    register_sweepers()
+    register_presets()
+    try:
+        config = _compose(hydra, [*settings, *overrides])
+    except COMPOSE_ERRORS as error:
+        raise explain_compose_error(
+            error, [*settings, *overrides], "train", partial(_compose, hydra)
+        ) from None
+    name = config.hydra.runtime.choices["hydra/sweeper"]
+    require_sweeper(name)
+    _check_search_file(hydra, config, overrides)
+    return config
+
+
+def _check_search_file(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise UserError if the file that hparams_search= names changes the trials themselves."""
+    others = [override for override in overrides if override_key(override) != SEARCH_GROUP]
+    if len(others) == len(overrides):
+        return
+    for key, value in _compose(hydra, [*_searchpath(config), *others]).items():
+        if key != "hydra" and config[key] != value:
+            raise UserError(
+                f"{SEARCH_GROUP}: the file sets {key!s}, but may set hydra.sweeper only; put the "
+                "rest on the command line or in an experiment file"
+            )
+
+
+def _searchpath(config: DictConfig) -> list[str]:
+    return [o for o in config.hydra.overrides.hydra if override_key(o) == "hydra.searchpath"]
+
+
+def _compose(hydra: Hydra, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    return hydra.compose_config(
+        config_name, list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
+
+
+def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[Cell, Cell]:
+    """Split the overrides into those that all trials share, and ranges. Raises UserError."""
+    own = [override for override in overrides if override_key(override) != SEARCH_GROUP]
+    parsed = OverridesParser.create(hydra.config_loader).parse_overrides(own)
+    ranges = [override.is_sweep_override() for override in parsed]
+    fixed = [override for override, is_range in zip(own, ranges, strict=True) if not is_range]
+    searched = [override for override, is_range in zip(own, ranges, strict=True) if is_range]
+    keys = {*map(override_key, searched), *(config.hydra.sweeper.get("params") or {})}
+    keys -= {override_key(override) for override in fixed}
+    if not keys and config.hydra.sweeper.get("custom_search_space") is None:
+        raise UserError(
+            "nothing to search: give ranges, such as 'optim.lr=tag(log,interval(1e-4,1e-2))' or "
+            f"'ffn.bottleneck=choice(16,32)', or {SEARCH_GROUP}="
+        )
+    for key in INCOMPARABLE:
+        if key in keys:
+            raise UserError(f"{key} cannot be searched: values on different data are incomparable")
+    return fixed, searched
+
+
+def _search_folder(config: DictConfig, fixed: Cell, searched: Cell) -> Path:
+    """Return the folder of the search: the same for the same space, whatever n_trials is."""
+    given = OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]  # type: ignore[index,call-overload]
+    if given != DEFAULT_DIR:
+        return Path(os.path.expanduser(config.hydra.sweep.dir))
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    what = {key: sweeper.get(key) for key in ("_target_", "sampler", "params")}  # type: ignore[union-attr]
+    text = json.dumps([what, sorted([*fixed, *searched])], sort_keys=True, default=str)
+    name = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path(os.path.expanduser(config.output)) / "searches" / name
+
+
+def _for_trials(config: DictConfig, settings: Sequence[str]) -> DictConfig:
+    """Return the configuration of the engine, without the sweeper's settings."""
+    copy = config.copy()
+    with read_write(copy), open_dict(copy):
+        copy.hydra.overrides.hydra = list(settings)
+    return copy
+
+
+def _sweep(config: DictConfig, trials: Trials, arguments: Sequence[str]) -> str:
+    """Let the sweeper propose trials until it is done; return why it stopped early, or ''."""
+    context, name = trials.engine.context, config.hydra.runtime.choices["hydra/sweeper"]
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(trials.folder)
+    try:
+        with _as_launcher(trials):
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=context, task_function=trials.engine.job, config=config
+            )
+        sweeper.sweep([argument for argument in arguments if not argument.startswith("~")])
+    except UserError:
+        raise
+    except TrialFailed as failure:
+        return f"hydra/sweeper={name} ended the search after a failed trial: {failure}"
+    except Exception as problem:
+        if trials.outcomes and trials.best is None:
+            return "no trial has a value"  # the sweeper has found no best trial
+        raise UserError(f"hydra/sweeper={name}: {shorten(problem, 200)}") from problem
+    return ""
+
+
+@contextmanager
+def _as_launcher(trials: Trials) -> Iterator[None]:
+    """Make `trials` the launcher of the sweeper that is built here.
+
+    Hydra would build the launcher itself, and only a plugin's.
+    """
+    plugins: Any = Plugins.instance()
+    plugins.instantiate_launcher = lambda **_: trials
+    try:
+        yield
+    finally:
+        del plugins.instantiate_launcher
+
+
+def _conclude(trials: Trials, problem: str) -> int:
+    """Print the table and the best trial; return the exit code."""
+    objective = trials.objective
+
+    def metric_of(outcome: Outcome) -> str:
+        return objective.metric if objective.value(outcome) is not None else ""
+
+    print_table(trials.cells, trials.outcomes, metric_of)
+    if problem:
+        print(problem, file=sys.stderr)
+    if trials.best is not None:
+        best = trials.best
+        value = objective.value(trials.outcomes[best])
+        assert value is not None
+        print(f"best: trial {best + 1}, {objective.format(value)}, {trials.identities[best]}")
+        print(shlex.join(["unipeft-train", *trials.cells[best]]))
+    print(f"search folder: {trials.folder}")
+    return exit_code(trials.outcomes) or int(bool(problem))

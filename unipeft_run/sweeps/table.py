@@ -1,0 +1,41 @@
+"""The closing table of a grid or a search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from unipeft_run.runs.columns import fit_columns
+from unipeft_run.runs.outcome import Outcome
+from unipeft_run.runs.printable import printable
+
+Cell = list[str]
+HEADER = ("cell", "state", "metric", "seconds")
+
+
+def print_table(
+    cells: Sequence[Cell],
+    outcomes: Sequence[Outcome],
+    metric_of: Callable[[Outcome], str] = lambda outcome: outcome["metrics"].get("primary", ""),
+) -> None:
+    """Print each cell's own overrides and its outcome; print the reasons to stderr.
+
+    Values are printed literally: neither markup nor control sequences have an effect.
+    `metric_of` returns the name of the metric to show, or an empty string.
+    """
+    rows = []
+    for label, outcome in zip(own_labels(cells), outcomes, strict=True):
+        name = metric_of(outcome)
+        metric = f"{name} {outcome['metrics'][name]:.2f}" if name else ""
+        rows.append((label, outcome["state"], metric, f"{outcome['seconds']:.0f}"))
+        if outcome["error"]:
+            error = "\n".join(map(printable, outcome["error"].splitlines()))
+            print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
+    print("\n".join(fit_columns([HEADER, *rows])))
+
+
+def own_labels(cells: Sequence[Cell]) -> list[str]:
+    """Return the overrides of each cell that the others do not share, printable."""
+    common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
+    own = (" ".join(word for word in cell if word not in common) for cell in cells)
+    return [printable(label or " ".join(cell)) for label, cell in zip(own, cells, strict=True)]
