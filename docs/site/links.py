@@ -1,8 +1,8 @@
 """Links of the documentation that lead to files of the repository outside docs/.
 
-Pages link such files relatively, as in ../CONTRIBUTING.md or ../conf/method/mam.yaml, which works on
-a code host. For the site, each linked file becomes a page below source/; a Markdown file becomes a
-page of its own. A link to a file that does not exist fails the strict build.
+Pages link such files relatively, as in ../conf/method/mam.yaml, which works on a code host. For the
+site, each linked file becomes a page below source/; CHANGELOG.md and CONTRIBUTING.md become pages
+of their own. A link to a file that does not exist fails the strict build.
 """
 
 from __future__ import annotations
