@@ -16,9 +16,10 @@ from typing import Any
 
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, key_values, read_tables
-from unipeft_run.config.messages import conf_dir, options
+from unipeft_run.config.messages import options
 from unipeft_run.config.schema import AXES, RunConfig
 from unipeft_run.deltas.counting.counts import counts
+from unipeft_run.extensions import conf_dir
 
 ROOT = Path(__file__).parent.parent
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "methods.md"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unipeft_run.backbones.load import load_backbone as load_backbone
-    from unipeft_run.deltas.build import load_run as load_run
     from unipeft_run.errors import UserError as UserError
     from unipeft_run.evaluation.generation import generate as generate
+    from unipeft_run.inference.loaded_run import load_run as load_run
     from unipeft_run.library.attach import attach as attach
     from unipeft_run.library.files import load as load
     from unipeft_run.library.files import save as save
@@ -42,7 +42,7 @@ _MODULES = {  # public name -> the module that defines it
     "generate": "evaluation.generation",
     "load": "library.files",
     "load_backbone": "backbones.load",
-    "load_run": "deltas.build",
+    "load_run": "inference.loaded_run",
     "save": "library.files",
 }
 __all__ = [*_MODULES, "__version__"]

@@ -16,7 +16,7 @@ _MODULES = {  # public name -> the module that defines it
     "fold": "deltas.fold",
     "generate": "evaluation.generation",
     "load_backbone": "backbones.load",
-    "load_run": "deltas.build",
+    "load_run": "inference.loaded_run",
 }
 __all__ = ["attach", "detach", "fold", "generate", "load_backbone", "load_run"]
 

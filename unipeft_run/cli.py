@@ -1,14 +1,12 @@
-"""The console commands unipeft-train and unipeft-eval. Heavy imports are inside functions."""
+"""The commands unipeft train and unipeft eval. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -16,6 +14,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run.commands.arguments import ALLOW_HELP, as_json, split_list, split_overrides
+from unipeft_run.commands.entry import entry, resumable
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
@@ -29,17 +29,28 @@ from unipeft_run.config import (
     plan,
 )
 from unipeft_run.config.hydra_errors import explain_missing
-from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.resolve import read_eval_config
+from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
-from unipeft_run.runs.failures import explain_interrupt
+from unipeft_run.extensions import conf_dir, with_search_path
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
+from unipeft_run.runs.search import find_run
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment, silence_progress_bars
 
 Plan = TypeVar("Plan")
+FLAGS = (
+    "--help",
+    "--multirun",
+    "--cfg",
+    "--resolve",
+    "--info",
+    "--hydra-help",
+    "--config-dir",
+    "--version",
+)
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
@@ -50,7 +61,9 @@ class Command(Generic[Plan]):
     `plan` validates a configuration, composed from the given overrides, and raises UserError if it
     is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
     Plans with equal `identity` are the same run. `help` returns the help text, `when_empty` the
-    error message for a command line without arguments.
+    error message for a command line without arguments. `read_words` turns the command's positional
+    words and its options (`options`: flag and help text) into overrides. `remember` is told which
+    run folder a command line plans, and from which files.
     """
 
     config_name: str
@@ -60,16 +73,29 @@ class Command(Generic[Plan]):
     identity: Callable[[Plan], Hashable]
     help: Callable[[], str]
     when_empty: Callable[[], str]
+    options: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[str], Path, Sequence[Path]], None] | None = None
+    read_words: Callable[[argparse.Namespace], list[str]] = lambda args: list(args.overrides)
 
 
 def train() -> NoReturn:
-    """Run unipeft-train: train and test the configured run."""
-    sys.exit(main(TRAIN, sys.argv[1:]))
+    """Run `unipeft train` with the arguments in sys.argv."""
+    sys.exit(run_train(sys.argv[1:]))
 
 
 def evaluate() -> NoReturn:
-    """Run unipeft-eval: evaluate the delta of a run folder."""
-    sys.exit(main(EVALUATE, sys.argv[1:]))
+    """Run `unipeft eval` with the arguments in sys.argv."""
+    sys.exit(run_evaluate(sys.argv[1:]))
+
+
+def run_train(argv: Sequence[str]) -> int:
+    """Train and test the configured run, or a grid of runs; return the exit code."""
+    return main(TRAIN, argv)
+
+
+def run_evaluate(argv: Sequence[str]) -> int:
+    """Evaluate the stored deltas of run folders; return the exit code."""
+    return main(EVALUATE, argv)
 
 
 def train_job(cfg: DictConfig) -> Outcome:
@@ -109,9 +135,11 @@ class PlannedEvaluation:
 
     folder: Path
     split: str
+    data: str | None
     allow: tuple[str, ...]
     task_path: str | None
     backbone_path: str | None
+    format: str = "text"
 
 
 def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
@@ -120,10 +148,13 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError(explain_no_run())
     config = read_eval_config(cfg)
-    folder = Path(os.path.expanduser(config.run))
+    if config.data and config.task.path:
+        raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
+    folder = find_run(config.run)
     load(folder, config.allow)
+    places = config.task.path, config.backbone.path
     return PlannedEvaluation(
-        folder, config.split, config.allow, config.task.path, config.backbone.path
+        folder, config.split, config.data, config.allow, *places, config.format
     )
 
 
@@ -144,65 +175,89 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
         metrics = evaluate_run(
             planned.folder,
             planned.split,
+            data=planned.data,
             allow=planned.allow,
             task_path=planned.task_path,
             backbone_path=planned.backbone_path,
         )
-        for name, value in metrics.items():
-            print(f"{planned.split}/{name} {value}")
+        split = "data" if planned.data else planned.split
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
+        if planned.format == "json":
+            print(as_json({"run": str(planned.folder), **named}))
+        for name, value in named.items() if planned.format == "text" else ():
+            print(f"{name} {value}")
         return metrics
 
     return capture_outcome(run_it)
 
 
 def explain_no_run() -> str:
-    """Say that run= is missing."""
-    return "run= is missing; give run=DIR, a run folder such as outputs/sst2/mam/ab12cd34"
+    """Say that the run is missing."""
+    return "no run is named; give its folder or id (unipeft runs lists them), or run=DIR"
+
+
+EVALUATION_OPTIONS = {
+    "--split": "the split to evaluate, such as validation",
+    "--format": "text or json",
+    "--allow": ALLOW_HELP,
+}
+
+
+def read_evaluation_words(args: argparse.Namespace) -> list[str]:
+    """Write positional runs and options as overrides; several runs are a grid."""
+    runs, overrides = split_overrides(args.overrides)
+    if runs:
+        paths = [str(find_run(run)).replace("'", "\\'") for run in runs]
+        overrides.append("run=" + ",".join(f"'{path}'" for path in paths))
+        args.multirun |= len(runs) > 1
+    given = [word.partition("=")[2] for word in overrides if word.startswith("allow=")]
+    allowed = [name for value in (*given, *(args.allow or ())) for name in split_list(value)]
+    if args.allow:
+        overrides = [word for word in overrides if not word.startswith("allow=")]
+        overrides.append(f"allow=[{','.join(allowed)}]")
+    for name in ("split", "format"):
+        overrides += [f"{name}={value}" for value in (getattr(args, name) or [])[-1:]]
+    return overrides
 
 
 TRAIN = Command(
     "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
 )
 EVALUATE = Command(
-    "eval", plan_evaluation, evaluate_planned, evaluate_job, str, evaluate_help, explain_no_run
+    "eval",
+    plan_evaluation,
+    evaluate_planned,
+    evaluate_job,
+    str,
+    evaluate_help,
+    explain_no_run,
+    options=EVALUATION_OPTIONS,
+    read_words=read_evaluation_words,
 )
 
 
 def main(command: Command[Plan], argv: Sequence[str]) -> int:
-    """Run a command; return the exit code.
+    """Run a command; return the exit code (see `commands.entry`)."""
 
-    0: done; 1: a run failed; 2: user error; 128 + n: interrupted by signal n.
-    """
-    ignore_broken_pipes()
-    silence_progress_bars()
-    try:
+    @entry
+    def run(words: Sequence[str]) -> int:
+        silence_progress_bars()
         prepare_environment()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        with processes.silence_other_ranks(), raise_on_sigterm():
-            return _main(command, normalise_overrides(argv))
-    except UserError as error:
-        if processes.is_main():
-            print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(explain_interrupt(stop, argv), file=sys.stderr)
-        return 128 + getattr(stop, "signum", signal.SIGINT)
+        with processes.silence_other_ranks(), raise_on_sigterm(), resumable(words):
+            return _main(command, words)
+
+    return run(argv)
 
 
 def _main(command: Command[Plan], argv: Sequence[str]) -> int:
     if not argv:
         raise UserError(command.when_empty())
-    if "--version" in argv:  # before Hydra prints its own
-        print(f"unipeft {version('unipeft')}")
-        return 0
-    args = _parse(argv)
+    args = _parse(command, argv)
     if args.help:
-        keys = [argument for argument in args.overrides if "=" not in argument]
+        keys = [word for word in args.overrides if "=" not in word]
         print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
+    overrides = with_search_path(normalise_overrides(command.read_words(args)))
     if args.multirun and args.cfg:
         raise UserError("--cfg shows a single configuration; leave out -m and lists of values")
     if args.multirun:
@@ -210,30 +265,37 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
             return command.identity(command.plan(cfg, overrides))
 
-        return run_grid(command.config_name, args.overrides, command.job, identify)
+        return run_grid(command.config_name, overrides, command.job, identify)
     if args.shell_completion or args.hydra_help:
-        return _ask_hydra(command.config_name, argv, args.overrides)
-    check_hydra_settings(args.overrides, is_grid=bool(args.cfg))
-    cfg = compose(args.overrides, command.config_name)
-    planned = command.plan(cfg, args.overrides)
+        return _ask_hydra(command.config_name, args, overrides)
+    check_hydra_settings(overrides, is_grid=bool(args.cfg))
+    with observe() as files:
+        cfg = compose(overrides, command.config_name)
+        planned = command.plan(cfg, overrides)
     if args.cfg or args.info:
-        return _ask_hydra(command.config_name, argv, args.overrides)
+        return _ask_hydra(command.config_name, args, overrides)
+    if command.remember and isinstance(planned, PlannedRun) and not planned.config.force:
+        command.remember(argv, planned.folder, files)
     outcome = command.run(planned)
     if outcome["error"]:
         print(outcome["error"], file=sys.stderr)
     return exit_code([outcome])
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse Hydra's flags, which may appear anywhere among the overrides."""
+def _parse(command: Command[Plan], argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command's options and Hydra's, which may appear anywhere among the overrides."""
     parser = get_args_parser()
+    for flag in command.options:
+        parser.add_argument(flag, action="append")
     parser.error = _refuse_flag  # type: ignore[method-assign]
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
     for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
-        raise UserError(f"there is no option {flag}; see --help")
-    if args.config_dir:  # pass it to `compose` as an override
-        args.overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]")
+        flags = [*command.options, *FLAGS]
+        near = get_close_matches(flag.partition("=")[0], flags, n=1)
+        raise UserError(
+            f"there is no option {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
+        )
     return args
 
 
@@ -241,10 +303,11 @@ def _refuse_flag(message: str) -> NoReturn:
     raise UserError(f"{message}; see --help")
 
 
-def _ask_hydra(config_name: str, argv: Sequence[str], overrides: Sequence[str]) -> int:
+def _ask_hydra(config_name: str, args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Let Hydra handle --cfg, --info, --hydra-help and shell completion."""
-    flags = [argument for argument in argv if argument not in overrides]
-    # --info takes a word, if one follows
+    flags = [f"--{name}={getattr(args, name)}" for name in ("cfg", "info") if getattr(args, name)]
+    flags += ["--resolve"] * args.resolve + ["--hydra-help"] * args.hydra_help
+    flags += ["--shell-completion"] * args.shell_completion
     sys.argv = [sys.argv[0], *overrides, *implied_overrides(overrides), *flags]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
         lambda cfg: None

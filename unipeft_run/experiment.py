@@ -12,8 +12,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.families import decoder_start
 from unipeft_run.backbones.load import check_lengths, count_positions, load_tokenizer
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
@@ -53,16 +52,12 @@ class PreparedRun:
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
-        family = FAMILIES[config.backbone.family]
-        self.collator = Collator(self.tokenizer.pad_token_id, self._decoder_start(family))
+        start = decoder_start(self.model.config)
+        self.collator = Collator(self.tokenizer.pad_token_id, start)
         smoothing = config.recipe.label_smoothing
         seq2seq = self.task.kind == "seq2seq"
         self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
         self.evaluator = self._evaluator()
-
-    def _decoder_start(self, family: Family) -> Any:
-        fixed = family.decoder_start == "config"
-        return self.model.config.decoder_start_token_id if fixed else family.decoder_start
 
     def _evaluator(self) -> Evaluator:
         evaluation = self.config.evaluation

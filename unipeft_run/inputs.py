@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipeft_run.backbones.locate import locate
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from unipeft_run.data.tasks.base import Task
+
+
+FILE_SPLIT = "data"  # the only split of `load_file_inputs`
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,16 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
     backbone = config.backbone
     source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
     return Inputs(task, task.load(splits), source)
+
+
+def load_file_inputs(config: RunConfig, file: Path) -> Inputs:
+    """Load the examples of one file as the split FILE_SPLIT. Raises UserError, as `load_inputs`."""
+    from unipeft_run.data.tasks.loading import load_file
+
+    task, backbone = build_task(config.task), config.backbone
+    dataset = load_file(file, task.columns)
+    source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
+    return Inputs(task, {FILE_SPLIT: dataset}, source)
 
 
 def required_splits(config: RunConfig, split: str) -> tuple[str, ...]:

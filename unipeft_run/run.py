@@ -5,18 +5,19 @@ Nothing heavy is imported before the data and the backbone have been found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unipeft_run.config import PlannedRun, RunConfig, load
-from unipeft_run.config.contents import CONTENTS, DATA, check_unchanged, hash_contents
-from unipeft_run.inputs import Inputs, load_inputs, required_splits
+from unipeft_run.config import PlannedRun
+from unipeft_run.config.contents import CONTENTS
+from unipeft_run.inference.stored_run import open_run, relocate
+from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
-from unipeft_run.runs.folder import RunFolder, read_object
+from unipeft_run.runs.folder import RunFolder, report_finished
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.training.distributed import processes
 
@@ -59,11 +60,8 @@ def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
 
 def _finished_metrics(planned: PlannedRun) -> Metrics | None:
     """Return the metrics of a finished run; None if there are none or force=true."""
-    metrics = {} if planned.config.force else read_object(planned.folder / "metrics.json")
-    if not metrics:
-        return None
-    print(f"already done: {planned.folder} (force=true starts afresh)")
-    return {**metrics, "state": "skipped"}
+    metrics = {} if planned.config.force else report_finished(planned.folder)
+    return {**metrics, "state": "skipped"} if metrics else None
 
 
 def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
@@ -94,51 +92,41 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
 
 
 def evaluate(
-    folder: Path,
+    folder: Path | str,
     split: str = "test",
     *,
+    data: Path | str | None = None,
     allow: Sequence[str] = (),
     task_path: str | None = None,
     backbone_path: str | None = None,
 ) -> dict[str, float]:
-    """Evaluate a finished run on `split`, using only its stored delta.
+    """Evaluate a finished run on `split`, or on the file `data`, using only its stored delta.
 
-    `allow`: prefixes of classes outside this package that the run's configuration may name;
-    `task_path`, `backbone_path`: current paths of its data and backbone. Raises UserError for a
-    folder without a finished run, an unknown split, and data or weights that changed since the run.
+    `folder`: a run folder or run id; `allow`: prefixes of classes outside this package that the
+    run's configuration may name; `task_path`, `backbone_path`: current paths of its data and
+    backbone. Raises UserError for a folder without a finished run, an unknown split, and data or
+    weights that changed since the run.
     """
-    config = _with_paths(load(folder, allow), task_path, backbone_path)
-    splits = required_splits(config, split)
-    expected = _expected_hashes(read_object(folder / CONTENTS), task_path)
-    check_unchanged(folder, expected, hash_contents(config, splits))
-    inputs = load_inputs(config, splits)
+    run = open_run(folder, allow=allow, backbone_path=backbone_path)
+    if data is not None:
+        inputs, split = load_file_inputs(run.config, Path(data)), FILE_SPLIT
+    else:
+        splits = required_splits(run.config, split)
+        if task_path is None:
+            run.check_contents(splits)
+        config = relocate(run.config, run.folder, task_path=task_path)
+        inputs = load_inputs(config, splits)
     from accelerate import PartialState
 
     from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import PreparedRun
     from unipeft_run.training.precision import evaluation_precision
 
-    config = config.model_copy(update={"precision": evaluation_precision(config.precision)})
-    prepared = PreparedRun(config, inputs, inference=True)
-    load_delta(prepared.model, folder)
+    precision = evaluation_precision(run.config.precision)
+    prepared = PreparedRun(
+        run.config.model_copy(update={"precision": precision}), inputs, inference=True
+    )
+    load_delta(prepared.model, run.folder)
     prepared.model.to(PartialState().device)
-    return prepared.evaluator(prepared.model, split).metrics
-
-
-def _with_paths(config: RunConfig, task_path: str | None, backbone_path: str | None) -> RunConfig:
-    """Replace the paths of the data and the backbone, unless they are None."""
-    sections: dict[str, Any] = {}
-    if task_path is not None:
-        sections["task"] = config.task.model_copy(update={"path": task_path})
-    if backbone_path is not None:
-        sections["backbone"] = config.backbone.model_copy(update={"path": backbone_path})
-    return config.model_copy(update=sections)
-
-
-def _expected_hashes(recorded: Mapping[str, Any], task_path: str | None) -> dict[str, str]:
-    """Select the recorded hashes to compare; data passed as `task_path` may differ."""
-    return {
-        key: str(digest)
-        for key, digest in recorded.items()
-        if task_path is None or not key.startswith(f"{DATA}.")
-    }
+    limit = None if data is None else len(inputs.splits[split])  # a file has no companions
+    return prepared.evaluator(prepared.model, split, limit).metrics

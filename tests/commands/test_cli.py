@@ -65,9 +65,9 @@ def test_help_lists_every_choice(train: Train, capsys: pytest.CaptureFixture[str
     assert train("--help") == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 50
-    for word in ("usage: unipeft-train", "scaled_parallel_ffn", "wmt16_en_ro", "gated", "-m"):
+    for word in ("usage: unipeft train", "scaled_parallel_ffn", "wmt16_en_ro", "gated", "-m"):
         assert word in text
-    assert text.count("  unipeft-train ") == 5
+    assert text.count("  unipeft train ") == 5
 
 
 def test_cfg_job_prints_the_configuration(
@@ -247,8 +247,8 @@ def test_evaluation_prints_the_metrics_of_a_run_folder(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "give run=DIR"),
-        (["split=test"], "give run=DIR"),
+        ([], "no run is named"),
+        (["split=test"], "no run is named"),
         (["run=nowhere"], "not a run folder"),
         (["run=run", "splt=test"], "did you mean split?"),
         (["run=evil"], "names the class os.system"),

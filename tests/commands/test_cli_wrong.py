@@ -75,11 +75,11 @@ WRONG = {
     "train -m": "task= one of mnli, sst2",
     f"train {SST2} mam": "mam is not key=value",
     f"train {SST2} seed=[1": "cannot read",
-    f"train {SST2} --epochs 3": "no option --epochs",
+    f"train {SST2} --epochs 3": "there is no option --epochs",
     "train task=sst2 --fast": "no option --fast",
     # evaluation
-    "eval": "give run=DIR",
-    "eval split=test": "give run=DIR",
+    "eval": "no run is named",
+    "eval split=test": "no run is named",
     "eval run=nowhere": "nowhere is not a run folder",
     "eval run=nowhere splt=test": "did you mean split?",
 }
@@ -190,12 +190,14 @@ READ = ("train --help", "eval --help", "runs --help", "runs outputs --json", "pa
 def test_a_closed_pipe_is_not_an_error(line: str, tmp_path: Path) -> None:
     """Run the command as in `command | true`: nobody reads its output."""
     (tmp_path / "outputs").mkdir()
-    command, *arguments = line.split()
-    script = Path(sys.executable).with_name(f"unipeft-{command}")
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [str(script), *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-m", "unipeft_run", *line.split()],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")

@@ -118,7 +118,7 @@ def test_target_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 WRONG = {
-    "nothing": ([], "missing: task, predictions, references. Usage: unipeft-score task=NAME"),
+    "nothing": ([], "missing: task, predictions, references. Usage: unipeft score task=NAME"),
     "a task": (["task=xsun"], "task=xsun is unknown (did you mean xsum?)"),
     "a key": (["tusk=xsum"], "did you mean task?"),
     "no value": (["task="], "task=: no value given; write task=..."),

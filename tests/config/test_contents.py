@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from tiny_files import write_roberta, write_sentiment
 
 from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.config.contents import check_unchanged, hash_contents
+from unipeft_run.config.user_sources import find_sources
 from unipeft_run.errors import UserError
 
 FORM = "bottleneck: ???\nform:\n  _target_: my_forms.Doubled\n  _partial_: true\n"
@@ -83,10 +86,44 @@ def test_the_changed_source_of_a_form_makes_another_run(
     assert planned(folder, *words).run_id != before.run_id
 
 
+def test_the_modules_that_a_form_imports_belong_to_its_source(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package with relative imports; an installed package beside it and other files do not."""
+    files = {
+        "lab/__init__.py": "",
+        "lab/forms.py": "import torch\nfrom . import scales\nfrom lab.deep.more import rate\n",
+        "lab/scales.py": "import single\n",
+        "lab/deep/__init__.py": "",
+        "lab/deep/more.py": "from ..wide import width\nrate = 1\n",
+        "lab/wide.py": "width = 1\n",
+        "lab/unused.py": "",
+        "single.py": "",
+        "torch.py": "",  # never imported: the first `torch` on the path is another one
+    }
+    for name, text in files.items():
+        (folder / "python" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "python" / name).write_text(text)
+    monkeypatch.syspath_prepend(str(folder / "python"))
+    names = [f.relative_to(folder / "python").as_posix() for f in find_sources("lab.forms")]
+    expected = {"lab/forms.py", "lab/scales.py", "lab/deep/more.py", "lab/wide.py", "single.py"}
+    assert set(names) >= expected and "lab/unused.py" not in names
+    installed = folder / "site-packages"
+    (folder / "python").rename(installed)
+    monkeypatch.syspath_prepend(str(installed))
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    found = {f.relative_to(installed).as_posix() for f in find_sources("lab.forms")}
+    assert found == {*(name for name in names if name.startswith("lab/"))}
+    assert find_sources("lab.nothing") == find_sources("nothing.at.all") == []
+
+
 @pytest.mark.parametrize(
     ("file", "sentence"),
-    [("data/test.jsonl", "the test data changed since the run in outputs/x"),
-     ("model/model.safetensors", "the backbone changed since the run in outputs/x")],
+    [("data/test.jsonl", "the test data changed since the run in outputs/x; give the original "
+      "with task.path=DIR, or train again"),
+     ("model/model.safetensors", "the backbone changed since the run in outputs/x; give the "
+      "original with backbone.path=DIR, or train again")],
 )  # fmt: skip
 def test_evaluation_names_what_changed(folder: Path, file: str, sentence: str) -> None:
     before = planned(folder)

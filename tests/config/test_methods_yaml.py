@@ -9,7 +9,8 @@ import yaml
 from tiny_config import resolved
 
 from unipeft_run.config.design_space import load_axis_file
-from unipeft_run.config.messages import conf_dir, options
+from unipeft_run.config.messages import options
+from unipeft_run.extensions import conf_dir
 
 METHODS = options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 from tiny import FAMILIES, backbone, batch
-from tiny_cli import call
 
-from unipeft_run.commands.space import space
+from unipeft_run.commands.space import main
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.design_space import (
     Point,
@@ -92,7 +91,7 @@ def test_objections_are_single_lines() -> None:
 def test_counts_of_the_design_space(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, "count") == 0
+    assert main(["count"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     for slot in SLOTS:
         assert int(rows[slot][0]) == len(list(combinations(slot)))
@@ -130,7 +129,7 @@ EXPLAINED = {
 def test_explain(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, "explain", *arguments.split()) == 0
+    assert main(["explain", *arguments.split()]) == 0
     assert EXPLAINED[arguments] in capsys.readouterr().out
 
 
@@ -163,7 +162,7 @@ WRONG = {
 def test_wrong_arguments_are_named(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, *arguments.split()) == 2
+    assert main(arguments.split()) == 2
     shown = capsys.readouterr()
     assert WRONG[arguments] in shown.out + shown.err
 
@@ -171,7 +170,7 @@ def test_wrong_arguments_are_named(
 def test_solve_comes_within_one_step_of_the_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(space, monkeypatch, "solve", "task=xsum", "method=mam", "budget=1%") == 0
+    assert main(["solve", "task=xsum", "method=mam", "budget=1%"]) == 0
     rows = capsys.readouterr().out.splitlines()[3:]
     assert len(rows) >= 5
     budget = 406_291_456 // 100

@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 import transformers
-from tiny_cli import call
 from tiny_config import configured
 
 from unipeft_run.backbones.architectures import ARCHITECTURES
@@ -189,7 +188,7 @@ def test_a_user_error_gives_one_sentence(
 def test_an_impossible_backbone_field_is_named(
     overrides: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(params.params, monkeypatch, "method=mam", *overrides.split()) == 2
+    assert params.main(["method=mam", *overrides.split()]) == 2
     err = capsys.readouterr().err
     assert part in err and len(err.splitlines()) == 1
 
@@ -200,6 +199,6 @@ def test_a_backbone_field_is_accepted_under_all_its_names(
     sizes = []
     for name in ("d_model", "hidden_size"):
         overrides = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
-        assert call(params.params, monkeypatch, *overrides) == 0
+        assert params.main([*overrides]) == 0
         sizes.append(json.loads(capsys.readouterr().out)["backbone"])
     assert sizes[0] == sizes[1] < 200_000_000

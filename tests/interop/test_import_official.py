@@ -13,16 +13,11 @@ from official_checkpoint import LAYERS, LORA, MAM, WIDTH, Files, lora_state, mam
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
+from unipeft_run import load_run
 from unipeft_run.commands import export_peft, import_official
-from unipeft_run.deltas.build import load_run
 from unipeft_run.errors import UserError
 from unipeft_run.interop.official import from_official
 from unipeft_run.interop.options import complete_options, read_options
-
-COMMANDS = {
-    "import": "from unipeft_run.commands.import_official import command; command()",
-    "eval": "from unipeft_run.cli import evaluate; evaluate()",
-}
 
 
 @pytest.fixture
@@ -33,7 +28,7 @@ def mam(tmp_path: Path) -> Files:
 def call(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.run(
-        [sys.executable, "-c", COMMANDS[name], *arguments],
+        [sys.executable, "-m", "unipeft_run", name, *arguments],
         env={**os.environ, "PYTHONPATH": paths, "UNIPEFT_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
@@ -57,9 +52,9 @@ def by_hand(files: Files) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_an_imported_checkpoint_can_be_evaluated(mam: Files) -> None:
-    done = call("import", *mam.arguments(), folder=mam.folder)
+    done = call("import-official", *mam.arguments(), folder=mam.folder)
     assert done.returncode == 0, done.stderr
-    assert f"unipeft-eval run={mam.run}" in done.stdout
+    assert f"unipeft eval {mam.run}" in done.stdout
     assert json.loads((mam.run / "status.json").read_text())["state"] == "done"
     table = json.loads((mam.run / "parameters.json").read_text())
     assert table["stored"] == LAYERS * (2 * 3 * WIDTH + 2 * 4 * WIDTH + 4 + WIDTH)

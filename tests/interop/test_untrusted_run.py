@@ -14,11 +14,10 @@ from hostile_models import AUTO_MAP, HostileModel, write_pickle
 from official_checkpoint import LORA, Files, lora_state
 from tiny_cli import call
 
-from unipeft_run import cli
+from unipeft_run import cli, load_run
 from unipeft_run.commands import import_official, runs
 from unipeft_run.config import load, plan_config
 from unipeft_run.data.tasks.hub import load_hub
-from unipeft_run.deltas.build import load_run
 from unipeft_run.errors import UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -151,7 +150,7 @@ def test_retrying_executes_nothing(
     (run.folder / "delta.safetensors").unlink()
     config = load(run.folder).model_copy(update={"output": "outputs"})
     run.folder.rename(plan_config(config).folder)
-    assert call(runs.main, monkeypatch, "outputs", "--retry-failed") != 0
+    assert runs.main(["outputs", "--retry-failed"]) != 0
     told = capsys.readouterr()
     assert PLANTED[plant] in " ".join((told.out + told.err).split())
     assert not run.hostile.was_executed

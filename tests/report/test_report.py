@@ -216,7 +216,8 @@ def test_a_copied_run_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "part"), [(["nowhere"], "there is no folder"), (["empty"], "holds no run")]
+    ("arguments", "part"),
+    [(["nowhere"], "nowhere is not a run folder"), (["empty"], "holds no run")],
 )
 def test_a_wrong_folder_is_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], part: str

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hostile_runs import FILES, cases
 
-from unipeft_run.commands.runs import command
+from unipeft_run.commands.runs import main
 from unipeft_run.runs.reader import STATES, RunRecord, find_runs, finished_runs, read_run
 from unipeft_run.runs.reading import UnreadableFile
 
@@ -77,7 +77,7 @@ def test_good_runs_are_listed_between_hostile_ones(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = time.monotonic()
-    assert command([str(root)]) == 0
+    assert main([str(root)]) == 0
     assert time.monotonic() - start < SECONDS
     out, err = capsys.readouterr()
     count = len(list(root.iterdir()))
@@ -90,7 +90,7 @@ def test_good_runs_are_listed_between_hostile_ones(
 
 
 def test_json_of_hostile_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command([str(root), "--json"]) == 0
+    assert main([str(root), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)
     good = [run for run in runs if Path(run["folder"]).name in GOOD]
     assert [run["state"] for run in good] == ["done", "done"]
@@ -101,7 +101,7 @@ def test_json_of_hostile_runs(root: Path, capsys: pytest.CaptureFixture[str]) ->
     "filters", [["seed=*"], ["task=sst2", "state=done"], ["ffn.bottleneck=*", "optim.lr=1e-3"]]
 )
 def test_filters_over_hostile_runs(root: Path, filters: list[str]) -> None:
-    assert command([str(root), *filters]) == 0
+    assert main([str(root), *filters]) == 0
 
 
 def test_hostile_runs_are_left_out_of_tables_with_a_reason(root: Path) -> None:
@@ -125,7 +125,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 def test_retrying_hostile_runs_refuses_each_with_a_sentence(
     root: Path, ran: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command([str(root), "--retry-failed", "run_id=*7"]) == 2  # a tenth of them
+    assert main([str(root), "--retry-failed", "run_id=*7"]) == 2  # a tenth of them
     out, err = capsys.readouterr()
     assert ran == []
     assert "Traceback" not in out + err

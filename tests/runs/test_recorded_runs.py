@@ -72,7 +72,7 @@ def test_a_copied_run_is_evaluated_where_its_data_is_given(
 
 
 def test_they_are_listed_and_reported(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.command(["runs"]) == 0
+    assert runs.main(["runs"]) == 0
     listed = capsys.readouterr().out
     assert "sst2/mam/544329ef" in listed and "58.33" in listed and "2 runs: 2 done" in listed
     assert report.main(["runs"]) == 0
@@ -93,7 +93,7 @@ def test_rerunning_one_names_the_run_that_its_command_makes_today(
     status = read_json(home / folder / "status.json")
     (home / folder / "status.json").write_text(json.dumps({**status, "state": "failed"}))
     before = sorted(home.rglob("*"))
-    assert runs.command(["runs", "--retry-failed"]) == 2
+    assert runs.main(["runs", "--retry-failed"]) == 2
     now = plan_config(load(home / folder)).run_id
     message = f"cannot be rerun in its folder: its version computed run ids differently; the \
 command that started it makes a new run, {now}"

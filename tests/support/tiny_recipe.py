@@ -43,7 +43,7 @@ def write(folder: Path) -> None:
     for task in BACKBONES:
         (folder / task).mkdir()
         for offset, split in enumerate(("train", "validation", "test")):
-            rows = (json.dumps(_row(task, 5 * offset + i)) for i in range(EXAMPLES))
+            rows = (json.dumps(row(task, 5 * offset + i)) for i in range(EXAMPLES))
             (folder / task / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
     for family, config in (
         ("roberta", RobertaConfig),
@@ -60,7 +60,7 @@ def write(folder: Path) -> None:
         )
 
 
-def _row(task: str, number: int) -> dict[str, Any]:
+def row(task: str, number: int) -> dict[str, Any]:
     long = " ".join(WORDS[number % 5 : number % 5 + 4 + number % 7])
     short = " ".join(WORDS[number % 7 : number % 7 + 3 + number % 3])
     return {

@@ -175,8 +175,8 @@ def test_a_plan_lists_missing_cells_and_their_commands(
     assert rows[3]["command"] == ""
     for row in rows:
         if row["command"]:
-            program, *overrides = shlex.split(row["command"])
-            assert program == "unipeft-train"
+            program, command, *overrides = shlex.split(row["command"])
+            assert (program, command) == ("unipeft", "train")
             assert train(*overrides) == 0
     assert len(runs) == 4
     assert {run_id(resolve_data(config)) for config in runs}.isdisjoint({done.name})
@@ -191,7 +191,7 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
     assert main(["plan", "table6_xsum", "method=full"]) == 0
     out = capsys.readouterr().out
     assert "2 cells, 0 done, 1 to run" in out
-    assert "unipeft-train -m experiment=table6_xsum method=full" in out
+    assert "unipeft train -m experiment=table6_xsum method=full" in out
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixtur
         (["plan", "table66"], "did you mean table6"),
         (["plan", "table6_xsum", "sed=3"], "did you mean seed?"),
         (["plan", "table6_xsum", "scale"], "not key=value"),
-        (["outputs", "--experiment", "table66"], "did you mean table6"),
+        ([".", "--experiment", "table66"], "did you mean table6"),
     ],
 )
 def test_a_user_error_in_a_plan_is_one_sentence(

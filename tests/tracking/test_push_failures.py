@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from made_runs import make_sst2_run
 
-from unipeft_run.commands.runs import command
+from unipeft_run.commands.runs import main
 from unipeft_run.errors import UserError
 from unipeft_run.tracking import Record, Tracker, replay
 from unipeft_run.tracking.tensorboard import TensorBoard
@@ -78,7 +78,7 @@ def test_a_damaged_record_is_skipped(
 ) -> None:
     first, _ = make_two(tmp_path)
     (first / "train.jsonl").write_bytes(GOOD + line + b"\n" + GOOD.replace(b"1", b"2"))
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     assert recorder.losses == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert capsys.readouterr().out.count("sent: ") == 2
 
@@ -108,7 +108,7 @@ def test_a_damaged_folder_is_one_line_and_the_rest_is_sent(
 ) -> None:
     first, second = make_two(tmp_path)
     damage(first / name)
-    code = command(["push", "outputs"])
+    code = main(["push", "outputs"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].startswith(answer), lines
     assert lines[1] == f"sent: sst2/mam/{second.name}: 1 record"
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_others(
         write(path, data)
 
     monkeypatch.setattr(replay, "replace_file", refuse)
-    assert command(["push", "outputs"]) == 1
+    assert main(["push", "outputs"]) == 1
     failed, sent = capsys.readouterr().out.splitlines()
     reason = f"it was sent, but pushed.json cannot be written: {os.strerror(problem)}"
     assert failed == f"failed: sst2/mam/{first.name}: {reason}"
@@ -150,7 +150,7 @@ def test_without_tensorboard_nothing_counts_as_sent(
     with pytest.raises(
         UserError, match=r"nothing was sent: .*pip install 'unipeft\[tensorboard\]'"
     ):
-        command(["push", "outputs", "--to", "tensorboard"])
+        main(["push", "outputs", "--to", "tensorboard"])
     assert not (first / "pushed.json").exists() and not (second / "pushed.json").exists()
 
 
@@ -193,7 +193,7 @@ def test_a_board_that_cannot_be_written_fails_the_push(
 ) -> None:
     make_two(tmp_path)
     writer.fails = (method,)
-    assert command(["push", "outputs", "--to", "tensorboard"]) == 1
+    assert main(["push", "outputs", "--to", "tensorboard"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["failed", "failed"]
     assert lines[0].endswith("TensorBoard is off for this run: [Errno 28] No space left on device")
@@ -218,7 +218,7 @@ def test_a_stored_configuration_does_not_choose_where_boards_are_written(
     hostile = config.replace("tensorboard: null", f"tensorboard: {tmp_path / 'elsewhere'}")
     assert hostile != config
     (folder / "config.yaml").write_text(hostile)
-    assert command(["push", "outputs", "--to", "tensorboard"]) == 0
+    assert main(["push", "outputs", "--to", "tensorboard"]) == 0
     assert writer.opened == [(f"boards/sst2-mam-{folder.name}", 0)]
     assert writer.scalars == [("validation/loss", 0.5, 3), ("validation/accuracy", 81.5, 3)]
 

@@ -15,7 +15,7 @@ import pytest
 from made_runs import make_sst2_run
 from offline_wandb import stored_records, track
 
-from unipeft_run.commands.runs import command
+from unipeft_run.commands.runs import main
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
 from unipeft_run.tracking.content import find_axes, find_tables, make_tags
@@ -49,7 +49,7 @@ def pushed(folder: Path) -> list[Path]:
 
 
 def test_wandb_receives_everything_in_the_folder(folder: Path) -> None:
-    assert command(["push", "outputs", "--to", "wandb", "--mode", "offline"]) == 0
+    assert main(["push", "outputs", "--to", "wandb", "--mode", "offline"]) == 0
     records = stored_records(folder)
     (run,) = (record.run for record in records if record.WhichOneof("record_type") == "run")
     assert run.run_id == f"sst2-mam-{folder.name}"
@@ -80,14 +80,14 @@ def test_a_second_push_sends_only_changed_runs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     send = ["push", "outputs", "--to", "wandb", "--mode", "offline"]
-    assert command(send) == 0 and command(send) == 0
+    assert main(send) == 0 and main(send) == 0
     out = capsys.readouterr().out
     assert f"sent: sst2/mam/{folder.name}: 5 records" in out
     assert f"sent before: sst2/mam/{folder.name}" in out
     assert len(pushed(folder)) == 1
     with (folder / "train.jsonl").open("a") as file:
         file.write('{"step": 6, "train/loss": 0.1}\n')
-    assert command(send) == 0
+    assert main(send) == 0
     assert "6 records" in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_push_without_a_server_fails(
     monkeypatch.setattr("unipeft_run.tracking.wandb.CONNECTING", 2)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    assert command(["push", "outputs"]) == 1
+    assert main(["push", "outputs"]) == 1
     assert f"failed: sst2/mam/{folder.name}: Weights & Biases is off" in capsys.readouterr().out
     assert not (folder / "pushed.json").exists()
 
@@ -105,7 +105,7 @@ def test_push_without_a_server_fails(
 def test_a_running_run_is_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder(folder).mark("running", step=3)
     with RunLock(folder):
-        assert command(["push", "outputs", "--mode", "offline"]) == 0
+        assert main(["push", "outputs", "--mode", "offline"]) == 0
     assert "skipped: " in capsys.readouterr().out
     assert pushed(folder) == []
 
@@ -116,7 +116,7 @@ def test_tensorboard_receives_the_same_metrics(
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert command(["push", "outputs", "--to", "tensorboard"]) == 0
+    assert main(["push", "outputs", "--to", "tensorboard"]) == 0
     events = EventAccumulator(str(tmp_path / "boards" / f"sst2-mam-{folder.name}"))
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]

@@ -18,7 +18,7 @@ from offline_wandb import stored_records
 from tiny_training import evaluate, make_trainer
 from torch import nn
 
-from unipeft_run.commands.runs import command
+from unipeft_run.commands.runs import main
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Record, Trackers
 from unipeft_run.tracking.build import dashboard_name
@@ -132,14 +132,14 @@ def finished(tmp_path: Path) -> Path:
 def test_pushing_twice_stores_a_run_once(
     server: FakeWandB, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     (run,) = server.runs.values()
     once = run.content()
     assert run.history(*KEYS) == recorded(finished)
     assert once["summary"]["test/accuracy"] == 90.25 and len(once["media"]) == 2
-    assert command(["push", "outputs", "--again"]) == 0
+    assert main(["push", "outputs", "--again"]) == 0
     assert len(server.runs) == 1 and run.content() == once
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     assert "sent before" in capsys.readouterr().out
 
 
@@ -148,13 +148,13 @@ def test_pushing_after_a_crash_completes_the_run(
     server: FakeWandB, finished: Path, there: int
 ) -> None:
     """The process died when the server had only the first rows."""
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     (run,) = server.runs.values()
     whole = run.content()
     run.rows[there:] = []
     run.summary = {key: run.summary[key] for key in run.summary if "loss" in key}
     run.files, run.exit_code = {}, None
-    assert command(["push", "outputs", "--again"]) == 0
+    assert main(["push", "outputs", "--again"]) == 0
     assert run.content() == whole
     assert run.exit_code == 0
 
@@ -162,14 +162,14 @@ def test_pushing_after_a_crash_completes_the_run(
 def test_a_restarted_run_is_another_wandb_run(server: FakeWandB, finished: Path) -> None:
     """Even if it is resumed or pushed."""
     name, config = dashboard_name(finished), (finished / "config.yaml").read_text()
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     before = server.runs[name].content()
     RunFolder(finished).clear()
     RunFolder(finished).write_text("config.yaml", config)
     track(finished, 1, 2, "failed", name=dashboard_name(finished))
     assert track(finished, 3, 8, "done", name=dashboard_name(finished)).problem is None
     assert server.runs[f"{name}-2"].history(*KEYS) == recorded(finished)
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     assert server.runs[f"{name}-2"].history(*KEYS) == recorded(finished)
     assert sorted(server.runs) == [name, f"{name}-2"] and server.runs[name].content() == before
 
@@ -186,10 +186,10 @@ def test_an_incomplete_upload_counts_as_failed(
     server.fails = FAILURES[kind]
     with monkeypatch.context() as hurried:
         hurry(hurried)
-        assert command(["push", "outputs"]) == 1
+        assert main(["push", "outputs"]) == 1
     assert "failed: sst2/mam/" in capsys.readouterr().out
     server.fails = {}
-    assert command(["push", "outputs"]) == 0
+    assert main(["push", "outputs"]) == 0
     (run,) = server.runs.values()
     assert run.history(*KEYS) == recorded(finished)
     assert (run.summary["state"], run.exit_code) == ("done", 0)

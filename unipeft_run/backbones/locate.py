@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
@@ -21,6 +19,8 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
         return str(sources.fetch_backbone(name))
     if is_hub_reachable():
         return hub
+    from huggingface_hub import try_to_load_from_cache
+
     if cached := try_to_load_from_cache(hub, "config.json"):
         return str(Path(str(cached)).parent)
     raise UserError(

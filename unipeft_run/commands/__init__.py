@@ -1,1 +1,1 @@
-"""The console commands other than unipeft-train and unipeft-eval, which are in cli.py."""
+"""The commands of `unipeft`: the table in dispatch.py, what they share, and a module for each."""

@@ -1,4 +1,4 @@
-"""The help texts of unipeft-train and unipeft-eval, shorter than Hydra's own page."""
+"""The help texts of unipeft train and unipeft eval, shorter than Hydra's own page."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from unipeft_run.config.messages import options
 from unipeft_run.config.schema import AXES, SLOTS
 
 EXAMPLES = """\
-  unipeft-train task=sst2 method=mam scale=mini                     minutes on a laptop's CPU
-  unipeft-train task=xsum method=mam                                the paper's run
-  unipeft-train task=xsum method=mam composition@ffn=add ffn.bottleneck=200 seed=2
-  unipeft-train -m task=sst2 method=mam,lora_attn,bitfit seed=1,2 scale=mini
-  unipeft-train task=mnli method=mam --cfg job                      print the configuration"""
+  unipeft train task=sst2 method=mam scale=mini                     minutes on a laptop's CPU
+  unipeft train task=xsum method=mam                                the paper's run
+  unipeft train task=xsum method=mam composition@ffn=add ffn.bottleneck=200 seed=2
+  unipeft train -m task=sst2 method=mam,lora_attn,bitfit seed=1,2 scale=mini
+  unipeft train task=mnli method=mam --cfg job                      print the configuration"""
 
 EVALUATION_HELP = """\
-usage: unipeft-eval run=DIR [split=test] [key=value ...]
-  Evaluate the stored delta of a run folder.
+usage: unipeft eval RUN [RUN ...] [--split test] [key=value ...]
+  Evaluate the stored deltas of runs, named by folder or by the start of their id.
 
-  run=outputs/sst2/mam/ab12cd34   the run folder
-  split=test                      or validation
-  task.path=DIR                   evaluate on this data instead
+  --split test                    or validation
+  --format text                   or json
+  --allow PREFIX                  trust the classes that start with PREFIX, where a run names them
+  data=FILE                       evaluate on this file instead: .jsonl, .csv, .tsv or .parquet
+                                  with the columns of the run's task, references included
+  task.path=DIR                   evaluate on the data in this folder instead
   backbone.path=DIR               the backbone's current folder, for a run copied from elsewhere
-  allow=[prefix]                  trust classes outside unipeft that the run names
+  run=DIR allow=[PREFIX]          the same, as overrides
+  --config-dir DIR                add the YAML groups and classes of DIR: docs/extending.md
 
-  unipeft-eval -m run=DIR,DIR     several runs, with a table"""
+  unipeft eval ab12cd34
+  unipeft eval outputs/sst2/mam/ab12cd34 --split validation
+  unipeft eval ab12cd34 ef56ab78  several runs, with a table"""
 
 
 def evaluate_help() -> str:
-    """Return the help text of unipeft-eval."""
+    """Return the help text of unipeft eval."""
     return EVALUATION_HELP
 
 
 def train_help() -> str:
-    """Return the help text of unipeft-train: usage, groups with their choices, and examples."""
+    """Return the help text of unipeft train: usage, groups with their choices, and examples."""
     keys = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
     keys += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
     keys += [(f"{axis}@SLOT=", axis) for axis in AXES]
@@ -43,7 +49,7 @@ def train_help() -> str:
     lines.append(_entry("-m hparams_search=", options("hparams_search")))
     return "\n".join(
         [
-            "usage: unipeft-train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
+            "usage: unipeft train task=TASK method=METHOD [key=value ...] [-m] [--cfg job]",
             "  Train and test a point of the design space,",
             "      h <- composition(h, form(insertion(x, h))).",
             "  Every key of --cfg job can be set; -m runs the grid of comma-separated values.",
@@ -61,7 +67,8 @@ def train_help() -> str:
             "examples:",
             EXAMPLES,
             "",
-            "--help KEY: what a key or section accepts, as in unipeft-train --help recipe",
+            "--help KEY: what a key or section accepts, as in unipeft train --help recipe",
+            "--config-dir DIR: add your own groups and classes, see docs/extending.md",
             "exit: 0 done, 1 a run failed, 2 the configuration is wrong; --hydra-help: all flags",
         ]
     )

@@ -1,61 +1,46 @@
-"""unipeft-import-official: convert an official checkpoint. Heavy imports are inside functions."""
+"""unipeft import-official: convert an official checkpoint. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.entry import entry
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
-from unipeft_run.runs.printable import printable_lines
 
 HELP = """\
 Convert a checkpoint of the paper's own code (jxhe/unify-parameter-efficient-tuning) to a run folder
-that unipeft-eval can evaluate."""
+that unipeft eval can evaluate."""
 EPILOG = """\
-unipeft-import-official checkpoint-3000 --options options.json --out outputs/imported task=xsum
-unipeft-eval run=outputs/imported
+unipeft import-official checkpoint-3000 --options options.json --out outputs/imported task=xsum
+unipeft eval outputs/imported
 
 The default task follows from the model: xsum for BART, wmt16_en_ro for mBART, mnli for RoBERTa with
 three labels, sst2 with two. task.path=DIR and backbone.path=DIR name local data and a local model,
-as for unipeft-train. Pickles (pytorch_model.bin) are refused, with a command that converts."""
+as for unipeft train. Pickles (pytorch_model.bin) are refused, with a command that converts."""
 
 
-def command() -> NoReturn:
-    """Run unipeft-import-official."""
-    ignore_broken_pipes()
-    sys.exit(main(sys.argv[1:]))
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Import one checkpoint; return the exit code: 0, or 2 for a user error."""
-    args = _parser().parse_intermixed_args(argv)
-    try:
-        options = read_options(args.options)
-        if not args.checkpoint.exists():
-            raise UserError(f"there is no {args.checkpoint}")
-        from unipeft_run.interop.official_run import import_official
+    """Import one checkpoint; return the exit code."""
+    args = _parser().parse(argv)
+    options = read_options(args.options)
+    if not args.checkpoint.exists():
+        raise UserError(f"there is no {args.checkpoint}")
+    from unipeft_run.interop.official_run import import_official
 
-        table = import_official(
-            args.checkpoint, options, args.out, args.overrides, config=args.config, force=args.force
-        )
-    except UserError as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 2
+    table = import_official(
+        args.checkpoint, options, args.out, args.overrides, config=args.config, force=args.force
+    )
     print(f"imported {table['stored']:,} parameters ({table['stored_percent']:.2f} %)")
-    print(f"unipeft-eval run={args.out}")
+    print(f"unipeft eval {args.out}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "unipeft-import-official", description=HELP, epilog=EPILOG, formatter_class=raw
-    )
+def _parser() -> Parser:
+    parser = Parser("import-official", HELP, EPILOG)
     add = parser.add_argument
     add(
         "checkpoint",
@@ -84,5 +69,5 @@ def _parser() -> argparse.ArgumentParser:
         help="the model's config.json (default: the one next to the weights)",
     )
     add("--force", action="store_true", help="replace the run in RUN_DIR")
-    add("overrides", nargs="*", metavar="key=value", help="as for unipeft-train: task=, task.path=")
+    add("overrides", nargs="*", metavar="key=value", help="as for unipeft train: task=, task.path=")
     return parser

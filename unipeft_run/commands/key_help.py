@@ -1,18 +1,23 @@
-"""Describe configuration keys, using the schema, for `unipeft-train --help KEY`."""
+"""Describe configuration keys, using the schema, for `unipeft train --help KEY`."""
 
 from __future__ import annotations
 
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Union
 
+from omegaconf import OmegaConf
 from pydantic.fields import FieldInfo
 
-from unipeft_run.config.messages import unknown_key
-from unipeft_run.config.schema import RunConfig
+from unipeft_run.config.classes import import_class
+from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.design_space import load_axis_file, read_headline
+from unipeft_run.config.messages import find_option, groups, options, unknown_key
+from unipeft_run.config.schema import AXES, SLOTS, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
+from unipeft_run.config.validation import literals, task_schema
 from unipeft_run.errors import UserError
 
 KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
@@ -23,13 +28,79 @@ def describe_keys(name: str) -> str:
 
     Raises UserError for an unknown key.
     """
-    known = dict(_fields(RunConfig))
-    selected = {key: field for key, field in known.items() if f"{key}.".startswith(f"{name}.")}
+    known = {key: [_describe(field)] for key, field in _fields(RunConfig)}
+    group = name.partition("@")[0]
+    if group in groups():
+        known |= _describe_choices(name, group)
+    selected = _select(known, name)
+    if not selected or name in SLOTS or "." in name or name == "task":
+        for key, text in describe_keywords():  # those of classes, read only where they may be meant
+            known.setdefault(key, []).append(text)
+        selected = _select(known, name)
     if not selected:
         sections = {key.rpartition(".")[0] for key in known} - {""}
-        raise UserError(unknown_key(name, [*sections, *known]))
+        axes = [f"{axis}@{slot}" for axis in AXES for slot in SLOTS]
+        raise UserError(unknown_key(name, [*sections, *known, *axes]))
     width = max(map(len, selected))
-    return "\n".join(f"{key:<{width}}  {_describe(field)}" for key, field in selected.items())
+    return "\n".join(f"{key:<{width}}  {text}" for key, texts in selected.items() for text in texts)
+
+
+def _select(known: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:
+    heads = f"{name}.", f"{name}="
+    return {key: texts for key, texts in known.items() if f"{key}.".startswith(heads)}
+
+
+def _describe_choices(name: str, group: str) -> dict[str, list[str]]:
+    """Describe the choices of a group, such as form@attn, by the first lines of their files."""
+    at = name.partition("@")[2]
+    if group in AXES and at not in SLOTS:
+        return {}
+    return {f"{name}={option}": [read_headline(group, option)] for option in options(group)}
+
+
+def describe_keywords() -> Iterator[tuple[str, str]]:
+    """Yield the keys of forms, compositions and tasks, which their classes declare."""
+    for axis in ("form", "composition"):
+        described: dict[tuple[str, str], list[str]] = {}
+        for option in options(axis):
+            target = str(load_axis_file(axis, option)[axis]["_target_"])
+            declared = declaration_of(target)
+            if declared is None or declared.keywords is None:
+                continue
+            for key, field in declared.keywords.model_fields.items():
+                text = _describe_keyword(declared.help.get(key, ""), field)
+                described.setdefault((key, text), []).append(option)
+        for (key, text), names in described.items():
+            for slot in SLOTS:
+                yield f"{slot}.{axis}.{key}", f"of {axis}@{slot}={', '.join(names)}: {text}"
+    yield from _describe_task_keywords()
+
+
+def _describe_task_keywords() -> Iterator[tuple[str, str]]:
+    described: dict[tuple[str, str], list[str]] = {}
+    for option in options("task"):
+        content = OmegaConf.load(find_option("task", option)).task
+        cls = import_class("task", str(content["_target_"]))
+        for key, field in task_schema(cls).model_fields.items():
+            if key not in TaskConfig.model_fields:
+                described.setdefault((key, _describe_keyword("", field)), []).append(option)
+    for (key, text), names in described.items():
+        yield f"task.{key}", f"of task={', '.join(names)}: {text}"
+
+
+def _describe_keyword(text: str, field: FieldInfo) -> str:
+    allowed = _describe_type(field.annotation, field.metadata)
+    return "\n    ".join(filter(None, (text, allowed + _default(field))))
+
+
+def key_choices() -> dict[str, list[str]]:
+    """Map each key that an override can set to its values, if they are few; for completion."""
+    keys = {key: list(literals(field.annotation)) for key, field in _fields(RunConfig)}
+    for key, field in _fields(RunConfig):
+        if field.annotation is bool:
+            keys[key] = ["true", "false"]
+    keys |= {key: [] for key, _ in describe_keywords()}
+    return {key: values for key, values in keys.items() if "._" not in key}
 
 
 def _fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -48,8 +119,11 @@ def _section(annotation: Any) -> type[Section] | None:
 
 def _describe(field: FieldInfo) -> str:
     allowed = _describe_type(field.annotation, field.metadata)
-    default = "" if field.is_required() else f"; default {_plain(field.default)}"
-    return f"{field.description}\n    {allowed}{default}"
+    return f"{field.description}\n    {allowed}{_default(field)}"
+
+
+def _default(field: FieldInfo) -> str:
+    return "" if field.is_required() else f"; default {_plain(field.default)}"
 
 
 def _describe_type(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:

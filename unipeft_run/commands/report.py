@@ -1,4 +1,4 @@
-"""unipeft-report: make tables and figures from run folders, without changing them."""
+"""unipeft report: make tables and figures from run folders, without changing them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.entry import entry
 from unipeft_run.commands.report_arguments import (
     FIGURES,
     make_compare_parser,
@@ -17,39 +17,28 @@ from unipeft_run.commands.report_arguments import (
     make_plan_parser,
 )
 from unipeft_run.errors import UserError
-from unipeft_run.runs.printable import printable, printable_lines
+from unipeft_run.runs.printable import printable
+from unipeft_run.runs.search import OUTPUTS, find_run
 
 if TYPE_CHECKING:
     from unipeft_run.config.experiments import Experiment
     from unipeft_run.runs.reader import RunRecord
 
 
-def report() -> NoReturn:
-    """Run unipeft-report."""
-    ignore_broken_pipes()
-    sys.exit(main(sys.argv[1:]))
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return the exit code: 0, or 2 for a user error."""
-    try:
-        return _dispatch(argv)
-    except UserError as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 2
-
-
-def _dispatch(argv: Sequence[str]) -> int:
+    """Make a table, a plan or a figure; return the exit code."""
     if argv[:1] == ["plan"]:
-        return _plan(make_plan_parser().parse_args(argv[1:]))
+        return _plan(make_plan_parser().parse(argv[1:]))
     if argv[:1] == ["compare"]:
-        return _compare(make_compare_parser().parse_args(argv[1:]))
+        return _compare(make_compare_parser().parse(argv[1:]))
     if argv[:1] and argv[0] in FIGURES:
-        return _draw(argv[0], make_figure_parser(argv[0]).parse_args(argv[1:]))
-    return _tabulate(make_parser().parse_args(argv))
+        return _draw(argv[0], make_figure_parser(argv[0]).parse(argv[1:]))
+    return _tabulate(make_parser().parse(argv))
 
 
 def _tabulate(args: argparse.Namespace) -> int:
+    args.folders = args.folders or [OUTPUTS]
     if args.html:
         return _write_page(args)
     from unipeft_run.report.render import FORMATS
@@ -75,7 +64,7 @@ def _write_page(args: argparse.Namespace) -> int:
         raise UserError("--html and --format exclude each other; run the command twice")
     if args.html.is_dir():
         file = printable(args.html)
-        raise UserError(f"--html {file}: is a folder; write unipeft-report {file} --html [FILE]")
+        raise UserError(f"--html {file}: is a folder; write unipeft report {file} --html [FILE]")
     from unipeft_run.report.html import render_page
     from unipeft_run.runs.reader import finished_runs
 
@@ -97,27 +86,17 @@ def _compare(args: argparse.Namespace) -> int:
     from unipeft_run.report.comparison import compare_runs
     from unipeft_run.report.render import FORMATS
 
-    runs = [_find_run(name, args.folder) for name in args.runs]
+    runs = [_read_finished(find_run(name, args.folder)) for name in args.runs]
     if len(runs) < 2:
         raise UserError("one run has nothing to be compared with; name two or more")
     print(FORMATS[args.format]([compare_runs(runs, args.metric)]))
     return 0
 
 
-def _find_run(name: str, folder: Path) -> RunRecord:
-    """Return the finished run in folder `name`, or the one below `folder` with that run id."""
-    from unipeft_run.config.messages import nearest
-    from unipeft_run.runs.reader import find_runs, read_run
+def _read_finished(folder: Path) -> RunRecord:
+    from unipeft_run.runs.reader import read_run
 
-    if Path(name).is_dir():
-        run = read_run(Path(name))
-    else:
-        below = {run.folder.name: run for run in find_runs([folder])} if folder.is_dir() else {}
-        if name not in below:
-            near = nearest(name, sorted(below))
-            hint = f"; did you mean {near}?" if near else ""
-            raise UserError(f"there is no run {printable(name)} below {printable(folder)}{hint}")
-        run = below[name]
+    run = read_run(folder)
     if run.reason_left_out:
         raise UserError(f"{run.label}: {run.reason_left_out}")
     return run

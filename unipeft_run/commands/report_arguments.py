@@ -1,22 +1,24 @@
-"""The command-line arguments of unipeft-report and its subcommands."""
+"""The command-line arguments of unipeft report and its subcommands."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from unipeft_run.commands.arguments import Parser
 from unipeft_run.runs.printable import printable
+from unipeft_run.runs.search import OUTPUTS
 
 FORMAT_NAMES = ("text", "markdown", "latex", "csv")
 PAGE = Path("report.html")
 HELP = """\
 Print tables of finished runs: methods ranked by their test score, with their cost."""
 EPILOG = """\
-unipeft-report outputs --html          write everything to one page, report.html
-unipeft-report compare RUN RUN         test whether runs differ significantly from the first
-unipeft-report plan NAME               list the missing runs of a published table
-unipeft-report curves FOLDER           draw loss, validation score and learning rate
-unipeft-report shares FOLDER           draw scores against stored parameters"""
+unipeft report outputs --html          write everything to one page, report.html
+unipeft report compare RUN RUN         test whether runs differ significantly from the first
+unipeft report plan NAME               list the missing runs of a published table
+unipeft report curves FOLDER           draw loss, validation score and learning rate
+unipeft report shares FOLDER           draw scores against stored parameters"""
 COMPARE_HELP = """\
 Test whether the scores of runs differ significantly from those of the first: paired bootstrap,
 approximate randomisation, and McNemar's test for accuracy, adjusted for several runs (Holm)."""
@@ -27,22 +29,10 @@ FIGURES = {
 PLAN_HELP = "List the cells of a published table with their states, and commands for missing ones."
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the parser of tables and of the page."""
-    parser = argparse.ArgumentParser(
-        "unipeft-report",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folders",
-        nargs="*",
-        type=Path,
-        default=[Path("outputs")],
-        metavar="FOLDER",
-        help="run folders, or folders above them (default: outputs)",
-    )
+    parser = Parser("report", HELP, EPILOG)
+    parser.add_runs("folders", "*")
     parser.add_argument(
         "--experiment", metavar="NAME", help="compare our results with this published table"
     )
@@ -61,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="predictions of each run in the page (default: %(default)s)",
     )
-    _add_format(parser)
+    parser.add_format(*FORMAT_NAMES)
     return parser
 
 
@@ -72,34 +62,32 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def make_compare_parser() -> argparse.ArgumentParser:
+def make_compare_parser() -> Parser:
     """Return the parser of `compare`."""
-    parser = argparse.ArgumentParser("unipeft-report compare", description=COMPARE_HELP)
+    parser = Parser("report compare", COMPARE_HELP)
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="a run folder or run id; the first is the baseline",
+        help="a run, by folder or id; the first is the baseline",
     )
     parser.add_argument(
         "--in",
         dest="folder",
         type=Path,
-        default=Path("outputs"),
+        default=OUTPUTS,
         metavar="FOLDER",
         help="where run ids are looked up (default: outputs)",
     )
     parser.add_argument("--metric", metavar="NAME", help="default: the task's primary metric")
-    _add_format(parser)
+    parser.add_format(*FORMAT_NAMES)
     return parser
 
 
-def make_figure_parser(kind: str) -> argparse.ArgumentParser:
+def make_figure_parser(kind: str) -> Parser:
     """Return the parser of a figure: curves or shares."""
-    parser = argparse.ArgumentParser(f"unipeft-report {kind}", description=FIGURES[kind])
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders above them"
-    )
+    parser = Parser(f"report {kind}", FIGURES[kind])
+    parser.add_runs("folders", "+")
     parser.add_argument(
         "--out",
         type=Path,
@@ -110,9 +98,9 @@ def make_figure_parser(kind: str) -> argparse.ArgumentParser:
     return parser
 
 
-def make_plan_parser() -> argparse.ArgumentParser:
+def make_plan_parser() -> Parser:
     """Return the parser of `plan`."""
-    parser = argparse.ArgumentParser("unipeft-report plan", description=PLAN_HELP)
+    parser = Parser("report plan", PLAN_HELP)
     parser.add_argument(
         "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
     )
@@ -120,13 +108,7 @@ def make_plan_parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="overrides as for unipeft-train, such as output=, scale= or seed=",
+        help="overrides as for unipeft train, such as output=, scale= or seed=",
     )
-    _add_format(parser)
+    parser.add_format(*FORMAT_NAMES)
     return parser
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=FORMAT_NAMES, default="text", help="default: %(default)s"
-    )

@@ -1,104 +1,85 @@
-"""unipeft-runs: list runs and their states, rerun failed ones, send records to a dashboard.
-
-unipeft-runs                                  list the runs in outputs
-unipeft-runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
-unipeft-runs --stale                          list unfinished runs whose process was killed
-unipeft-runs --retry-failed                   rerun failed, diverged, interrupted and stale runs
-unipeft-runs push --to wandb                  send the records in train.jsonl to a dashboard
-"""
+"""unipeft runs: list runs and their states, rerun failed ones, send records to a dashboard."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.arguments import Parser, as_json, split_overrides
+from unipeft_run.commands.entry import entry, resumable
 from unipeft_run.errors import UserError
 from unipeft_run.runs.columns import fit_columns
-from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.filters import select_runs
-from unipeft_run.runs.printable import printable, printable_lines
+from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord, find_runs
+from unipeft_run.runs.search import OUTPUTS, find_run
 
 if TYPE_CHECKING:
     from unipeft_run.config import PlannedRun
 
+HELP = "List runs and their states, rerun failed ones, send records to a dashboard."
+EXAMPLES = """\
+unipeft runs                                  list the runs in outputs
+unipeft runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
+unipeft runs --stale                          list unfinished runs whose process was killed
+unipeft runs --retry-failed                   rerun failed, diverged, interrupted and stale runs
+unipeft runs push --to wandb                  send the records in train.jsonl to a dashboard"""
 RETRIED = ("failed", "diverged", "interrupted", "stale", "damaged")
 SINKS = ("wandb", "tensorboard")
 COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
 
-def main() -> NoReturn:
-    """Run unipeft-runs; exit with 0, with 1 if a run failed, or with 2 for a user error."""
-    ignore_broken_pipes()
-    try:
-        sys.exit(command(sys.argv[1:]))
-    except UserError as error:
-        print(printable_lines(error), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as stop:
-        print(explain_interrupt(stop), file=sys.stderr)
-        sys.exit(128 + getattr(stop, "signum", 2))
-
-
-def command(argv: Sequence[str]) -> int:
-    """Run the command line `argv`; return the exit code."""
-    args = _parser().parse_intermixed_args(argv)
-    is_push = args.arguments[:1] == ["push"]
-    folder, filters = _split(args.arguments[is_push:])
+@entry
+def main(argv: Sequence[str]) -> int:
+    """List, rerun or push the selected runs; return the exit code, 1 if a run failed."""
+    args = _parse(argv)
+    is_push = args.words[:1] == ["push"]
+    folder, filters = _split(args.words[is_push:])
     runs = select_runs(find_runs([folder]), [*filters, *(["state=stale"] if args.stale else [])])
     if is_push:
         from unipeft_run.tracking.replay import push
 
         return push(runs, args.to, mode=args.mode, again=args.again)
     if args.retry_failed:
-        return retry([run for run in runs if run.state in RETRIED], args.allow)
-    if args.json:
-        print(json.dumps([_as_json(run) for run in runs], indent=2))
+        with resumable(argv):
+            return retry([run for run in runs if run.state in RETRIED], args.allow)
+    if args.format == "json":
+        print(as_json([_describe(run) for run in runs]))
     else:
         list_runs(runs)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="unipeft-runs", description=__doc__, formatter_class=raw)
-    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value | push")
-    parser.add_argument(
-        "--stale", action="store_true", help="list only runs whose process was killed"
-    )
-    parser.add_argument("--retry-failed", action="store_true",
-                        help="rerun them with their stored configuration")  # fmt: skip
-    parser.add_argument("--allow", nargs=1, action="extend", default=[], metavar="PREFIX",
-                        help="classes outside unipeft that a stored run may name")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--to", choices=SINKS, default="wandb", help="the dashboard for push")
-    parser.add_argument("--mode", choices=("online", "offline"), default="online",
-                        help="of wandb: offline writes files for wandb sync")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="push runs that were pushed before")
-    return parser
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("runs", HELP, EXAMPLES)
+    add = parser.add_argument
+    add("words", nargs="*", metavar="DIR | RUN | key=value | push")
+    add("--stale", action="store_true", help="list only runs whose process was killed")
+    add("--retry-failed", action="store_true", help="rerun them with their stored configuration")
+    parser.add_format("text", "json")
+    add("--json", dest="format", action="store_const", const="json", help="as --format json")
+    add("--to", choices=SINKS, default="wandb", help="the dashboard for push")
+    add("--mode", choices=("online", "offline"), default="online",
+        help="of wandb: offline writes files for wandb sync")  # fmt: skip
+    add("--again", action="store_true", help="push runs that were pushed before")
+    parser.add_allow()
+    return parser.parse(argv)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{printable(message)}; see unipeft-runs --help")
-
-
-def _split(arguments: Sequence[str]) -> tuple[Path, list[str]]:
-    """Separate the folder from the filters; an existing folder is never taken for a filter."""
-    folders = [argument for argument in arguments if "=" not in argument or os.path.isdir(argument)]
+def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Separate the folder or run from the filters."""
+    folders, filters = split_overrides(words)
     if len(folders) > 1:
         raise UserError(f"one folder at a time: {' or '.join(map(printable, folders))}?")
-    folder = Path(folders[0] if folders else "outputs")
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {printable(folder)}")
-    return folder, [argument for argument in arguments if argument not in folders]
+    if folders:
+        return find_run(folders[0]), filters
+    if not OUTPUTS.is_dir():
+        raise UserError(f"there is no folder {OUTPUTS}")
+    return OUTPUTS, filters
 
 
 def list_runs(runs: Sequence[RunRecord]) -> None:
@@ -121,7 +102,7 @@ def _row(run: RunRecord) -> tuple[str, ...]:
     return run.label, seed, run.state, step, metric, left
 
 
-def _as_json(run: RunRecord) -> dict[str, Any]:
+def _describe(run: RunRecord) -> dict[str, Any]:
     names = ("state", "step", "total", "seconds_left", "error", "problems", "metric")
     content = {name: getattr(run, name) for name in names}
     return {"folder": str(run.folder), **content, "config": dict(run.config)}

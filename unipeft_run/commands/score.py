@@ -1,18 +1,18 @@
-"""unipeft-score: compute a task's metrics on plain text files, one example per line.
+"""unipeft score: compute a task's metrics on plain text files, one example per line.
 
 Imports nothing heavy: no torch, no datasets.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
-from unipeft_run.config.messages import conf_dir, options, unknown_choice, unknown_key
+from unipeft_run.commands.arguments import Parser, as_json
+from unipeft_run.commands.entry import entry
+from unipeft_run.config.messages import find_option, options, unknown_choice, unknown_key
 from unipeft_run.config.schema import TaskConfig
 from unipeft_run.config.short_keys import expand_short_keys
 from unipeft_run.errors import UserError
@@ -20,16 +20,17 @@ from unipeft_run.errors import UserError
 if TYPE_CHECKING:
     from unipeft_run.data.tasks.base import Task
 
-USAGE = """\
-unipeft-score task=NAME predictions=FILE references=FILE [format=text|json] [task.KEY=VALUE]
-
-Scores each line of one file against the same line of the other, as the task's evaluation does.
-Classes are names or numbers. Each metric is printed with its signature.
+HELP = """\
+Score each line of one file against the same line of the other, as the task's evaluation does.
+Classes are names or numbers. Each metric is printed with its signature."""
+EXAMPLES = """\
+unipeft score task=xsum predictions=FILE references=FILE --format json
 
 task=xsum:         task.rouge_tokenizer=unicode for text in a script other than Latin
 task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)
 task=text2text:    metric=NAME,... target_language=LANGUAGE task.rouge_tokenizer=null
 task=text_classification:  metric=NAME,... labels=NAME,...; by default the labels in the files"""
+USAGE = "unipeft score task=NAME predictions=FILE references=FILE"
 FILES = ("predictions", "references")
 KEYS = ("task", *FILES, "format")
 TASK_KEYS = {
@@ -42,74 +43,65 @@ LISTS = ("metric", "labels")  # keys of a task that hold several values
 TOKENIZERS = ("unicode", "null")
 
 
-def score() -> NoReturn:
-    """Run unipeft-score."""
-    ignore_broken_pipes()
-    sys.exit(main(sys.argv[1:]))
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return the exit code: 0, or 2 for a user error."""
-    if {"-h", "--help"} & set(argv):
-        print(USAGE)
-        return 0
-    try:
-        arguments = parse_arguments(argv)
-        task = make_task(arguments)
-        files = [Path(arguments[key]) for key in FILES]
-        sides = [read_examples(task, file) for file in files]
-        check_lengths(files, sides)
-        print(format_scores(task, *sides, as_json=arguments["format"] == "json"))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    """Score two files and print the metrics; return the exit code."""
+    args = parse_arguments(argv)
+    files = [getattr(args, name) for name in FILES]
+    task = make_task(args.task, args.overrides, files)
+    sides = [read_examples(task, file) for file in files]
+    check_lengths(files, sides)
+    print(format_scores(task, *sides, as_table=args.format == "text"))
     return 0
 
 
-def parse_arguments(argv: Sequence[str]) -> dict[str, str]:
-    """Parse `key=value` arguments. Raises `UserError` for an unknown or missing key."""
-    arguments = {"format": "text"}
-    for argument in expand_short_keys(argv):
-        key, equals, value = argument.partition("=")
-        if key not in KEYS and not key.startswith("task."):
-            raise UserError(unknown_key(key, KEYS))
-        if not equals or not value:
-            raise UserError(f"{argument}: no value given; write {key}=...")
-        arguments[key] = value
-    if missing := [key for key in KEYS if key not in arguments]:
-        raise UserError(f"missing: {', '.join(missing)}. Usage: {USAGE.splitlines()[0]}")
-    if arguments["format"] not in ("text", "json"):
-        raise UserError(unknown_choice("format", arguments["format"], ("text", "json")))
-    return arguments
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; `overrides` maps task keys to values. Raises `UserError`."""
+    parser = Parser("score", HELP, EXAMPLES)
+    parser.add_argument("--task", metavar="NAME", help="the task")
+    for name in FILES:
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help="one example per line")
+    parser.add_argument("words", nargs="*", metavar="task.KEY=VALUE", help="see below")
+    parser.add_format("text", "json")
+    args = parser.parse(expand_short_keys(argv))
+    args.overrides = dict(map(_split_word, args.words))
+    if missing := [name for name in ("task", *FILES) if getattr(args, name) is None]:
+        raise UserError(f"missing: {', '.join(missing)}. Usage: {USAGE}")
+    return args
 
 
-def make_task(arguments: Mapping[str, str]) -> Task:
+def _split_word(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key.startswith("task."):
+        raise UserError(unknown_key(key, KEYS))
+    return key, value
+
+
+def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Task:
     """Build the task of conf/task/NAME.yaml with its overrides. Raises `UserError`."""
     from omegaconf import OmegaConf
 
     from unipeft_run.config.validation import check, check_task
     from unipeft_run.data.tasks.build import build_task
 
-    name = arguments["task"]
     if name not in options("task"):
         raise UserError(unknown_choice("task", name, options("task")))
-    overrides = parse_overrides(name, arguments)
+    overrides = check_overrides(name, given)
     if name == "text_classification" and "labels" not in overrides:
-        overrides["labels"] = find_labels([Path(arguments[key]) for key in FILES])
-    config = OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task
+        overrides["labels"] = find_labels(files)
+    config = OmegaConf.load(find_option("task", name)).task
     task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
     check_task(task)
     return build_task(task)
 
 
-def parse_overrides(name: str, arguments: Mapping[str, str]) -> dict[str, Any]:
-    """Collect the task.KEY=VALUE arguments that the metrics of task `name` depend on."""
+def check_overrides(name: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Check the task.KEY=VALUE arguments: the metrics of task `name` depend on them."""
     known = [f"task.{key}" for key in TASK_KEYS.get(name, ())]
     overrides: dict[str, Any] = {}
-    for key in arguments.keys() - set(KEYS):
+    for key, value in given.items():
         if key not in known:
             raise UserError(unknown_key(key, known or KEYS))
-        value = arguments[key]
         if key == "task.rouge_tokenizer" and value not in TOKENIZERS:
             raise UserError(unknown_choice(key, value, TOKENIZERS))
         name = key.removeprefix("task.")
@@ -179,13 +171,13 @@ def check_lengths(files: Sequence[Path], sides: Sequence[Sequence[Any]]) -> None
 
 
 def format_scores(
-    task: Task, predictions: Sequence[Any], references: Sequence[Any], *, as_json: bool
+    task: Task, predictions: Sequence[Any], references: Sequence[Any], *, as_table: bool
 ) -> str:
     """Score the predictions; return a table of the metrics, or JSON."""
     scores = task.score(predictions, references)
-    if as_json:
+    if not as_table:
         content = {"task": task.name, "examples": len(references), "metrics": scores.metrics}
-        return json.dumps({**content, "signatures": scores.signatures}, indent=2)
+        return as_json({**content, "signatures": scores.signatures})
     rows = [f"{task.name}, {len(references)} examples"]
     for name, value in scores.metrics.items():
         rows.append(f"{name:<12}{value:>8.2f}  {scores.signatures[name]}")

@@ -1,16 +1,16 @@
-"""unipeft-space: list, count, explain and size the points of the design space.
+"""unipeft space: list, count, explain and size the points of the design space.
 
 Imports nothing heavy, except in `solve`, which needs torch to count parameters.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.entry import entry
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.design_space import (
     Point,
@@ -33,48 +33,36 @@ if TYPE_CHECKING:
     from unipeft_run.deltas.counting.budget import Solution
 
 HELP = """\
-usage: unipeft-space list [attn|ffn|input] | count
-       unipeft-space explain key=value ... | solve key=value ... budget=1%
-  The design space  h <- composition(h, form(insertion(x, h)))
+The design space  h <- composition(h, form(insertion(x, h)))
 
-  list      list the legal points of each slot, and which of them are equal
-  count     count combinations, legal points and distinct functions
-  explain   say whether a point is legal, equal to another one, or illegal and why
-  solve     find the bottlenecks that store as much as possible within a budget
+  list [attn|ffn|input]            the legal points of each slot, and which of them are equal
+  count                            combinations, legal points and distinct functions
+  explain key=value ...            is a point legal, equal to another one, or illegal and why?
+  solve key=value ... budget=1%    the bottlenecks that store as much as possible within a budget
 
-  unipeft-space explain form@ffn=bottleneck insertion@ffn=sequential
-  unipeft-space explain method=mam composition@ffn=gated
-  unipeft-space solve task=xsum method=mam budget=1%
-  unipeft-space solve task=sst2 method=lora_attn budget=300000
-
-  Two points are equal if they store the same tensors and compute the same function of them."""
+Two points are equal if they store the same tensors and compute the same function of them."""
+EXAMPLES = """\
+unipeft space explain form@ffn=bottleneck insertion@ffn=sequential
+unipeft space explain method=mam composition@ffn=gated
+unipeft space solve task=xsum method=mam budget=1%
+unipeft space solve task=sst2 method=lora_attn budget=300000"""
 
 
-def space() -> NoReturn:
-    """Run unipeft-space."""
-    ignore_broken_pipes()
-    sys.exit(main(sys.argv[1:]))
-
-
+@entry
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return the exit code: 0, or 2 for a user error."""
-    if not argv or set(argv) & {"-h", "--help"}:
-        print(HELP)
-        return 0 if argv else 2
+    """Answer one question about the design space; return the exit code."""
     commands: dict[str, Callable[[Sequence[str]], Iterator[str]]] = {
         "list": _list,
         "count": _count,
         "explain": _explain,
         "solve": _solve,
     }
-    try:
-        if argv[0] not in commands:
-            raise UserError(f"unipeft-space {argv[0]}: choose from {', '.join(commands)}")
-        for line in commands[argv[0]](argv[1:]):
-            print(line)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    parser = Parser("space", HELP, EXAMPLES)
+    parser.add_argument("question", choices=commands, metavar="|".join(commands))
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    args = parser.parse(argv)
+    for line in commands[args.question](args.words):
+        print(line)
     return 0
 
 
@@ -103,7 +91,7 @@ def _differing_overrides(point: Point, other: Point) -> str:
 
 def _count(arguments: Sequence[str]) -> Iterator[str]:
     if arguments:
-        raise UserError(f"unipeft-space count takes no arguments, but got {arguments[0]}")
+        raise UserError(f"unipeft space count takes no arguments, but got {arguments[0]}")
     heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
     columns = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
     columns += [{slot: len(legal_points(slot)) for slot in SLOTS}]

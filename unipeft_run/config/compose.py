@@ -12,11 +12,14 @@ from omegaconf import DictConfig
 from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
-from unipeft_run.config.messages import conf_dir
 from unipeft_run.config.presets import register_presets
 from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
+from unipeft_run.extensions import conf_dir, with_search_path
 
-PATH_KEYS = ("task.path", "backbone.path", "tracking.tensorboard", "output", "run", *VERBATIM)
+PATH_KEYS = (
+    *("task.path", "backbone.path", "tracking.tensorboard", "output", "run", "data"),
+    *VERBATIM,
+)
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
@@ -26,7 +29,7 @@ EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """Compose the configuration for the overrides of a command line. Raises UserError."""
-    overrides = normalise_overrides(overrides)
+    overrides = with_search_path(normalise_overrides(overrides))
     refuse_experiment(overrides)
     try:
         return _compose(overrides, config_name)

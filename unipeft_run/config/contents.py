@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.schema import RunConfig
-from unipeft_run.data.fingerprint import combine, fingerprint, fingerprint_files
+from unipeft_run.config.user_sources import find_sources
+from unipeft_run.data.fingerprint import combine, fingerprint_files
 from unipeft_run.errors import UserError
 
 CONTENTS = "contents.json"  # of a run folder: the hashes that it was made of
@@ -28,7 +28,7 @@ def hash_contents(config: RunConfig, splits: Collection[str] | None = None) -> d
         files = sorted({file for pattern in BACKBONE_FILES for file in folder.glob(pattern)})
         if files:
             hashes[BACKBONE] = fingerprint_files(files)
-    return {**hashes, **{key: fingerprint(file) for key, file in _foreign_sources(config)}}
+    return {**hashes, **dict(_hash_sources(config))}
 
 
 def identity_hashes(contents: Mapping[str, str]) -> dict[str, str | None]:
@@ -40,16 +40,28 @@ def identity_hashes(contents: Mapping[str, str]) -> dict[str, str | None]:
 
 def check_unchanged(run: Path, expected: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Raise UserError if data, weights or a class changed since the run."""
-    if names := describe_changes(expected, now):
-        raise UserError(
-            f"{' and '.join(names)} changed since the run in {run}; "
-            "give the original with task.path=DIR or backbone.path=DIR, or train again"
-        )
+    changed = _changed_keys(expected, now)
+    if changed:
+        names = " and ".join(map(_describe, changed))
+        remedies = " and ".join(dict.fromkeys(map(_remedy, changed)))
+        raise UserError(f"{names} changed since the run in {run}; {remedies}, or train again")
 
 
 def describe_changes(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:
     """Describe what has other content than before, among what both name."""
-    return [_describe(key) for key in before if key in now and now[key] != before[key]]
+    return list(map(_describe, _changed_keys(before, now)))
+
+
+def _changed_keys(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:
+    return [key for key in before if key in now and now[key] != before[key]]
+
+
+def _remedy(key: str) -> str:
+    """Say how to give the original of what changed."""
+    if key == BACKBONE:
+        return "give the original with backbone.path=DIR"
+    is_data = key.startswith(f"{DATA}.")
+    return "give the original with task.path=DIR" if is_data else "restore that source"
 
 
 def _describe(key: str) -> str:
@@ -67,20 +79,22 @@ def _hash_data(config: RunConfig, splits: Collection[str] | None) -> Mapping[str
     return build_task(config.task).fingerprints(splits)
 
 
-def _foreign_sources(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    """Yield key and source file of each class outside this package, without importing it."""
+def foreign_classes(config: RunConfig) -> list[str]:
+    """Return the dotted names of the classes outside this package that `config` names."""
+    return sorted({target for target in _targets(config).values() if not is_ours(target)})
+
+
+def _targets(config: RunConfig) -> dict[str, str]:
+    """Return the classes that `config` names, by key."""
     targets = {"task": config.task.target}
     for name, slot in config.slots().items():
         targets[f"{name}.form"] = slot.form.target
         targets[f"{name}.composition"] = slot.composition.target
-    for key, target in targets.items():
-        if not is_ours(target) and (file := _find_source(target.rpartition(".")[0])):
-            yield f"{key}.{SOURCE}", file
+    return targets
 
 
-def _find_source(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
+def _hash_sources(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield key and hash of the source of each class outside this package."""
+    for key, target in _targets(config).items():
+        if not is_ours(target) and (files := find_sources(target.rpartition(".")[0])):
+            yield f"{key}.{SOURCE}", fingerprint_files(files)

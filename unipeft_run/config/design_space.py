@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +17,11 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
-from unipeft_run.config.messages import Illegal, conf_dir, dotted_keys, options, unknown_key
+from unipeft_run.config.messages import Illegal, dotted_keys, find_option, options, unknown_key
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, SlotConfig
 from unipeft_run.config.validation import check, check_part
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import config_dirs
 
 SIZES = {"bottleneck": 8, "scale": 4.0}  # legality does not depend on them
 SIZE_KEYWORDS = ("rank", "length", "scale")  # constructor keywords that hold them
@@ -66,9 +68,13 @@ class Point:
             raise UserError(f"slot {self.slot}: {str(error).splitlines()[0]}") from None
 
 
-@cache
 def _plain(axis: str, name: str) -> dict[str, Any]:
-    return _resolve(OmegaConf.merge(load_axis_file(axis, name)))
+    return _load_plain(find_option(axis, name))
+
+
+@cache
+def _load_plain(file: Path) -> dict[str, Any]:
+    return _resolve(OmegaConf.merge(_load_file(file)))
 
 
 def _resolve(node: Any) -> dict[str, Any]:
@@ -86,12 +92,17 @@ def _apply(slot: DictConfig, override: str, name: str) -> None:
     OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
 
 
-@cache
 def load_axis_file(axis: str, name: str) -> DictConfig:
-    """Load conf/<axis>/<name>.yaml, merged over the files in its defaults list."""
-    own = OmegaConf.load(conf_dir() / axis / f"{name}.yaml")
+    """Load the file of an axis value, merged over the files in its defaults list."""
+    return _load_file(find_option(axis, name))
+
+
+@cache
+def _load_file(file: Path) -> DictConfig:
+    own = OmegaConf.load(file)
     assert isinstance(own, DictConfig)
-    bases = [load_axis_file(axis, base) for base in own.pop("defaults", [])]
+    axis = file.parent.name
+    bases = [load_axis_file(axis, base) for base in own.pop("defaults", []) if base != "_self_"]
     merged = OmegaConf.merge(*bases, own)
     assert isinstance(merged, DictConfig)
     return merged
@@ -100,7 +111,7 @@ def load_axis_file(axis: str, name: str) -> DictConfig:
 @cache
 def read_headline(axis: str, name: str) -> str:
     """Read the description of an axis value: the comment on its file's first line."""
-    text = (conf_dir() / axis / f"{name}.yaml").read_text(encoding="utf-8")
+    text = find_option(axis, name).read_text(encoding="utf-8")
     return text.partition("\n")[0].removeprefix("#").strip()
 
 
@@ -131,9 +142,14 @@ def find_objections(point: Point, overrides: Sequence[str] = ()) -> list[str]:
     return []
 
 
-@cache
 def legal_points(slot: str) -> tuple[Point, ...]:
-    """List the legal points of the slot."""
+    """List the legal points of the slot, those of the extension folders included."""
+    return _find_legal(slot, config_dirs())
+
+
+@cache
+def _find_legal(slot: str, folders: tuple[Path, ...]) -> tuple[Point, ...]:
+    del folders  # on which the choices depend
     return tuple(point for point in combinations(slot) if not find_objections(point))
 
 
@@ -185,14 +201,17 @@ def equal_points(slot: SlotConfig, name: str) -> dict[Point, list[str]]:
     families: dict[Point, list[str]] = {}
     for family in FAMILIES:
         function = describe_function(slot, family)
-        for point, other in _describe_functions(name, family):
+        for point, other in _describe_functions(name, family, config_dirs()):
             if other == function:
                 families.setdefault(point, []).append(family)
     return families
 
 
 @cache
-def _describe_functions(slot: str, family: str) -> tuple[tuple[Point, str], ...]:
+def _describe_functions(
+    slot: str, family: str, folders: tuple[Path, ...]
+) -> tuple[tuple[Point, str], ...]:
+    del folders
     return tuple(
         (point, describe_function(point.compose(), family)) for point in legal_points(slot)
     )
@@ -200,7 +219,7 @@ def _describe_functions(slot: str, family: str) -> tuple[tuple[Point, str], ...]
 
 def count_distinct(slot: str, family: str) -> int:
     """Count the distinct functions among the legal points of the slot."""
-    return len({function for _, function in _describe_functions(slot, family)})
+    return len({text for _, text in _describe_functions(slot, family, config_dirs())})
 
 
 def count_configurations(count: Mapping[str, int]) -> int:

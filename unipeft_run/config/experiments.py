@@ -17,9 +17,10 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.config.messages import conf_dir, options, unknown_choice
+from unipeft_run.config.messages import find_option, options, unknown_choice
 from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import conf_dir, config_dirs
 
 FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
 
@@ -162,14 +163,14 @@ def names() -> list[str]:
     """List the experiments: the files of conf/experiment/, and each with one of its tasks."""
     experiments = []
     for name in options("experiment"):
-        tasks = _load(conf_dir() / "experiment" / f"{name}.yaml").get("metrics", {})
+        tasks = _load(find_option("experiment", name)).get("metrics", {})
         experiments += [name, *(f"{name}_{task}" for task in tasks)]
     return sorted(experiments)
 
 
 def _locate(name: str, folders: Sequence[Path]) -> tuple[Path, str | None]:
     """Find the file of an experiment, and the task in its name, if any."""
-    for folder in (*folders, conf_dir()):
+    for folder in (*folders, *config_dirs(), conf_dir()):
         for task in (None, *options("task")):
             base = name if task is None else name.removesuffix(f"_{task}")
             file = folder / "experiment" / f"{base}.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -166,6 +167,9 @@ def _explain_missing_file(error: MissingConfigException, overrides: Sequence[str
         group = key.lstrip("+").partition("@")[0]
         if path == f"{group}/{value}":
             sentence = unknown_choice(key, value, error.options or options(group))
+            if group in ("backbone", "task") and is_path(value):
+                hint = {"backbone": "did you mean ", "task": "give its task too: task=NAME "}[group]
+                return f"{key}={value} is a path; {hint}{group}.path={value}"
             return sentence + (
                 "; other engines are extras, as in pip install 'unipeft[joblib]'"
                 if group == "hydra/launcher"
@@ -173,6 +177,11 @@ def _explain_missing_file(error: MissingConfigException, overrides: Sequence[str
             )
     group, _, name = path.partition("/")
     return f"there is no {group} {name}; give {group}= one of {', '.join(options(group))}"
+
+
+def is_path(value: str) -> bool:
+    """Return whether `value` is written as a path, or names a folder."""
+    return "/" in value or value.startswith(("~", ".")) or os.path.isdir(value)
 
 
 def _explain_missing_key(key: str, known: list[str]) -> str:

@@ -1,34 +1,19 @@
-"""Messages about unknown keys and values, and the groups and choices that conf/ offers."""
+"""Messages about unknown keys and values, and the groups and choices of the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import find_option as find_option
+from unipeft_run.extensions import groups as groups
+from unipeft_run.extensions import options as options
 
 
 class Illegal(UserError):
     """A combination outside the design space. A sweep skips such a cell and prints the reason."""
-
-
-def conf_dir() -> Path:
-    """Find the folder of the YAML files: inside the package in a wheel, next to it in a clone."""
-    package = Path(__file__).parent.parent
-    return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
-
-
-def options(group: str) -> list[str]:
-    """List the choices of a group: its files in conf/. [] if there is no such group."""
-    folder = conf_dir() / group
-    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
-
-
-def groups() -> list[str]:
-    """List the groups: the folders of conf/, from which a key selects a file."""
-    return sorted(d.name for d in conf_dir().iterdir() if d.is_dir() and d.name != "preset")
 
 
 def dotted_keys(node: Any, path: str = "") -> Iterator[str]:

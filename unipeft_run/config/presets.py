@@ -7,21 +7,28 @@ sections of a preset file are registered with Hydra as if they were files.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from unipeft_run.config.messages import conf_dir, options
+from unipeft_run.config.messages import options
+from unipeft_run.extensions import conf_dir, config_dirs
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@cache
 def register_presets() -> None:
     """Register every method of every section under the group names used in conf/train.yaml."""
+    for folder in (*reversed(config_dirs()), conf_dir()):  # the last one takes precedence
+        _register(folder / "preset")
+
+
+@cache
+def _register(folder: Path) -> None:
     store = ConfigStore.instance()
-    for file in sorted((conf_dir() / "preset").glob("*.yaml")):
+    for file in sorted(folder.glob("*.yaml")):
         sections: dict[str, Any] = yaml.load(file.read_bytes(), LOADER)
         for section, methods in sections.items():
             for method, settings in methods.items():

@@ -21,6 +21,7 @@ PATHS = (
     ("backbone", "path"),
     ("tracking", "tensorboard"),
     (None, "output"),
+    (None, "data"),
 )
 
 
@@ -34,7 +35,7 @@ def resolve(cfg: DictConfig) -> RunConfig:
 
 
 def read_eval_config(cfg: DictConfig) -> EvalConfig:
-    """Check what unipeft-eval was given; its paths become absolute. Raises UserError."""
+    """Check what `unipeft eval` was given; its paths become absolute. Raises UserError."""
     return check(EvalConfig, with_absolute_paths(_plain(cfg)))
 
 
@@ -81,9 +82,10 @@ def with_absolute_paths(data: dict[Any, Any]) -> dict[Any, Any]:
             continue
         name = ".".join(part for part in (section, key) if part)
         if not path.strip():
-            raise UserError(f"{name} is empty; give a folder, as in {name}=DIR, or leave it out")
-        stays = key == "output" or (key == "data" and is_hub_name(path))  # output can be moved
-        if not stays:
+            place = "FILE" if key == "data" else "DIR"
+            raise UserError(f"{name} is empty; give {name}={place}, or leave it out")
+        stays = key == "output" or (section == "task" and key == "data" and is_hub_name(path))
+        if not stays:  # output can be moved
             node[key] = make_absolute(path)
     return data
 

@@ -255,10 +255,12 @@ class PlaceConfig(Section):
 
 
 class EvalConfig(Section):
-    """The configuration of unipeft-eval (conf/eval.yaml)."""
+    """The configuration of `unipeft eval` (conf/eval.yaml)."""
 
-    run: str = key("a run folder")
+    run: str = key("a run folder, or a run id")
     split: str = key("the split to evaluate")
+    data: str | None = key("a file of examples to evaluate instead of a split", None)
     task: PlaceConfig
     backbone: PlaceConfig
+    format: Literal["text", "json"] = key("how the metrics are printed", "text")
     allow: StringOrList = key("prefixes of classes outside unipeft_run that the run may name")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.config.declarations import PACKAGE, is_ours
+from unipeft_run.config.declarations import PACKAGE, is_extension, is_ours
 from unipeft_run.config.resolve import resolve_data
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
@@ -19,17 +19,16 @@ MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
     """Read and validate the configuration of a run folder.
 
-    Every `_target_` must name a class of this package or start with a prefix in `allow`.
-    Raises UserError.
+    Every `_target_` must name a class of this package or of an extension folder, or start with a
+    prefix in `allow`. Raises UserError.
     """
     file = folder / "config.yaml"
     if not file.is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.yaml")
     data = _read(file)
     for key, value in _leaves(data):
-        trusted = is_ours(str(value)) or str(value).startswith(tuple(allow))
-        if key == "_target_" and not trusted:
-            raise UserError(f"{file} names the class {value}; if you trust it, allow=[{value}]")
+        if key == "_target_" and not _is_trusted(str(value), allow):
+            raise UserError(f"{file} names the class {value}; if you trust it, --allow {value}")
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{file} holds an interpolation, {value}; stored values must be plain")
     try:
@@ -37,6 +36,10 @@ def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
     except UserError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is not a complete configuration: {reason}") from None
+
+
+def _is_trusted(target: str, allow: Sequence[str]) -> bool:
+    return is_ours(target) or is_extension(target) or target.startswith(tuple(allow))
 
 
 def _read(file: Path) -> dict[str, Any]:

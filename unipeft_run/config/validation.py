@@ -16,6 +16,7 @@ from unipeft_run.config.messages import Illegal, options, shorten, unknown_choic
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import make_importable
 
 SectionT = TypeVar("SectionT", bound=Section)
 REQUIREMENTS = {  # pydantic's error types -> the end of "must be ..."
@@ -62,7 +63,8 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
 def check_part(slot: str, axis: str, part: PartConfig) -> None:
     """Check that `part` names a class of this axis with valid keywords. Raises UserError."""
     declared, path = declaration_of(part.target), f"{slot}.{axis}"
-    if declared is None:  # defined outside this package: left to its constructor
+    make_importable(part.target)
+    if declared is None:  # defined elsewhere: left to its constructor
         return
     if MARKERS[axis] not in declared.attributes:
         names = ", ".join(options(axis))
@@ -71,7 +73,8 @@ def check_part(slot: str, axis: str, part: PartConfig) -> None:
         )
     if not part.partial:
         raise UserError(f"{path}._partial_=false: must be true, as in its YAML file")
-    check(declared.keywords, part.keywords, path)
+    if declared.keywords is not None:
+        check(declared.keywords, part.keywords, path)
 
 
 def check(schema: type[SectionT], data: Any, path: str = "") -> SectionT:
@@ -211,6 +214,7 @@ def literals(annotation: Any) -> tuple[Any, ...]:
 def check_task(task: TaskConfig) -> None:
     """Check the keys of a task against the fields of its class. Raises UserError."""
     if not is_ours(task.target):  # defined outside this package: left to its constructor
+        make_importable(task.target)
         return
     from unipeft_run.data.tasks.base import Task
     from unipeft_run.data.tasks.build import build_task
@@ -219,12 +223,12 @@ def check_task(task: TaskConfig) -> None:
     cls = getattr(import_module(module), name)
     if not issubclass(cls, Task):
         raise UserError(f"task._target_: {task.target} is not a task")
-    check(_schema_of(cls), task.keywords, "task")
+    check(task_schema(cls), task.keywords, "task")
     build_task(task)
 
 
 @cache
-def _schema_of(cls: Any) -> type[Section]:
+def task_schema(cls: Any) -> type[Section]:
     """Turn the fields of a task's dataclass into a schema; `limit` is a separate section."""
     hints = get_type_hints(cls, include_extras=True)
     fields = [field for field in dataclasses.fields(cls) if field.name != "limit"]

@@ -41,17 +41,20 @@ class Collator:
     multiple: int = 8
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        sources = [row["input_ids"] for row in rows]
-        input_ids = self._pad(sources, self.pad_token_id)
-        counts = torch.tensor([len(ids) for ids in sources])
-        mask = torch.arange(input_ids.size(1)) < counts[:, None]
-        batch = {"input_ids": input_ids, "attention_mask": mask.long()}
+        batch = self.pad_sources([row["input_ids"] for row in rows])
         targets = [row["labels"] for row in rows]
         if self.decoder_start is None:
             return {**batch, "labels": torch.tensor(targets)}
         labels = self._pad(targets, IGNORED)
         decoder_input_ids = shift_right(labels, self.decoder_start, self.pad_token_id)
         return {**batch, "labels": labels, "decoder_input_ids": decoder_input_ids}
+
+    def pad_sources(self, sources: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Return `input_ids` and `attention_mask` [B, S] of a batch without targets."""
+        input_ids = self._pad(sources, self.pad_token_id)
+        counts = torch.tensor([len(ids) for ids in sources])
+        mask = torch.arange(input_ids.size(1)) < counts[:, None]
+        return {"input_ids": input_ids, "attention_mask": mask.long()}
 
     def _pad(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
         width = int(round_up(max(len(row) for row in rows), self.multiple))

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unipeft_run.data.cache import cache_root, write_entry
@@ -18,6 +18,18 @@ from unipeft_run.errors import UserError
 
 # A file changed twice within one clock tick keeps its times, so newer files are not cached.
 CLOCK_TICK_NS = 20_000_000
+_observed: list[Path] | None = None  # the files hashed since `observe`
+
+
+@contextmanager
+def observe() -> Iterator[list[Path]]:
+    """Yield a list to which every file that is hashed in this context is added."""
+    global _observed
+    before, _observed = _observed, []
+    try:
+        yield _observed
+    finally:
+        _observed = before
 
 
 def fingerprint(path: str | Path) -> str:
@@ -65,20 +77,22 @@ def _raise(error: OSError) -> None:
 
 
 def _file_hash(file: Path) -> str:
-    status = _status(file)
+    if _observed is not None:
+        _observed.append(file)
+    status = file_status(file)
     entry = _entry(file)
     if cached := _read_entry(entry, status):
         return cached
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     settled = time.time_ns() - max(status["mtime_ns"], status["ctime_ns"]) > CLOCK_TICK_NS
-    if settled and _status(file) == status:
+    if settled and file_status(file) == status:
         with suppress(OSError):  # a full or read-only cache: hash again next time
             write_entry(entry, _with_checksum({**status, "sha256": digest}))
     return digest
 
 
-def _status(file: Path) -> dict[str, int]:
+def file_status(file: Path) -> dict[str, int]:
     """Return what changes along with the content; unlike mtime, ctime cannot be set back."""
     status = file.stat()
     names = "size", "mtime_ns", "ctime_ns", "ino", "dev"

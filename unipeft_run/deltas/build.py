@@ -1,6 +1,5 @@
 """Build the model of a configuration: its backbone with its deltas attached."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,12 @@ from transformers import set_seed
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.load import load_backbone
-from unipeft_run.backbones.locate import locate
-from unipeft_run.config import RunConfig, load
+from unipeft_run.config import RunConfig
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.attach import PREFIX, attach
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import load_delta
 from unipeft_run.deltas.slots import build_slots, stored_slots
-from unipeft_run.errors import UserError
 
 
 def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
@@ -45,18 +42,11 @@ def name_classes(model: Any, config: RunConfig) -> None:
         model.config.label2id = {name: number for number, name in enumerate(names)}
 
 
-def load_run(folder: Path, allow: Sequence[str] = ()) -> nn.Module:
-    """Load the backbone of a finished run with its delta, in eval mode.
+def load_trained(config: RunConfig, source: str, folder: Path) -> nn.Module:
+    """Load the backbone from `source` with the delta stored in `folder`, in eval mode.
 
-    A frozen classifier is initialised again from the run's seed. `allow`: prefixes of classes
-    outside this package that the run may name; no other code is executed. Raises UserError.
+    A frozen classifier is initialised again from the run's seed. Raises UserError.
     """
-    folder = Path(folder)
-    config = load(folder, allow)
-    if not (folder / "delta.safetensors").is_file():
-        raise UserError(f"{folder} is not a finished run: delta.safetensors is missing")
-    backbone = config.backbone
-    source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
     model = build_model(config, source, inference=True)
     load_delta(model, folder)
     return model.eval()

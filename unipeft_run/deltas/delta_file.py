@@ -15,10 +15,11 @@ from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
+from unipeft_run.runs.folder import DELTA_FILES, check_has_delta
 from unipeft_run.runs.reading import UnreadableFile, read_json
 from unipeft_run.runs.writing import Check, no_check, replace_file
 
-TENSORS, RECIPE = "delta.safetensors", "delta.json"
+TENSORS, RECIPE = DELTA_FILES
 
 
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -66,10 +67,8 @@ def write_delta(
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Read the tensors in `folder`. Raises UserError if a file is missing or damaged."""
-    file, recipe = folder / TENSORS, folder / RECIPE
-    for path in (file, recipe):
-        if not path.is_file():
-            raise UserError(f"{folder} holds no delta: {path.name} is missing")
+    check_has_delta(folder)
+    file = folder / TENSORS
     written = read_recipe(folder).get("sha256")
     if written not in (None, sha256(file)):
         raise UserError(f"{file} is damaged: its checksum differs from the one in {RECIPE}")

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from unipeft_run.backbones.site import Site
+from unipeft_run.config.classes import construct as construct_class
+from unipeft_run.config.classes import import_class
 from unipeft_run.config.schema import PartConfig, RunConfig, SlotConfig
 from unipeft_run.deltas import insertions
 from unipeft_run.deltas.compositions import Composition
@@ -65,24 +66,11 @@ def stored_form(slot: SlotConfig) -> SlotConfig:
     return slot.model_copy(update={"form": slot.form.model_copy(update=dict(keywords))})
 
 
-def import_class(key: str, target: str) -> Any:
-    """Import the class that `key` names. Raises UserError."""
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except Exception as problem:  # importing may run the user's code
-        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-        raise UserError(f"{key}._target_={target} cannot be imported: {reason}") from problem
-
-
 def _constructor(key: str, part: PartConfig) -> Callable[[Site], Any]:
     build = partial(import_class(key, part.target), **part.keywords)
 
     def construct(site: Site) -> Any:
-        try:
-            return build(site)
-        except TypeError as problem:
-            raise UserError(f"{key}: {part.target} cannot be built: {problem}") from problem
+        return construct_class(key, part.target, lambda: build(site))
 
     return construct
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Batches, Collator, pack_batches, round_up
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
-from unipeft_run.data.tasks.languages import language_code_id
 from unipeft_run.evaluation.generation import can_generate, encode, generate
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.outputs import Outputs, merge
+from unipeft_run.evaluation.texts import References, decode_texts, generation_token_ids
 from unipeft_run.tracking import Progress, no_progress
 from unipeft_run.training.distributed.parallel import is_sharded
 from unipeft_run.training.losses import Loss, class_logits, cross_entropy
@@ -70,7 +70,7 @@ class Evaluator:
         loss_fn: Loss,
         batch_size: int,
         decoding: DecodingConfig | None = None,
-        references: Literal["raw", "reference_code"] = "raw",
+        references: References = "raw",
         autocast: torch.dtype | None = None,
         progress: Progress = no_progress,
     ) -> None:
@@ -81,7 +81,8 @@ class Evaluator:
         if isinstance(task, SequenceTask):
             if decoding is None:
                 raise ValueError(f"task {task.name} generates text: evaluation.decoding is missing")
-            self.generation = {**decoding.model_dump(), **self._token_ids(task)}
+            ids = generation_token_ids(task, tokenizer, collator.decoder_start)
+            self.generation = {**decoding.model_dump(), **ids}
 
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
@@ -116,19 +117,6 @@ class Evaluator:
         finally:
             model.train(training)
         return self._result(outputs, raw, encoded, self._decoding_signature(model))
-
-    def _token_ids(self, task: SequenceTask) -> dict[str, int | None]:
-        """Return the token ids for generation, from the tokenizer."""
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        ids = {name: getattr(self.tokenizer, name) for name in names}
-        return {**ids, "decoder_start_token_id": self._decoder_start(task)}
-
-    def _decoder_start(self, task: SequenceTask) -> int:
-        if isinstance(self.collator.decoder_start, int):
-            return self.collator.decoder_start
-        code = language_code_id(self.tokenizer, task.language_codes[1])
-        # a target without a language code ends with </s>, which the rotation moves to the front
-        return int(self.tokenizer.eos_token_id if code is None else code)
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
         state, outputs = PartialState(), Outputs()
@@ -220,12 +208,7 @@ class Evaluator:
             yield
 
     def _decode(self, tokens: list[list[int]]) -> list[str]:
-        texts = self.tokenizer.batch_decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        if self.references == "reference_code":
-            texts = [self.tokenizer.clean_up_tokenization(text) for text in texts]
-        return [text.strip() for text in texts]
+        return decode_texts(self.tokenizer, tokens, self.references)
 
     def _decoding_signature(self, model: nn.Module) -> dict[str, str]:
         """Return the signature of the decoding, with the rules that were followed."""

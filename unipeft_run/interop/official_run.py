@@ -45,7 +45,7 @@ def import_official(
 ) -> dict[str, Any]:
     """Write the run folder `out`; return its parameter table.
 
-    `options`: the official ones, completed. `overrides`: as for unipeft-train. `config`: the
+    `options`: the official ones, completed. `overrides`: as for unipeft train. `config`: the
     model's config.json if it is not in the folder of the weights. `out` must be new or empty; with
     `force` it may be a run folder, which is replaced. Raises UserError before anything is written.
     """

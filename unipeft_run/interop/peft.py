@@ -70,7 +70,7 @@ def export_peft(
     trained or not. `folder` must be new or empty; with `force` it may hold an exported adapter.
     Raises UserError, with the reason, for a delta that PEFT cannot express.
     """
-    check_export_target(folder, (CONFIG, TENSORS), force=force)
+    check_export_target(folder, force=force)
     placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
     if not placed:
         raise UserError("there is no LoRA in this model: no slot is filled")

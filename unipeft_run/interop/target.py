@@ -1,10 +1,19 @@
 """Guard the folders that imports and exports write to. Imports nothing heavy."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import is_run_folder
+
+EXPORTED = (  # what exports consist of
+    *("README.md", "config.json", "generation_config.json", "model*.safetensors*"),
+    *("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
+    *("sentencepiece.bpe.model", "adapter_config.json", "adapter_model.safetensors"),
+    *("config.yaml", "contents.json", "delta.json", "delta.safetensors", "backbone"),
+    *("load.py", "__pycache__"),
+)
 
 
 def check_run_target(folder: Path, *, force: bool) -> None:
@@ -19,16 +28,21 @@ def check_run_target(folder: Path, *, force: bool) -> None:
         raise _not_empty(folder, names, "a run folder")
 
 
-def check_export_target(folder: Path, files: tuple[str, ...], *, force: bool) -> None:
-    """Raise UserError unless `folder` is new, empty or, with `force`, holds only `files`."""
+def check_export_target(folder: Path, *, force: bool) -> None:
+    """Raise UserError unless `folder` is new, empty or, with `force`, holds only an export."""
     names = _names_in(folder)
     if not names:
         return
-    is_export = names <= set(files) and not any((folder / name).is_symlink() for name in names)
-    if is_export and not force:
-        raise UserError(f"{folder} already holds an adapter; name another --out, or add --force")
-    if not is_export:
-        raise _not_empty(folder, names, "an exported adapter")
+    if others := {name for name in names if not _is_exported(folder / name)}:
+        raise _not_empty(folder, others, "an exported adapter or model")
+    if not force:
+        raise UserError(
+            f"{folder} already holds an adapter or model; name another --out, or add --force"
+        )
+
+
+def _is_exported(path: Path) -> bool:
+    return not path.is_symlink() and any(fnmatchcase(path.name, known) for known in EXPORTED)
 
 
 def _names_in(folder: Path) -> set[str]:

@@ -20,7 +20,7 @@ def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
     title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
-    run_all = f"to run all of them: unipeft-train -m experiment={shlex.join([name, *overrides])}"
+    run_all = f"to run all of them: unipeft train -m experiment={shlex.join([name, *overrides])}"
     return Table(title, {"experiment": name}, rows, [run_all] if missing else [])
 
 
@@ -32,7 +32,7 @@ def _make_row(row: str, overrides: Sequence[str], owners: dict[str, str]) -> Row
         owner = owners.setdefault(str(folder), row)
         state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
         if state != "done":
-            command = shlex.join(["unipeft-train", *overrides])
+            command = shlex.join(["unipeft", "train", *overrides])
         if owner != row:
             state, command = f"the same run as {owner}", ""
     except Illegal as reason:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from unipeft_run.config.messages import nearest, shorten
 from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import STATES, RunRecord
 
 
@@ -26,9 +26,11 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
     known = {key for run_values in values for key in run_values}
     for key, patterns in wanted:
         if found and key not in known:
+            from unipeft_run.config.messages import nearest  # costs half a second
+
             near = nearest(key, sorted(known))
             hint = f"; did you mean {near}?" if near else ""
-            raise UserError(f"no run has a key {shorten(key)}{hint}")
+            raise UserError(f"no run has a key {printable(key, 60)}{hint}")
         if key == "state":
             _check_states(patterns)
     return [
@@ -41,7 +43,7 @@ def select_runs(runs: Iterable[RunRecord], filters: Sequence[str]) -> list[RunRe
 def _parse(text: str) -> tuple[str, list[str]]:
     key, equals, values = text.partition("=")
     if not (key and equals):
-        raise UserError(f"{shorten(text)} is not a filter; write key=value, as in task=sst2")
+        raise UserError(f"{printable(text, 60)} is not a filter; write key=value, as in task=sst2")
     return key, values.split(",")
 
 
@@ -49,7 +51,7 @@ def _check_states(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not any(_matches(state, pattern) for state in STATES):
             known = ", ".join(STATES)
-            raise UserError(f"state={shorten(pattern)} is unknown; choose from {known}")
+            raise UserError(f"state={printable(pattern, 60)} is unknown; choose from {known}")
 
 
 def _values(run: RunRecord) -> dict[str, Any]:

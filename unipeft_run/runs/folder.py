@@ -37,6 +37,7 @@ CONTENT = (
     "wandb",
     "pushed.json",
 )
+DELTA_FILES = ("delta.safetensors", "delta.json")  # the stored delta of a finished run
 ATTEMPT = ".attempt"  # how often the run was started; survives `clear`
 CONFIG_KEYS = (b"task", b"method", b"backbone", b"recipe")  # in every config.yaml of a run
 
@@ -193,6 +194,13 @@ def _content(path: Path) -> bytes:
         return b""
 
 
+def check_has_delta(folder: Path) -> None:
+    """Raise UserError unless `folder` holds both files of a stored delta."""
+    for name in DELTA_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no delta of a finished run: {name} is missing")
+
+
 def read_status(folder: Path) -> dict[str, Any]:
     """Return status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
     return read_object(folder / "status.json")
@@ -212,6 +220,14 @@ def read_object(path: Path) -> dict[str, Any]:
         if not isinstance(error.__cause__, FileNotFoundError):
             log.warning("%s/%s", printable(path.parent), error)
         return {}
+
+
+def report_finished(folder: Path) -> dict[str, Any]:
+    """Return the metrics of the run in `folder` and say that it is done; {} if it is not."""
+    metrics = read_object(folder / "metrics.json")
+    if metrics:
+        print(f"already done: {folder} (force=true starts afresh)")
+    return metrics
 
 
 def finite(data: Any) -> Any:

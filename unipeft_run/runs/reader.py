@@ -1,4 +1,4 @@
-"""Find run folders and read them: used by unipeft-runs, unipeft-report, replay and export.
+"""Find run folders and read them: used by unipeft runs, unipeft report, replay and export.
 
     runs = find_runs([Path("outputs")])        # every run in and below, each real folder once
     run = read_run(Path("outputs/sst2/mam/ab12cd34"))

@@ -1,15 +1,20 @@
-"""Find the run folders below a folder: bounded, each real folder once, no link loops."""
+"""Find run folders: all below a folder (bounded, each once, no link loops), or one by its id."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
+
+from unipeft_run.errors import UserError
+from unipeft_run.runs.printable import printable
 
 MARKS = frozenset(("config.yaml", "status.json", "metrics.json"))  # any one of them marks a run
 DEPTH, DEPTH_BELOW_LINK = 16, 4  # a link leads to a run, or to output/task/method/run_id
 MOST_FOLDERS = 200_000
+OUTPUTS = Path("outputs")  # where runs are looked up by default
 
 Identity = tuple[int, int]  # device and inode
 
@@ -88,3 +93,32 @@ def _identity(path: Path) -> Identity | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def find_run(text: str, output: Path = OUTPUTS) -> Path:
+    """Return the folder of a run named by its path, or by the start of its id below `output`.
+
+    `sst2/mam/ab12` names the run as well as `ab12` does. Raises UserError unless one run fits.
+    """
+    path = Path(os.path.expanduser(text))
+    if text and path.is_dir():
+        return path
+    runs = [found.path for found in search([output]) if not found.problem] if text else []
+    fitting = [run for run in runs if _is_named(run, output, text)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(printable(run) for run in fitting[:4])
+        more = f" and {len(fitting) - 4} more" if len(fitting) > 4 else ""
+        raise UserError(f"{printable(text)} is the start of several run ids: {names}{more}")
+    near = get_close_matches(text, [run.name for run in runs], n=1, cutoff=0.7)
+    hint = f"; did you mean {printable(near[0])}?" if near else "; unipeft runs lists them"
+    raise UserError(f"{printable(text)} is not a run folder, nor the id of a run in {output}{hint}")
+
+
+def _is_named(run: Path, output: Path, text: str) -> bool:
+    parents, _, start = text.rpartition("/")
+    if not start or not run.name.startswith(start):
+        return False
+    above = f"/{run.parent.relative_to(output).as_posix()}"
+    return not parents or above.endswith(f"/{parents}")

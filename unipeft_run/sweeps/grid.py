@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 
 from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
-from unipeft_run.config.messages import Illegal, conf_dir
+from unipeft_run.config.messages import Illegal
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import conf_dir
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job

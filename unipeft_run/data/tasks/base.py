@@ -24,7 +24,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores, accuracy
 from unipeft_run.tracking import Progress, no_progress
 
-if TYPE_CHECKING:  # these take seconds to import, and unipeft-score needs neither
+if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neither
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 

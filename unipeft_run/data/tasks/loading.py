@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits
-from unipeft_run.data.tasks.split_files import require_split_files
+from unipeft_run.data.tasks.split_files import SUFFIXES, require_split_files
 from unipeft_run.data.tasks.split_tables import Orders, read_files
 from unipeft_run.data.tasks.tables import check_table
 from unipeft_run.errors import UserError
@@ -49,6 +49,15 @@ def load_datasets(
         for split, (where, dataset) in datasets.items()
     }
     return _with_checked_order(loaded)
+
+
+def load_file(file: Path, columns: Columns) -> Dataset:
+    """Load all rows of one file. Raises `UserError`."""
+    if not file.name.endswith(SUFFIXES):
+        raise UserError(f"{file}: its name must end in one of {', '.join(SUFFIXES)}")
+    table, orders = read_files([file], columns, None)
+    check_order(orders)
+    return Dataset(table)
 
 
 def _with_checked_order(loaded: dict[str, LoadedSplit]) -> dict[str, Dataset]:

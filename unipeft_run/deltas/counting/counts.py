@@ -104,6 +104,14 @@ def _build_deltas(
                 yield name, slot.build(site).eval()
 
 
+def build_without_weights(config: RunConfig) -> list[Delta]:
+    """Build the stored deltas of a configuration on the meta device, to inspect their types."""
+    shape = architecture(config.backbone, num_labels(config.task))
+    slots = build_slots(config, inference=True)
+    with torch.device("meta"), _ShapesOnly(), torch.no_grad():
+        return [delta for _, delta in _build_deltas(shapes_of(shape), shape, slots)]
+
+
 Key = TypeVar("Key")
 
 

@@ -1,0 +1,128 @@
+"""`unipeft new`: skeletons that pass their own tests, and train with the printed command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_files import write_roberta, write_sentiment
+from tiny_shell import environment, unipeft
+
+from unipeft_run.commands.new import NEXT, main
+
+Capture = pytest.CaptureFixture[str]
+NAMES = {kind: f"my_{kind}" for kind in NEXT}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_all(capsys: Capture) -> dict[str, list[str]]:
+    """Write a skeleton of each kind into ./lab; return the printed commands."""
+    commands = {}
+    for kind, name in NAMES.items():
+        assert main([kind, name, "--dir", "lab"]) == 0
+        _, _, printed = capsys.readouterr().out.partition("next:\n")
+        commands[kind] = [line.strip() for line in printed.splitlines()]
+    return commands
+
+
+def test_every_skeleton_passes_its_own_test(tmp_path: Path, capsys: Capture) -> None:
+    commands = write_all(capsys)
+    prefix = "python -m pytest "
+    assert all(test.startswith(prefix) for test, _ in commands.values())
+    files = [shlex.split(test.removeprefix(prefix))[0] for test, _ in commands.values()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        capture_output=True, text=True, env=environment(tmp_path), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "8 passed" in done.stdout
+
+
+def test_a_broken_skeleton_fails_its_test(tmp_path: Path) -> None:
+    assert main(["form", "gate"]) == 0
+    file = tmp_path / "extension" / "form" / "gate.py"
+    file.write_text(file.read_text().replace("nn.init.zeros_(self.up.weight)", "pass"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "extension/tests/test_form_gate.py"],
+        capture_output=True, text=True, env=environment(tmp_path), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
+    """As printed, except for the data and the model, which come from local folders."""
+    write_sentiment(tmp_path / "data")
+    write_roberta(tmp_path / "model")
+    for kind, (_, line) in write_all(capsys).items():
+        program, *words = shlex.split(line)
+        assert program == "unipeft"
+        words += ["backbone.path=model"]
+        words += ["task.path=data"] if kind != "task" else []
+        done = unipeft(tmp_path, *words)
+        assert done.returncode == 0, (line, done.stderr)
+    (run,) = (tmp_path / "outputs" / "my_task" / "lora_attn").iterdir()
+    score = json.loads((run / "metrics.json").read_text())["test/accuracy"]
+    assert 0 <= score <= 100
+    refused = unipeft(tmp_path, "eval", run.name)
+    assert refused.returncode == 2 and "--allow lab.task.my_task.MyTask" in refused.stderr
+    for trust in (["--config-dir", "lab"], ["--allow", "lab."]):
+        done = unipeft(tmp_path, "eval", run.name, *trust)
+        assert f"test/accuracy {score}" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fromm", "x"], "kind=fromm is unknown (did you mean form?)"),
+        (["form"], "the following arguments are required: NAME"),
+        (["form", "Gate"], "lower-case letters"),
+        (["form", "class"], "lower-case letters"),
+        (["form", "../gate"], "lower-case letters"),
+        (["form", "bottleneck"], "there is a form bottleneck already"),
+        (["form", "gate", "--dir", "my-lab"], "it must be a Python name"),
+        (["form", "gate", "--dir", "torch"], "there is a Python module torch already"),
+        (["form", "gate", "--dir", "json"], "there is a Python module json already"),
+        (["backbone", "mine", "--hub", "a/b"], "give its family too"),
+        (["backbone", "mine", "--path", "nowhere"], "there is no config.json"),
+        (["backbone", "mine", "--path", "x", "--hub", "y"], "not both"),
+    ],
+)
+def test_names_are_checked_and_nothing_is_written(
+    words: list[str], message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert message in err and (out, len(err.splitlines())) == ("", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["method", "mine"]) == 0
+    assert main(["method", "mine"]) == 2
+    assert "extension has a method mine already" in capsys.readouterr().err
+    test = tmp_path / "extension" / "tests" / "test_form_gate.py"
+    test.write_text("mine\n")
+    assert main(["form", "gate"]) == 2
+    assert "test_form_gate.py exists already; nothing was written" in capsys.readouterr().err
+    assert test.read_text() == "mine\n" and not (tmp_path / "extension" / "form").exists()
+
+
+def test_a_local_backbone_names_its_family(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "mbart"}')
+    assert main(["backbone", "mine", "--path", "model"]) == 0
+    assert "unipeft params task=wmt16_en_ro" in capsys.readouterr().out
+    text = (tmp_path / "extension" / "backbone" / "mine.yaml").read_text()
+    assert "family: mbart" in text and f'path: "{tmp_path}/model"' in text
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert main(["backbone", "other", "--path", "model"]) == 2
+    assert "its model_type is gpt2" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""unipeft new: write a working skeleton of an extension, with its YAML files and a test.
+
+The skeletons are the files of templates/KIND/, where NAME, `$name`, `$Class`, ... are filled in.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import keyword
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.entry import entry
+from unipeft_run.config.messages import options
+from unipeft_run.errors import UserError
+from unipeft_run.extensions import extended_by
+
+TEMPLATES = Path(__file__).parent / "templates"
+TRAIN = "unipeft train scale=mini debug=tiny"
+NEXT = {  # kind -> the command that uses what was written
+    "form": f"{TRAIN} task=sst2 method=parallel_ffn form@ffn=$name",
+    "composition": f"{TRAIN} task=sst2 method=parallel_ffn composition@ffn=$name",
+    "method": f"{TRAIN} task=sst2 method=$name",
+    "task": f"{TRAIN} task=$name method=lora_attn task.path=$dir/data/$name",
+    "backbone": "unipeft params task=$task method=mam backbone=$name",
+}
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}  # family -> a task it can do
+HUBS = {
+    "bart": "facebook/bart-large",
+    "mbart": "facebook/mbart-large-cc25",
+    "roberta": "roberta-base",
+}
+HELP = "Write a working skeleton of a form, composition, method, task or backbone, with a test."
+EXAMPLES = """\
+unipeft new form gate                              writes extension/form/gate.py, gate.yaml, a test
+unipeft new method my_mam --dir my_lab
+unipeft new backbone my_bart --path models/bart    a local Hugging Face model folder
+
+Then use it in any command with --config-dir DIR: docs/extending.md"""
+
+
+@entry
+def main(argv: Sequence[str]) -> int:
+    """Write a skeleton and print the next commands; return the exit code."""
+    parser = Parser("new", HELP, EXAMPLES)
+    add = parser.add_argument
+    add("kind", choices=tuple(NEXT), metavar="|".join(NEXT), help="what to write")
+    add("name", metavar="NAME", help="its name on the command line")
+    add("--dir", default="extension", help="the extension folder (default: %(default)s)")
+    add("--path", metavar="DIR", help="of a backbone: a local model folder")
+    add("--hub", metavar="ID", help="of a backbone: its id on the model hub")
+    add("--family", choices=tuple(TASKS), help="of a backbone on the hub: bart, mbart or roberta")
+    args = parser.parse(argv)
+    folder = Path(args.dir).expanduser()
+    check_names(args.kind, args.name, folder)
+    values = {"name": args.name, "Class": _class_name(args.name), "title": args.name}
+    values |= {"package": folder.absolute().name, "dir": str(folder)}
+    values |= _backbone_values(args.path, args.hub, args.family) if args.kind == "backbone" else {}
+    write(skeleton(args.kind, folder, values))
+    test = folder / "tests" / f"test_{args.kind}_{args.name}.py"
+    print(f"next:\n  python -m pytest {shlex.quote(str(test))}")
+    words = [Template(word).substitute(values) for word in NEXT[args.kind].split()]
+    print(f"  {shlex.join([*words, '--config-dir', str(folder)])}")
+    return 0
+
+
+def check_names(kind: str, name: str, folder: Path) -> None:
+    """Raise UserError for a name or a folder that cannot be imported, or that is taken."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UserError(
+            f"{kind} {name}: a name has lower-case letters, digits and _, as in my_{kind}"
+        )
+    if name in options(kind):
+        raise UserError(f"there is a {kind} {name} already; choose another name")
+    package = folder.absolute().name
+    if not package.isidentifier() or keyword.iskeyword(package):
+        raise UserError(
+            f"--dir={folder}: classes are imported by the folder's name, so it must be a Python "
+            "name: letters, digits and _"
+        )
+    if package in sys.stdlib_module_names or _is_elsewhere(package, folder):
+        raise UserError(f"--dir={folder}: there is a Python module {package} already")
+    if folder.is_dir():
+        with extended_by([str(folder)]):
+            if name in options(kind):
+                raise UserError(f"{folder} has a {kind} {name} already; nothing was written")
+
+
+def _is_elsewhere(package: str, folder: Path) -> bool:
+    """Return whether `package` would be imported from elsewhere than `folder`."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return False
+    locations = [Path(place).resolve() for place in spec.submodule_search_locations or ()]
+    return locations != [folder.resolve()]
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _backbone_values(path: str | None, hub: str | None, family: str | None) -> dict[str, str]:
+    """Return where a backbone is; by default, the paper's one of the family."""
+    if path and hub:
+        raise UserError("give --path or --hub, not both")
+    if path:
+        family = _family_of(Path(path).expanduser())
+    elif hub and not family:
+        raise UserError(f"--hub={hub}: give its family too, --family {', '.join(TASKS)}")
+    family = family or "roberta"
+    values = {"family": family, "task": TASKS[family], "hub": "null", "path": "null"}
+    if path:
+        return {**values, "path": json.dumps(str(Path(path).expanduser().absolute()))}
+    return {**values, "hub": json.dumps(hub or HUBS[family])}
+
+
+def _family_of(folder: Path) -> str:
+    from unipeft_run.runs.reading import read_json
+
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"--path={folder}: there is no config.json; give a Hugging Face model folder"
+        )
+    family = str(read_json(folder / "config.json").get("model_type"))
+    if family not in TASKS:
+        raise UserError(
+            f"--path={folder}: its model_type is {family}; supported are {', '.join(TASKS)}"
+        )
+    return family
+
+
+def skeleton(kind: str, folder: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the content of each file of a skeleton."""
+    top = TEMPLATES / kind
+    for template in sorted(top.rglob("*.in")):
+        name = str(template.relative_to(top).with_suffix("")).replace("NAME", values["name"])
+        yield folder / name, Template(template.read_text(encoding="utf-8")).substitute(values)
+
+
+def write(files: Iterator[tuple[Path, str]]) -> None:
+    """Write the files and print their names. Raises UserError if one of them exists."""
+    contents = dict(files)
+    if taken := [path for path in contents if path.exists()]:
+        raise UserError(f"{taken[0]} exists already; nothing was written")
+    try:
+        for path, text in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+            print(f"wrote {path}")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error

@@ -1,0 +1,37 @@
+"""Encode new inputs, which have no references, exactly as a task encodes its own data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unipeft_run.data.tasks.base import SequenceTask, Task
+
+if TYPE_CHECKING:  # takes seconds to import
+    from transformers import PreTrainedTokenizerBase
+
+
+def input_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns that the model reads; the others hold what it predicts."""
+    return (task.source,) if isinstance(task, SequenceTask) else task.columns.text
+
+
+def encode_inputs(
+    task: Task, inputs: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Return the token ids of new examples, encoded as the task encodes its test split.
+
+    `inputs` maps each of `input_columns` to its texts. Placeholders stand for the references, so
+    the task's own code encodes the sources. Nothing is cached. Raises `UserError` for lengths and
+    language codes that `tokenizer` does not allow.
+    """
+    from unipeft_run.data.text_encoder import TextEncoder
+
+    task._check_tokenizer(tokenizer)
+    columns = task.columns
+    count = len(inputs[input_columns(task)[0]])
+    placeholders: dict[str, list[Any]] = {
+        name: [0 if name == columns.label else ""] * count for name in columns.required
+    }
+    encoded = task._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
+    return encoded["input_ids"]

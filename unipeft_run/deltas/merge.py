@@ -1,0 +1,30 @@
+"""Tell whether deltas can be merged into the backbone, so that plain transformers loads the result.
+
+Merging is stricter than folding: a folded parallel adapter widens the feed-forward, which the
+backbone's config.json cannot express.
+"""
+
+from collections.abc import Iterable
+
+from unipeft_run.backbones.family import Family
+from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.fold import find_linear, find_obstacle
+from unipeft_run.deltas.forms.memory import Memory
+
+
+def find_merge_obstacle(deltas: Iterable[Delta], table: Family) -> str | None:
+    """Say which of `deltas` cannot be merged, and why; None if all can."""
+    for delta in deltas:
+        if reason := _find_obstacle(delta, table):
+            return f"{delta.site.representation}: {reason}"
+    return None
+
+
+def _find_obstacle(delta: Delta, table: Family) -> str | None:
+    if isinstance(delta.form, Memory):
+        return "a prefix or a multi-head adapter changes attention, and no weight can hold it"
+    if reason := find_obstacle(delta, table):
+        return reason
+    if not find_linear(delta, table):
+        return "it has its own activation, which the architecture of the backbone does not have"
+    return None

@@ -1,0 +1,152 @@
+"""`load_run`: a finished run as one object, with its model, tokenizer and `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from unipeft_run.backbones.families import decoder_start
+from unipeft_run.backbones.load import check_lengths, load_tokenizer
+from unipeft_run.config import RunConfig
+from unipeft_run.config.schema import DecodingConfig
+from unipeft_run.data.batching import Collator
+from unipeft_run.data.tasks.base import SequenceTask, Task
+from unipeft_run.data.tasks.build import build_task
+from unipeft_run.deltas.build import load_trained
+from unipeft_run.errors import UserError
+from unipeft_run.evaluation.texts import generation_token_ids
+from unipeft_run.inference.inputs import collect_inputs
+from unipeft_run.inference.predictor import ClassPrediction, Predictor
+from unipeft_run.inference.stored_run import (
+    StoredRun,
+    choose_batch_size,
+    open_run,
+    override_decoding,
+)
+from unipeft_run.training.precision import autocast_dtype, evaluation_precision
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run in memory.
+
+    Calling it calls the model, and attributes that it lacks are the model's. So it replaces the
+    bare model that `load_run` returned in version 0.1.
+    """
+
+    folder: Path
+    config: RunConfig
+    task: Task
+    model: Any
+    backbone: str  # the folder or hub id of the backbone
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the backbone, loaded on first use."""
+        return load_tokenizer(self.backbone)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model; tensors are moved to its device."""
+        return self.model(*map(self._moved, args), **{k: self._moved(v) for k, v in kwargs.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "model" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def _moved(self, value: Any) -> Any:
+        return value.to(self.model.device) if isinstance(value, torch.Tensor) else value
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits; () for a task that writes text."""
+        return tuple(self.task.label_names)
+
+    def predict(
+        self,
+        inputs: Sequence[Any],
+        *,
+        batch_size: int | None = None,
+        probabilities: bool = False,
+        **decoding: Any,
+    ) -> list[str] | list[ClassPrediction]:
+        """Return the generated text or the class name for every input, in order.
+
+        Args:
+            inputs: texts; for a task that reads two columns tuples; or mappings by column name.
+            batch_size: inputs in a batch; by default the run's `evaluation.batch_size`.
+            probabilities: return a `ClassPrediction` instead of the class name.
+            decoding: keys of `evaluation.decoding` that override the run's, as in `num_beams=1`.
+
+        Raises UserError for an input that is not what the task reads, and for a wrong setting.
+        """
+        predictor = self.predictor(batch_size, **decoding)
+        if probabilities and predictor.generation is not None:
+            raise UserError(f"probabilities=True: task {self.task.name} generates text, no classes")
+        found: list[Any] = predictor(collect_inputs(self.task, inputs))
+        if probabilities or predictor.generation is not None:
+            return found
+        return [prediction.label for prediction in found]
+
+    def predictor(self, batch_size: int | None = None, **decoding: Any) -> Predictor:
+        """Return a `Predictor` with the run's settings, overridden by those given."""
+        evaluation = self.config.evaluation
+        start = decoder_start(self.model.config)
+        settings = self.decoding(**decoding)
+        ids = {}
+        if isinstance(self.task, SequenceTask):
+            ids = generation_token_ids(self.task, self.tokenizer, start)
+        return Predictor(
+            model=self.model,
+            task=self.task,
+            tokenizer=self.tokenizer,
+            collator=Collator(self.tokenizer.pad_token_id, start),
+            batch_size=choose_batch_size(self.config, batch_size),
+            generation=None if settings is None else {**settings.model_dump(), **ids},
+            references=evaluation.references,
+            autocast=autocast_dtype(evaluation_precision(self.config.precision)),
+        )
+
+    def decoding(self, **changes: Any) -> DecodingConfig | None:
+        """Return the run's decoding settings with `changes`; None for classification."""
+        settings = override_decoding(self.config, changes)
+        if settings is not None:
+            limit = [("max_length", settings.max_length)]
+            check_lengths(limit, self.model.config)
+        return settings
+
+
+def load_run(
+    path: Path | str,
+    *,
+    allow: Sequence[str] = (),
+    backbone_path: Path | str | None = None,
+    device: torch.device | str | None = None,
+) -> LoadedRun:
+    """Load a finished run: its backbone with its delta, in eval mode, its tokenizer and task.
+
+    Args:
+        path: a run folder, or the run id (or its beginning) of a run in `outputs`.
+        allow: prefixes of classes outside this package that the run may name; no other code is
+            executed.
+        backbone_path: the backbone's current folder, for a run copied from elsewhere.
+        device: where the model goes; by default the GPU if there is one.
+
+    Raises UserError if there is no such run, and if its backbone or a class changed since.
+    """
+    return load_stored(open_run(path, allow=allow, backbone_path=backbone_path), device)
+
+
+def load_stored(run: StoredRun, device: torch.device | str | None = None) -> LoadedRun:
+    """Load the weights of an opened run."""
+    source = run.locate_backbone()
+    task = build_task(run.config.task)
+    model: Any = load_trained(run.config, source, run.folder)
+    model.to(PartialState().device if device is None else device)
+    return LoadedRun(run.folder, run.config, task, model, source)

@@ -1,0 +1,42 @@
+"""Write a model folder that transformers loads: weights, configuration, tokenizer, generation."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from unipeft_run.evaluation.generation.settings import Settings
+from unipeft_run.inference.loaded_run import LoadedRun
+
+
+def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
+    """Write `model`, which has no deltas, and the run's tokenizer and settings to `folder`.
+
+    `config.json` names the classes, `generation_config.json` holds the run's decoding settings, and
+    the tokenizer truncates at the run's length.
+    """
+    generation = run.predictor().generation
+    if generation is not None:
+        settings = Settings.read(generation, model.config, generation["rules"])
+        model.config.decoder_start_token_id = settings.start
+        model.generation_config = settings.to_generation_config()
+    logging = transformers.utils.logging
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+        _make_tokenizer(run).save_pretrained(folder)
+    finally:
+        logging.enable_progress_bar()
+
+
+def _make_tokenizer(run: LoadedRun) -> Any:
+    """Return a copy of the tokenizer that truncates, and marks languages, as the run does."""
+    tokenizer = copy.deepcopy(run.tokenizer)
+    tokenizer.model_max_length = run.task.max_source_length
+    codes = getattr(run.task, "language_codes", None)
+    if codes and hasattr(tokenizer, "src_lang"):
+        tokenizer.src_lang, tokenizer.tgt_lang = codes
+    return tokenizer
