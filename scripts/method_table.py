@@ -35,7 +35,7 @@ input of the sub-layer and q the query of a head; biases are left out. The axis 
 file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and `conf/composition/`; each
 can be swapped on the command line:
 
-    unipeft-train task=xsum method=mam composition@ffn=add
+    unipeft train task=xsum method=mam composition@ffn=add
 
 `size` is the bottleneck r, or the length l of a prefix or prompt, and the scale s. `trained` counts
 the parameters that receive a gradient, `stored` those that inference needs (a prefix without its
@@ -97,7 +97,7 @@ def _section(method: Method) -> Iterator[str]:
     file = f"conf/method/{method.name}.yaml"
     yield f"## {method.name}\n\n{method.sentence} ([{file}](../{file})).\n"
     yield from (f"    {equation}" for equation in method.equations)
-    yield f"\n    unipeft-train {' '.join(words)}\n"
+    yield f"\n    unipeft train {' '.join(words)}\n"
     yield f"With `{words[0]}` on {config.backbone.name}:\n"
     yield _markdown([*_slots(method, config, counted), _total(counted)]) + "\n"
     if method.cells:
