@@ -97,7 +97,7 @@ def _section(method: Method) -> Iterator[str]:
     file = f"conf/method/{method.name}.yaml"
     yield f"## {method.name}\n\n{method.sentence} ([{file}](../{file})).\n"
     yield from (f"    {equation}" for equation in method.equations)
-    yield f"\n    unipeft train {' '.join(words)}\n"
+    yield f"\n```\nunipeft train {' '.join(words)}\n```\n"
     yield f"With `{words[0]}` on {config.backbone.name}:\n"
     yield _markdown([*_slots(method, config, counted), _total(counted)]) + "\n"
     if method.cells:
