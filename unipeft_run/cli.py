@@ -12,10 +12,17 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from unipeft_run.commands.arguments import ALLOW_HELP, as_json, split_list, split_overrides
 from unipeft_run.commands.entry import entry, resumable
+from unipeft_run.commands.evaluation import (
+    EVALUATION_OPTIONS,
+    evaluate_job,
+    evaluate_planned,
+    explain_no_run,
+    plan_evaluation,
+    read_evaluation_words,
+)
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.commands.pipes import ignore_broken_pipes
@@ -24,17 +31,14 @@ from unipeft_run.config import (
     PlannedRun,
     compose,
     implied_overrides,
-    load,
     normalise_overrides,
     plan,
 )
 from unipeft_run.config.hydra_errors import explain_missing
-from unipeft_run.config.resolve import read_eval_config
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, with_search_path
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
-from unipeft_run.runs.search import find_run
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
@@ -127,97 +131,6 @@ def train_planned(planned: PlannedRun) -> Outcome:
 def run_folder(planned: PlannedRun) -> Hashable:
     """Return the identity of a planned run: its folder."""
     return planned.folder
-
-
-@dataclass(frozen=True)
-class PlannedEvaluation:
-    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
-
-    folder: Path
-    split: str
-    data: str | None
-    allow: tuple[str, ...]
-    task_path: str | None
-    backbone_path: str | None
-    format: str = "text"
-
-
-def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
-    """Check that `cfg` names a run folder. Raises UserError."""
-    del overrides
-    if OmegaConf.is_missing(cfg, "run"):
-        raise UserError(explain_no_run())
-    config = read_eval_config(cfg)
-    if config.data and config.task.path:
-        raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
-    folder = find_run(config.run)
-    load(folder, config.allow)
-    places = config.task.path, config.backbone.path
-    return PlannedEvaluation(
-        folder, config.split, config.data, config.allow, *places, config.format
-    )
-
-
-def evaluate_job(cfg: DictConfig) -> Outcome:
-    """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
-    try:
-        return evaluate_planned(plan_evaluation(cfg))
-    except UserError as refusal:
-        return refused_outcome(refusal)
-
-
-def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
-    """Evaluate a run folder and print the metrics."""
-
-    def run_it() -> Mapping[str, Any]:
-        from unipeft_run.run import evaluate as evaluate_run
-
-        metrics = evaluate_run(
-            planned.folder,
-            planned.split,
-            data=planned.data,
-            allow=planned.allow,
-            task_path=planned.task_path,
-            backbone_path=planned.backbone_path,
-        )
-        split = "data" if planned.data else planned.split
-        named = {f"{split}/{name}": value for name, value in metrics.items()}
-        if planned.format == "json":
-            print(as_json({"run": str(planned.folder), **named}))
-        for name, value in named.items() if planned.format == "text" else ():
-            print(f"{name} {value}")
-        return metrics
-
-    return capture_outcome(run_it)
-
-
-def explain_no_run() -> str:
-    """Say that the run is missing."""
-    return "no run is named; give its folder or id (unipeft runs lists them), or run=DIR"
-
-
-EVALUATION_OPTIONS = {
-    "--split": "the split to evaluate, such as validation",
-    "--format": "text or json",
-    "--allow": ALLOW_HELP,
-}
-
-
-def read_evaluation_words(args: argparse.Namespace) -> list[str]:
-    """Write positional runs and options as overrides; several runs are a grid."""
-    runs, overrides = split_overrides(args.overrides)
-    if runs:
-        paths = [str(find_run(run)).replace("'", "\\'") for run in runs]
-        overrides.append("run=" + ",".join(f"'{path}'" for path in paths))
-        args.multirun |= len(runs) > 1
-    given = [word.partition("=")[2] for word in overrides if word.startswith("allow=")]
-    allowed = [name for value in (*given, *(args.allow or ())) for name in split_list(value)]
-    if args.allow:
-        overrides = [word for word in overrides if not word.startswith("allow=")]
-        overrides.append(f"allow=[{','.join(allowed)}]")
-    for name in ("split", "format"):
-        overrides += [f"{name}={value}" for value in (getattr(args, name) or [])[-1:]]
-    return overrides
 
 
 TRAIN = Command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,67 +12,26 @@ from typing import Any
 import pytest
 import tiny_text
 import torch
+from tiny_evaluators import (
+    PAIRS,
+    SOURCES,
+    assemble,
+    classifier,
+    summariser,
+    write,
+)
 
-from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.mnli import MNLI
 from unipeft_run.data.tasks.splits import Companion
-from unipeft_run.data.tasks.sst2 import SST2
-from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
 from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation import evaluator as module
-from unipeft_run.evaluation.evaluator import Evaluator
-from unipeft_run.evaluation.generation import generate, onednn
-from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
-
-SENTENCE = "the cat sat on a mat and dogs show weather in every terminal package"
-WORDS = SENTENCE.split()
-SOURCES = [" ".join(WORDS[i : i + 3 + i % 5]) for i in range(9)]
-TARGETS = [" ".join(WORDS[i : i + 1 + i % 4]) for i in range(9)]
-PAIRS = list(zip(SOURCES, TARGETS, strict=True))
-BEAMS = DecodingConfig(num_beams=3, max_length=12, min_length=4, no_repeat_ngram_size=2)
+from unipeft_run.evaluation.generation import onednn
+from unipeft_run.training.losses import ClassificationLoss
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
-
-
-def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    for split in ("train", "validation", "test"):
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
-
-
-def classifier(folder: Path, **settings: Any) -> tuple[Evaluator, Any]:
-    rows = [{"sentence": s, "label": i % 2, "idx": 100 + i} for i, s in enumerate(SOURCES)]
-    task = SST2(name="sst2", path=write(folder, rows), max_source_length=32)
-    return assemble(task, tiny_text.bart_tokenizer(), None, ClassificationLoss(), **settings)
-
-
-def summariser(folder: Path, **settings: Any) -> tuple[Evaluator, Any]:
-    rows = [{"document": s, "summary": t} for s, t in zip(SOURCES, TARGETS, strict=True)]
-    lengths = {"max_source_length": 32, "max_target_length": 12, "eval_target_length": 5}
-    task = XSum(name="xsum", path=write(folder, rows), **lengths)
-    settings = {"decoding": BEAMS, **settings}
-    return assemble(task, tiny_text.bart_tokenizer(), 2, SequenceLoss(0.1), **settings)
-
-
-def assemble(
-    task: Any, tokenizer: Any, start: Any, loss_fn: Any, **settings: Any
-) -> tuple[Evaluator, Any]:
-    splits = task.load()
-    evaluator = Evaluator(
-        task,
-        splits,
-        task.encode(splits, tokenizer),
-        tokenizer,
-        collator=Collator(tokenizer.pad_token_id, start),
-        loss_fn=loss_fn,
-        **{"batch_size": 4, **settings},
-    )
-    size = len(tokenizer)
-    return evaluator, tiny_text.bart(size) if start else tiny_text.roberta(size, 2)
 
 
 # Classes
@@ -227,129 +185,3 @@ def test_products_through_onednn_give_the_same_results(
 
 
 # Text
-
-
-def test_the_loss_is_per_target_token_of_the_whole_split(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path)
-    rows = list(evaluator.encoded["test"])
-    loss, count = evaluator.loss_fn(model, evaluator.collator(rows))
-    result = evaluator(model, "test", generate=False)
-    assert result.metrics == {"loss": pytest.approx(loss.item(), abs=1e-5)}
-    assert count == sum(len(row["labels"]) for row in rows)
-    assert result.rows == []
-
-
-def test_text_does_not_depend_on_the_batches(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path)
-    result = evaluator(model, "test")
-    evaluator.batch_size = 1
-    single = evaluator(model, "test")
-    assert [row["prediction"] for row in single.rows] == [row["prediction"] for row in result.rows]
-    assert [row["reference"] for row in result.rows] == TARGETS
-    assert len({row["prediction"] for row in result.rows}) > 3
-    assert {"loss", "rouge1", "rouge2", "rougeL", "rougeLsum"} == set(result.metrics)
-
-
-def test_an_error_while_texts_are_decoded_ends_the_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluator, model = summariser(tmp_path, batch_size=1)
-    decode, calls = evaluator._decode, []
-
-    def fail_once(tokens: Any) -> list[str]:
-        calls.append(threading.current_thread().name)
-        if len(calls) == 2:
-            raise RuntimeError("no such token")
-        return decode(tokens)
-
-    monkeypatch.setattr(evaluator, "_decode", fail_once)
-    with pytest.raises(RuntimeError, match="no such token"):
-        evaluator(model, "test")
-    assert len(calls) < 9
-    assert all(name.startswith("decode-predictions") for name in calls)
-
-
-def test_decoding_ignores_the_models_generation_config(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path, decoding=DecodingConfig(num_beams=1, max_length=9))
-    stated = evaluator(model, "test").rows
-    own = model.generation_config
-    own.num_beams, own.forced_bos_token_id, own.no_repeat_ngram_size = 4, 17, 1
-    own.min_length, own.repetition_penalty, own.suppress_tokens = 8, 3.0, list(range(20, 200))
-    assert evaluator(model, "test").rows == stated
-    assert model.generation_config is own
-
-
-def test_decoding_settings_are_applied(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path)
-    batch = evaluator.collator(list(evaluator.encoded["test"]))
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    tokenizer = evaluator.tokenizer
-    forced = DecodingConfig(num_beams=2, max_length=10, min_length=10, forced_bos=True)
-    evaluator.generation |= forced.model_dump()
-    tokens = generate(model, **inputs, decoding=evaluator.generation)
-    assert tokens.shape == (9, 10)
-    assert set(tokens[:, 0].tolist()) == {2}
-    assert set(tokens[:, 1].tolist()) == {tokenizer.bos_token_id}
-    assert set(tokens[:, -1].tolist()) == {tokenizer.eos_token_id}
-    assert (
-        "num_beams:3|max_length:12|min_length:4" in evaluator(model, "test").signatures["decoding"]
-    )
-
-
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_the_encoder_runs_once_for_loss_and_text(
-    autocast: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluator, model = summariser(tmp_path, autocast=autocast)
-    calls: list[int] = []
-    model.get_encoder().register_forward_hook(lambda *_: calls.append(1))
-    result = evaluator(model, "test")
-    assert len(calls) == (3 if autocast is None else 6)  # under autocast only the loss is bf16
-    monkeypatch.setattr(module, "can_generate", lambda model: False)
-    apart = evaluator(model, "test")
-    assert apart.metrics == result.metrics
-    assert apart.rows == result.rows
-
-
-def test_signatures_name_the_rules_that_were_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluator, model = summariser(tmp_path)
-    assert evaluator(model, "test").signatures["decoding"].endswith("|rules:2021")
-    monkeypatch.setattr(module, "can_generate", lambda model: False)
-    assert evaluator(model, "test").signatures["decoding"].endswith("|rules:transformers")
-
-
-def test_reference_code_truncates_references(tmp_path: Path) -> None:
-    evaluator, model = summariser(tmp_path, references="reference_code")
-    result = evaluator(model, "test")
-    tokenizer = evaluator.tokenizer
-    cut = [tokenizer(text)["input_ids"][1:-1][:3] for text in TARGETS]  # <s>, three, </s>
-    assert [row["reference"] for row in result.rows] == [
-        tokenizer.decode(ids).strip() for ids in cut
-    ]
-    assert [row["reference"] for row in result.rows] != TARGETS
-    assert result.signatures["references"] == "reference_code"
-    tokens = [tokenizer("the cat , on .")["input_ids"]]
-    assert evaluator._decode(tokens) == ["the cat, on."]
-    raw, _ = summariser(tmp_path)
-    assert raw._decode(tokens) == ["the cat , on ."]
-
-
-def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
-    rows = [{"translation": {"en": s, "ro": t}} for s, t in zip(SOURCES, TARGETS, strict=True)]
-    lengths = {"max_source_length": 32, "max_target_length": 16, "eval_target_length": 16}
-    task = WMT16EnRo(name="wmt16_en_ro", path=write(tmp_path, rows), **lengths)
-    tokenizer = tiny_text.bart_tokenizer(tiny_text.CODES)
-    loss = SequenceLoss(0.1)
-    evaluator, _ = assemble(task, tokenizer, "rotate", loss, decoding=BEAMS)
-    romanian = tokenizer.convert_tokens_to_ids("ro_RO")
-    assert evaluator.generation["decoder_start_token_id"] == romanian
-    result = evaluator(tiny_text.mbart(len(tokenizer)), "test")
-    assert {"loss", "bleu", "bleu_paper", "chrf"} == set(result.metrics)
-    assert all("_" not in row["prediction"] for row in result.rows)  # no code in the text
-
-
-def test_text_needs_decoding_settings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"evaluation\.decoding is missing"):
-        summariser(tmp_path, decoding=None)

@@ -11,13 +11,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from attached_models import attach_method
-from tiny_training import make_model, make_trainer
+from tiny_training import make_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.data.batching import Collator
-from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.training import accumulation
 from unipeft_run.training.accumulation import GradientAccumulator
@@ -270,44 +268,7 @@ def test_dropout_is_plain_outside_training_and_outside_the_context() -> None:
     assert F.dropout is plain
 
 
-# The plan
-
-
-@pytest.mark.parametrize(("faster", "expected"), [(True, "onednn"), (False, "torch")])
-def test_a_timing_chooses_the_products(
-    monkeypatch: pytest.MonkeyPatch, faster: bool, expected: str
-) -> None:
-    monkeypatch.setattr(plans, "is_onednn_faster", lambda model: faster)
-    plan = ComputePlan.choose(ComputeOptions(), make_model(), CPU, None)
-    assert plan == ComputePlan(graphs=False, products=expected)
-    half = ComputePlan.choose(ComputeOptions(), make_model(), CPU, torch.bfloat16)
-    assert half.products == "torch"
-
-
-def test_the_timing_runs() -> None:
-    assert plans.is_onednn_faster(nn.Linear(64, 64)) in (True, False)
-    assert not plans.is_onednn_faster(nn.Embedding(4, 4))
-
-
-def test_graphs_need_a_gpu() -> None:
-    options = ComputeOptions(ComputeConfig(graphs=True), grid=GRID)
-    with pytest.raises(UserError, match=r"compute.graphs=true: CUDA graphs need one process"):
-        ComputePlan.choose(options, make_model(), CPU, None)
-
-
-def test_a_resumed_run_keeps_its_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "is_onednn_faster", lambda model: has_onednn())
-    first = make_trainer(tmp_path, max_steps=20)
-    first.fit()
-    monkeypatch.setattr(plans, "is_onednn_faster", lambda model: False)
-    again = make_trainer(tmp_path, max_steps=20)
-    assert again.fit().compute == first.fit().compute
-    assert again.accumulator.plan == first.accumulator.plan
-    assert first.accumulator.plan.products == ("onednn" if has_onednn() else "torch")
-
-
-def test_a_checkpoint_of_an_older_version_has_the_plain_plan(tmp_path: Path) -> None:
-    assert ComputePlan.resume({}, CPU) == ComputePlan()
+# Deterministic kernels
 
 
 def test_deterministic_kernels_suffice_for_a_step(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unipeft_run.data.tasks.base import ClassificationTask
+from unipeft_run.data.tasks.classification import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.naive_bayes import NaiveBayes
 from unipeft_run.data.tasks.splits import Companion, Splits

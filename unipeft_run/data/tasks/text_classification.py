@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from unipeft_run.config.types import Names, StringOrList
-from unipeft_run.data.tasks.base import ClassificationTask
+from unipeft_run.data.tasks.classification import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.messages import list_names
 from unipeft_run.data.tasks.own_data import IDENTIFIER, OwnData

@@ -1,0 +1,109 @@
+"""Evaluate run folders: the plan of one evaluation, and its execution (see `cli.EVALUATE`)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unipeft_run.commands.arguments import ALLOW_HELP, as_json, split_list, split_overrides
+from unipeft_run.config import load
+from unipeft_run.config.resolve import read_eval_config
+from unipeft_run.errors import UserError
+from unipeft_run.runs.outcome import Outcome, capture_outcome, refused_outcome
+from unipeft_run.runs.search import find_run
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
+
+    folder: Path
+    split: str
+    data: str | None
+    allow: tuple[str, ...]
+    task_path: str | None
+    backbone_path: str | None
+    format: str = "text"
+
+
+def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
+    """Check that `cfg` names a run folder. Raises UserError."""
+    del overrides
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError(explain_no_run())
+    config = read_eval_config(cfg)
+    if config.data and config.task.path:
+        raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
+    folder = find_run(config.run)
+    load(folder, config.allow)
+    places = config.task.path, config.backbone.path
+    return PlannedEvaluation(
+        folder, config.split, config.data, config.allow, *places, config.format
+    )
+
+
+def evaluate_job(cfg: DictConfig) -> Outcome:
+    """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
+    try:
+        return evaluate_planned(plan_evaluation(cfg))
+    except UserError as refusal:
+        return refused_outcome(refusal)
+
+
+def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
+    """Evaluate a run folder and print the metrics."""
+
+    def run_it() -> Mapping[str, Any]:
+        from unipeft_run.run import evaluate as evaluate_run
+
+        metrics = evaluate_run(
+            planned.folder,
+            planned.split,
+            data=planned.data,
+            allow=planned.allow,
+            task_path=planned.task_path,
+            backbone_path=planned.backbone_path,
+        )
+        split = "data" if planned.data else planned.split
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
+        if planned.format == "json":
+            print(as_json({"run": str(planned.folder), **named}))
+        for name, value in named.items() if planned.format == "text" else ():
+            print(f"{name} {value}")
+        return metrics
+
+    return capture_outcome(run_it)
+
+
+def explain_no_run() -> str:
+    """Say that the run is missing."""
+    return "no run is named; give its folder or id (unipeft runs lists them), or run=DIR"
+
+
+EVALUATION_OPTIONS = {
+    "--split": "the split to evaluate, such as validation",
+    "--format": "text or json",
+    "--allow": ALLOW_HELP,
+}
+
+
+def read_evaluation_words(args: argparse.Namespace) -> list[str]:
+    """Write positional runs and options as overrides; several runs are a grid."""
+    runs, overrides = split_overrides(args.overrides)
+    if runs:
+        paths = [str(find_run(run)).replace("'", "\\'") for run in runs]
+        overrides.append("run=" + ",".join(f"'{path}'" for path in paths))
+        args.multirun |= len(runs) > 1
+    given = [word.partition("=")[2] for word in overrides if word.startswith("allow=")]
+    allowed = [name for value in (*given, *(args.allow or ())) for name in split_list(value)]
+    if args.allow:
+        overrides = [word for word in overrides if not word.startswith("allow=")]
+        overrides.append(f"allow=[{','.join(allowed)}]")
+    for name in ("split", "format"):
+        overrides += [f"{name}={value}" for value in (getattr(args, name) or [])[-1:]]
+    return overrides
