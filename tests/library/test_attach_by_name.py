@@ -207,6 +207,16 @@ def test_attach_works_inside_an_application_of_hydra() -> None:
         assert GlobalHydra.instance().is_initialized()
 
 
+def test_attaching_leaves_the_sizes_of_later_configurations() -> None:
+    code = """if True:
+        from unipeft_run.config import compose, resolve
+        from unipeft_run.library.choices import configure
+        configure("bart", "mam", {})
+        print(resolve(compose(["task=xsum", "method=prompt"])).input.bottleneck)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "300\n", done.stderr  # conf/preset/paper.yaml
+
+
 def test_importing_the_library_imports_nothing_heavy() -> None:
     code = "import sys, unipeft; dir(unipeft); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
