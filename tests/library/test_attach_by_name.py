@@ -200,7 +200,7 @@ def test_attach_works_inside_an_application_of_hydra() -> None:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from unipeft_run.config.messages import conf_dir
+    from unipeft_run.extensions import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         unipeft.attach(backbone("bart"), "houlsby", bottleneck=2, ffn={"form.dropout": 0.0})
