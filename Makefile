@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 
-.PHONY: help install demo test slow engines bench lint types clean
+.PHONY: help install demo test slow docs engines bench lint types clean
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -23,6 +23,13 @@ test: install ## the tests: no network beyond the install
 slow: install ## the tests that take minutes: 200 wrong inputs, killed runs, the compiler
 	$(BIN)/pytest -q -n 2 -m slow --timeout 2400
 
+$(BIN)/mkdocs: pyproject.toml constraints.txt | install
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(BIN)/mkdocs ## the documentation, site/index.html; broken links and anchors are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/site/mkdocs.yml
+
 engines: install ## a grid on joblib and on Ray, a worker of each killed (Slurm: scripts/slurm_ci.sh)
 	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python scripts/engines.py joblib
@@ -38,4 +45,4 @@ types: install ## mypy, strict
 	$(BIN)/mypy
 
 clean: ## the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

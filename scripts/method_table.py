@@ -35,7 +35,7 @@ input of the sub-layer and q the query of a head; biases are left out. The axis 
 file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and `conf/composition/`; each
 can be swapped on the command line:
 
-    unipeft-train task=xsum method=mam composition@ffn=add
+    unipeft train task=xsum method=mam composition@ffn=add
 
 `size` is the bottleneck r, or the length l of a prefix or prompt, and the scale s. `trained` counts
 the parameters that receive a gradient, `stored` those that inference needs (a prefix without its
@@ -43,7 +43,8 @@ MLP), in percent of the backbone.
 
 The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
 paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`,
-and accuracy (%) for `mnli` and `sst2`. docs/tables.md shows how to run a whole table or figure.
+and accuracy (%) for `mnli` and `sst2`. [Reports and tables](tables.md) shows how to run a whole
+table or figure.
 """
 
 
@@ -93,9 +94,10 @@ def _section(method: Method) -> Iterator[str]:
     words = (f"task={method.task}", f"method={method.name}")
     config = resolve(compose(words))
     counted = counts(config)
-    yield f"## {method.name}\n\n{method.sentence}.\n"
+    file = f"conf/method/{method.name}.yaml"
+    yield f"## {method.name}\n\n{method.sentence} ([{file}](../{file})).\n"
     yield from (f"    {equation}" for equation in method.equations)
-    yield f"\n    unipeft-train {' '.join(words)}\n"
+    yield f"\n```\nunipeft train {' '.join(words)}\n```\n"
     yield f"With `{words[0]}` on {config.backbone.name}:\n"
     yield _markdown([*_slots(method, config, counted), _total(counted)]) + "\n"
     if method.cells:

@@ -85,7 +85,7 @@ def test_the_readme_s_score_is_that_of_the_method_s_own_size(method: str, score:
 def test_every_method_has_a_section_with_its_equation_and_its_command() -> None:
     for method in options("method"):
         assert "\n    h <- " in section(method)
-        assert re.search(rf"unipeft-train task=\w+ method={method}\n", section(method))
+        assert re.search(rf"\nunipeft train task=\w+ method={method}\n", section(method))
         assert "| table | row | share |" in section(method) or "no row" in section(method)
 
 

@@ -200,11 +200,21 @@ def test_attach_works_inside_an_application_of_hydra() -> None:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from unipeft_run.config.messages import conf_dir
+    from unipeft_run.extensions import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         unipeft.attach(backbone("bart"), "houlsby", bottleneck=2, ffn={"form.dropout": 0.0})
         assert GlobalHydra.instance().is_initialized()
+
+
+def test_attaching_leaves_the_sizes_of_later_configurations() -> None:
+    code = """if True:
+        from unipeft_run.config import compose, resolve
+        from unipeft_run.library.choices import configure
+        configure("bart", "mam", {})
+        print(resolve(compose(["task=xsum", "method=prompt"])).input.bottleneck)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "300\n", done.stderr  # conf/preset/paper.yaml
 
 
 def test_importing_the_library_imports_nothing_heavy() -> None:

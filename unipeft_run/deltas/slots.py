@@ -22,9 +22,10 @@ class Slot:
     """One kind of change, applied at all sites of a representation.
 
     Args:
-        form, composition: build the part from a site.
+        form: builds the form from a site.
         insertion: a function's name in `insertions`.
         representation: `sites` and, to narrow them, `stacks`, `attentions`, `layers`.
+        composition: builds the composition from a site.
     """
 
     form: Callable[[Site], Form]

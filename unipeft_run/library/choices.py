@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.config.inert import refuse_inert
 from unipeft_run.config.messages import options, shorten, unknown_choice, unknown_key
+from unipeft_run.config.presets import register_presets
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
 
@@ -109,6 +110,7 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     """Set aside the Hydra of the calling program, if it runs in one."""
+    register_presets()  # once per process: they must outlive the state restored below
     state = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:

@@ -49,7 +49,8 @@ def generate(
 
     Args:
         model: BART or mBART, with or without deltas.
-        input_ids, attention_mask: the sources, [B, S], padded on either side.
+        input_ids: the sources, [B, S], padded on either side.
+        attention_mask: 1 for tokens, 0 for padding, [B, S].
         decoding: keys of `evaluation.decoding`, and optionally `decoder_start_token_id`,
             `forced_bos_token_id`, `forced_eos_token_id`, `eos_token_id`, `pad_token_id` and
             `bos_token_id`, which default to the model's config.
