@@ -155,7 +155,11 @@ def main(command: Command[Plan], argv: Sequence[str]) -> int:
     @entry
     def run(words: Sequence[str]) -> int:
         silence_progress_bars()
-        prepare_environment()
+        try:
+            prepare_environment()
+        except UserError as error:  # the rank may be unreadable: every process says it
+            print(error, file=sys.stderr)
+            return 2
         with processes.silence_other_ranks(), raise_on_sigterm(), resumable(words):
             return _main(command, words)
 

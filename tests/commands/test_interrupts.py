@@ -16,7 +16,7 @@ import pytest
 from tiny_files import write_roberta, write_sentiment
 
 from unipeft_run import run as running
-from unipeft_run.commands.runs import RETRIED, command
+from unipeft_run.commands.runs import RETRIED, main
 from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.errors import Interrupted, UserError
@@ -31,7 +31,9 @@ Prepare = Callable[..., Any]
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch) -> Callable[[Prepare], None]:
     """Replace `PreparedRun` by a function."""
-    monkeypatch.setattr(running, "load_inputs", lambda config: None)
+    task = SimpleNamespace(describe_split=lambda splits: {})
+    inputs = SimpleNamespace(task=task, splits={})
+    monkeypatch.setattr(running, "load_inputs", lambda config: inputs)
 
     def replace(function: Prepare) -> None:
         stub = ModuleType("unipeft_run.experiment")
@@ -67,13 +69,13 @@ def test_interrupted_runs_are_listed_and_rerun(
     prepare(interrupt)
     with pytest.raises(KeyboardInterrupt):
         running.run(planned(tmp_path))
-    assert command([str(tmp_path), "state=interrupted"]) == 0
+    assert main([str(tmp_path), "state=interrupted"]) == 0
     assert "1 run: 1 interrupted" in capsys.readouterr().out
-    assert command([str(tmp_path), "--stale"]) == 0
+    assert main([str(tmp_path), "--stale"]) == 0
     assert "0 runs" in capsys.readouterr().out
     assert "interrupted" in RETRIED
     prepare(lambda *given: SimpleNamespace(train=lambda *given: {"primary": "m", "m": 1.0}))
-    assert command([str(tmp_path), "--retry-failed"]) == 0
+    assert main([str(tmp_path), "--retry-failed"]) == 0
     assert "m 1.00" in capsys.readouterr().out
 
 

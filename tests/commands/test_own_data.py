@@ -116,29 +116,27 @@ def test_the_identity_is_the_content_and_the_split(folder: Path) -> None:
 
 
 def test_parameters_are_counted_for_the_classes_of_the_data(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [word for word in REVIEWS if word != "scale=mini"]
-    assert call(params.params, monkeypatch, *given, "format=json") == 0
+    assert params.main([*given, "format=json"]) == 0
     three = json.loads(capsys.readouterr().out)["backbone"]
-    assert (
-        call(params.params, monkeypatch, *given, "labels=[bad,fair,good,best]", "format=json") == 0
-    )
+    assert params.main([*given, "labels=[bad,fair,good,best]", "format=json"]) == 0
     assert json.loads(capsys.readouterr().out)["backbone"] == three + 768 + 1
 
 
 def test_files_of_texts_and_classes_are_scored(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("p").write_text("4\n5\n5\n")
     Path("r").write_text("4\n5\n4\n")
     files = "predictions=p", "references=r"
-    assert call(score.score, monkeypatch, "task=text_classification", *files, "format=json") == 0
+    assert score.main(["task=text_classification", *files, "format=json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == pytest.approx(200 / 3)
     names = "metric=exact_match,ter"
-    assert call(score.score, monkeypatch, "task=text2text", *files, names, "format=json") == 0
+    assert score.main(["task=text2text", *files, names, "format=json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["metrics"]) == ["exact_match", "ter"]
-    assert call(score.score, monkeypatch, "task=text2text", *files, "metric=tar") == 2
+    assert score.main(["task=text2text", *files, "metric=tar"]) == 2
     assert "did you mean ter?" in capsys.readouterr().err
 
 

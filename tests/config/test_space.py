@@ -135,7 +135,7 @@ def test_explain(
 
 BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
 WRONG = {
-    "": "usage",
+    "": "the following arguments are required",
     "lis": "choose from list, count, explain, solve",
     "list ffm": "choose from attn, ffn, input",
     "count x": "takes no arguments",

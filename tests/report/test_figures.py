@@ -86,7 +86,7 @@ def test_scores_are_drawn_over_stored_shares(outputs: Path, drawn: Callable[[], 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["curves", "nowhere"], "there is no folder nowhere"),
+        (["curves", "nowhere"], "nowhere is not a run folder"),
         (["curves", "empty"], "no run has a record yet"),
         (
             ["shares", "outputs", "--out", "shares.doc"],

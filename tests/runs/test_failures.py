@@ -13,6 +13,7 @@ from tiny_training import make_trainer
 
 from unipeft_run import run
 from unipeft_run.config import compose, load, plan
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 from unipeft_run.runs import folder as run_folder
 from unipeft_run.runs import writing
@@ -119,7 +120,8 @@ def test_a_run_that_failed_before_training_can_be_rerun(
     planned = plan(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
     folder = RunFolder(planned.folder)
     with pytest.raises(MemoryError):
-        run._train(planned, run.Inputs(None, {}, ""), folder)  # type: ignore[arg-type]
+        task = build_task(planned.config.task)
+        run._train(planned, run.Inputs(task, {}, ""), folder)
     (found,) = find_runs([tmp_path])
     assert (found.state, found.config["method"]) == ("failed", "mam")
     assert found.error.startswith("out of memory")

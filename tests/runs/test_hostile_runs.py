@@ -74,8 +74,9 @@ def check_types(run: RunRecord) -> None:
 
 
 def test_good_runs_are_listed_between_hostile_ones(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     start = time.monotonic()
     assert main([str(root)]) == 0
     assert time.monotonic() - start < SECONDS

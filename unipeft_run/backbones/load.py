@@ -1,7 +1,6 @@
 """Load a backbone from the folder or hub id that `locate` found, or initialise it randomly."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import convert_errors
 from unipeft_run.backbones.model_config import read_config
+from unipeft_run.backbones.quiet import no_loading_report
 from unipeft_run.backbones.shapes import shapes_of, size_of
 from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
 from unipeft_run.backbones.weights import check_types, read_weights
@@ -35,7 +35,7 @@ def load_backbone(
     loaded = read_config(source, family, config or {}, num_labels)
     table = family_of(loaded)
     cls = getattr(transformers, table.model)
-    with convert_errors(source), _quiet():
+    with convert_errors(source), no_loading_report():
         if weights == "random":
             return cls(loaded).eval()  # type: ignore[no-any-return]
         tensors = read_weights(source)
@@ -96,17 +96,3 @@ def _check_only_head(
             f"{source} lacks {len(missing)} weights of the model, such as {missing[0]}, "
             "or holds them in another shape"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' loading report, which our checks cover, and its progress bar."""
-    logging = transformers.utils.logging
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()

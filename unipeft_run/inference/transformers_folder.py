@@ -6,8 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import transformers
-
+from unipeft_run.backbones.quiet import no_progress_bars
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.inference.loaded_run import LoadedRun
 
@@ -23,13 +22,9 @@ def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
         settings = Settings.read(generation, model.config, generation["rules"])
         model.config.decoder_start_token_id = settings.start
         model.generation_config = settings.to_generation_config()
-    logging = transformers.utils.logging
-    logging.disable_progress_bar()
-    try:
+    with no_progress_bars():
         model.save_pretrained(folder)
         _make_tokenizer(run).save_pretrained(folder)
-    finally:
-        logging.enable_progress_bar()
 
 
 def _make_tokenizer(run: LoadedRun) -> Any:

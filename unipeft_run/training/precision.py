@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -45,6 +47,8 @@ def build_accelerator(precision: Precision, *, deterministic: bool = False) -> A
     kernels that do not always give the same bits.
     """
     prepare_environment()
+    # cuBLAS reads it once, at the first product of the process; deterministic kernels need it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     # cuDNN's attention plans anew for every shape, 23-70 ms each, and is not deterministic
     torch.backends.cuda.enable_cudnn_sdp(False)

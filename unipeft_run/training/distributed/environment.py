@@ -36,8 +36,6 @@ PROGRESS_BARS = (
     "TQDM_DISABLE",
 )
 NEUTRAL = ("", "0", "no", "none", "false")
-# cuBLAS reads it once, at its first product; the deterministic kernels need it
-CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def prepare_environment(environ: Environment = os.environ) -> None:
@@ -47,7 +45,6 @@ def prepare_environment(environ: Environment = os.environ) -> None:
     again. Raises `UserError`.
     """
     validate_distributed(environ)
-    environ.setdefault(*CUBLAS_WORKSPACE)
     removed = [name for name in environ if _changes_results(name)]
     named = [f"{name}={environ[name]}" for name in sorted(removed) if _is_set(environ[name])]
     for name in removed:
