@@ -66,7 +66,7 @@ def assert_same(a: nn.Module, b: nn.Module, tolerance: float = 0.0) -> None:
 @pytest.mark.parametrize("method", ["mam", "lora_ffn", "bitfit", "prompt", "full", "houlsby"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_graphs_give_the_gradients_of_single_kernels(method: str, precision: Precision) -> None:
-    tolerance = 1e-3 if precision == "fp32" else 0.03
+    tolerance = 1e-3 if precision == "fp32" else 0.1
     plain = attach_method(method, "bart")[0].eval().cuda()  # no dropout: padding changes its draws
     graphed = copy.deepcopy(plain)
     batches = [MicroBatch(batch) for batch in make_loader()][:3]
