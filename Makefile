@@ -15,7 +15,7 @@ $(BIN)/unipeft-train: pyproject.toml constraints.txt
 install: $(BIN)/unipeft-train ## the environment, with tested versions
 
 demo: install ## train MAM on film-review sentiment, in miniature: a few minutes on a CPU
-	$(BIN)/unipeft-train task=sst2 method=mam scale=mini
+	$(BIN)/unipeft train task=sst2 method=mam scale=mini
 
 test: install ## the tests: no network beyond the install
 	$(BIN)/pytest -q -n 2 -m "not slow"
