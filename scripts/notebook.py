@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
         for number, cell in enumerate(cells, 1):
             outputs = run_cell("".join(cell["source"]), namespace, number)
             if args.check and _mask(outputs) != _mask(cell["outputs"]):
-                print(f"cell {number} prints\n{_text(outputs)}\nnot\n{_text(cell['outputs'])}")
+                print(
+                    f"cell {number} prints\n{_text(outputs)}\ninstead of\n{_text(cell['outputs'])}"
+                )
                 return 1
             cell |= {"outputs": outputs, "execution_count": number}
     if not args.check:

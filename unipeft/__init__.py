@@ -6,8 +6,7 @@
     print(attached)
     unipeft.save(model, "my_delta")
 
-This is the public name; docs/library.md shows every function. The modules behind it are imported on
-first use.
+docs/library.md describes every function. The modules that define them are imported on first use.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """unipeft: parameter-efficient fine-tuning methods as points in one design space.
 
-`import unipeft` is the public library (docs/library.md). The functions here work one level below:
-on the slots of a configuration, without names.
+`import unipeft` is the public library (docs/library.md). The functions here are one level below:
+they work on the slots of a configuration and know no named deltas.
 
 The public names are imported on first use, so that the command line can print its help without
 importing torch.

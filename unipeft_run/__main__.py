@@ -1,4 +1,4 @@
-"""`python -m unipeft_run COMMAND ...` is `unipeft COMMAND ...`."""
+"""Run `python -m unipeft_run COMMAND ...` as `unipeft COMMAND ...`."""
 
 from unipeft_run.commands.dispatch import main
 

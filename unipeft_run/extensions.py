@@ -1,8 +1,8 @@
-"""Where configuration comes from: conf/, and extension folders (`--config-dir DIR`).
+"""The sources of configuration: conf/, and extension folders (`--config-dir DIR`).
 
-`DIR/form/NAME.yaml` is a choice of form, and so for every group. DIR is also a Python package: its
-classes are imported by its name, and the command line that names DIR trusts them. The folders are
-kept in $UNIPEFT_CONFIG_DIR, which workers and the other processes of a run inherit.
+`DIR/form/NAME.yaml` is a choice of form; the same holds for every group. DIR is also a Python
+package: its classes are imported by its name, and the command line that names DIR trusts them. The
+folders are kept in $UNIPEFT_CONFIG_DIR, which workers and the other processes of a run inherit.
 
 Imports nothing heavy.
 """
@@ -53,7 +53,7 @@ def find_option(group: str, name: str) -> Path:
 
 
 def groups() -> list[str]:
-    """List the groups: the folders of conf/, from which a key selects a file."""
+    """List the groups: the folders of conf/, in which a key selects a file."""
     return sorted(d.name for d in conf_dir().iterdir() if d.is_dir() and d.name != "preset")
 
 
@@ -84,10 +84,10 @@ def _set_variable(value: str | None) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Find the packages of the extension folders, and in the current folder those that are named.
+    """Find the packages of the extension folders, and named packages in the current folder.
 
-    Nothing else beside them becomes importable: a library that probes for an optional module must
-    not find one that was planted in a folder. Installed modules come first.
+    Nothing else becomes importable: a library that probes for an optional module must not find one
+    that was planted next to these packages. Installed modules come first.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ _finder = _Finder()
 
 
 def make_importable(target: str = "") -> None:
-    """Let the extension folders, and the package of `target` in the current folder, be imported.
+    """Make the extension folders and the package of `target` in the current folder importable.
 
     `target` must be trusted: named on the command line or in an extension, or allowed.
     """
@@ -117,7 +117,7 @@ def make_importable(target: str = "") -> None:
 
 
 def with_search_path(overrides: Sequence[str]) -> list[str]:
-    """Add the extension folders to Hydra's search path, beside those that `overrides` name."""
+    """Add the extension folders to Hydra's search path, after those that `overrides` name."""
     folders = [f"'file://{_escape(str(folder))}'" for folder in config_dirs()]
     if not folders:
         return list(overrides)

@@ -1,5 +1,5 @@
-// The search runs in a Worker, which browsers refuse to pages opened from a folder (file://). There, its
-// script runs in a hidden frame instead. The offline plugin knows such a file by its name.
+// The search runs in a Worker, which browsers forbid on pages opened from a folder (file://). On these
+// pages its script runs in a hidden frame instead. The offline plugin recognises this file by its name.
 if (location.protocol === "file:") {
   const load = (frame, src) =>
     new Promise((resolve, reject) => {

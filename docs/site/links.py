@@ -1,4 +1,4 @@
-"""Links of the documentation that lead to files of the repository outside docs/.
+"""A MkDocs hook: turn links to repository files outside docs/ into pages of the site.
 
 Pages link such files relatively, as in ../conf/method/mam.yaml, which works on a code host. For the
 site, each linked file becomes a page below source/; CHANGELOG.md and CONTRIBUTING.md become pages
@@ -73,7 +73,7 @@ def _origin(src_uri: str) -> str:
 
 
 def _resolve(origin: str, link: str) -> str | None:
-    """Return the linked file as a path in the repository, if the link crosses the edge of docs/."""
+    """Return the linked file as a path in the repository; None if the link stays in docs/."""
     if "://" in link or link.startswith(("/", "mailto:")):
         return None
     target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))

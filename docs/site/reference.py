@@ -1,8 +1,9 @@
-"""The reference pages: public names, resolved to the modules that define them, and axis values.
+"""A MkDocs hook: expand the directives of the reference pages.
 
-A page names a public object as `::: unipeft.attach`. The packages import it on first use, which a
-reader of the source cannot follow, so the directive is rewritten with the module from the package's
-table `_MODULES`. `<!-- choices: form -->` becomes a table of the files in conf/form/.
+A page names a public object as `::: unipeft.attach`. The packages import it on first use, which
+mkdocstrings cannot follow, because it only parses the source. So the directive is rewritten with
+the module from the package's table `_MODULES`. `<!-- choices: form -->` becomes a table of the
+files in conf/form/.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python scripts/bench --shape mini --json outputs/bench
     python scripts/bench --parts train beam
 
-Every part prints its ratios to the peer that it measures beside ours.
+Every part prints its speed relative to PEFT or transformers.
 """
 
 from __future__ import annotations

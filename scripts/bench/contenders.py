@@ -1,4 +1,4 @@
-"""What the training benchmark compares: unipeft, PEFT in a plain loop, and the frozen backbone."""
+"""Contenders of the training benchmark: unipeft, PEFT in a plain loop, and the frozen backbone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Contender(ABC):
 
     @abstractmethod
     def adapt(self, model: Any) -> Any:
-        """Attach what trains to `model`."""
+        """Attach the trained modules to `model`; return it."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -170,7 +170,7 @@ class PlainLoop(Contender):
 
 
 class PeftLora(PlainLoop):
-    """LoRA on both feed-forward matrices with PEFT, of the size of the paper's."""
+    """LoRA on both feed-forward matrices with PEFT, in the paper's size."""
 
     def adapt(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model

@@ -3,7 +3,7 @@
 #
 #     scripts/bench/gpu.sh [WHEELS]       about six minutes on an H100
 #
-# WHEELS is a folder of wheels that the machine lacks, for example made by
+# WHEELS is a folder with wheels of the packages that the machine lacks, for example made in bash by
 #     pip download -d wheels --no-deps -r <(pip freeze --exclude-editable | grep -v torch)
 # Results go to $OUT (default: outputs/bench).
 set -eu

@@ -1,4 +1,4 @@
-"""An XSum-shaped stream of examples: random tokens, lengths as in XSum cut at 512 and 60 tokens."""
+"""An XSum-shaped stream of examples: random tokens, XSum's lengths, truncated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datasets import Dataset
 
 
 def draw_lengths(count: int) -> tuple[Any, Any]:
-    """Draw source and target lengths: medians 430 and 25 tokens, cut at 512 and 60."""
+    """Draw source and target lengths: medians 430 and 25 tokens, at most 512 and 60."""
     random = np.random.default_rng(0)
     sources = random.lognormal(np.log(430), 0.6, count).astype(int).clip(20, 512)
     targets = random.lognormal(np.log(25), 0.25, count).astype(int).clip(8, 60)

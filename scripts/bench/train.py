@@ -5,8 +5,9 @@
 
 Measures an update at a fixed shape, a pass over an XSum-shaped stream from examples to updates, the
 time from the built model to the first update, and peak memory. The contenders take turns, and the
-shortest time of several rounds counts. On a CPU, processor time is measured. "matrix products":
-the time that the products of an update of MAM take at the speed of one large product.
+shortest time of several rounds counts. On a CPU, processor time is measured. The row
+"matrix products" is a lower bound: the time of the matrix products of an update of MAM, if each ran
+at the speed of one large product.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="base")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches an update")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches per update")
     parser.add_argument("--source-tokens", type=int, default=512, help="of the fixed shape")
     parser.add_argument("--target-tokens", type=int, default=32, help="of the fixed shape")
     parser.add_argument("--examples", type=int, default=32, help="of the stream")
@@ -104,7 +105,7 @@ def clock(device: str) -> float:
 
 
 def product_limit(contender: Contender, options: argparse.Namespace) -> float:
-    """Return the seconds of the products of one update at the speed of one large product."""
+    """Return the seconds of one update's matrix products at the speed of one large product."""
     with FlopCounterMode(display=False) as counter:
         contender.update([fixed_batch(options)] * options.accumulation)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32

@@ -97,7 +97,7 @@ def test_tables_hold_what_the_text_report_says(page: Path) -> None:
     assert main(["outputs"]) == 0
     for value in ("lora_attn", "trivial: naive Bayes", "118,112", "2.29", "Table 2: "):
         assert value in content
-    (command,) = re.findall(r"unipeft-train task=sst2 method=full scale=mini[^<]*", content)
+    (command,) = re.findall(r"unipeft train task=sst2 method=full scale=mini[^<]*", content)
     assert "Full-FT" in command
 
 
@@ -247,6 +247,6 @@ def test_commands_of_missing_cells_name_the_output_folder(
     folder.rename(place)
     assert main([place, "--html"]) == 0
     content = Path("report.html").read_text()
-    command = "unipeft-train task=sst2 method=bitfit scale=mini"
+    command = "unipeft train task=sst2 method=bitfit scale=mini"
     output = f" output={tmp_path / 'elsewhere/outputs'}" if place != "run" else ""
     assert f"{command}{output}  # BitFit" in content

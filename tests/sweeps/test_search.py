@@ -87,7 +87,7 @@ def test_the_best_trial_is_named_with_its_command(
     )
     value = f"validation/accuracy {lr * rank:.2f}"
     assert f"best: trial {trial}, {value}, outputs/sst2/mam/{folder}" in out.splitlines()
-    command = f"unipeft-train {' '.join(SST2)} optim.lr={lr} ffn.bottleneck={rank}"
+    command = f"unipeft train {' '.join(SST2)} optim.lr={lr} ffn.bottleneck={rank}"
     assert command in out.splitlines()
     assert err.count("trial ") == 3 and "trial 3/3  done  validation/accuracy" in err
     (study,) = Path("outputs/searches").glob("*/study.db")
@@ -177,7 +177,7 @@ def test_a_search_file_and_a_fixed_key(
     assert {rank for _, rank in runs.started} == {8}
     assert len({lr for lr, _ in runs.started}) == 2
     assert Path("mine/study.db").exists() and not Path("outputs/searches").exists()
-    (command,) = re.findall(r"^unipeft-train .*$", capsys.readouterr().out, re.M)
+    (command,) = re.findall(r"^unipeft train .*$", capsys.readouterr().out, re.M)
     assert "hparams_search" not in command and "ffn.bottleneck=8" in command
 
 

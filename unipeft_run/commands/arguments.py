@@ -17,7 +17,7 @@ in every command:
   --config-dir DIR  add the YAML groups and classes of DIR: docs/extending.md
   --version         print the version
   -h, --help        print this help"""
-ALLOW_HELP = "trust the classes that start with PREFIX, where a stored run names them"
+ALLOW_HELP = "trust the classes in a stored run whose names start with PREFIX"
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,14 +55,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse a command line; options may stand anywhere. Raises UserError."""
+        """Parse a command line; options may appear anywhere. Raises UserError."""
         words = [word for argument in argv for word in self._as_option(argument)]
         for word in words:  # before argparse asks for missing arguments
             if len(word) > 1 and word.startswith("-"):
                 self._check_flag(word.partition("=")[0])
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
-            raise UserError(f"{printable(unknown[0])}: one too many; see {self.prog} --help")
+            raise UserError(f"{printable(unknown[0])}: unexpected argument; see {self.prog} --help")
         if self._runs:
             given = getattr(args, self._runs)
             found = [find_run(run) for run in given] if isinstance(given, list) else find_run(given)
@@ -109,7 +109,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Parse `key=value` words; values are typed as in YAML. Raises UserError for another word."""
+    """Parse `key=value` words; values are typed as in YAML. Raises UserError for any other word."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -13,10 +13,10 @@ from unipeft_run.commands.entry import entry
 from unipeft_run.errors import UserError
 
 SCRIPTS = Path(__file__).parent / "templates" / "completion"
-NAMES = "$names"  # in a script: the commands to complete
+NAMES = "$names"  # placeholder in a script for the commands to complete
 HELP = """\
-Complete commands, groups and their choices, keys, options and ids of runs in a shell. Prints the
-script, or installs it: see --install."""
+Print the script that completes commands, options, groups and their choices, keys and run ids in a
+shell; with --install, write it to a file that new shells load."""
 EXAMPLES = """\
 unipeft completion bash --install     then open a new shell
 source <(unipeft completion bash)     for this shell only"""
@@ -24,7 +24,7 @@ source <(unipeft completion bash)     for this shell only"""
 
 @dataclass(frozen=True)
 class Shell:
-    """Where a shell's script goes, below a folder that a variable names, and what loads it."""
+    """The places of a shell's completion script and start-up file, below a folder in a variable."""
 
     folder: tuple[str, str]  # variable, and its default below the home folder
     script: str
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         help="default: your shell",
     )
     parser.add_argument(
-        "--install", action="store_true", help="write the script, and load it in new shells"
+        "--install", action="store_true", help="write the script to a file that new shells load"
     )
     args = parser.parse(argv)
     name = args.shell or Path(os.environ.get("SHELL", "bash")).name
@@ -71,7 +71,7 @@ def script(shell: str) -> str:
 
 
 def install(name: str) -> None:
-    """Write the script, and a line that loads it in the shell's start-up file; print both."""
+    """Write the script, make the shell's start-up file load it, and print the files changed."""
     shell = SHELLS[name]
     file = _folder(*shell.folder) / shell.script
     try:

@@ -1,7 +1,7 @@
-"""The words that complete a command line: commands, options, runs, keys and their values.
+"""Find the words that complete a command line: commands, options, runs, keys and their values.
 
-Reads YAML files as text and imports neither Hydra nor pydantic: a completion answers at once. The
-keys of the schema, which pydantic knows, are kept in the cache folder.
+Reads YAML files as text and imports neither Hydra nor pydantic, so that a completion is fast. The
+keys of the schema, which need pydantic, are cached.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from unipeft_run.runs.search import search
 
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
-CONFIGURED = ("train", "params", "space", "report", "import-official")  # take the keys of a run
+# commands that take the keys of a run
+CONFIGURED = ("train", "params", "space", "report", "import-official")
 NAMING_RUNS = ("eval", "predict", "export", "export-peft", "runs", "report", "params")
 EVERYWHERE = ("--config-dir", "--help", "--version")
 OPTIONS = {
@@ -54,14 +55,14 @@ VALUES = {  # options and keys with a few values
     "--mode": ("online", "offline"),
     "--split": ("validation", "test"),
     "split": ("validation", "test"),
-    "state": ("running", "stale", "done", "failed", "diverged", "damaged"),
+    "state": ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged"),
     "--family": ("bart", "mbart", "roberta"),
 }
 MOST_RUNS = 500
 
 
 def print_completions(words: Sequence[str]) -> int:
-    """Print what the last word may become, one a line; return the exit code."""
+    """Print the completions of the last word, one per line; return the exit code."""
     *before, word = words or [""]
     with suppress(UserError):
         rest, folders = split_config_dirs(before)
@@ -71,7 +72,7 @@ def print_completions(words: Sequence[str]) -> int:
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """Return what the last of `words` may become; `words` follow the program's name."""
+    """Return the completions of the last of `words`, which follow the program's name."""
     *before, word = words or [""]
     if not before:
         return _starting(word, [name for name, command in COMMANDS.items() if command.listed])

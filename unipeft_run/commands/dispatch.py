@@ -18,7 +18,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 
 ALIAS = "unipeft-"
-COMPLETE = "__complete"  # what a shell calls
+COMPLETE = "__complete"  # called by the completion scripts
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ COMMANDS = {
     "runs": Command("list, filter and rerun runs; send them to a dashboard", "commands.runs"),
     "report": Command("make tables and figures from finished runs", "commands.report"),
     "params": Command("count the parameters of a configuration or a run", "commands.params"),
-    "space": Command("explore the design space: legal, equal and illegal", "commands.space"),
+    "space": Command("explore the design space: legal, equal and illegal points", "commands.space"),
     "score": Command("score text files with a task's metrics", "commands.score"),
     "import-official": Command(
         "convert a checkpoint of the paper's code to a run", "commands.import_official"

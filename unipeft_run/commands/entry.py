@@ -1,4 +1,4 @@
-"""What all commands share: `--version`, `--config-dir`, exit codes, interrupts and broken pipes."""
+"""Shared by all commands: `--version`, `--config-dir`, exit codes, interrupts and broken pipes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def entry(main: Main) -> Main:
 
 @contextmanager
 def resumable(words: Sequence[str]) -> Iterator[None]:
-    """Add to an interrupt how the command `words` is resumed."""
+    """Extend the message of an interrupt by how to resume the command `words`."""
     try:
         yield
     except KeyboardInterrupt as stop:

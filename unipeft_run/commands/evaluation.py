@@ -81,7 +81,7 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
 
 
 def explain_no_run() -> str:
-    """Say that the run is missing."""
+    """Return the error message for a command line without a run."""
     return "no run is named; give its folder or id (unipeft runs lists them), or run=DIR"
 
 
@@ -93,7 +93,7 @@ EVALUATION_OPTIONS = {
 
 
 def read_evaluation_words(args: argparse.Namespace) -> list[str]:
-    """Write positional runs and options as overrides; several runs are a grid."""
+    """Convert positional runs and options to overrides; several runs are a grid."""
     runs, overrides = split_overrides(args.overrides)
     if runs:
         paths = [str(find_run(run)).replace("'", "\\'") for run in runs]

@@ -1,4 +1,4 @@
-"""unipeft export: write a run as a folder that others can load. Heavy imports are in functions."""
+"""unipeft export: write a run to a folder that others can load. Heavy imports are in functions."""
 
 from __future__ import annotations
 

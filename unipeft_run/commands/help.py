@@ -21,7 +21,7 @@ usage: unipeft eval RUN [RUN ...] [--split test] [key=value ...]
 
   --split test                    or validation
   --format text                   or json
-  --allow PREFIX                  trust the classes that start with PREFIX, where a run names them
+  --allow PREFIX                  trust the classes in a run whose names start with PREFIX
   data=FILE                       evaluate on this file instead: .jsonl, .csv, .tsv or .parquet
                                   with the columns of the run's task, references included
   task.path=DIR                   evaluate on the data in this folder instead

@@ -94,7 +94,7 @@ def _describe_keyword(text: str, field: FieldInfo) -> str:
 
 
 def key_choices() -> dict[str, list[str]]:
-    """Map each key that an override can set to its values, if they are few; for completion."""
+    """Map each key that an override can set to its values if there are few; used by completion."""
     keys = {key: list(literals(field.annotation)) for key, field in _fields(RunConfig)}
     for key, field in _fields(RunConfig):
         if field.annotation is bool:

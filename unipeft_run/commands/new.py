@@ -1,6 +1,6 @@
 """unipeft new: write a working skeleton of an extension, with its YAML files and a test.
 
-The skeletons are the files of templates/KIND/, where NAME, `$name`, `$Class`, ... are filled in.
+The skeletons are the files of templates/KIND/, where NAME, `$name`, `$Class`, ... are replaced.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from unipeft_run.extensions import extended_by
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRAIN = "unipeft train scale=mini debug=tiny"
-NEXT = {  # kind -> the command that uses what was written
+NEXT = {  # kind -> a command that uses the skeleton
     "form": f"{TRAIN} task=sst2 method=parallel_ffn form@ffn=$name",
     "composition": f"{TRAIN} task=sst2 method=parallel_ffn composition@ffn=$name",
     "method": f"{TRAIN} task=sst2 method=$name",
     "task": f"{TRAIN} task=$name method=lora_attn task.path=$dir/data/$name",
     "backbone": "unipeft params task=$task method=mam backbone=$name",
 }
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}  # family -> a task it can do
+TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}  # family -> a task for it
 HUBS = {
     "bart": "facebook/bart-large",
     "mbart": "facebook/mbart-large-cc25",
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_names(kind: str, name: str, folder: Path) -> None:
-    """Raise UserError for a name or a folder that cannot be imported, or that is taken."""
+    """Raise UserError for a name or folder that is taken or cannot be imported."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
             f"{kind} {name}: a name has lower-case letters, digits and _, as in my_{kind}"
@@ -93,7 +93,7 @@ def check_names(kind: str, name: str, folder: Path) -> None:
 
 
 def _is_elsewhere(package: str, folder: Path) -> bool:
-    """Return whether `package` would be imported from elsewhere than `folder`."""
+    """Return whether importing `package` would find another folder than `folder`."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return False
@@ -106,7 +106,7 @@ def _class_name(name: str) -> str:
 
 
 def _backbone_values(path: str | None, hub: str | None, family: str | None) -> dict[str, str]:
-    """Return where a backbone is; by default, the paper's one of the family."""
+    """Return the family, task and place of a backbone; defaults to the paper's backbone."""
     if path and hub:
         raise UserError("give --path or --hub, not both")
     if path:

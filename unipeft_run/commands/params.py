@@ -25,7 +25,7 @@ EXAMPLES = """\
 unipeft params task=xsum method=mam
 unipeft params task=mnli method=lora_attn attn.bottleneck=8 --format json
 unipeft params task=sst2 method=mam backbone.path=DIR     a model folder's config.json is enough
-unipeft params ab12cd34                                   those of a run
+unipeft params ab12cd34                                   the parameters of a run
 
 trained             parameters that the optimiser updates (a prefix with its MLP)
 receiving gradient  trained parameters that the loss depends on: all, by construction

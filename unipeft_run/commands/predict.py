@@ -35,7 +35,7 @@ with the columns that the run's task reads, or .txt with one text a line; - is s
 Keys: those of evaluation.decoding (num_beams=4 max_length=60 ...), batch_size=N, and
 backbone.path=DIR, the backbone's current folder, for a run copied from elsewhere.
 An interrupted command leaves a valid file with the predictions made so far."""
-BATCHES = 16  # batches between two writes; texts are sorted by length among them
+BATCHES = 16  # batches per write; their texts are sorted by length
 SETTINGS = ("batch_size", "backbone.path")
 PREFIXES = ("evaluation.decoding.", "decoding.", "evaluation.")
 
@@ -66,7 +66,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="decoding settings"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of to stdout")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write to this file instead of stdout"
+    )
     parser.add_argument("--format", choices=("csv", "jsonl"),
                         help="default: that of --out, else that of the input")  # fmt: skip
     parser.add_argument("--column", default="prediction", metavar="NAME",
@@ -94,7 +96,7 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What to predict and where to write it, checked before any weight is loaded."""
+    """The inputs and the output of one prediction, checked before any weight is loaded."""
 
     table: InputTable
     out: Path | None
@@ -135,7 +137,7 @@ class PredictionJob:
 
 
 def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> PredictionJob:
-    """Check where and how to write. Raises UserError."""
+    """Check the output file, format and column; return the job. Raises UserError."""
     from unipeft_run.inference.prediction_file import choose_format
 
     out: Path | None = args.out
@@ -148,7 +150,7 @@ def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> Predic
     for name in columns:
         if name in table.columns:
             raise UserError(
-                f"{args.file} has a column {name!r} already; name another one with --column NAME"
+                f"{args.file} has a column {name!r} already; choose another name with --column NAME"
             )
     kind = choose_format(args.format, out, table.suffix)
     return PredictionJob(table, out, kind, tuple(columns), args.force)
@@ -174,7 +176,7 @@ def _load_predictor(run: StoredRun, batch_size: Any, decoding: Mapping[str, Any]
 
 
 def _cells(prediction: Any) -> tuple[Any, ...]:
-    """Return the new cells of a row: the text, or the class and its probability."""
+    """Return the predicted cells of a row: the text, or the class and its probability."""
     if isinstance(prediction, str):
         return (prediction,)
     return prediction.label, round(prediction.probability, 6)

@@ -1,4 +1,4 @@
-"""Turn SIGTERM into an exception, as Python does with Ctrl-C, so that a run records it."""
+"""Raise an exception on SIGTERM, as Python does on Ctrl-C, so that a run records it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""unipeft train: answers at once for a run that is finished, else hands over to cli.py."""
+"""unipeft train: report a finished run at once, or else run the command in cli.py."""
 
 from __future__ import annotations
 

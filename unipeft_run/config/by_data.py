@@ -1,4 +1,4 @@
-"""Values that follow from the data of the run: a recipe by its size, and the names of the classes.
+"""Resolvers for values derived from the run's data: a recipe by its size, and the class names.
 
 `${by_size:{500: 200, 5000: 400, inf: 600}}` in YAML is 200 for up to 500 training examples, 400 for
 up to 5,000 and 600 for more. `${class_names:}` lists the distinct labels.
@@ -17,7 +17,7 @@ from unipeft_run.errors import UserError
 
 @cache
 def register_resolvers() -> None:
-    """Register both functions with OmegaConf, for all configurations."""
+    """Register by_size and class_names with OmegaConf, for all configurations."""
     OmegaConf.register_new_resolver("by_size", _by_size)
     OmegaConf.register_new_resolver("class_names", _class_names)
 
@@ -54,5 +54,7 @@ def _summarise(root: DictConfig) -> Any:
     check_task(config)
     task = build_task(config)
     if not isinstance(task, OwnData):
-        raise UserError(f"by_size and class_names need a task on own data, and {task.name} is none")
+        raise UserError(
+            f"by_size and class_names need a task on your own data, which {task.name} is not"
+        )
     return task.summarise()

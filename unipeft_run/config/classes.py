@@ -65,7 +65,7 @@ def _is_foreign(filename: str) -> bool:
 
 
 def _path_hint(problem: Exception, module: str) -> str:
-    """Say where Python looks for a module that does not exist."""
+    """Return a hint where Python looks for `module`, if it was not found; else nothing."""
     missing = isinstance(problem, ModuleNotFoundError) and problem.name
     if not missing or not f"{module}.".startswith(f"{missing}."):
         return ""

@@ -49,7 +49,7 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
 
 
 def normalise_overrides(words: Sequence[str]) -> list[str]:
-    """Write short keys in full, and quote paths and names that Hydra would read otherwise.
+    """Expand short keys, and quote paths and names that Hydra would misread.
 
     Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides.
     """

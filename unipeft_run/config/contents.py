@@ -57,7 +57,7 @@ def _changed_keys(before: Mapping[str, object], now: Mapping[str, str]) -> list[
 
 
 def _remedy(key: str) -> str:
-    """Say how to give the original of what changed."""
+    """Return the advice for restoring the original of a changed input."""
     if key == BACKBONE:
         return "give the original with backbone.path=DIR"
     is_data = key.startswith(f"{DATA}.")

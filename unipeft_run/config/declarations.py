@@ -3,7 +3,7 @@
 The constructor of a form is the schema of its YAML: the keywords, their types and their defaults.
 Its class attributes say where it is legal. `--cfg job` and an error message must appear within a
 second, and importing torch alone takes longer, so the source is parsed instead of imported. Classes
-in an extension folder (see `extensions`) are read in the same way, as far as they declare anything.
+in an extension folder (see `extensions`) are read in the same way, if they declare anything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # the names that an ann
 class Declaration:
     """One class: its constructor's keywords as a schema (None: not all typed), its attributes.
 
-    `help` describes the keywords, as the docstring's Args do.
+    `help` maps keywords to their descriptions under Args in the docstring.
     """
 
     keywords: type[Section] | None
@@ -54,7 +54,7 @@ def is_extension(target: str) -> bool:
 def declaration_of(target: str) -> Declaration | None:
     """Read the declaration of a form or composition of this package or an extension folder.
 
-    None for any other class, and for one of an extension that declares neither.
+    None for any other class, and for an extension's class without `gives` and `takes`.
     """
     if is_ours(target):
         return _declare(target, PACKAGE)
@@ -68,7 +68,7 @@ def _declare_extension(target: str, folder: Path) -> Declaration | None:
     try:
         declared = _declare(target, folder)
     except (AssertionError, NameError, SyntaxError, TypeError, ValueError):
-        return None  # its source is not as plain as ours
+        return None  # not simple enough to be read without importing it
     return declared if declared and {"gives", "takes"} & declared.attributes.keys() else None
 
 
@@ -123,7 +123,7 @@ def _parse_module(module: str, package: Path) -> ast.Module | None:
     except (SyntaxError, ValueError):
         if package == PACKAGE:
             raise
-        return None  # importing it says what is wrong
+        return None  # importing it will report the error
 
 
 def _bases(node: ast.ClassDef, target: str, package: Path) -> list[Declaration | None]:

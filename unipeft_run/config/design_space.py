@@ -149,7 +149,7 @@ def legal_points(slot: str) -> tuple[Point, ...]:
 
 @cache
 def _find_legal(slot: str, folders: tuple[Path, ...]) -> tuple[Point, ...]:
-    del folders  # on which the choices depend
+    del folders  # part of the cache key, because the choices depend on them
     return tuple(point for point in combinations(slot) if not find_objections(point))
 
 

@@ -85,7 +85,7 @@ def scientific_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     for section, keys in UNSCIENTIFIC.items():
         part[section] = {k: v for k, v in plain.get(section, {}).items() if k not in keys}
     if not any(value is not None for value in (part.get("compute") or {}).values()):
-        part.pop("compute", None)  # ids of runs without it stay
+        part.pop("compute", None)  # keep the ids of runs from before this section existed
     for slot in SLOTS:
         if part.get(slot) is not None:
             part[slot] = {k: v for k, v in part[slot].items() if k not in SIZES}

@@ -21,7 +21,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def register_presets() -> None:
     """Register every method of every section under the group names used in conf/train.yaml."""
-    for folder in (*reversed(config_dirs()), conf_dir()):  # the last one takes precedence
+    for folder in (*reversed(config_dirs()), conf_dir()):  # the last folder takes precedence
         _register(folder / "preset")
 
 

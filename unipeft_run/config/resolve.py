@@ -35,7 +35,7 @@ def resolve(cfg: DictConfig) -> RunConfig:
 
 
 def read_eval_config(cfg: DictConfig) -> EvalConfig:
-    """Check what `unipeft eval` was given; its paths become absolute. Raises UserError."""
+    """Validate the configuration of `unipeft eval`; make its paths absolute. Raises UserError."""
     return check(EvalConfig, with_absolute_paths(_plain(cfg)))
 
 
@@ -55,7 +55,7 @@ def _plain(cfg: DictConfig) -> dict[Any, Any]:
 
 
 def _find_refusal(error: BaseException | None) -> UserError | None:
-    """Find the refusal that a function in an expression raised, such as by_size."""
+    """Find the UserError that a resolver raised, such as by_size."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error

@@ -42,7 +42,7 @@ def _check_languages(config: RunConfig) -> None:
     if config.backbone.family == "mbart" and missing:
         codes = " and ".join(f"task.{key}={LANGUAGES[key]}" for key in missing)
         raise UserError(
-            f"backbone {config.backbone.name} needs to know the languages of the texts: give their "
+            f"backbone {config.backbone.name} needs the languages of the texts: give their "
             f"codes, as in {codes}"
         )
 

@@ -168,7 +168,7 @@ class DecodingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    batch_size: Count = key("examples in the batch of the longest sources, others hold more")
+    batch_size: Count = key("examples in the batch of the longest sources; other batches hold more")
     references: Literal["raw", "reference_code"] = key("score against raw or truncated texts")
     decoding: DecodingConfig | None = key("how text is generated; null: classification", None)
 
@@ -196,11 +196,11 @@ class TrackingConfig(Section):
 
 
 class ComputeConfig(Section):
-    """How steps are computed. A null is chosen at the start of a run, and recorded."""
+    """How steps are computed. Null values are chosen at the start of a run, and recorded."""
 
     graphs: bool | None = key("CUDA graphs of the training step; null: on one GPU", None)
     products: Literal["torch", "onednn"] | None = key(
-        "float32 matrix products on a CPU; null: the faster ones, by a timing", None
+        "library for float32 matrix products on a CPU; null: onednn if a timing favours it", None
     )
 
 

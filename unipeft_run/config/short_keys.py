@@ -24,7 +24,7 @@ def short_keys(overrides: Iterable[str]) -> list[str]:
 
 
 def expand_short_keys(overrides: Sequence[str]) -> list[str]:
-    """Write short keys in full; other overrides stay as they are."""
+    """Expand short keys; return other overrides unchanged."""
     known = short_keys(overrides)
     return [
         f"task.{word}" if "=" in word and word.partition("=")[0] in known else word

@@ -61,7 +61,7 @@ def _imported_names(module: str, file: Path) -> Iterator[str]:
     """Yield the dotted names that `file` imports; some name an attribute instead of a module."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # importing the class says what is wrong
+    except (OSError, SyntaxError, ValueError):  # importing the class will report the error
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):

@@ -64,7 +64,7 @@ def check_part(slot: str, axis: str, part: PartConfig) -> None:
     """Check that `part` names a class of this axis with valid keywords. Raises UserError."""
     declared, path = declaration_of(part.target), f"{slot}.{axis}"
     make_importable(part.target)
-    if declared is None:  # defined elsewhere: left to its constructor
+    if declared is None:  # declared nowhere: its constructor checks the keywords
         return
     if MARKERS[axis] not in declared.attributes:
         names = ", ".join(options(axis))

@@ -23,7 +23,7 @@ _observed: list[Path] | None = None  # the files hashed since `observe`
 
 @contextmanager
 def observe() -> Iterator[list[Path]]:
-    """Yield a list to which every file that is hashed in this context is added."""
+    """Collect the files that are hashed inside this context in the yielded list."""
     global _observed
     before, _observed = _observed, []
     try:

@@ -117,7 +117,7 @@ def _is_ours(hook: Callable[..., Any]) -> bool:
 
 
 def refuse_save_pretrained(*args: Any, **kwargs: Any) -> None:
-    """Replace `model.save_pretrained` while deltas are attached: it would lose them silently."""
+    """Refuse in place of `model.save_pretrained`, which would silently lose attached deltas."""
     raise UserError(
         "save_pretrained would lose the deltas of this model: from_pretrained ignores them\n"
         "unipeft.save(model, folder) stores the delta; "
@@ -169,7 +169,7 @@ def register_hooks(model: Any) -> None:
 
 
 def _group_by_place(deltas: Iterable[Delta]) -> list[list[Delta]]:
-    """Group deltas that write to the same place; one alone, unless several named ones act."""
+    """Group deltas that write to the same place: more than one only if several named ones act."""
     groups: dict[Tap, list[Delta]] = {}
     for delta in deltas:
         groups.setdefault(delta.site.write, []).append(delta)

@@ -62,7 +62,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def refuse_wide(*args: Any, **kwargs: Any) -> None:
-    """Replace `save_pretrained` of a model whose feed-forwards were widened."""
+    """Refuse in place of `save_pretrained` of a model whose feed-forwards were widened."""
     raise UserError(
         "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
         "than its configuration says, with two activations\n"

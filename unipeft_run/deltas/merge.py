@@ -1,4 +1,4 @@
-"""Tell whether deltas can be merged into the backbone, so that plain transformers loads the result.
+"""Check whether deltas can be merged into a backbone that plain transformers loads.
 
 Merging is stricter than folding: a folded parallel adapter widens the feed-forward, which the
 backbone's config.json cannot express.
@@ -13,7 +13,7 @@ from unipeft_run.deltas.forms.memory import Memory
 
 
 def find_merge_obstacle(deltas: Iterable[Delta], table: Family) -> str | None:
-    """Say which of `deltas` cannot be merged, and why; None if all can."""
+    """Return the reason why one of `deltas` cannot be merged; None if all can."""
     for delta in deltas:
         if reason := _find_obstacle(delta, table):
             return f"{delta.site.representation}: {reason}"

@@ -1,4 +1,4 @@
-"""The outputs of an evaluation: summed losses, and predictions that a thread may still decode."""
+"""The outputs of an evaluation: summed losses, and predictions that a thread decodes."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class InputTable:
 def read_inputs(name: str, task: Task) -> InputTable:
     """Read the file `name`, or stdin if it is "-". Raises UserError, also for an empty file.
 
-    A .txt file holds one text a line. What stdin holds is told from its first line.
+    A .txt file holds one text per line. The format of stdin is guessed from its first line.
     """
     if name == STDIN:
         with _stdin_as_file(task) as file:
@@ -116,7 +116,7 @@ def _stdin_as_file(task: Task) -> Iterator[Path]:
 
 
 def _guess_suffix(content: bytes, task: Task) -> str:
-    """Tell JSON Lines by a brace, CSV and TSV by a header with the task's columns."""
+    """Guess the format: a brace means JSON Lines, a header with the task's columns CSV or TSV."""
     first = content.removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")[0]
     line = first.decode("utf-8", "replace").strip()
     if line.startswith("{"):

@@ -1,4 +1,4 @@
-"""Bring texts, pairs and mappings into the input columns of a task."""
+"""Convert texts, pairs and mappings to the input columns of a task."""
 
 from __future__ import annotations
 

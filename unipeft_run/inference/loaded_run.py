@@ -36,8 +36,8 @@ from unipeft_run.training.precision import autocast_dtype, evaluation_precision
 class LoadedRun:
     """A finished run in memory.
 
-    Calling it calls the model, and attributes that it lacks are the model's. So it replaces the
-    bare model that `load_run` returned in version 0.1.
+    Calling it calls the model, and unknown attributes are looked up in the model. So code for
+    version 0.1, in which `load_run` returned the bare model, still works.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Write the README.md of an exported run: what it is, how to use it, its scores and settings."""
+"""Write the README.md of an exported run: its origin, use, scores and settings."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _usage(run: LoadedRun, kind: str, name: str) -> str:
 
 
 def _search_note(run: LoadedRun, kind: str) -> str:
-    """Say that transformers' beam search follows other rules than the run's, if it does."""
+    """Return a note if transformers' beam search follows other rules than the run's."""
     decoding = run.config.evaluation.decoding
     if kind != "merged" or decoding is None or decoding.num_beams == 1:
         return ""

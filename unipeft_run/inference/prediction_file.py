@@ -1,4 +1,4 @@
-"""Write predictions row by row as CSV or JSON Lines; what is written is valid at any time."""
+"""Write predictions row by row as CSV or JSON Lines; the file is valid at any time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS: tuple[Format, ...] = ("csv", "jsonl")
 def choose_format(chosen: Format | None, out: Path | None, input_suffix: str) -> Format:
     """Return the chosen format, else that of the name of `out`, else that of the input file.
 
-    Raises UserError if the name of `out` says neither.
+    Raises UserError if the name of `out` ends in neither .csv nor .jsonl.
     """
     if chosen is not None:
         return chosen

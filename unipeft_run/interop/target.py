@@ -7,7 +7,7 @@ from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import is_run_folder
 
-EXPORTED = (  # what exports consist of
+EXPORTED = (  # the files of exports
     *("README.md", "config.json", "generation_config.json", "model*.safetensors*"),
     *("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
     *("sentencepiece.bpe.model", "adapter_config.json", "adapter_model.safetensors"),

@@ -32,7 +32,7 @@ def attach(
     head: Literal["trained", "frozen"] = "trained",
     **choices: Any,
 ) -> Attached:
-    """Attach a method to `model` as a named delta, let it act, and freeze the rest of the model.
+    """Attach a method to `model` as a named delta, activate it, and freeze the rest of the model.
 
     Args:
         model: a transformers model of a supported family: BART, mBART or RoBERTa.

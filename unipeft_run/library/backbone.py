@@ -1,4 +1,4 @@
-"""What the library needs to know of a user's model: its family and its task's head."""
+"""Identify a user's model: its family, and the head of its task."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from unipeft_run.errors import UserError
 
 
 def check_model(model: Any) -> Family:
-    """Return the family of a model. Raises UserError if it is not one that deltas fit."""
+    """Return the family of a model. Raises UserError if deltas do not support the model."""
     config, kind = getattr(model, "config", None), type(model).__name__
     if config is None or not hasattr(config, "model_type"):
         raise UserError(f"{kind} is not a transformers model; attach before wrapping or compiling")

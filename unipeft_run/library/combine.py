@@ -68,7 +68,7 @@ def check_combination(deltas: Mapping[str, NamedDelta], names: Sequence[str]) ->
 
 
 def _find_conflict(first: NamedDelta, second: NamedDelta) -> str | None:
-    """Say why two deltas cannot act together; None if they can."""
+    """Return why two deltas cannot act together; None if they can."""
     if shared := sorted({*first.unfrozen} & {*second.unfrozen}):
         return f"both change the backbone's {shared[0]}, which can have one value only"
     prompts = [any(isinstance(d.form, Vectors) for _, d in n.deltas) for n in (first, second)]
@@ -83,17 +83,17 @@ def _find_conflict(first: NamedDelta, second: NamedDelta) -> str | None:
 
 
 def _find_objection(first: Delta, second: Delta) -> str | None:
-    """Say why two deltas cannot write to the same place."""
+    """Return why two deltas cannot write to the same place; None if they can."""
     pair = (first, second)
     if first.site.write.side == "heads":
         return None if _can_join(pair) else NO_JOIN
     if not all(isinstance(delta.composition, ADDITIVE) for delta in pair):
-        return "a change that is not added has no sum with another"
+        return "only changes that are added can be summed"
     return None
 
 
 def _can_join(pair: Sequence[Delta]) -> bool:
-    """Tell whether memories at the same heads are one longer memory."""
+    """Return whether memories at the same heads can be joined into one longer memory."""
     forms = [delta.form for delta in pair]
     if not all(isinstance(form, Memory) and form.norm is None for form in forms):
         return False

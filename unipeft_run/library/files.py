@@ -51,7 +51,7 @@ def save(model: nn.Module, folder: str | Path, *, name: str | None = None) -> Pa
 def load(
     model: nn.Module, folder: str | Path, *, name: str | None = None, allow: Sequence[str] = ()
 ) -> Attached:
-    """Attach the delta in `folder`, which `save` or a run wrote, to a backbone, and let it act.
+    """Attach the delta in `folder`, written by `save` or a run, to a backbone, and activate it.
 
     `name` defaults to the name that it was saved under. `allow`: prefixes of classes outside this
     package that delta.json may name. Raises UserError if the files are missing or damaged, or if

@@ -1,7 +1,7 @@
 """Describe the backbone that a delta was trained on, and check that a model is that backbone.
 
 A delta fits every model of the same shapes, but is meaningless on other weights. A few weights are
-recorded with it, so that another checkpoint of the same architecture is noticed.
+recorded with it, so that another checkpoint of the same architecture is detected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unipeft_run.deltas.attach import PREFIX
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import head_patterns
 
-MATRICES, VALUES = 16, 4  # so many weights of so many frozen matrices are recorded
+MATRICES, VALUES = 16, 4  # recorded: frozen matrices, and weights of each
 SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
 
 

@@ -9,8 +9,8 @@ from unipeft_run.library.store import ATTRIBUTE
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of `model` for inference with its active deltas folded in, where that is exact.
 
-    The copy has no named deltas. What cannot be folded is refused, except that a prefix stays at
-    its attention heads, without its MLP. Raises UserError.
+    The copy has no named deltas. A prefix stays at its attention heads, without its MLP. Raises
+    UserError if any other delta cannot be folded.
     """
     store = vars(model).pop(ATTRIBUTE, None)  # inactive deltas are not copied
     try:

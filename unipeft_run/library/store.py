@@ -46,7 +46,7 @@ class NamedDelta:
 
 @dataclass
 class Store:
-    """All named deltas of one model.
+    """All named deltas of one model, and the state to restore without them.
 
     Args:
         named: the deltas by name.

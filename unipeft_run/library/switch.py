@@ -1,4 +1,4 @@
-"""Choose which named deltas of a model act: one, several, or none (the plain backbone)."""
+"""Activate named deltas of a model: one, several, or none (the plain backbone)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def active(model: nn.Module) -> list[str]:
 
 
 def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
-    """Let the named delta, or all of several, act on the model; None: the plain backbone.
+    """Activate one named delta or several, and deactivate all others; None: the plain backbone.
 
     Several deltas add their changes. With None, the outputs equal the plain backbone's bit for bit.
     Switch before torch.compile. Raises UserError for an unknown name and for deltas that cannot
@@ -83,14 +83,14 @@ def detach(model: nn.Module, name: str | None = None) -> None:
 
 
 def forget(model: nn.Module, store: Store) -> None:
-    """Remove an empty store, and let the parameters train that did before the first delta."""
+    """Remove an empty store, and unfreeze the parameters that trained before the first delta."""
     vars(model).pop(ATTRIBUTE, None)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in store.trainable)
 
 
 def deactivate(model: nn.Module, store: Store) -> None:
-    """Make the model the plain backbone, with no parameter that trains."""
+    """Restore the plain backbone and freeze all of its parameters."""
     for name in store.active:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
@@ -108,7 +108,7 @@ def model_type(model: Any) -> Any:
 
 
 def _restore(model: nn.Module, delta: NamedDelta) -> None:
-    """Bring the delta to the model's device, and to its type if that changed in the meantime."""
+    """Move the delta to the model's device, and to the model's type if that has changed."""
     write_values(model, delta.values)
     for name in delta.unfrozen:
         model.get_parameter(name).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Group finished runs by what was scored, then by configuration; rank and label them.
+"""Group finished runs by the examples they were scored on, then by configuration; rank them.
 
 A group holds the runs that were scored on the same examples; a cell holds the runs of one
 configuration, all seeds together.
@@ -28,7 +28,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one configuration. `label`: its method, and what tells it from its neighbours."""
+    """The runs of one configuration. `label`: its method and its differing settings."""
 
     label: str
     runs: Sequence[RunRecord]
@@ -59,14 +59,14 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The group's name on screen; not printable yet."""
+        """The group's title, with control characters not escaped yet."""
         return f"{self.task}, scale {self.scale}, {self.backbone}" + f", {self.data}" * bool(
             self.data
         )
 
     @property
     def facts(self) -> dict[str, str]:
-        """What all runs of the group share."""
+        """The values that all runs of the group share."""
         names = "task", "scale", "backbone", "data"
         return {name: getattr(self, name) for name in names}
 

@@ -119,7 +119,7 @@ def _make_row(cell: Cell, metric: str, found: Any) -> Row:
 
 
 def _adjust(rows: Sequence[Row]) -> list[Row]:
-    """Add the adjusted p-values, and what they say at the 5 % level."""
+    """Add the adjusted p-values, and whether they are significant at the 5 % level."""
     from unipeft_run.report.significance import holm
 
     adjusted = holm([float(row["p randomisation"]) for row in rows])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Tables of what a group's configurations consist of: parameters per site, settings that differ."""
+"""Tables of a group's configurations: parameters per site, and settings that differ."""
 
 from __future__ import annotations
 

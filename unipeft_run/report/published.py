@@ -36,7 +36,7 @@ class PaperTable:
 
 
 def find_tables(runs: Sequence[RunRecord], experiment: Experiment | None) -> list[PaperTable]:
-    """Return `experiment`, or else every table of the paper, as far as `runs` have a row of it."""
+    """Return the tables of `experiment`, or else those of the paper of which `runs` have a row."""
     output = _common_output(runs)
     found = []
     for candidate in [experiment] if experiment else read_tables():
@@ -59,10 +59,9 @@ def _names_method(cell: Cell, run: RunRecord) -> bool:
 def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -> dict[str, str]:
     task, scale = table.facts["task"], table.facts["scale"]
     missing = {row["row"] for row in table.rows if not row["seeds"]}
+    small = ["scale=mini"] * (scale == "mini")
     return {
-        cell.row: shlex.join(
-            ["unipeft-train", *cell.overrides[scale], *["scale=mini"] * (scale == "mini"), *output]
-        )
+        cell.row: shlex.join(["unipeft", "train", *cell.overrides[scale], *small, *output])
         for cell in experiment.cells
         if cell.task == task and cell.row in missing
     }

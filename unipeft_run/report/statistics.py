@@ -1,8 +1,8 @@
 """Per-example statistics of stored runs, for the tests in `significance.py`.
 
 A metric that is the mean of the stored per-example scores is tested on those. BLEU and chrF are
-recomputed from the stored predictions. Either way the recorded metric must come out again, so that
-a test never concerns another metric than the table's.
+recomputed from the stored predictions. Either way the result must equal the recorded metric, so
+that a test always concerns the metric in the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BETA = 2  # chrF weights recall twice as much as precision
 
 
 class UntestableError(UserError):
-    """A run, or a metric of it, that no significance test can use; the message says why."""
+    """A run or metric cannot be used in a significance test; the message gives the reason."""
 
 
 Keys = tuple[tuple[str, str], ...]  # id and reference of each example

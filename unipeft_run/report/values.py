@@ -1,4 +1,4 @@
-"""Write the values of tables as text, the same in every format."""
+"""Format the values of tables as text, in the same way for every output format."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def explain_failure(problem: BaseException) -> str | None:
 
 
 def explain_interrupt(stop: BaseException, overrides: Sequence[str] = ()) -> str:
-    """Say what stopped a command that runs `overrides`, and how to continue."""
+    """Return a message: what stopped a command that runs `overrides`, and how to continue."""
     cause = str(stop) or "interrupted"
     if any(re.fullmatch(r"\+*force=(true|True)", word) for word in overrides):
         return f"{cause}; run the same command without force=true to resume"

@@ -223,7 +223,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def report_finished(folder: Path) -> dict[str, Any]:
-    """Return the metrics of the run in `folder` and say that it is done; {} if it is not."""
+    """Print that the run in `folder` is done, and return its metrics; {} if it is not done."""
     metrics = read_object(folder / "metrics.json")
     if metrics:
         print(f"already done: {folder} (force=true starts afresh)")

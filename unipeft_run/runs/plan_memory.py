@@ -1,8 +1,8 @@
-"""Remember which run a command line plans, so that a finished run is found without composing it.
+"""Cache which run a command line plans, so that a finished run is found without composing it.
 
-An entry holds the run folder and the status of everything that the plan was derived from: this
-package and its YAML files, the extension folders, local data, weights and classes. Any change makes
-the entry void. Imports nothing heavy.
+An entry holds the run folder and the file status of everything that the plan depends on: this
+package and its YAML files, the extension folders, local data, weights and classes. Any change
+invalidates the entry. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from unipeft_run.data.fingerprint import CLOCK_TICK_NS, file_status
 from unipeft_run.extensions import conf_dir, config_dirs
 
 PACKAGE = Path(__file__).parent.parent
-ENVIRONMENT = ("HOME", "PYTHONPATH")  # where relative names lead
+ENVIRONMENT = ("HOME", "PYTHONPATH")  # they decide what relative names mean
 VARYING = ("${oc.", "${now", "${hydra", "${env")  # interpolations that an entry cannot follow
 WRITTEN = ("output", "tracking.")  # keys of folders that a run writes to
 MOST_FILES = 2000  # in the extension folders
 
 
 def recall(words: Sequence[str]) -> Path | None:
-    """Return the folder of the run that these overrides plan; None if that is not known."""
+    """Return the folder of the run that these overrides plan; None if there is no valid entry."""
     if not _is_plain(words):
         return None
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -39,7 +39,7 @@ def recall(words: Sequence[str]) -> Path | None:
 
 
 def remember(words: Sequence[str], folder: Path, files: Iterable[Path]) -> None:
-    """Remember that `words` plan the run in `folder`, from `files` among others."""
+    """Store that `words` plan the run in `folder`, which depends on `files`."""
     if not _is_plain(words) or any(_varies(folder) for folder in config_dirs()):
         return
     with suppress(OSError):  # a full or read-only cache: compose again next time

@@ -1,4 +1,4 @@
-"""What a search optimises: the metric by which the task selects the best state of a run."""
+"""The objective of a search: the metric by which the task selects the best state of a run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Search a space of configurations with a sweeper plugin of Hydra: `-m hydra/sweeper=optuna`.
 
-The sweeper proposes trials, and we run them: identity, lock and folder of a run are ours. A search
-is resumed by repeating it. The sweeper, with a fixed seed, proposes the same trials and is told the
-same results, because a finished run answers at once, up to the trial that was interrupted.
+The sweeper proposes trials; each is an ordinary run with its own identity, lock and folder. The
+same command resumes a search: the sweeper has a fixed seed, so it proposes the same trials again,
+and finished runs return their results at once, up to the trial that was interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, requ
 from unipeft_run.sweeps.table import Cell, print_table
 from unipeft_run.sweeps.trials import TrialFailed, Trials
 
-Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns the run's folder
-# keys that decide what is measured: values of trials that differ in them cannot be compared
+Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns the identity of the run
+# keys that change what is measured: trials that differ in them cannot be compared
 INCOMPARABLE = ("task", "task.selection", "task.path", "limit.validation", "recipe.eval_limit")
 DEFAULT_DIR = "${output}"  # hydra.sweep.dir in conf/train.yaml
 
@@ -151,7 +151,7 @@ def _search_folder(config: DictConfig, fixed: Cell, searched: Cell) -> Path:
 
 
 def _for_trials(config: DictConfig, settings: Sequence[str]) -> DictConfig:
-    """Return the configuration of the engine, without the sweeper's settings."""
+    """Return Hydra's configuration for running trials, without the sweeper's settings."""
     copy = config.copy()
     with read_write(copy), open_dict(copy):
         copy.hydra.overrides.hydra = list(settings)
@@ -182,9 +182,9 @@ def _sweep(config: DictConfig, trials: Trials, arguments: Sequence[str]) -> str:
 
 @contextmanager
 def _as_launcher(trials: Trials) -> Iterator[None]:
-    """Make `trials` the launcher of the sweeper that is built here.
+    """Make `trials` the launcher of the sweeper that is built inside this context.
 
-    Hydra would build the launcher itself, and only a plugin's.
+    Otherwise Hydra would build the launcher from a plugin.
     """
     plugins: Any = Plugins.instance()
     plugins.instantiate_launcher = lambda **_: trials
@@ -209,6 +209,6 @@ def _conclude(trials: Trials, problem: str) -> int:
         value = objective.value(trials.outcomes[best])
         assert value is not None
         print(f"best: trial {best + 1}, {objective.format(value)}, {trials.identities[best]}")
-        print(shlex.join(["unipeft-train", *trials.cells[best]]))
+        print(shlex.join(["unipeft", "train", *trials.cells[best]]))
     print(f"search folder: {trials.folder}")
     return exit_code(trials.outcomes) or int(bool(problem))

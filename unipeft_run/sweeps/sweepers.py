@@ -1,4 +1,4 @@
-"""The sweeper plugins of Hydra that can drive our runs: what each needs to know about a search.
+"""The supported sweeper plugins of Hydra, and how each is configured for a search.
 
 Hydra's sweepers share an interface, but each has its own keys for the direction and the storage.
 A plugin is supported by its row in `SWEEPERS`.
@@ -55,9 +55,9 @@ def require_sweeper(name: str) -> None:
 
 
 def register_sweepers() -> None:
-    """Replace the plugins' own defaults by ours, for those that are installed.
+    """Replace the defaults of the installed plugins by ours.
 
-    A file in conf/hydra/sweeper could not: Hydra refuses to merge it with the plugin's.
+    A file in conf/hydra/sweeper cannot do this: Hydra refuses to merge it with the plugin's.
     """
     for name, sweeper in SWEEPERS.items():
         if _is_installed(sweeper):
@@ -70,7 +70,7 @@ def _is_installed(sweeper: Sweeper) -> bool:
 
 
 def _optuna_defaults() -> Any:
-    """One trial at a time, so that each learns from all others; a failed one ends nothing."""
+    """Return Optuna's defaults: one trial at a time, and a failed trial does not end the search."""
     from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 
     return OptunaSweeperConf(direction=None, n_jobs=1, max_failure_rate=1.0)
@@ -94,7 +94,7 @@ def _prepare_optuna(settings: DictConfig, direction: str, folder: Path) -> None:
         sampler.seed = SAMPLER_SEED
     file = folder.absolute() / "study.db"
     settings.update(direction=direction, storage=f"sqlite:///{file}", study_name="unipeft")
-    file.unlink(missing_ok=True)  # the study is built again: finished trials answer at once
+    file.unlink(missing_ok=True)  # the study is rebuilt: finished trials return at once
     _silence_optuna()
 
 

@@ -1,4 +1,4 @@
-"""The trials of a search: run what a sweeper proposes, and tell it the results."""
+"""Run the trials that a sweeper proposes, and return their results to it."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Trials:
     def _identify(self, number: int) -> Outcome | None:
         """Add the identity of a trial; return its outcome if it is refused.
 
-        Raises UserError for the first trial: the others would be as wrong.
+        Raises UserError for the first trial, because the others would fail in the same way.
         """
-        self.identities.append(number)  # of its own, as long as it has no run
+        self.identities.append(number)  # a placeholder, until the run is known
         try:
             self.identities[number] = self.check(self.cells[number])
         except UserError as refusal:

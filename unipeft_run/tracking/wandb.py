@@ -41,7 +41,7 @@ class WandB(Tracker):
     the four axes, and a single word is one tag. `problem`: why the run is missing or incomplete on
     the server; None if it is complete.
 
-    `say` shows a line that says where the run goes.
+    `say` prints the line that says where the run is recorded.
 
     A history row is one record. W&B's own step is the record's index in train.jsonl, and our step
     is the column `step`. Rows that the server already has are not sent again, so resuming or
@@ -185,7 +185,7 @@ class WandB(Tracker):
         return run
 
     def _describe(self, run: Run) -> str:
-        """Say whether the run is online or offline, and where."""
+        """Describe whether the run is online or offline, and where."""
         if run.offline:
             return f"offline, project {run.project}, files in {self._files}"
         return f"online, {run.url or '/'.join((run.entity, run.project, run.id))}"

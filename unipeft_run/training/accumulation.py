@@ -71,7 +71,7 @@ class GradientAccumulator:
         self._prepare(ComputePlan())
 
     def choose(self, options: ComputeOptions, recorded: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Compute updates by the `recorded` plan, or choose one; return it."""
+        """Prepare for the `recorded` plan, or for a new one from `options`; return the plan."""
         if recorded is None:
             plan = ComputePlan.choose(options, self.model, self.device, self.autocast)
         else:
@@ -127,7 +127,7 @@ class GradientAccumulator:
         return loss.detach() / processes.world_size()
 
     def _autocast(self) -> AbstractContextManager[None]:
-        # a graph must not read casts that were cached before it was recorded
+        # a graph must not read casts cached before it was recorded
         handler = AutocastKwargs(cache_enabled=not self.plan.graphs)
         context: AbstractContextManager[None] = self.accelerator.autocast(handler)
         return context

@@ -52,7 +52,7 @@ class SequenceLoss:
     head's input by an empty one, and applies the head itself to `chunk` logits at a time. This
     happens inside the model's forward, where FSDP has gathered the head.
 
-    Padding is dropped before the head on a CPU. On a GPU, where that would make the host wait,
+    Padding is dropped before the head on a CPU. On a GPU, where this would synchronise,
     padding passes through the head and has weight 0; `keeps_padding` overrides this choice.
     """
 

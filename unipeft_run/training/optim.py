@@ -96,8 +96,8 @@ def build_optimizer(
     """Build the optimiser `name` over the parameters of `model` that require a gradient.
 
     Weight decay spares biases and LayerNorm parameters (see `parameter_groups`). `fused`: use one
-    kernel for all parameters. With a loss scaler it must be false, because the kernel would hide
-    from accelerate that the scaler skipped an update.
+    kernel for all parameters. With a loss scaler it must be false, because accelerate would not
+    notice when the scaler skips an update.
     """
     beta1, beta2 = betas
     groups = parameter_groups(model, weight_decay)

@@ -50,7 +50,7 @@ def build_accelerator(precision: Precision, *, deterministic: bool = False) -> A
     # cuBLAS reads it once, at the first product of the process; deterministic kernels need it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    # cuDNN's attention plans anew for every shape, 23-70 ms each, and is not deterministic
+    # cuDNN's attention makes a plan per shape, 23-70 ms each, and is not deterministic
     torch.backends.cuda.enable_cudnn_sdp(False)
     resolved = resolve_precision(precision)
     torch.set_float32_matmul_precision("highest")  # float32 products in float32, not in TF32

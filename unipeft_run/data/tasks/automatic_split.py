@@ -1,7 +1,7 @@
 """Divide examples into splits, for data that lacks a validation or a test split.
 
-An example's place follows from a hash of its text and the seed, not from its row number: sorting a
-file changes nothing, and adding rows moves few examples. Equal texts go to the same split, so that
+A hash of the text and the seed decides the split of an example, not its row number: sorting a file
+changes nothing, and adding rows moves few examples. Equal texts go to the same split, so that
 none is tested on an example that it was trained on. Classes keep their shares in every split.
 """
 
@@ -52,9 +52,9 @@ def _size(wanted: float | None, total: int) -> int:
 def divide(
     texts: Sequence[str], classes: Sequence[object] | None, sizes: Mapping[str, int], seed: int
 ) -> dict[str, list[int]]:
-    """Return the rows of each split in `sizes`, and the others as "train"; in random order.
+    """Return the rows of each split in `sizes`, and the rest as "train", in random order.
 
-    A split may be smaller than asked for where equal texts do not fit into it.
+    A split may be smaller than its size if groups of equal texts do not fit into it.
     """
     groups = _order(texts, classes, seed)
     rows: dict[str, list[int]] = {split: [] for split in sizes}

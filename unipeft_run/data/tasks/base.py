@@ -111,7 +111,7 @@ class Task(ABC):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their numbers; () for a task from text to text."""
+        """Names of the classes, in the order of their numbers; () for a task that writes text."""
         return ()
 
     @property
@@ -184,7 +184,7 @@ class Task(ABC):
         return {}
 
     def describe_split(self, splits: Splits) -> dict[str, Any]:
-        """Describe how the data was divided into `splits`; {} if it came divided."""
+        """Describe how the data was divided into `splits`; {} if its own splits are used."""
         return {}
 
     def _row_numbers(self, dataset: Dataset) -> Sequence[int]:

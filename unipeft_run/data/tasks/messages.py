@@ -11,7 +11,7 @@ MOST_NAMES = 20
 
 
 def missing_column(where: str, name: str, present: Sequence[str], key: str | None = None) -> str:
-    """Say that `where` lacks column `name`, and suggest the nearest of the columns `present`.
+    """Return the message that `where` lacks column `name`, with the nearest of those `present`.
 
     `key` is the configuration key that names the column.
     """

@@ -1,4 +1,4 @@
-"""What tasks on the user's own data share: where the data is, its split, and metrics by name."""
+"""The base class of tasks on the user's own data: its place, its split, and metrics by name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class OwnData(Task):
     def inert_keys(self) -> dict[str, str]:
         try:
             divided = self._own_source.divided()
-        except UserError:  # data that is not there; loading it says so
+        except UserError:  # the data is missing; loading it will report that
             return {}
         sizes = [split for split in ("validation", "test") if split not in divided]
         inert = {f"{split}_size": f"the data has a {split} split" for split in sizes}

@@ -1,4 +1,4 @@
-"""The source of own data: whole splits where the data has them, the others divided off."""
+"""The source of own data: its own splits, and missing ones split off the training examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERSION = 1  # of summaries in the cache
 
 @dataclass(frozen=True)
 class Summary:
-    """What the data holds: examples by split, and the distinct labels in order."""
+    """The number of examples by split, and the distinct labels in order."""
 
     examples: Mapping[str, int]
     labels: tuple[str, ...]
@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class OwnSource:
-    """The data that `data` names, a path or a hub name, divided by `rule` where splits lack."""
+    """The data at `data`, a path or a hub name; `rule` divides off the splits that it lacks."""
 
     task: str
     data: str | None
@@ -62,7 +62,7 @@ class OwnSource:
         return tuple(split for split in ("validation", "test") if split not in found)
 
     def record(self, splits: Mapping[str, Dataset]) -> dict[str, Any]:
-        """Describe how the data was divided, with the rows of the smaller parts; {} if not."""
+        """Describe how the data was divided, with the rows split off; {} if it was not divided."""
         divided = self.divided()
         if not divided:
             return {}
@@ -140,7 +140,7 @@ class OwnSource:
 
 
 def order_labels(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct labels, numbers by value and words by name; case does not distinguish."""
+    """Return the distinct labels, numbers by value, words by name, ignoring case."""
     names: dict[str, str] = {}
     for word in sorted(set(words)):
         names.setdefault(word.casefold(), word)

@@ -12,7 +12,8 @@ from unipeft_run.data.tasks.tables import check_table, read_parquet
 from unipeft_run.data.tasks.text_files import read_text_file
 from unipeft_run.errors import UserError
 
-Orders = tuple[tuple[str, bool | None], ...]  # of each file: are its classes in the task's order?
+# of each file: whether its classes are in the task's order
+Orders = tuple[tuple[str, bool | None], ...]
 
 
 def read_files(

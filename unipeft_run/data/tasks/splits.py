@@ -1,4 +1,4 @@
-"""The splits of a task's data, and evaluations that accompany that of a split."""
+"""The splits of a task's data, and the evaluations that accompany another one."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Text2Text(OwnData, SequenceTask):
         if "bleu_paper" in self.metrics and self._language != "ro":
             raise UserError(
                 "task.metric=bleu_paper normalises Romanian text; give "
-                "task.target_language=ro_RO if the target is Romanian, else take bleu"
+                "task.target_language=ro_RO if the target is Romanian, else choose bleu"
             )
 
     @property

@@ -19,7 +19,7 @@ from unipeft_run.evaluation.metrics import Scores
 from unipeft_run.evaluation.metrics.by_name import Kind, Outputs, score
 
 MOST_CLASSES = 1000
-FEW_EXAMPLES = 20  # below this, every example may have its own class
+FEW_EXAMPLES = 20  # with fewer examples, each may have its own class
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 `settings.py` validates the decoding settings. `search.py` is the loop that greedy and beam search
 share. `hypotheses.py` implements the two sets of beam-search rules. `decoder.py`, `cache.py` and
 `attention.py` run the model's own decoder for all beams of a source at once; `static_step.py` does
-so with static shapes. `onednn.py` makes the products of a CPU faster.
+so with static shapes. `onednn.py` speeds up matrix products on a CPU.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A decoder step multiplies a few rows by large matrices. torch converts the layout of each matrix in
 every call; here it is packed once per search. For the encoder's large products, torch's MKL takes a
 slow path on some processors with AVX-512, which oneDNN does not. Products round differently from
-`F.linear`. The choice depends on the processor alone, so that equal commands give equal results.
+`F.linear`. The choice depends on the processor alone, so the same command gives the same results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from unipeft_run.training.compute.onednn import has_onednn, multiply
 from unipeft_run.training.distributed.parallel import is_sharded
 
-MIN_PRODUCTS = 16  # packing pays off after about eight products with the same weight
+MIN_PRODUCTS = 16  # packing pays off after about eight
 MAX_PACKED_ROWS = 256  # with more rows, the layout of the weight matters little
 
 
@@ -27,8 +27,8 @@ MAX_PACKED_ROWS = 256  # with more rows, the layout of the weight matters little
 def onednn_linears(model: nn.Module, products: int) -> Iterator[None]:
     """Replace the forward pass of every supported linear layer inside this context.
 
-    `products` is how often each weight is used; with too few, no weight is packed. The products
-    have no gradient.
+    `products`: how often each weight is used; below MIN_PRODUCTS, no weight is packed. Gradients
+    are not supported.
     """
     types = () if is_sharded(model) else _supported_types(next(model.parameters()).device)
     linears = [module for module in model.modules() if _is_replaceable(module, types)]
@@ -42,7 +42,7 @@ def onednn_linears(model: nn.Module, products: int) -> Iterator[None]:
 
 
 class Product:
-    """x W^T + b. W is packed at the first product of few rows, because some are never used."""
+    """x W^T + b. W is packed at its first product with few rows, because some W have none."""
 
     def __init__(self, linear: nn.Module, *, packs: bool) -> None:
         self.linear: Any = linear

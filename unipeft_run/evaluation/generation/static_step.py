@@ -49,7 +49,7 @@ class StaticSelfCache(SelfCache):
 
 
 class StaticDecoder(Decoder):
-    """The decoder with static shapes; a graph is captured anew when sources leave the batch."""
+    """The decoder with static shapes; a new graph is captured when sources leave the batch."""
 
     def __init__(
         self, model: Any, states: Tensor, attention_mask: Tensor, settings: Settings

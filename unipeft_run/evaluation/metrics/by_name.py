@@ -21,7 +21,7 @@ Kind = Literal["texts", "classes"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Predictions to score against their references. `language` is that of texts, such as "de"."""
+    """Predictions to score against their references. `language`: of the texts, such as "de"."""
 
     predictions: Sequence[Any]
     references: Sequence[Any]
@@ -62,7 +62,7 @@ def check_names(names: Sequence[str], kind: Kind) -> None:
 
 
 def is_lower_better(name: str) -> bool:
-    """Return whether a lower score is better of the metric `name`, such as ter or test/ter."""
+    """Return whether lower scores of the metric `name` are better, as for ter or test/ter."""
     metric = METRICS.get(name.rpartition("/")[2])
     return metric is not None and metric.lower_is_better
 
@@ -137,7 +137,7 @@ def _exact_match(outputs: Outputs) -> Result:
 
 
 def _classes(signature: str, compute: Callable[[Confusion], float]) -> NamedMetric:
-    """Make a metric of classes; per example it is a hit or a miss."""
+    """Make a metric of classes, whose score per example is 100 or 0."""
 
     def of_outputs(outputs: Outputs) -> Result:
         hits = accuracy(outputs.predictions, outputs.references)

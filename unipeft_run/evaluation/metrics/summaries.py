@@ -62,7 +62,7 @@ def rouge_per_example(
 
 
 def rouge_signatures(tokenizer: str | None) -> dict[str, str]:
-    """Say how each ROUGE variant is computed."""
+    """Return the signature of each ROUGE variant."""
     note = TOKENIZER_NOTES[tokenizer or "default"]
     base = f"rouge-score {version('rouge-score')}, tokenizer {note}, mean F"
     return dict.fromkeys(ROUGES, base) | {"rougeLsum": f"{base}, rule-based sentences"}

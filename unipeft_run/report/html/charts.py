@@ -35,8 +35,8 @@ RADIUS = 4.5
 CHARACTER = 5.6  # width of a label's character
 MOST_DOTS = 24  # points of a curve that are marked
 LONGEST, LONGEST_ACROSS = 28, 48  # characters of a label
-SHAPES = ((24, 0), (4, 45), (3, 0), (4, 0), (3, 180), (5, 0), (6, 0), (3, 90))  # corners, turn
-# where a label may be, from its point: right, down, anchor
+SHAPES = ((24, 0), (4, 45), (3, 0), (4, 0), (3, 180), (5, 0), (6, 0), (3, 90))  # corners, degrees
+# places of a label relative to its point: right, down, anchor
 SPOTS = (
     *((8, 4, "start"), (-8, 4, "end"), (0, -9, "middle"), (0, 17, "middle")),
     *((7, -7, "start"), (7, 15, "start"), (-7, -7, "end"), (-7, 15, "end")),
@@ -128,7 +128,7 @@ def _mark(point: Point, x: Scale, y: Scale, placed: list[Box]) -> Iterator[str]:
 
 
 def _label(label: str, spots: Sequence[tuple[float, float, str]], placed: list[Box]) -> str:
-    """Place a label where it covers nothing; without room, the legend has to do."""
+    """Place a label where it covers nothing; return nothing if there is no room."""
     width = CHARACTER * len(label)
     for x, y, anchor in spots:
         left = x - width * {"start": 0, "middle": 0.5, "end": 1}[anchor]

@@ -1,4 +1,4 @@
-"""Tables and small elements as HTML. Every text from outside passes `text`."""
+"""Tables and small elements as HTML. Text from run folders must pass through `text`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def section(title: str, anchor: str, parts: Iterable[str], note: str = "") -> st
 
 
 def folded(title: str, content: str) -> str:
-    """Render content that is shown on demand."""
+    """Render content that is collapsed until it is opened."""
     return f"<details><summary>{text(title)}</summary>{content}</details>"
 
 

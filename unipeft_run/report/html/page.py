@@ -43,9 +43,9 @@ def render_page(
 ) -> str:
     """Render the page of finished `runs`.
 
-    `left_out`: a line per run that is not finished. `experiment`: the published table beside ours;
-    by default every table that our runs have a row of. `predictions`: the number embedded of each
-    run.
+    `left_out`: a line per run that is not finished. `experiment`: the published table to compare
+    with; by default every table of which `runs` have a row. `predictions`: the number embedded of
+    each run.
     """
     groups = group_runs(runs)
     found = collect_predictions(groups, predictions)
@@ -57,7 +57,7 @@ def render_page(
 
 
 def _fill(header: str, body: str, payload: str) -> str:
-    """Put the parts into the template. Its policy allows its own script and style only, by hash."""
+    """Put the parts into the template. Its policy allows only its own script and style, by hash."""
     assets = files(__package__) / "assets"
     template, style, script = (
         (assets / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")

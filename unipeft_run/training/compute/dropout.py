@@ -23,7 +23,7 @@ def fast_dropout() -> Iterator[None]:
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Return x / (1 - p) where it is kept and 0 elsewhere, as `F.dropout` does."""
+    """Zero each value of x with probability p and scale the rest by 1 / (1 - p)."""
     del inplace  # the result is the same
     if not training or p == 0.0:
         return x
@@ -31,7 +31,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
 
 
 def draw_mask(shape: torch.Size, p: float) -> Tensor:
-    """Draw a boolean mask that is False with probability `p`, up to 2^-32.
+    """Draw a boolean mask that is False with probability `p`, rounded to 2^-32.
 
     The generator (SFC64) is seeded from torch's, so torch's random state decides every mask.
     """

@@ -1,4 +1,4 @@
-"""Gradients as views of one buffer per type: fixed addresses, one kernel to clip or to clear."""
+"""Gradients as views of one buffer per type: fixed addresses, one kernel to clip or clear."""
 
 from __future__ import annotations
 

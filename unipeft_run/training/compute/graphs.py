@@ -51,7 +51,7 @@ class CudaRecorder:
     def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Return a function that repeats the kernels of `function` and returns its result."""
         graph = torch.cuda.CUDAGraph()
-        # what other threads do with the GPU must not end the recording
+        # calls of other threads must not abort the recording
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             result = function()
 
@@ -135,14 +135,14 @@ class GraphedStep:
             with isolated_rng(self.device):
                 self._warm_up(function)
                 return RecordedStep(static, weight, self.recorder.record(function))
-        except RuntimeError as error:  # out of memory, too: a graph holds its own
+        except RuntimeError as error:  # also out of memory: a graph has its own pool
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"this step cannot be recorded as a CUDA graph ({reason}); set compute.graphs=false"
             ) from error
 
     def _warm_up(self, function: Callable[[], Tensor]) -> None:
-        """Call `function`, and restore the gradients; the first call shows which there are."""
+        """Call `function` and restore the gradients; the first call finds which there are."""
         kept = [*(self.gradients.buffers if self.gradients else [])]
         kept += self.memories.gradients if self.memories else []
         copies = [tensor.clone() for tensor in kept]

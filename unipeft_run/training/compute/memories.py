@@ -21,8 +21,8 @@ class SharedMemories:
     """The keys and values of every prefix with an MLP, shared by the micro-batches of an update.
 
     The model reads them as leaf tensors with fixed addresses. Their gradients are summed over the
-    micro-batches and propagated through the MLP once. Prefixes with dropout are left alone: each
-    micro-batch draws its own.
+    micro-batches and propagated through the MLP once. Prefixes with dropout are not shared, because
+    each micro-batch draws its own mask.
     """
 
     def __init__(

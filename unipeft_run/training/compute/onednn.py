@@ -81,7 +81,7 @@ def onednn_linears(model: nn.Module) -> dict[nn.Linear, Forward]:
 def is_onednn_faster() -> bool:
     """Time a large product in both libraries, in turn; needs a few tenths of a second.
 
-    Where oneDNN pays, it takes half the time; so the threshold is far from what noise can reach.
+    Where oneDNN is faster, it takes half the time, so noise does not reach the threshold MIN_GAIN.
     """
     x = weight = torch.ones(SIZE, SIZE)
     seconds = [(_time(F.linear, x, weight), _time(multiply, x, weight)) for _ in range(ROUNDS)]

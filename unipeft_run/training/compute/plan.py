@@ -1,4 +1,4 @@
-"""Decide how the steps of a run are computed, and record it."""
+"""Choose how the steps of a run are computed, and record the choice."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class ComputePlan:
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> Self:
-        """Take the values of `options`; choose the fastest that is possible for a null.
+        """Return the plan of `options`, with the fastest possible choice for each null.
 
-        Raises `UserError` for values that are not possible.
+        Raises `UserError` for an impossible value.
         """
         config = options.config
         can_graph = options.grid is not None and _has_graphs(device) and not _drops_layers(model)
@@ -67,7 +67,7 @@ class ComputePlan:
     def resume(
         cls, recorded: Mapping[str, Any], device: torch.device, autocast: torch.dtype | None
     ) -> Self:
-        """Take a recorded plan, without what `device` cannot do: the machine may have changed."""
+        """Return a recorded plan, reduced to what `device` supports, if the machine has changed."""
         plan = cls(**recorded)
         products: Products = plan.products if _can_use_onednn(device, autocast) else "torch"
         return replace(plan, graphs=plan.graphs and _has_graphs(device), products=products)
@@ -82,7 +82,7 @@ def _has_graphs(device: torch.device) -> bool:
 
 
 def _drops_layers(model: nn.Module) -> bool:
-    """Return whether the host draws which layers to skip: a graph would repeat one draw."""
+    """Return whether the model has layerdrop: a graph would repeat one draw of layers."""
     config = getattr(model, "config", None)
     return any(getattr(config, f"{stack}_layerdrop", 0.0) > 0 for stack in ("encoder", "decoder"))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unipeft_run.data.batching import IGNORED, round_up
 
-ROWS = 8  # B is rounded up to a multiple of it where the number of examples varies
+ROWS = 8  # B is rounded up to a multiple of it if batches vary in size
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -39,7 +39,7 @@ class ShapeGrid:
             "input_ids": _pad(batch["input_ids"], rows, source, self.pad_token_id),
             "attention_mask": _pad(batch["attention_mask"], rows, source, 0),
         }
-        # without a visible token, the softmax of an added example would be NaN
+        # without a visible token, its softmax would be NaN
         padded["attention_mask"][len(batch["input_ids"]) :, 0] = 1
         labels = batch["labels"]
         if labels.dim() == 1:
