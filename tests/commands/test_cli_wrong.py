@@ -51,7 +51,7 @@ WRONG = {
     f"train {SST2} scale=null": "scale cannot be null; leave it out",
     f"train {SST2} tracking=null": "tracking cannot be null; leave it out, or choose from",
     f"train {SST2} debug=[1,2]": "debug cannot be [1,2]; leave it out, or choose from none",
-    f"train {SST2} task.path= --cfg job": "task.path is empty; give a folder",
+    f"train {SST2} task.path= --cfg job": "task.path is empty; give task.path=DIR",
     f"train {SST2} tracking.console=null": "tracking.console: must not be null",
     # a key that its section does not have
     f"train {SST2} +ffn.form.foo=3": "there is no key ffn.form.foo; did you mean",

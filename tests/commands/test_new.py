@@ -33,6 +33,7 @@ def write_all(capsys: Capture) -> dict[str, list[str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_every_skeleton_passes_its_own_test(tmp_path: Path, capsys: Capture) -> None:
     commands = write_all(capsys)
     prefix = "python -m pytest "
@@ -46,6 +47,7 @@ def test_every_skeleton_passes_its_own_test(tmp_path: Path, capsys: Capture) -> 
     assert "8 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_broken_skeleton_fails_its_test(tmp_path: Path) -> None:
     assert main(["form", "gate"]) == 0
     file = tmp_path / "extension" / "form" / "gate.py"

@@ -75,6 +75,7 @@ def exported(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> di
     return {task: folder / task for task in MERGED}
 
 
+@pytest.mark.slow
 def test_plain_transformers_gives_the_run_s_logits_and_texts(
     exported: dict[str, Path], finished: Finished
 ) -> None:

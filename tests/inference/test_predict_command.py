@@ -204,6 +204,7 @@ def test_an_interrupt_leaves_whole_rows(
     assert [found["id"] for found in read_jsonl(out.read_text())] == ["0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_the_command_itself(finished: Finished, home: Path, tmp_path: Path) -> None:
     """A run id, stdin and stdout, in a process of its own."""
     script = "from unipeft_run.commands.dispatch import main; main()"

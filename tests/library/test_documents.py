@@ -36,6 +36,7 @@ def run_notebook(*argv: str) -> int:
     return status
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_notebook("--check") == 0, capsys.readouterr().out
 

@@ -74,6 +74,7 @@ def table(out: str) -> list[tuple[str, str, str]]:
     return [(cell, state, metric) for cell, state, metric in rows]
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_named_with_its_command(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_loss_is_minimised(
     assert f"validation/loss {smallest:.4f}, outputs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_continues_with_the_same_trials(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +133,7 @@ def test_an_interrupted_search_continues_with_the_same_trials(
     assert len(list(Path("outputs/searches").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_not_the_best(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
