@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unipeft_run.data.batching import Collator
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.training.compute.dropout import fast_dropout
 from unipeft_run.training.losses import SequenceLoss
 from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
@@ -74,7 +75,8 @@ class Reference:
         for batch in batches:
             inputs = dict(batch)
             labels = inputs.pop("labels")
-            logits = self.model(**inputs).logits
+            with fast_dropout():  # the same draws
+                logits = self.model(**inputs).logits
             loss = label_smoother(logits, labels, self.recipe["smoothing"], self.summed_in)
             loss = loss / self.recipe["accumulation"]
             loss.backward()
