@@ -7,4 +7,5 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; tables then fit a terminal that is not there
+# set by pytest-xdist: tables would fit a terminal that is not there
+os.environ.pop("COLUMNS", None)
