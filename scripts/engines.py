@@ -73,7 +73,7 @@ def read_grid(output: Path) -> dict[str, Any]:
 
 def count_cells(table: str, state: str) -> int:
     """Count the cells of the printed table that are in `state`."""
-    lines = (line for line in table.splitlines() if line.startswith(" method="))
+    lines = (line for line in table.splitlines() if line.startswith("method="))
     return sum(f" {state} " in line for line in lines)
 
 

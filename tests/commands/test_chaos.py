@@ -85,7 +85,7 @@ def test_a_grid_killed_three_times_runs_every_cell_once(chaos: Any, sandbox: Any
     text = sandbox.finish(*grid(METHODS, (3, 4, 2, 1)), output="grid")
     assert finished.items() <= finished_cells().items()
     assert len(finished_cells()) == 12
-    table = [line.split() for line in text.splitlines() if line.startswith(" method=")]
+    table = [line.split() for line in text.splitlines() if line.startswith("method=")]
     states = [state for line in table for state in line if state in ("done", "skipped")]
     assert len(states) == 12 and states.count("skipped") == len(finished)
     ends = {path: path.stat().st_mtime_ns for path in finished_cells()}
