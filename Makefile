@@ -35,7 +35,7 @@ engines: install ## a grid on joblib and on Ray, a worker of each killed (Slurm:
 	$(BIN)/python scripts/engines.py joblib
 	$(BIN)/python scripts/engines.py ray
 
-bench: install ## speed against PEFT and transformers on this machine: about ten minutes
+bench: install ## speed against PEFT and transformers on this machine
 	$(BIN)/python scripts/bench --json outputs/bench
 
 lint: install ## ruff

@@ -11,13 +11,13 @@ of different length, divided by the difference in steps. On a CPU, processor tim
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from results import close
 from shapes import SHAPES, TYPES, build_model
 from torch import Tensor
 
@@ -133,9 +133,7 @@ def main() -> None:
     options = parse_arguments()
     rows = [row for dtype in options.types for row in measure(options, dtype)]
     print_table(rows)
-    print(f"{torch.get_num_threads()} threads, {options.device}, torch {torch.__version__}")
-    if options.json:
-        options.json.write_text(json.dumps({**vars(options), "rows": rows}, default=str, indent=1))
+    close(options, rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ repeats counts. Random weights end no sentence early, so every target has the gr
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from beam import clock
 from datasets import Dataset
+from results import close
 from shapes import SHAPES, TYPES, build_model
 from stream import draw_lengths
 from tokenizers import Tokenizer
@@ -177,9 +177,7 @@ def main() -> None:
             f"{row['loop']:13} {row['examples_per_second']:10.2f} {row['ratio']:6.2f}"
             f" {row['loss']:7.4f} {row['same_texts']:10.0%}"
         )
-    print(f"{torch.get_num_threads()} threads, {options.device}, torch {torch.__version__}")
-    if options.json:
-        options.json.write_text(json.dumps({**vars(options), "rows": rows}, default=str, indent=1))
+    close(options, rows)
 
 
 if __name__ == "__main__":

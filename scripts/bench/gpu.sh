@@ -1,7 +1,7 @@
 #!/bin/sh
 # Repeat the benchmarks of docs/performance.md on a machine with one GPU and without a network.
 #
-#     scripts/bench/gpu.sh [WHEELS]       about six minutes on an H100
+#     scripts/bench/gpu.sh [WHEELS]       each part has a time limit, together under eight minutes
 #
 # WHEELS is a folder with wheels of the packages that the machine lacks, for example made in bash by
 #     pip download -d wheels --no-deps -r <(pip freeze --exclude-editable | grep -v torch)

@@ -13,7 +13,6 @@ at the speed of one large product.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from contenders import CONTENDERS, Batch, Contender
+from results import close
 from shapes import SHAPES
 from stream import build_stream
 from torch.utils.flop_counter import FlopCounterMode
@@ -163,9 +163,7 @@ def main() -> None:
     options = parse_arguments()
     rows = list(run(options))
     print_table(rows)
-    print(f"{torch.get_num_threads()} threads, {options.device}, torch {torch.__version__}")
-    if options.json:
-        options.json.write_text(json.dumps({**vars(options), "rows": rows}, default=str, indent=1))
+    close(options, rows)
 
 
 if __name__ == "__main__":

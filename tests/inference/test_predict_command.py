@@ -206,7 +206,7 @@ def test_an_interrupt_leaves_whole_rows(
 
 @pytest.mark.slow
 def test_the_command_itself(finished: Finished, home: Path, tmp_path: Path) -> None:
-    """A run id, stdin and stdout, in a process of its own."""
+    """Predict from stdin to stdout with a run id, in a subprocess."""
     script = "from unipeft_run.commands.dispatch import main; main()"
     words = [sys.executable, "-c", script, "predict", finished("sst2").name, "-"]
     done = subprocess.run(

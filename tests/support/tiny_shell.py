@@ -1,4 +1,4 @@
-"""Run `unipeft` in a process of its own, as a user does in a folder."""
+"""Run `unipeft` in a subprocess, in a folder, as a user does."""
 
 from __future__ import annotations
 

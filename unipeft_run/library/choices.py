@@ -71,7 +71,7 @@ def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> R
 def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the overrides of one choice: the key and its value.
 
-    A mapping is yielded only where it names a class of its own, `_target_`.
+    A mapping is yielded only if it names a class in `_target_`.
     """
     slot, _, name = key.partition(".")
     if slot not in SLOTS or (key != slot and not name):

@@ -23,7 +23,7 @@ class Curve:
 
     @property
     def has_band(self) -> bool:
-        """Whether any step has a standard deviation."""
+        """Return whether any step has a standard deviation."""
         return any(self.stds)
 
 

@@ -45,7 +45,7 @@ def fit_columns(rows: Sequence[Sequence[str]], width: int | None = None) -> Iter
     """Yield the lines of a table, header first, none broken inside a word.
 
     In less than `width` terminal cells (by default those of the terminal; unlimited in a file), the
-    first column gets lines of its own, with the rest of its row indented below.
+    first column is printed on a separate line, and the rest of the row indented below it.
     """
     width = terminal_width() if width is None else width
     lines = list(_pad(rows))

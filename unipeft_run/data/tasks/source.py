@@ -17,7 +17,7 @@ Limits = Mapping[str, int | None]
 
 
 class DataSource(Protocol):
-    """Where a task's examples come from."""
+    """The source of a task's examples."""
 
     def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
         """Load the first rows of `splits`. Raises `UserError`."""
