@@ -1,7 +1,7 @@
 """Sites: the places in a backbone where a delta reads x and modifies h."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -37,7 +37,8 @@ class Site:
         query: path of the query projection, relative to the attention module.
         dropout: the backbone's dropout rates, `hidden` and `attention`.
         reference_query: the query option of the official code for this family, by activation.
-        shared: modules shared by all sites of one attention type.
+        shared: modules shared by all sites of one attention type in a stack.
+        model_shared: modules shared by all sites of a model, whatever their slot.
     """
 
     representation: str
@@ -50,9 +51,18 @@ class Site:
     dropout: Mapping[str, float]
     reference_query: Mapping[str, Any]
     shared: dict[str, Any]
+    model_shared: dict[str, Any] = field(default_factory=dict)
 
     def share(self, name: str, build: Callable[[], Any]) -> Any:
-        """Return the shared module `name`; the first call builds it."""
-        if name not in self.shared:
-            self.shared[name] = build()
-        return self.shared[name]
+        """Return the module `name` of this attention type; the first call builds it."""
+        return _find_or_build(self.shared, name, build)
+
+    def share_in_model(self, name: str, build: Callable[[], Any]) -> Any:
+        """Return the module `name` of the whole model; the first call builds it."""
+        return _find_or_build(self.model_shared, name, build)
+
+
+def _find_or_build(modules: dict[str, Any], name: str, build: Callable[[], Any]) -> Any:
+    if name not in modules:
+        modules[name] = build()
+    return modules[name]

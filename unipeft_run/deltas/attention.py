@@ -77,10 +77,15 @@ def attend(
     if not isinstance(delta, Delta):
         h, weights = core(query, key, value, attention_mask, dropout, scale)
         return h.transpose(1, 2).contiguous(), weights
-    assert isinstance(delta.form, Memory)
-    if delta.form.is_attention and isinstance(delta.composition, Gated):
-        delta.x = None
-        prefix_key, prefix_value = (p.expand(query.size(0), -1, -1, -1) for p in delta.form.heads())
+    form, x = delta.form, delta.pop_x()
+    assert isinstance(form, Memory)
+    gated = delta.composition if isinstance(delta.composition, Gated) else None
+    factor = None if gated is None else gated.memory_factor(x)
+    if gated is not None and form.is_attention and (factor is None or factor.size(2) == 1):
+        prefix_key, prefix_value = (
+            (p if factor is None else factor * p).expand(query.size(0), -1, -1, -1)
+            for p in form.heads()
+        )
         h, weights = core(
             query,
             torch.cat([prefix_key.to(key.dtype), key], dim=2),
@@ -91,17 +96,21 @@ def attend(
         )
     else:
         h, weights = core(query, key, value, attention_mask, dropout, scale)
-        q = compute_memory_query(module, delta, query, scale)
-        gate = _gate(delta, q, _logits(query * scale, key, attention_mask))
-        h = delta(q, h, **gate)
+        q = _memory_query(module, delta, x, query, scale)
+        q = q if factor is None else factor * q  # the same as factor * P_k
+        dh = form(q) if factor is None else factor * form(q)
+        given = {"u": x}
+        if gated is not None:
+            given["gate"] = _gate(form, q, _logits(query * scale, key, attention_mask))
+        h = delta.compose(h, dh, **given)
     return h.transpose(1, 2).contiguous(), weights
 
 
-def compute_memory_query(
-    module: nn.Module, delta: Delta, query: torch.Tensor, scale: float
+def _memory_query(
+    module: nn.Module, delta: Delta, x: torch.Tensor, query: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Return the query that the memory reads, by its `query` option, [B, H, T, C]."""
-    x, form = delta.pop_x(), delta.form
+    form = delta.form
     assert isinstance(form, Memory)
     if form.norm is not None:
         projected = module.get_submodule(delta.site.query)(form.norm(x))
@@ -109,13 +118,10 @@ def compute_memory_query(
     return query if "unscaled" in form.query else query * scale
 
 
-def _gate(delta: Delta, q: torch.Tensor, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return {"gate": lambda of Eq. 7}, [B, H, T, 1]: the softmax mass on the prefix."""
-    if not isinstance(delta.composition, Gated):
-        return {}
-    assert isinstance(delta.form, Memory)
-    prefix = delta.form.logits(q).logsumexp(-1, keepdim=True)
-    return {"gate": torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))}
+def _gate(form: Memory, q: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return lambda of Eq. 7, [B, H, T, 1]: the softmax mass on the prefix."""
+    prefix = form.logits(q).logsumexp(-1, keepdim=True)
+    return torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))
 
 
 def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
