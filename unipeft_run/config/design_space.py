@@ -199,10 +199,11 @@ def _reads_input(form: PartConfig) -> bool:
 
 def _tap(table: Family, site: str, insertion: str, reads: bool) -> str:
     """Return where u is read, if the form reads it, and where h is written."""
-    taps = {**table.attention, **table.ffn}.get(site, site)
-    read, _, write = taps.rpartition(" -> ")
+    read, _, write = (table.taps(site) or site).rpartition(" -> ")
     if not reads:
         return write
+    if insertion == "residual":
+        read = table.residual[site.partition(".")[0]]
     return f"{write if insertion == 'sequential' else read} -> {write}"
 
 

@@ -108,9 +108,9 @@ class Decoder:
 
 def find_prefixes(model: Any, kind: str) -> Prefixes:
     """Find the prefixes of the decoder's attention of one type (self or cross), by layer."""
-    path, modules = family_of(model.config).stacks["decoder"]
-    layers = enumerate(model.get_submodule(path))
-    prefixes = {i: find_prefix(layer.get_submodule(modules[kind])) for i, layer in layers}
+    stack = family_of(model.config).stacks["decoder"]
+    layers = enumerate(model.get_submodule(stack.path))
+    prefixes = {i: find_prefix(layer.get_submodule(stack.attentions[kind])) for i, layer in layers}
     return {i: prefix[1].heads() for i, prefix in prefixes.items() if prefix is not None}
 
 
@@ -169,8 +169,8 @@ def _gates_of_beams(model: Any) -> Iterator[None]:
 
 def _find_target_gates(model: Any) -> Iterator[Gate]:
     """Yield the decoder's gates, except those of cross-attention that read the source."""
-    path, modules = family_of(model.config).stacks["decoder"]
-    for name, delta in find_deltas(model.get_submodule(path)):
-        reads_source = delta.site.representation in ("attn.key", "attn.value")
-        if not (reads_source and f".{modules['cross']}." in name):
+    stack = family_of(model.config).stacks["decoder"]
+    cross = f".{stack.attentions['cross']}."
+    for name, delta in find_deltas(model.get_submodule(stack.path)):
+        if delta.site.representation not in ("attn.key", "attn.value") or cross not in name:
             yield from (module for module in delta.modules() if isinstance(module, Gate))
