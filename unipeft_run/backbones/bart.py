@@ -84,6 +84,7 @@ BART = Family(
         "ffn": "fc1:in -> fc2:dropped",
         "ffn.normed": "fc1:in -> fc2:dropped",
         "ffn.up": "fc1:in -> fc1:out",
+        "ffn.hidden": "fc2:in -> fc2:in",
         "ffn.down": "fc2:in -> fc2:out",
         "ffn.block": "final_layer_norm:of -> final_layer_norm:in",
     },

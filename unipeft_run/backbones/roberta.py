@@ -64,6 +64,7 @@ ROBERTA = Family(
         "ffn": "intermediate.dense:in -> output.dropout:out",
         "ffn.normed": "intermediate.dense:in -> output.dropout:out",
         "ffn.up": "intermediate.dense:in -> intermediate.dense:out",
+        "ffn.hidden": "output.dense:in -> output.dense:in",
         "ffn.down": "output.dense:in -> output.dense:out",
         "ffn.block": "output.LayerNorm:of -> output.LayerNorm:in",
     },

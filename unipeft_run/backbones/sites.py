@@ -118,6 +118,7 @@ def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:
         "attn.value": (width, keys),
         "ffn.up": (width, wide),
         "ffn.gate": (width, wide),
+        "ffn.hidden": (wide, wide),
         "ffn.down": (wide, width),
     }
     return widths.get(representation, (width, width))
