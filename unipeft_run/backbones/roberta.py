@@ -55,6 +55,7 @@ ROBERTA = Family(
         "attn.heads": "{a}.self:in -> {a}.self:heads",
         "attn.context": "{a}.self:in -> {a}.output.dense:in",
         "attn.output": "{a}.self:in -> {a}.output.dense:out",
+        "attn.projection": "{a}.output.dense:in -> {a}.output.dense:out",
         "attn.query": "{a}.self.query:in -> {a}.self.query:out",
         "attn.key": "{a}.self.key:in -> {a}.self.key:out",
         "attn.value": "{a}.self.value:in -> {a}.self.value:out",

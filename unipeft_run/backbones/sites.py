@@ -112,6 +112,7 @@ def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:
     widths: Mapping[str, tuple[int, int]] = {
         "attn.heads": (width, keys),
         "attn.context": (width, queries),
+        "attn.projection": (queries, width),
         "attn.query": (width, queries),
         "attn.key": (width, keys),
         "attn.value": (width, keys),

@@ -23,6 +23,7 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "attn.query",
         "attn.key",
         "attn.value",
+        "attn.projection",
     ),
     "ffn": (
         "ffn",
@@ -46,6 +47,7 @@ NOT_SEQUENTIAL: Mapping[str, str] = {
     "attn.query": _MATRIX,
     "attn.key": _MATRIX,
     "attn.value": _MATRIX,
+    "attn.projection": _MATRIX,
     "ffn.up": _MATRIX,
     "ffn.gate": _MATRIX,
     "ffn.down": _MATRIX,
