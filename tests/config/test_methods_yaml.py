@@ -23,7 +23,7 @@ def test_tasks_and_methods_match_the_contract() -> None:
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
         *("adapter_attn", "adapter_ffn", "parallel_attn", "parallel_ffn", "scaled_parallel_ffn"),
         *("mh_parallel", "lora_attn", "lora_ffn", "prefix_lora_ffn", "parallel_attn_ffn", "mam"),
-        *("ia3", "compacter", "unipelt"),
+        *("ia3", "compacter", "unipelt", "dora", "vera", "adaptformer"),
     }
 
 

@@ -18,8 +18,10 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel, sequential
+from unipeft_run.deltas.magnitude import Magnitude
 from unipeft_run.errors import UserError
 
+FOLDABLE = (Add, Scaled, LearnedScale, Magnitude)  # compositions that are linear in dh
 FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -49,7 +51,7 @@ def fold(model: nn.Module) -> nn.Module:
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
         linear = [delta for delta in foldable if find_linear(delta, table)]
-        for delta in sorted(linear, key=_is_rescaling):  # what it rescales includes other changes
+        for delta in sorted(linear, key=_surrounds_weight):
             module = folded.get_submodule(find_linear(delta, table))
             (_rescale if _is_rescaling(delta) else _fold_into_linear)(module, delta)
         wide = [delta for delta in foldable if not find_linear(delta, table)]
@@ -109,9 +111,10 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
         return "a prompt lengthens the input, and no weight can do that"
     if _is_rescaling(delta):
         return None if find_linear(delta, table) else "it rescales a sum, not one weight's output"
-    if not isinstance(form, Bottleneck) or not isinstance(composition, Add | Scaled | LearnedScale):
+    if not isinstance(form, Bottleneck) or not isinstance(composition, FOLDABLE):
         return f"no folding rule for {type(form).__name__} with {type(composition).__name__}"
-    if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):
+    norm = getattr(composition, "norm", None)
+    if form.norm is not None or isinstance(norm, nn.LayerNorm):
         return "its own LayerNorm is not linear"
     if find_linear(delta, table):
         return None
@@ -148,6 +151,11 @@ def _is_rescaling(delta: Delta) -> bool:
     return isinstance(delta.composition, Rescale)
 
 
+def _surrounds_weight(delta: Delta) -> bool:
+    """Return whether the delta changes the input or output of a weight that others change."""
+    return _is_rescaling(delta) or delta.insertion is sequential or _changes_input(delta)
+
+
 def _changes_input(delta: Delta) -> bool:
     """Return whether the delta reads and modifies the input of the weight that it is at."""
     return delta.site.write.side == "in" and delta.site.read == delta.site.write
@@ -181,6 +189,8 @@ def _fold_into_linear(linear: Any, delta: Delta) -> None:
         weight, bias = weight + product @ weight, bias + product @ bias
     else:
         weight = weight + product
+    if isinstance(delta.composition, Magnitude):
+        weight = delta.composition.factor(form, linear).to(double)[:, None] * weight
     linear.weight.copy_(weight)
     if linear.bias is not None or form.down.bias is not None:
         linear.bias = nn.Parameter((bias + shift).to(linear.weight), requires_grad=False)
