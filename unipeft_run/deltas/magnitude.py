@@ -15,8 +15,8 @@ from unipeft_run.deltas.weights import bias_at, weight_at
 class Magnitude(Composition):
     """h <- m (W + s dW) u / |W + s dW| + b, where dW is the weight of a linear form, dh = dW u.
 
-    |.| is the norm of each row, and m [D_out] is trained and starts at |W|. Liu et al. 2024, Eq. 5;
-    as in their section 4.3, no gradient passes through the norm. Defined where h = W u + b.
+    |.| is the norm of each row, and m [D_out] is trained and starts at |W|. Liu et al. 2024. As
+    in their section 4.3, no gradient passes through the norm. Defined where h = W u + b.
     """
 
     sites: ClassVar[tuple[str, ...]] = (

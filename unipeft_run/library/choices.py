@@ -31,9 +31,9 @@ CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of `method`, changed by `choices`, for a family of backbones.
 
-    `choices` holds a slot (`attn`, `ffn`, `input`, `matrix`) with a mapping of its axes and sizes or None, a
-    size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key (`attn.bottleneck`).
-    Raises UserError.
+    `choices` holds a slot (`attn`, `ffn`, `input`, `matrix`) with a mapping of its axes and sizes
+    or None, a size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key
+    (`attn.bottleneck`). Raises UserError.
     """
     try:
         config = _configure(family, method, choices)

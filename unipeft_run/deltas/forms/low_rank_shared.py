@@ -42,9 +42,9 @@ class ScaledRows(nn.Module):
 class LowRankShared(Bottleneck):
     """dh = b (B (d (A u))) with trained vectors d [r] and b [D_out], elementwise (VeRA).
 
-    u is [B, T, D_in], dh is [B, T, D_out]. Kopiczko et al. 2024, Eq. 2. A [r, D_in] and B [D_out, r]
-    are random and frozen. All sites of a model with the same D_in share A, those with the same D_out
-    share B; both are stored once.
+    u is [B, T, D_in], dh is [B, T, D_out]. Kopiczko et al. 2024, section 3. A [r, D_in] and
+    B [D_out, r] are random and frozen. All sites of a model with the same D_in share A, those with
+    the same D_out share B; both are stored once.
 
     Args:
         site: provides D_in, D_out and the modules shared by the model.
