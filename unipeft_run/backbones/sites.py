@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family, Stack, StackSizes
-from unipeft_run.backbones.site import Site, Tap
+from unipeft_run.backbones.site import FeedForward, Site, Tap
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import nn
+
+# site -> the site of the weight matrix that computes or reads its h; other matrices are their own
+WEIGHTS = {
+    "attn.context": "attn.projection",
+    "attn.output": "attn.projection",
+    "ffn": "ffn.down",
+    "ffn.normed": "ffn.down",
+    "ffn.hidden": "ffn.down",
+    "ffn.up_input": "ffn.up",
+    "ffn.gate_input": "ffn.gate",
+}
+NO_WEIGHT = ("attn.heads", "ffn.block")
 
 
 def find_sites(
@@ -94,8 +106,29 @@ class _Layer:
             reference_query=table.reference_query,
             relative_bias=table.relative_bias.get(self.name) if kind == "self" else None,
             positions=table.positions,
+            weight=self._weight(representation, kind),
+            feed_forward=self._feed_forward(representation),
             shared=shared,
         )
+
+    def _weight(self, representation: str, kind: str) -> Tap | None:
+        if representation in NO_WEIGHT:
+            return None
+        return self._write(WEIGHTS.get(representation, representation), kind)
+
+    def _feed_forward(self, representation: str) -> FeedForward | None:
+        if representation not in ("ffn", "ffn.normed"):
+            return None
+        read = self._tap(self.table.ffn["ffn.up"].partition(" -> ")[0], "ffn")
+        up, down = (self._write(name, "ffn").path for name in ("ffn.up", "ffn.down"))
+        activation = self.table.activation
+        path = None if activation is None else self._tap(f"{activation}:out", "ffn").path
+        return FeedForward(read=read, up=up, down=down, activation=path)
+
+    def _write(self, representation: str, kind: str) -> Tap:
+        pair = self.table.taps(representation)
+        assert pair is not None
+        return self._tap(pair.partition(" -> ")[2], kind)
 
     def _tap(self, text: str, kind: str) -> Tap:
         attention = self.stack.attentions.get(kind, "")

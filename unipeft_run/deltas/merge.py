@@ -6,25 +6,24 @@ backbone's config.json cannot express.
 
 from collections.abc import Iterable
 
-from unipeft_run.backbones.family import Family
 from unipeft_run.deltas.delta import Delta
-from unipeft_run.deltas.fold import find_linear, find_obstacle
+from unipeft_run.deltas.foldable import find_obstacle, find_weight
 from unipeft_run.deltas.forms.memory import Memory
 
 
-def find_merge_obstacle(deltas: Iterable[Delta], table: Family) -> str | None:
+def find_merge_obstacle(deltas: Iterable[Delta]) -> str | None:
     """Return the reason why one of `deltas` cannot be merged; None if all can."""
     for delta in deltas:
-        if reason := _find_obstacle(delta, table):
+        if reason := _find_obstacle(delta):
             return f"{delta.site.representation}: {reason}"
     return None
 
 
-def _find_obstacle(delta: Delta, table: Family) -> str | None:
+def _find_obstacle(delta: Delta) -> str | None:
     if isinstance(delta.form, Memory):
         return "a prefix or a multi-head adapter changes attention, and no weight can hold it"
-    if reason := find_obstacle(delta, table):
+    if reason := find_obstacle(delta):
         return reason
-    if not find_linear(delta, table):
+    if not find_weight(delta):
         return "it has its own activation, which the architecture of the backbone does not have"
     return None
