@@ -105,7 +105,7 @@ class Gated(Composition):
 
 
 class Rescale(Composition):
-    """h <- h * dh, elementwise, with h [B, T, D] and dh [D]. (IA)3, Liu et al. 2022, section 3.3."""
+    """h <- h * dh, elementwise, with h [B, T, D] and dh [D]. (IA)3 (Liu et al. 2022)."""
 
     takes: ClassVar[str] = "factors"
     needs: ClassVar[str] = (

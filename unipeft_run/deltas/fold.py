@@ -35,9 +35,8 @@ def fold(model: nn.Module) -> nn.Module:
 
     LoRA is added to the weight it modifies, and (IA)3 rescales its rows or columns. A parallel
     feed-forward adapter becomes r additional hidden units of the feed-forward, with their own
-    activation. A prefix or multi-head parallel
-    adapter modifies attention, not a weight, so it stays a delta, without its MLP. BitFit and full
-    fine-tuning are already in the weights.
+    activation. A prefix or multi-head parallel adapter modifies attention, not a weight, so it
+    stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights.
 
     The logits of both models are compared on a random batch, in the model's own precision.
 
@@ -51,6 +50,7 @@ def fold(model: nn.Module) -> nn.Module:
         batch = make_probe(folded, table)
         expected = folded(**batch)[0]
         detach(folded)
+        biases = _biases(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
         into_weights = [delta for delta in foldable if find_weight(delta)]
@@ -63,18 +63,32 @@ def fold(model: nn.Module) -> nn.Module:
         for _, delta in kept:
             _drop_mlp(delta.form)
         reattach(folded, kept)
-        if wide:
-            folded.save_pretrained = refuse_wide
+        if wide or _biases(folded) != biases:
+            folded.save_pretrained = refuse_wide if wide else refuse_biases
         _check_logits(folded(**batch)[0], expected)
     return folded  # type: ignore[no-any-return]
+
+
+def _biases(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters() if name.endswith("bias")}
+
+
+STORE = "unipeft.save(model, folder) stores the delta of the model before folding"
 
 
 def refuse_wide(*args: Any, **kwargs: Any) -> None:
     """Refuse in place of `save_pretrained` of a model whose feed-forwards were widened."""
     raise UserError(
         "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
-        "than its configuration says, with two activations\n"
-        "unipeft.save(model, folder) stores the delta of the model before folding"
+        f"than its configuration says, with two activations\n{STORE}"
+    )
+
+
+def refuse_biases(*args: Any, **kwargs: Any) -> None:
+    """Refuse in place of `save_pretrained` of a model whose matrices were given a bias."""
+    raise UserError(
+        "save_pretrained cannot store this folded model: some of its weights have a bias, which "
+        f"the backbone's do not have\n{STORE}"
     )
 
 

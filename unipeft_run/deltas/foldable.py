@@ -12,9 +12,7 @@ from unipeft_run.deltas.insertions import parallel, sequential
 from unipeft_run.deltas.magnitude import Magnitude
 
 LINEAR = (Add, Scaled, LearnedScale, Magnitude)  # compositions that are linear in dh
-BEFORE_NORM = (
-    "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
-)
+BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
 
 
 def find_obstacle(delta: Delta) -> str | None:

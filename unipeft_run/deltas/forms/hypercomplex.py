@@ -30,8 +30,8 @@ class Rules(nn.Module):
 class HypercomplexLinear(nn.Module):
     """y = x H + b, H = sum_i A_i (x) (S_i T_i), with the Kronecker product (x).
 
-    Karimi Mahabadi et al. 2021. A_i is [n, n], S_i is [D_in / n, P] and T_i is [P, D_out / n]. As in
-    the published code, S and T are Glorot-uniform with gain sqrt 2, and b is 0 at first.
+    Karimi Mahabadi et al. 2021. A_i is [n, n], S_i is [D_in / n, P] and T_i is [P, D_out / n]. S
+    and T are Glorot-uniform with gain sqrt 2 and b is 0 at first, as in the published code.
     """
 
     def __init__(self, width_in: int, width_out: int, rules: Rules, rank: int, bias: bool) -> None:
