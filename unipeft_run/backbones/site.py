@@ -31,27 +31,13 @@ class Tap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedForward:
-    """The two matrices of a feed-forward sub-layer.
-
-    Args:
-        read: where the first matrix is read.
-        up, down: paths of both matrices.
-        activation: path of the activation between them; None if the feed-forward is gated.
-    """
-
-    read: Tap
-    up: str
-    down: str
-    activation: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Site:
     """One place in a backbone, with everything that a form and a composition need to know.
 
     Args:
         representation: name of the modified representation, such as `attn.heads`.
+        stack, layer, kind: the stack's name, the layer's number, and the attention type or `ffn`;
+            empty for the embedding.
         read: where x is read.
         write: where h is written.
         residual: where the residual stream before the sub-layer is read; None: nowhere.
@@ -62,14 +48,14 @@ class Site:
         reference_query: the query option of the official code for this family, by activation.
         relative_bias: path of the attention module with the relative position bias, or None.
         positions: path of the module that takes `position_ids`, or None.
-        weight: the weight matrix that computes h, or reads h if h is written to side `in`; None: h
-            is a sum, or belongs to a head.
-        feed_forward: the feed-forward sub-layer that the site spans, or None.
         shared: modules shared by all sites of one attention type in a stack.
         model_shared: modules shared by all sites of a model, whatever their slot.
     """
 
     representation: str
+    stack: str = ""
+    layer: int = -1
+    kind: str = ""
     read: Tap
     write: Tap
     width_in: int
@@ -81,8 +67,6 @@ class Site:
     residual: Tap | None = None
     relative_bias: str | None = None
     positions: str | None = None
-    weight: Tap | None = None
-    feed_forward: FeedForward | None = None
     shared: dict[str, Any]
     model_shared: dict[str, Any] = field(default_factory=dict)
 

@@ -8,23 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family, Stack, StackSizes
-from unipeft_run.backbones.site import FeedForward, Site, Tap
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import nn
-
-# site -> the site of the weight matrix that computes or reads its h; other matrices are their own
-WEIGHTS = {
-    "attn.context": "attn.projection",
-    "attn.output": "attn.projection",
-    "ffn": "ffn.down",
-    "ffn.normed": "ffn.down",
-    "ffn.hidden": "ffn.down",
-    "ffn.up_input": "ffn.up",
-    "ffn.gate_input": "ffn.gate",
-}
-NO_WEIGHT = ("attn.heads", "ffn.block")
 
 
 def find_sites(
@@ -52,7 +40,7 @@ def find_sites(
         for i in range(depth) if layers == "all" else [int(i) for i in layers]:
             if not 0 <= i < depth:
                 raise UserError(f"layer {i}: the {name} has layers 0 to {depth - 1}")
-            layer = _Layer(table, config, name, f"{stack.path}.{i}")
+            layer = _Layer(table, config, name, i)
             for representation in sites:
                 for kind in layer.modules(representation, set(attentions)):
                     count += 1
@@ -69,12 +57,12 @@ def selected_stacks(table: Family, names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer at `path` in the stack `name`."""
+    """Layer number `index` in the stack `name`."""
 
     table: Family
     config: Any
     name: str
-    path: str
+    index: int
 
     @property
     def stack(self) -> Stack:
@@ -89,15 +77,18 @@ class _Layer:
 
     def site(self, representation: str, kind: str, shared: dict[str, Any]) -> Site:
         table, sizes = self.table, self.stack.read(self.config)
-        pair = table.taps(representation)
-        assert pair is not None
-        read, write = (self._tap(text, kind) for text in pair.split(" -> "))
+        read, write = find_taps(table, self.name, self.index, kind, representation)
         width_in, width_out = _widths(representation, sizes)
         return Site(
             representation=representation,
+            stack=self.name,
+            layer=self.index,
+            kind=kind,
             read=read,
             write=write,
-            residual=self._tap(table.residual["ffn" if kind == "ffn" else "attn"], kind),
+            residual=_tap(
+                self.stack, self.index, kind, table.residual["ffn" if kind == "ffn" else "attn"]
+            ),
             width_in=width_in,
             width_out=width_out,
             num_heads=sizes.kv_heads,
@@ -106,36 +97,34 @@ class _Layer:
             reference_query=table.reference_query,
             relative_bias=table.relative_bias.get(self.name) if kind == "self" else None,
             positions=table.positions,
-            weight=self._weight(representation, kind),
-            feed_forward=self._feed_forward(representation),
             shared=shared,
         )
 
-    def _weight(self, representation: str, kind: str) -> Tap | None:
-        if representation in NO_WEIGHT:
-            return None
-        return self._write(WEIGHTS.get(representation, representation), kind)
 
-    def _feed_forward(self, representation: str) -> FeedForward | None:
-        if representation not in ("ffn", "ffn.normed"):
-            return None
-        read = self._tap(self.table.ffn["ffn.up"].partition(" -> ")[0], "ffn")
-        up, down = (self._write(name, "ffn").path for name in ("ffn.up", "ffn.down"))
-        activation = self.table.activation
-        path = None if activation is None else self._tap(f"{activation}:out", "ffn").path
-        return FeedForward(read=read, up=up, down=down, activation=path)
+def find_taps(
+    table: Family, stack: str, layer: int, kind: str, representation: str
+) -> tuple[Tap, Tap]:
+    """Return the taps for x and h of a representation that the family has, in one layer.
 
-    def _write(self, representation: str, kind: str) -> Tap:
-        pair = self.table.taps(representation)
-        assert pair is not None
-        return self._tap(pair.partition(" -> ")[2], kind)
+    `kind`: the attention type, or `ffn`.
+    """
+    pair = table.taps(representation)
+    assert pair is not None, f"{table.name} has no {representation}"
+    read, write = (_tap(table.stacks[stack], layer, kind, text) for text in pair.split(" -> "))
+    return read, write
 
-    def _tap(self, text: str, kind: str) -> Tap:
-        attention = self.stack.attentions.get(kind, "")
-        names = {"{a}": attention, "{b}": attention.rpartition(".")[0], "{f}": self.stack.ffn}
-        for placeholder, module in names.items():
-            text = text.replace(placeholder, module)
-        return Tap.parse(text.removeprefix("."), self.path)
+
+def find_neighbour(table: Family, site: Site, representation: str) -> tuple[Tap, Tap]:
+    """Return the taps of another representation in the sub-layer of `site`."""
+    return find_taps(table, site.stack, site.layer, site.kind, representation)
+
+
+def _tap(stack: Stack, layer: int, kind: str, text: str) -> Tap:
+    attention = stack.attentions.get(kind, "")
+    names = {"{a}": attention, "{b}": attention.rpartition(".")[0], "{f}": stack.ffn}
+    for placeholder, module in names.items():
+        text = text.replace(placeholder, module)
+    return Tap.parse(text.removeprefix("."), f"{stack.path}.{layer}")
 
 
 def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:

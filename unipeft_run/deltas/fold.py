@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.site import FeedForward, Tap
+from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.site import Site, Tap
+from unipeft_run.backbones.sites import find_neighbour
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.foldable import (
@@ -45,7 +47,7 @@ def fold(model: nn.Module) -> nn.Module:
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
     table, deltas = family_of(folded.config), list(find_deltas(folded))
-    _check_foldable(deltas)
+    _check_foldable(deltas, table)
     with torch.no_grad():
         batch = make_probe(folded, table)
         expected = folded(**batch)[0]
@@ -53,13 +55,12 @@ def fold(model: nn.Module) -> nn.Module:
         biases = _biases(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
-        into_weights = [delta for delta in foldable if find_weight(delta)]
+        into_weights = [delta for delta in foldable if find_weight(delta, table)]
         for delta in sorted(into_weights, key=surrounds_weight):
-            _fold_into_weight(folded, delta)
-        wide = [delta for delta in foldable if not find_weight(delta)]
+            _fold_into_weight(folded, table, delta)
+        wide = [delta for delta in foldable if not find_weight(delta, table)]
         for delta in wide:
-            assert delta.site.feed_forward is not None
-            _widen_feed_forward(folded, delta.site.feed_forward, delta)
+            _widen_feed_forward(folded, table, delta)
         for _, delta in kept:
             _drop_mlp(delta.form)
         reattach(folded, kept)
@@ -104,11 +105,11 @@ class SplitActivation(nn.Module):
         return torch.cat([self.first(first), self.second(second)], dim=-1)
 
 
-def _check_foldable(deltas: Sequence[tuple[str, Delta]]) -> None:
+def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
     reasons: dict[str, int] = {}
     places = Counter(delta.site.write for _, delta in deltas)
     for path, delta in deltas:
-        reason = find_obstacle(delta)
+        reason = find_obstacle(delta, table)
         if reason is None and delta.insertion is sequential and places[delta.site.write] > 1:
             reason = "it shares its place with another delta, which must not read its change"
         if reason:
@@ -123,9 +124,9 @@ def _scale(delta: Delta) -> Any:
     return getattr(delta.composition, "scale", 1.0)
 
 
-def _fold_into_weight(model: nn.Module, delta: Delta) -> None:
+def _fold_into_weight(model: nn.Module, table: Family, delta: Delta) -> None:
     """Fold a linear change or a rescaling into the weight that it changes or is beside."""
-    tap = find_weight(delta)
+    tap = find_weight(delta, table)
     assert tap is not None
     module = model.get_submodule(tap.path)
     if is_rescaling(delta):
@@ -167,21 +168,28 @@ def _rescale(module: nn.Module, tap: Tap, delta: Delta) -> None:
         bias_or_zero(module, tap).mul_(factors)
 
 
-def _widen_feed_forward(model: nn.Module, hidden: FeedForward, delta: Delta) -> None:
+def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
     """Turn the adapter into r additional hidden units of the parallel feed-forward."""
     form: Any = delta.form
-    assert hidden.activation is not None
-    first, second = (model.get_submodule(path) for path in (hidden.up, hidden.down))
-    up, down = Tap(hidden.up, "out"), Tap(hidden.down, "out")
+    up, down = (find_neighbour(table, delta.site, name)[1] for name in ("ffn.up", "ffn.down"))
+    first, second = (model.get_submodule(tap.path) for tap in (up, down))
     inner, outer = weight_at(first, up), weight_at(second, down)
-    scale, activation = _scale(delta), model.get_submodule(hidden.activation)
+    place = _find_activation(table, delta.site)
+    scale, activation = _scale(delta), model.get_submodule(place)
     biases = [bias_or_zero(first, up), _bias(form.down)]
     wider = _linear(torch.cat([inner, form.down.weight]), torch.cat(biases))
     bias = bias_or_zero(second, down) + scale * _bias(form.up)
-    model.set_submodule(hidden.up, wider)
-    model.set_submodule(hidden.down, _linear(torch.cat([outer, scale * form.up.weight], 1), bias))
-    split = SplitActivation(len(inner), activation, form.activation)
-    model.set_submodule(hidden.activation, split)
+    model.set_submodule(up.path, wider)
+    model.set_submodule(down.path, _linear(torch.cat([outer, scale * form.up.weight], 1), bias))
+    model.set_submodule(place, SplitActivation(len(inner), activation, form.activation))
+
+
+def _find_activation(table: Family, site: Site) -> str:
+    """Return the path of the activation of the site's feed-forward."""
+    assert table.activation is not None, "checked by find_obstacle"
+    stack = table.stacks[site.stack]
+    place = table.activation.replace("{f}", stack.ffn).removeprefix(".")
+    return f"{stack.path}.{site.layer}.{place}"
 
 
 def _bias(linear: Any) -> torch.Tensor:

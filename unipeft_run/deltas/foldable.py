@@ -2,7 +2,9 @@
 
 from torch import nn
 
-from unipeft_run.backbones.site import Tap
+from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.site import Site, Tap
+from unipeft_run.backbones.sites import find_neighbour
 from unipeft_run.deltas.compositions import Add, LearnedScale, Rescale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
@@ -11,11 +13,19 @@ from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel, sequential
 from unipeft_run.deltas.magnitude import Magnitude
 
+FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer
+# site -> site of the weight that computes its h last, or reads it; others are their own
+WEIGHTS = {
+    **dict.fromkeys((*FEED_FORWARD, "ffn.hidden"), "ffn.down"),
+    **dict.fromkeys(("attn.output", "attn.context"), "attn.projection"),
+    "ffn.up_input": "ffn.up",
+    "ffn.gate_input": "ffn.gate",
+}
 LINEAR = (Add, Scaled, LearnedScale, Magnitude)  # compositions that are linear in dh
 BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
 
 
-def find_obstacle(delta: Delta) -> str | None:
+def find_obstacle(delta: Delta, table: Family) -> str | None:
     """Say why this delta cannot be folded; None if it can."""
     form, composition = delta.form, delta.composition
     if isinstance(form, Memory):
@@ -23,40 +33,50 @@ def find_obstacle(delta: Delta) -> str | None:
     if isinstance(form, Vectors):
         return "a prompt lengthens the input, and no weight can do that"
     if is_rescaling(delta):
-        return None if delta.site.weight else "it rescales a sum, not one weight's output"
+        weight = find_weight(delta, table)
+        return None if weight else "it rescales a sum, not one weight's output"
     if not isinstance(form, Bottleneck) or not isinstance(composition, LINEAR):
         return f"no folding rule for {type(form).__name__} with {type(composition).__name__}"
     if form.norm is not None or isinstance(getattr(composition, "norm", None), nn.LayerNorm):
         return "its own LayerNorm is not linear"
-    return None if find_weight(delta) else _find_feed_forward_obstacle(delta)
+    return None if find_weight(delta, table) else _find_widening_obstacle(delta, table)
 
 
-def _find_feed_forward_obstacle(delta: Delta) -> str | None:
+def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
     """Say why an adapter cannot become further hidden units of a feed-forward."""
-    hidden = delta.site.feed_forward
     if changes_input(delta):
         return "its activation comes before the weight"
     if delta.insertion is sequential:
         return "it reads the sub-layer's output, and no weight follows there"
-    if hidden is None:
+    if delta.site.representation not in FEED_FORWARD:
         return "it spans more than one weight"
-    if delta.read_tap != hidden.read:
-        return "the feed-forward is gated" if hidden.activation is None else BEFORE_NORM
-    return "the feed-forward is gated" if hidden.activation is None else None
+    if table.activation is None:
+        return "the hidden units of the feed-forward are gated"
+    reads_same = delta.read_tap == find_neighbour(table, delta.site, "ffn.up")[0]
+    return None if reads_same else BEFORE_NORM
 
 
-def find_weight(delta: Delta) -> Tap | None:
-    """Return the weight that the delta can be folded into; None if there is none."""
+def find_weight(delta: Delta, table: Family) -> Tap | None:
+    """Return the output of the weight that the delta can be folded into; None if there is none."""
     site, form = delta.site, delta.form
+    weight = _weight_of(site, table)
     if is_rescaling(delta):
-        return site.weight
+        return weight
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
         return None
     if site.write.side == "in":
-        return site.weight if changes_input(delta) else None
+        return weight if changes_input(delta) else None
     if delta.insertion is sequential:
-        return site.weight
-    return site.weight if delta.insertion is parallel and site.weight == site.write else None
+        return weight
+    return weight if delta.insertion is parallel and weight == site.write else None
+
+
+def _weight_of(site: Site, table: Family) -> Tap | None:
+    """Return the output of the weight whose output, or input, is h; None if h is a sum."""
+    if site.representation in ("attn.heads", "ffn.block", "embedding"):
+        return None
+    name = WEIGHTS.get(site.representation, site.representation)
+    return find_neighbour(table, site, name)[1]
 
 
 def is_rescaling(delta: Delta) -> bool:

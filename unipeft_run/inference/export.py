@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig
 from unipeft_run.config.contents import CONTENTS, foreign_classes, hash_contents
 from unipeft_run.data.new_inputs import input_columns
@@ -55,7 +56,8 @@ def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
             if reason := find_objection(delta):
                 raise UserError(f"cannot export {delta.site.representation}: {reason}")
         return wanted
-    obstacle = find_merge_obstacle(deltas, backbone_shapes(config))
+    table = FAMILIES[config.backbone.family]
+    obstacle = find_merge_obstacle(deltas, table, backbone_shapes(config))
     if obstacle and wanted == "merged":
         raise UserError(f"cannot merge {obstacle}; --format delta exports it with a loader")
     return "delta" if obstacle else "merged"
