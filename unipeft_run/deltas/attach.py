@@ -57,6 +57,7 @@ def attach(
             for site in list(find_sites(model, config, **dict(slot.representation))):
                 delta = slot.build(replace(site, model_shared=shared))
                 _add_module(model, child_name(name, site), delta)
+                delta.composition.start(model.get_submodule(site.write.path))
     register_hooks(model)
     return list(find_deltas(model))
 
