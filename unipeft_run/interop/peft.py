@@ -153,7 +153,18 @@ def import_peft(model: nn.Module, folder: Path) -> None:
     if next(find_deltas(model), None) is not None:
         raise ValueError("this model has deltas already: detach them first")
     config, tensors = _read(folder)
-    check_config(config, folder)
+    attach_lora(model, config, tensors, folder)
+
+
+def attach_lora(
+    model: nn.Module, config: dict[str, Any], tensors: Mapping[str, torch.Tensor], source: object
+) -> None:
+    """Attach the LoRA that `config` describes and load its `tensors`, named as in `model`.
+
+    `source`: where they come from, for messages. Raises UserError as `import_peft` does; the model
+    is then unchanged.
+    """
+    check_config(config, source)
     sites = {site.write.path: site for site in find_sites(model, model.config, sites=LINEAR)}
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     head: dict[str, torch.Tensor] = {}
