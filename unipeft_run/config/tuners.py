@@ -91,5 +91,5 @@ def _check_modules(tuner: TunerConfig, family: str) -> None:
     table = FAMILIES[family]
     for key, names in tuner.config.items():
         for name in names if isinstance(names, list | tuple) else ():
-            if name in LINEAR and name not in {**table.attention, **table.ffn}:
+            if name in LINEAR and table.taps(name) is None:
                 raise Illegal(f"peft.config.{key}: {name} does not exist in a {family} backbone")

@@ -19,6 +19,7 @@ from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel, sequential
 from unipeft_run.errors import UserError
+from unipeft_run.tuners.adapter import find_adapter, merge_tuner
 
 FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
@@ -31,7 +32,7 @@ def fold(model: nn.Module) -> nn.Module:
     LoRA is added to the weight it modifies. A parallel feed-forward adapter becomes r additional
     hidden units of the feed-forward, with their own activation. A prefix or multi-head parallel
     adapter modifies attention, not a weight, so it stays a delta, without its MLP. BitFit and full
-    fine-tuning are already in the weights.
+    fine-tuning are already in the weights. The PEFT library merges its own methods.
 
     The logits of both models are compared on a random batch, in the model's own precision.
 
@@ -44,6 +45,8 @@ def fold(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         batch = make_probe(folded, table)
         expected = folded(**batch)[0]
+        if adapter := find_adapter(folded):
+            merge_tuner(adapter)
         detach(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]

@@ -29,9 +29,11 @@ from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.insertions import parallel
 from unipeft_run.errors import UserError
-from unipeft_run.interop.peft_config import alpha_of, check_config
+from unipeft_run.interop.peft_config import TASK_TYPES, alpha_of, check_config
+from unipeft_run.interop.peft_library import export_library
 from unipeft_run.interop.target import check_export_target
 from unipeft_run.runs.writing import replace_file
+from unipeft_run.tuners.adapter import find_adapter
 
 CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")
@@ -71,6 +73,9 @@ def export_peft(
     Raises UserError, with the reason, for a delta that PEFT cannot express.
     """
     check_export_target(folder, force=force)
+    if adapter := find_adapter(model):
+        export_library(adapter, folder, base)
+        return
     placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
     if not placed:
         raise UserError("there is no LoRA in this model: no slot is filled")
@@ -114,7 +119,7 @@ def _config(
     rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if heads else "SEQ_2_SEQ_LM",
+        "task_type": TASK_TYPES.get(family_of(model.config).task_type),
         "base_model_name_or_path": base,
         "inference_mode": True,
         "r": rank,

@@ -8,6 +8,11 @@ from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
+TASK_TYPES = {  # our task types -> the library's; it has none for images
+    "seq2seq": "SEQ_2_SEQ_LM",
+    "classification": "SEQ_CLS",
+    "causal": "CAUSAL_LM",
+}
 # fields of LoraConfig that change the computation and have no counterpart here
 FOREIGN = (
     "use_dora",

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+UNKNOWN_STEPS = 10**9  # total_step until the number of updates is known
+
+
+@contextmanager
+def full_ranks(config: Any) -> Iterator[None]:
+    """Let the library read all rows of A, B and E, pruned ones included, inside this context."""
+    if config.peft_type.value != "ADALORA":
+        yield
+        return
+    pattern, config.rank_pattern = config.rank_pattern, None
+    try:
+        yield
+    finally:
+        config.rank_pattern = pattern
 
 
 def orthogonality_penalty(model: nn.Module) -> Tensor:
