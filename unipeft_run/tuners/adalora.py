@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from unipeft_run.errors import UserError
+from unipeft_run.runs.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from unipeft_run.training.losses import Batch, Loss
 
 UNKNOWN_STEPS = 10**9  # total_step until the number of updates is known
 
@@ -56,3 +62,65 @@ class AddPenalty:
         if getattr(output, "loss", None) is not None:
             output.loss = output.loss + self.weight * orthogonality_penalty(module)
         return output
+
+
+@dataclass
+class PenalisedLoss:
+    """A training loss with the weighted penalty of `model` added."""
+
+    loss: Loss
+    model: nn.Module
+    weight: float
+
+    def __call__(self, replica: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
+        value, count = self.loss(replica, batch)
+        return value + self.weight * orthogonality_penalty(self.model), count
+
+
+class RankSchedule:
+    """Prunes singular values between updates, as the library's `update_and_allocate` does.
+
+    `tuner`: the library's AdaLoraModel. Raises UserError for a schedule that cannot prune.
+    """
+
+    STATE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # the allocator's importance of each weight
+
+    def __init__(self, tuner: Any, adapter: str, total_steps: int) -> None:
+        self.tuner, self.config = tuner, tuner.peft_config[adapter]
+        if self.config.total_step == UNKNOWN_STEPS:
+            self.config.total_step = total_steps
+        if self.config.target_r >= self.config.init_r:
+            raise UserError(
+                f"peft.config.target_r={self.config.target_r}: must be less than "
+                f"peft.config.init_r={self.config.init_r}"
+            )
+        fixed = self.config.tinit + self.config.tfinal
+        if fixed >= self.config.total_step:
+            raise UserError(
+                f"peft.config.tinit and peft.config.tfinal take {fixed} updates, which leaves none "
+                f"of {self.config.total_step} for pruning"
+            )
+
+    def __call__(self, step: int) -> None:
+        """Act after update number `step`, from 1."""
+        self.tuner.update_and_allocate(step)
+
+    def gather(self) -> Checkpoint:
+        """Return the importance of each weight, and which singular values are kept."""
+        allocator = self.tuner.rankallocator
+        tensors = {
+            f"{kind}/{name}": tensor
+            for kind in self.STATE
+            for name, tensor in getattr(allocator, kind).items()
+        }
+        return Checkpoint(tensors, {"rank_pattern": self.config.rank_pattern})
+
+    def restore(self, content: Checkpoint) -> None:
+        """Restore the state that `gather` returned."""
+        device = next(self.tuner.parameters()).device
+        for kind in self.STATE:
+            getattr(self.tuner.rankallocator, kind).clear()
+        for key, tensor in content.tensors.items():
+            kind, _, name = key.partition("/")
+            getattr(self.tuner.rankallocator, kind)[name] = tensor.to(device)
+        self.config.rank_pattern = content.state["rank_pattern"]

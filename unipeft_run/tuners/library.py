@@ -27,6 +27,11 @@ def import_library() -> ModuleType:
     return peft
 
 
+def library_version() -> str:
+    """Return the version of the installed library."""
+    return str(import_library().__version__)
+
+
 def build_config(kind: str, fields: Mapping[str, Any], key: str) -> Any:
     """Build the library's configuration of type `kind`, whose fields are the section `key`.
 
