@@ -30,7 +30,8 @@ def export_library(adapter: Adapter, folder: Path, base: str | None) -> None:
     config = deepcopy(adapter.config)
     config.task_type = TASK_TYPES.get(family.task_type)
     config.base_model_name_or_path, config.inference_mode = base, True
-    config.rank_pattern = None if adapter.tuner.type == "ADALORA" else config.rank_pattern
+    if adapter.tuner.type == "ADALORA":
+        config.rank_pattern = None  # pruned singular values are stored as zeros
     if heads:
         config.modules_to_save = heads
     content = save({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()},
