@@ -18,7 +18,8 @@ from unipeft_run.backbones.quiet import no_loading_report
 from unipeft_run.backbones.weights import FLOAT_TYPES
 from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.errors import UserError
-from unipeft_run.interop.peft import ROOT, attach_lora
+from unipeft_run.interop.peft_config import ROOT
+from unipeft_run.interop.peft_import import attach_lora
 from unipeft_run.tuners.adalora import AddPenalty
 from unipeft_run.tuners.library import (
     ADAPTER,

@@ -8,6 +8,9 @@ from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
+# files of a folder, and the prefix of the names in it
+CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")  # where LoRA is ours
 TASK_TYPES = {  # our task types -> the library's; it has none for images
     "seq2seq": "SEQ_2_SEQ_LM",
     "classification": "SEQ_CLS",

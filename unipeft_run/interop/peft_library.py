@@ -11,11 +11,9 @@ from safetensors.torch import save
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.errors import UserError
-from unipeft_run.interop.peft_config import TASK_TYPES
+from unipeft_run.interop.peft_config import ROOT, TASK_TYPES, TENSORS
 from unipeft_run.runs.writing import replace_file
-from unipeft_run.tuners.adapter import ROOT, Adapter
-
-TENSORS = "adapter_model.safetensors"
+from unipeft_run.tuners.adapter import Adapter
 
 
 def export_library(adapter: Adapter, folder: Path, base: str | None) -> None:
