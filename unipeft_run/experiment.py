@@ -34,6 +34,8 @@ from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.precision import autocast_dtype, resolve_precision
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
+from unipeft_run.tuners.library import library_version
+from unipeft_run.tuners.training import penalised_loss, update_hook
 
 
 class PreparedRun:
@@ -137,6 +139,7 @@ class PreparedRun:
             **fitted.metrics,
             **prefix_keys("compute", fitted.compute),
             **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            **({"peft": library_version()} if config.peft else {}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -162,7 +165,7 @@ class PreparedRun:
         return Trainer(
             self.model,
             loader,
-            self.loss_fn,
+            penalised_loss(self.model, self.loss_fn),
             optim=partial(
                 build_optimizer_and_schedule,
                 **self.config.optim.model_dump(),
@@ -170,6 +173,7 @@ class PreparedRun:
                 warmup_ratio=recipe.warmup_ratio,
                 fused=resolve_precision(self.config.precision) != "fp16",
             ),
+            build_hook=partial(update_hook, self.model),
             folder=folder,
             trackers=trackers,
             evaluate=validate,

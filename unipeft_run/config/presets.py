@@ -32,8 +32,8 @@ def _register(folder: Path) -> None:
         sections: dict[str, Any] = yaml.load(file.read_bytes(), LOADER)
         for section, methods in sections.items():
             for method, settings in methods.items():
-                group = _group(section, file.stem)
-                store.store(method, settings, group=group, package="_global_")
+                parents, _, name = f"{_group(section, file.stem)}/{method}".rpartition("/")
+                store.store(name, settings, group=parents, package="_global_")
 
 
 def _group(section: str, scale: str) -> str:

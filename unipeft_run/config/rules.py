@@ -73,7 +73,8 @@ def _check_schedule(config: RunConfig) -> None:
 
 
 def _check_trainable(config: RunConfig) -> None:
-    if not config.slots() and not config.unfreeze and config.method != "none":
+    fills = config.slots() or config.peft
+    if not fills and not config.unfreeze and config.method != "none":
         raise Illegal(
             f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
             "unfreeze=[...], or use method=none to evaluate the untouched backbone"
