@@ -165,6 +165,7 @@ class Evaluator:
         )
 
     def _name_classes(self, values: list[Any]) -> list[str]:
-        """Replace class numbers by class names; return texts unchanged."""
-        names = self.task.label_names
-        return [names[value] for value in values] if names else values
+        """Replace class numbers by class names, and format numbers; return texts unchanged."""
+        if names := self.task.label_names:
+            return [names[value] for value in values]
+        return [f"{value:.6g}" if isinstance(value, float) else value for value in values]

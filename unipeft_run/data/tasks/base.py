@@ -30,7 +30,9 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
     from unipeft_run.data.text_encoder import TextEncoder
 
-Kind = Literal["seq2seq", "classification", "causal", "image_classification", "retrieval"]
+Kind = Literal[
+    "seq2seq", "classification", "regression", "causal", "image_classification", "retrieval"
+]
 
 
 @dataclass(kw_only=True)
@@ -123,6 +125,7 @@ class Task(ABC):
 
     @property
     def num_labels(self) -> int | None:
+        """The outputs of the classifier; None for a task that needs no classifier."""
         return len(self.label_names) or None
 
     @property
