@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.family import Family
 from unipeft_run.config.schema import BackboneConfig
 
 Sizes = Mapping[str, Any]
@@ -84,6 +85,7 @@ _T5: Sizes = {
     "layer_norm_epsilon": 1e-6,
     "feed_forward_proj": "relu",
     "tie_word_embeddings": True,
+    "decoder_start_token_id": 0,
 }
 _CLIP_TEXT: Sizes = {
     "vocab_size": 49408,
@@ -174,16 +176,24 @@ def architecture(backbone: BackboneConfig, num_labels: int | None) -> Any:
     known = ARCHITECTURES.get(backbone.hub or "") if backbone.path is None else None
     if known and not backbone.config:
         labels = {"num_labels": num_labels} if num_labels else {}
-        return SimpleNamespace(**known, **labels)
+        return _as_config({**known, **labels}, FAMILIES[backbone.family])
     # slower: imports transformers, which fills in the defaults
     from unipeft_run.backbones.locate import locate
-    from unipeft_run.backbones.model_config import build_config, check_fields, read_config
+    from unipeft_run.backbones.model_config import build_config, check_fields, flatten, read_config
 
     if not known:
         source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
         return read_config(source, backbone.family, backbone.config, num_labels)
     family = FAMILIES[backbone.family]
-    sizes = {family.aliases.get(key, key): value for key, value in known.items()}
+    flat = flatten(known, family)
+    sizes = {family.aliases.get(key, key): value for key, value in flat.items()}
     del sizes["model_type"]
     changes = check_fields(backbone.config, family)
     return build_config(family, {**sizes, **changes}, backbone.hub or backbone.name, num_labels)
+
+
+def _as_config(sizes: Mapping[str, Any], family: Family) -> SimpleNamespace:
+    """Return sizes as attributes, also under the family's own names, as transformers does."""
+    own = {name: sizes[common] for common, name in family.aliases.items() if common in sizes}
+    parts = {key: SimpleNamespace(**v) for key, v in sizes.items() if isinstance(v, Mapping)}
+    return SimpleNamespace(**{**own, **sizes, **parts})

@@ -162,9 +162,7 @@ def _make_row(
     std = cell.std or (None,) * len(cell.printed)
     for metric, mean, deviation in zip(metrics, cell.printed, std, strict=True):
         row[f"{metric} printed"] = Spread(mean, deviation)
-        row[f"{metric} ours"] = (
-            measure_spread(group, f"test/{metric}", average) if group else None
-        )
+        row[f"{metric} ours"] = measure_spread(group, f"test/{metric}", average) if group else None
     if experiment.has_sources:
         row |= {"status": cell.status, "source": cell.source}
     return {**row, "differs in": departures}
