@@ -99,12 +99,14 @@ def attend(
         key, value = (repeat_heads(states, query) for states in (key, value))
         h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
         return h.transpose(1, 2).contiguous(), weights
-    assert isinstance(delta.form, Memory)
-    if delta.form.is_attention and isinstance(delta.composition, Gated):
-        delta.x = None
-        prefix = (p.expand(query.size(0), -1, -1, -1) for p in delta.form.heads())
+    form, x = delta.form, delta.pop_x()
+    assert isinstance(form, Memory)
+    gated = delta.composition if isinstance(delta.composition, Gated) else None
+    factor = None if gated is None else gated.memory_factor(x)
+    if gated is not None and form.is_attention and (factor is None or factor.size(2) == 1):
+        prefix = (p if factor is None else factor * p for p in form.heads())
         joined = [
-            repeat_heads(torch.cat([memory.to(own.dtype), own], dim=2), query)
+            repeat_heads(_prepend(memory.to(own.dtype), own), query)
             for memory, own in zip(prefix, (key, value), strict=True)
         ]
         length = joined[0].size(2) - key.size(2)
@@ -113,10 +115,20 @@ def attend(
     else:
         key, value = (repeat_heads(states, query) for states in (key, value))
         h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
-        q = compute_memory_query(module, delta, query, scale)
-        gate = _gate(delta, q, _logits(query * scale, key, attention_mask, position_bias))
-        h = delta(q, h, **gate)
+        q = _memory_query(module, delta, x, query, scale)
+        q = q if factor is None else factor * q  # the same as factor * P_k
+        dh = form(q) if factor is None else factor * form(q)
+        given = {"u": x}
+        if gated is not None:
+            logits = _logits(query * scale, key, attention_mask, position_bias)
+            given["gate"] = _gate(form, q, logits)
+        h = delta.compose(h, dh, **given)
     return h.transpose(1, 2).contiguous(), weights
+
+
+def _prepend(memory: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Join [H, L, C] or [B, H, L, C] and [B, H, S, C] to [B, H, L + S, C]."""
+    return torch.cat([memory.expand(own.size(0), -1, -1, -1), own], dim=2)
 
 
 def _shift_bias(delta: Delta, bias: torch.Tensor | None, length: int) -> torch.Tensor | None:
@@ -137,11 +149,11 @@ def _shift_bias(delta: Delta, bias: torch.Tensor | None, length: int) -> torch.T
     return shifted
 
 
-def compute_memory_query(
-    module: nn.Module, delta: Delta, query: torch.Tensor, scale: float
+def _memory_query(
+    module: nn.Module, delta: Delta, x: torch.Tensor, query: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Return the query that the memory reads, by its `query` option, [B, H, T, C]."""
-    x, form = delta.pop_x(), delta.form
+    form = delta.form
     assert isinstance(form, Memory)
     if form.norm is not None:
         assert delta.site.query is not None, "checked by the form"
@@ -150,13 +162,10 @@ def compute_memory_query(
     return query if "unscaled" in form.query else query * scale
 
 
-def _gate(delta: Delta, q: torch.Tensor, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return {"gate": lambda of Eq. 7}, [B, H, T, 1]: the softmax mass on the prefix."""
-    if not isinstance(delta.composition, Gated):
-        return {}
-    assert isinstance(delta.form, Memory)
-    prefix = delta.form.logits(q).logsumexp(-1, keepdim=True)
-    return {"gate": torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))}
+def _gate(form: Memory, q: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return lambda of Eq. 7, [B, H, T, 1]: the softmax mass on the prefix."""
+    prefix = form.logits(q).logsumexp(-1, keepdim=True)
+    return torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))
 
 
 def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:

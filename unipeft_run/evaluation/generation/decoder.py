@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from unipeft_run.backbones.families import family_of
 from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.gates import Gate
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS, find_prefix
 from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
 from unipeft_run.evaluation.generation.onednn import onednn_linears
@@ -56,6 +57,7 @@ class Decoder:
     def __enter__(self) -> Self:
         self.contexts.enter_context(_generation_attention(self.model.config))
         self.contexts.enter_context(_constant_memories(self.model))
+        self.contexts.enter_context(_gates_of_beams(self.model))
         positions = self.model.get_decoder().embed_positions
         handle = positions.register_forward_pre_hook(self._share_position, with_kwargs=True)
         self.contexts.callback(handle.remove)
@@ -147,3 +149,28 @@ def _constant_memories(model: nn.Module) -> Iterator[None]:
     finally:
         for form in forms:
             del form.__dict__["memory"]
+
+
+@contextmanager
+def _gates_of_beams(model: Any) -> Iterator[None]:
+    """Give every beam its own gates: the tokens of a step are different sequences.
+
+    A gate per example is then that of the current position, as with any cache.
+    """
+    settings = [(gate, gate.per) for gate in _find_target_gates(model)]
+    for gate, _ in settings:
+        gate.per = "position"
+    try:
+        yield
+    finally:
+        for gate, per in settings:
+            gate.per = per
+
+
+def _find_target_gates(model: Any) -> Iterator[Gate]:
+    """Yield the decoder's gates, except those of cross-attention that read the source."""
+    stack = family_of(model.config).stacks["decoder"]
+    cross = f".{stack.attentions['cross']}."
+    for name, delta in find_deltas(model.get_submodule(stack.path)):
+        if delta.site.representation not in ("attn.key", "attn.value") or cross not in name:
+            yield from (module for module in delta.modules() if isinstance(module, Gate))
