@@ -17,8 +17,8 @@ def input_columns(task: Task) -> tuple[str, ...]:
 
 
 def encode_inputs(
-    task: Task, inputs: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase
-) -> list[list[int]]:
+    task: Task, inputs: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase
+) -> list[Any]:
     """Return the token ids of new examples, encoded as the task encodes its test split.
 
     `inputs` maps each of `input_columns` to its texts. Placeholders stand for the references, so
@@ -28,10 +28,5 @@ def encode_inputs(
     from unipeft_run.data.text_encoder import TextEncoder
 
     task._check_tokenizer(tokenizer)
-    columns = task.columns
-    count = len(inputs[input_columns(task)[0]])
-    placeholders: dict[str, list[Any]] = {
-        name: [0 if name == columns.label else ""] * count for name in columns.required
-    }
-    encoded = task._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
-    return encoded["input_ids"]
+    examples = task.complete_inputs(inputs)
+    return task.inputs_of(task._tokenize(examples, TextEncoder(tokenizer), train=False))

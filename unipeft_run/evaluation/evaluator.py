@@ -113,7 +113,7 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded, self.step.signatures(model))
+        return self._result(outputs, split, raw, encoded, self.step.signatures(model))
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
         state, outputs = PartialState(), Outputs()
@@ -145,7 +145,12 @@ class Evaluator:
         outputs.add_loss(found.loss.item(), found.count)
 
     def _result(
-        self, outputs: Outputs, raw: Dataset, encoded: Dataset, computed: Mapping[str, str]
+        self,
+        outputs: Outputs,
+        split: str,
+        raw: Dataset,
+        encoded: Dataset,
+        computed: Mapping[str, str],
     ) -> EvalResult:
         metrics = {"loss": outputs.loss / outputs.count}
         if not outputs.predictions:
@@ -156,15 +161,11 @@ class Evaluator:
         scores = self.task.score(predictions, references)
         signatures = {**scores.signatures, "references": self.step.references, **computed}
         names = "id", "prediction", "reference", "score"
-        texts = self._name_classes(predictions), self._name_classes(references)
-        rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
-        return EvalResult(
-            {**metrics, **scores.metrics},
-            [dict(zip(names, r, strict=True)) for r in rows],
-            signatures,
-        )
-
-    def _name_classes(self, values: list[Any]) -> list[str]:
-        """Replace class numbers by class names; return texts unchanged."""
-        names = self.task.label_names
-        return [names[value] for value in values] if names else values
+        shown = map(self.task.describe, predictions, references)
+        triples = zip(self.task.ids(raw), shown, scores.per_example, strict=True)
+        rows = [dict(zip(names, (i, *pair, score), strict=True)) for i, pair, score in triples]
+        parts = {
+            f"{split}_{name}": [rows[index] for index in indices]
+            for name, indices in self.task.parts(raw).items()
+        }
+        return EvalResult({**metrics, **scores.metrics}, rows, signatures, parts)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.task_types.base import TaskType
+from unipeft_run.task_types.causal import Causal
 from unipeft_run.task_types.classification import Classification
 from unipeft_run.task_types.seq2seq import Seq2Seq
 
-TASK_TYPES: Mapping[str, TaskType] = {cls.kind: cls() for cls in (Seq2Seq, Classification)}
+TASK_TYPES: Mapping[str, TaskType] = {cls.kind: cls() for cls in (Seq2Seq, Classification, Causal)}
 
 
 def task_type_of(task: Task) -> TaskType:

@@ -186,6 +186,34 @@ class Task(ABC):
                 return own
         return [str(number) for number in self._row_numbers(dataset)]
 
+    def load_file(self, file: Path) -> Dataset:
+        """Load all examples of one file, as `load` loads those of a split. Raises `UserError`."""
+        from unipeft_run.data.tasks.loading import load_file
+
+        return load_file(file, self.columns)
+
+    def complete_inputs(self, inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return examples with these input columns, and placeholders for their references."""
+        columns = self.columns
+        count = len(inputs[self.input_columns[0]])
+        placeholders: dict[str, list[Any]] = {
+            name: [0 if name == columns.label else ""] * count for name in columns.required
+        }
+        return {**placeholders, **inputs}
+
+    def inputs_of(self, encoded: Mapping[str, list[Any]]) -> list[Any]:
+        """Return what a model reads of encoded examples: token ids."""
+        return encoded["input_ids"]
+
+    def describe(self, prediction: Any, reference: Any) -> tuple[Any, Any]:
+        """Return a prediction and its reference as the predictions file shows them."""
+        names = self.label_names
+        return (names[prediction], names[reference]) if names else (prediction, reference)
+
+    def parts(self, dataset: Dataset) -> dict[str, list[int]]:
+        """Return the rows of each test that a split consists of; {} for a single test."""
+        return {}
+
     def inert_keys(self) -> dict[str, str]:
         """Return the fields that have no effect with this data and these metrics, with reasons."""
         return {}
