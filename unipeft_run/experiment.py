@@ -209,4 +209,4 @@ class PreparedRun:
                 key = "max" if name == "train" else "eval"
                 yield f"task.{key}_target_length", int(lengths(split, "labels").max())
         if decoding := self.config.evaluation.decoding:
-            yield "evaluation.decoding.max_length", decoding.max_length
+            yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()

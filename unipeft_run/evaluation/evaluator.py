@@ -149,7 +149,8 @@ class Evaluator:
         if not isinstance(self.task, SequenceTask):
             return 0
         if generate:
-            return int(self.generation["num_beams"] * self.generation["max_length"])
+            assert self.decoding is not None
+            return self.decoding.num_beams * self.decoding.find_longest()
         return int(lengths(encoded, "labels").max(initial=0))
 
     def _add(
@@ -215,7 +216,7 @@ class Evaluator:
         if self.decoding is None:
             return {}
         rules = self.decoding.rules if can_generate(model) else "transformers"
-        settings = {**self.decoding.model_dump(), "rules": rules}
+        settings = {**self.decoding.model_dump(exclude_none=True), "rules": rules}
         return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
 
     def _result(
