@@ -60,9 +60,12 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
     decoding = config.evaluation.decoding
     if decoding is None:
         yield "evaluation.references", f"task {config.task.name} predicts a class, not a text"
-    elif decoding.num_beams == 1:
+        return
+    if decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):
             yield f"evaluation.decoding.{key}", "num_beams=1 is greedy search, without beams"
+    if decoding.max_new_tokens is not None:
+        yield "evaluation.decoding.max_length", "evaluation.decoding.max_new_tokens is set"
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:

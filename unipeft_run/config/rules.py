@@ -81,9 +81,11 @@ def _check_trainable(config: RunConfig) -> None:
 
 
 def _check_decoding(config: RunConfig) -> None:
-    decoding = config.evaluation.decoding
-    if decoding is not None and decoding.min_length > decoding.max_length:
+    decoding, path = config.evaluation.decoding, "evaluation.decoding"
+    if decoding is None or decoding.max_new_tokens is not None:
+        return
+    longest = decoding.find_longest()
+    if decoding.min_length > longest:
         raise UserError(
-            f"evaluation.decoding.min_length={decoding.min_length}: must be at most "
-            f"evaluation.decoding.max_length={decoding.max_length}"
+            f"{path}.min_length={decoding.min_length}: must be at most {path}.max_length={longest}"
         )

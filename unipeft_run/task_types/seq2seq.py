@@ -71,13 +71,14 @@ class Seq2SeqStep(EvaluationStep):
         """Return the signature of the decoding, with the rules that were followed."""
         assert self.decoding is not None
         rules = self.decoding.rules if can_generate(model) else "transformers"
-        settings = {**self.decoding.model_dump(), "rules": rules}
+        settings = {**self.decoding.model_dump(exclude_none=True), "rules": rules}
         return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
 
     def added_positions(self, encoded: Dataset, generate: bool) -> int:
         """Count the longest target: keys and values of it are held too, for every beam."""
         if generate:
-            return int(self.generation["num_beams"] * self.generation["max_length"])
+            assert self.decoding is not None
+            return self.decoding.num_beams * self.decoding.find_longest()
         return int(lengths(encoded, "labels").max(initial=0))
 
     def _generate(self, model: Any, **inputs: Any) -> list[list[int]]:

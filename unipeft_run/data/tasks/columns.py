@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 class Columns:
     """The column names of a task; a nested column has a dotted name ("translation.en").
 
-    `text` may name a column twice; those in `lists` hold a list of texts. `labels` are the class names, in order; None to read labels as
-    words. The data may lack the column `identifier`. `other_names` maps a column to an alternative
-    name, `keys` to the configuration key that names it, for error messages.
+    `text` may name a column twice; those in `lists` hold a list of texts. `labels` are the class
+    names, in order; None to read labels as words. The data may lack the column `identifier`.
+    `other_names` maps a column to an alternative name, `keys` to the configuration key that names
+    it, for error messages.
     """
 
     text: tuple[str, ...]

@@ -111,7 +111,7 @@ class MultipleChoice(CausalTask):
         return [frequent.get(test, "") for test in splits["test"]["task"]]
 
     def complete_inputs(self, inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        """Convert new examples in the data's format to questions; the first choice is a placeholder."""
+        """Convert new examples to questions; the first choice is a placeholder for the answer."""
         rows = zip(*inputs.values(), strict=True)
         named = [dict(zip(inputs, values, strict=True)) for values in rows]
         return as_columns(self._format.question(row, self.name) for row in named)
