@@ -69,6 +69,8 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:
+    if build_task(config.task).kind == "regression":
+        yield "recipe.label_smoothing", f"task {config.task.name} predicts a number, not a class"
     if config.recipe.max_steps is not None:
         yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:

@@ -12,7 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
-from unipeft_run.data.batching import CausalCollator
+from unipeft_run.data.causal_batches import CausalCollator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.causal import CausalTask

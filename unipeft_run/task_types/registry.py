@@ -8,9 +8,11 @@ from unipeft_run.data.tasks.base import Task
 from unipeft_run.task_types.base import TaskType
 from unipeft_run.task_types.causal import Causal
 from unipeft_run.task_types.classification import Classification
+from unipeft_run.task_types.regression import Regression
 from unipeft_run.task_types.seq2seq import Seq2Seq
 
-TASK_TYPES: Mapping[str, TaskType] = {cls.kind: cls() for cls in (Seq2Seq, Classification, Causal)}
+_TYPES: tuple[type[TaskType], ...] = (Seq2Seq, Classification, Regression, Causal)
+TASK_TYPES: Mapping[str, TaskType] = {cls.kind: cls() for cls in _TYPES}
 
 
 def task_type_of(task: Task) -> TaskType:

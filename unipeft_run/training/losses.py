@@ -208,6 +208,22 @@ class ClassificationLoss:
         return cross_entropy(class_logits(model, batch), labels, self.smoothing), len(labels)
 
 
+class RegressionLoss:
+    """Mean squared error of the classifier's only output, per example."""
+
+    smoothing = 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
+        labels = batch["labels"]
+        return squared_error(class_logits(model, batch)[:, 0], labels), len(labels)
+
+
+def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean squared error of `numbers` [B], computed in float32 or wider."""
+    wide = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+    return F.mse_loss(wide, labels.to(wide.dtype))
+
+
 def class_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits [B, C] of a classifier."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
 from unipeft_run.data.tasks.source import DataSource, Source
 from unipeft_run.data.tasks.splits import SPLITS, Companion, Splits
-from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores
 from unipeft_run.tracking import Progress, no_progress
@@ -30,7 +28,9 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
     from unipeft_run.data.text_encoder import TextEncoder
 
-Kind = Literal["seq2seq", "classification", "causal", "image_classification", "retrieval"]
+Kind = Literal[
+    "seq2seq", "classification", "regression", "causal", "image_classification", "retrieval"
+]
 
 
 @dataclass(kw_only=True)
@@ -123,6 +123,7 @@ class Task(ABC):
 
     @property
     def num_labels(self) -> int | None:
+        """The outputs of the classifier; None for a task that needs no classifier."""
         return len(self.label_names) or None
 
     @property
@@ -207,8 +208,7 @@ class Task(ABC):
 
     def describe(self, prediction: Any, reference: Any) -> tuple[Any, Any]:
         """Return a prediction and its reference as the predictions file shows them."""
-        names = self.label_names
-        return (names[prediction], names[reference]) if names else (prediction, reference)
+        return self._describe(prediction), self._describe(reference)
 
     def parts(self, dataset: Dataset) -> dict[str, list[int]]:
         """Return the rows of each test that a split consists of; {} for a single test."""
@@ -221,6 +221,12 @@ class Task(ABC):
     def describe_split(self, splits: Splits) -> dict[str, Any]:
         """Describe how the data was divided into `splits`; {} if its own splits are used."""
         return {}
+
+    def _describe(self, value: Any) -> Any:
+        """Replace a class number by the class name, and format a number."""
+        if self.label_names:
+            return self.label_names[value]
+        return f"{value:.6g}" if isinstance(value, float) else value
 
     def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
         return range(len(dataset))
@@ -243,64 +249,3 @@ class Task(ABC):
             self.optional_splits, "validation"
         )
         return {split: self.limit.get(name) for split, name in names.items()}
-
-
-@dataclass(kw_only=True)
-class SequenceTask(Task):
-    """A task from text to text.
-
-    As in the paper's code, targets are truncated to different lengths for training and evaluation.
-    `language_codes`: mBART's codes of source and target, for tokenizers that use them.
-    """
-
-    max_target_length: Count
-    eval_target_length: Count
-
-    kind: ClassVar[Kind] = "seq2seq"
-    # configuration keys of the language codes, for error messages
-    language_keys: ClassVar[tuple[str, str]] = ("task.source_code", "task.target_code")
-
-    @property
-    @abstractmethod
-    def language_codes(self) -> tuple[str, str]: ...
-
-    @property
-    @abstractmethod
-    def source(self) -> str: ...
-
-    @property
-    @abstractmethod
-    def target(self) -> str: ...
-
-    @property
-    def input_columns(self) -> tuple[str, ...]:
-        return (self.source,)
-
-    def references(self, dataset: Dataset) -> list[str]:
-        """Return the raw target texts."""
-        return list(dataset[self.target])
-
-    def _cache_key(self, train: bool) -> dict[str, Any]:
-        target = self._target_length(train)
-        return {"lengths": (self.max_source_length, target), "codes": self.language_codes}
-
-    def _target_length(self, train: bool) -> int:
-        return self.max_target_length if train else self.eval_target_length
-
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        for key, code in zip(self.language_keys, self.language_codes, strict=True):
-            language_code_id(tokenizer, code, key)
-        shortest = 3 if uses_language_codes(tokenizer) else shortest_length(tokenizer)
-        for key in ("max_source_length", "max_target_length", "eval_target_length"):
-            check_length(f"task.{key}", getattr(self, key), shortest)
-
-    def _tokenize(
-        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
-    ) -> dict[str, list[Any]]:
-        source_code, target_code = self.language_codes
-        sources, targets = batch[self.source], batch[self.target]
-        length = self._target_length(train)
-        return {
-            "input_ids": encode_texts(encoder, sources, self.max_source_length, source_code),
-            "labels": encode_texts(encoder, targets, length, target_code),
-        }

@@ -16,6 +16,7 @@ from unipeft_run.data.tasks.labels import (
     class_names,
     is_numbering,
     parse_label,
+    parse_number,
     parse_word,
 )
 from unipeft_run.data.tasks.messages import missing_column, printable
@@ -81,7 +82,8 @@ def check_table(
 ) -> tuple[pa.Table, bool | None]:
     """Return the columns of the task, and whether class numbers are in the task's order.
 
-    Texts become strings, labels the task's class numbers (words if `columns.labels` is None).
+    Texts become strings, labels the task's class numbers (words if `columns.labels` is None, floats
+    if `columns.numbers`).
     `names` are the class names recorded for `table`; without them the order is unknown (None).
     Raises `UserError`.
     """
@@ -92,7 +94,9 @@ def check_table(
         if values.null_count:
             row = pc.index(pc.is_null(values), True).as_py() + 1
             raise UserError(f"{where}: column {name!r} is empty in row {row}")
-        if name == columns.label:
+        if name == columns.label and columns.numbers:
+            checked[name] = _numbers(values, name, where)
+        elif name == columns.label:
             checked[name] = _classes(values, columns, names, where)
             in_order = _is_in_order(values, columns, names)
         elif name in columns.lists:
@@ -182,6 +186,17 @@ def _classes(
             ) from error
     kind = pa.string() if labels is None else pa.int64()
     return pa.array(classes, kind).take(encoded.indices)
+
+
+def _numbers(values: pa.ChunkedArray, name: str, where: str) -> pa.Array:
+    """Return the labels as float64. Raises `UserError` for one that is not a finite number."""
+    numbers = []
+    for row, value in enumerate(values.to_pylist(), start=1):
+        try:
+            numbers.append(parse_number(value))
+        except LabelError as error:
+            raise UserError(f"{where}, row {row}: column {name!r} holds {error}") from error
+    return pa.array(numbers, pa.float64())
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
