@@ -249,3 +249,12 @@ class Task(ABC):
             self.optional_splits, "validation"
         )
         return {split: self.limit.get(name) for split, name in names.items()}
+
+
+def __getattr__(name: str) -> Any:
+    """Find SequenceTask where it was in version 0.2, for tasks outside this package."""
+    if name == "SequenceTask":
+        from unipeft_run.data.tasks.sequence import SequenceTask
+
+        return SequenceTask
+    raise AttributeError(name)
