@@ -12,7 +12,8 @@ class Columns:
 
     `text` may name a column twice. `labels` are the class names, in order; None to read labels as
     words. The data may lack the column `identifier`. `other_names` maps a column to an alternative
-    name, `keys` to the configuration key that names it, for error messages.
+    name, `keys` to the configuration key that names it, for error messages. `images` is the column
+    of images, which is read separately.
     """
 
     text: tuple[str, ...]
@@ -21,6 +22,7 @@ class Columns:
     identifier: str | None = None
     other_names: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    images: str | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
