@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import Task, TextTask
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -27,11 +27,11 @@ def encode_inputs(
     """
     from unipeft_run.data.text_encoder import TextEncoder
 
-    task._check_tokenizer(tokenizer)
-    columns = task.columns
+    reader, columns = cast("TextTask", task), task.columns
+    reader._check_tokenizer(tokenizer)
     count = len(inputs[input_columns(task)[0]])
     placeholders: dict[str, list[Any]] = {
         name: [0 if name == columns.label else ""] * count for name in columns.required
     }
-    encoded = task._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
+    encoded = reader._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
     return encoded["input_ids"]

@@ -5,17 +5,17 @@ Shapes: B pairs of this process, G pairs of all processes, N frames of its video
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from torch.distributed import all_gather_into_tensor
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from unipeft_run.training.distributed import processes
+from unipeft_run.training.distributed.parallel import all_reduce_sum
 from unipeft_run.training.losses import cross_entropy
 
 Batch = Mapping[str, Tensor]
@@ -75,7 +75,9 @@ def logit_scale(model: nn.Module) -> Tensor:
     return scale
 
 
-def split_loss(texts: Tensor, videos: Tensor, owners: Tensor, scale: Tensor, chunk: int) -> Tensor:
+def split_loss(
+    texts: Tensor, videos: Tensor, owners: Tensor, *, scale: Tensor, chunk: int
+) -> Tensor:
     """Return the loss of a whole split: texts [T, D], and the videos [V, D] that `owners` [T] name.
 
     A video's class is each of its texts in turn. `chunk` similarities are computed at a time.
@@ -86,7 +88,7 @@ def split_loss(texts: Tensor, videos: Tensor, owners: Tensor, scale: Tensor, chu
         (videos[owners], texts, torch.arange(len(texts), device=texts.device)),
     ):
         rows = max(1, chunk // len(candidates))
-        parts = zip(queries.split(rows), targets.split(rows), strict=True)
+        parts = zip(torch.split(queries, rows), torch.split(targets, rows), strict=True)
         sums = [len(q) * cross_entropy(scale * q @ candidates.mT, t) for q, t in parts]
         both.append(torch.stack(sums).sum() / len(queries))
     return (both[0] + both[1]) / 2
@@ -100,16 +102,16 @@ def gather_pairs(texts: Tensor, videos: Tensor) -> tuple[Tensor, Tensor, int]:
     longest, width = max(counts), texts.size(1)
     pairs = torch.cat([texts, videos], dim=1)
     padded = F.pad(pairs, (0, 0, 0, longest - len(pairs)))
-    parts = all_gather(padded)
+    parts: Sequence[Tensor] = all_gather(padded)  # type: ignore[no-untyped-call]
     everything = torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
     first = sum(counts[: processes.rank()])
     return everything[:, :width], everything[:, width:], first
 
 
 def _gather_counts(count: int, device: torch.device) -> list[int]:
-    counts = torch.zeros(processes.world_size(), dtype=torch.int64, device=device)
-    all_gather_into_tensor(counts, torch.tensor([count], device=device))
-    return counts.tolist()
+    counts = [0.0] * processes.world_size()
+    counts[processes.rank()] = count
+    return [int(number) for number in all_reduce_sum(counts, device)]
 
 
 def _normalise(features: Tensor) -> Tensor:

@@ -144,8 +144,9 @@ def count_tokens_and_samples(batches: Sequence[Mapping[str, Tensor]]) -> tuple[i
 
 
 def count_tokens(batch: Mapping[str, Tensor]) -> int:
-    """Count the tokens of `batch` without padding: source and, for text, target."""
-    tokens = int(batch["attention_mask"].sum())
+    """Count the tokens of `batch` without padding: source and, for text, target; 0 for images."""
+    mask = batch.get("attention_mask")
+    tokens = 0 if mask is None else int(mask.sum())
     return tokens + count_targets(batch) if batch["labels"].dim() > 1 else tokens
 
 

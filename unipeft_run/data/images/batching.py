@@ -80,6 +80,11 @@ class ImageCollator:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def multiple(self) -> int:
+        """Images have one size, without padding."""
+        return 1
+
     def __call__(self, rows: Rows) -> dict[str, Tensor]:
         labels = torch.tensor([row["labels"] for row in rows])
         return {"pixel_values": self.normalise(self.transform_all(rows)), "labels": labels}

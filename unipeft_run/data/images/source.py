@@ -27,7 +27,12 @@ if TYPE_CHECKING:  # these take long to import
 
 @dataclass(frozen=True)
 class ImageSource(Source):
-    """The data source of a task on images; `columns.images` names their column."""
+    """The data source of a task on images; `columns.images` names their column.
+
+    On the hub, the last `held_out` training examples, if any, are the validation split.
+    """
+
+    held_out: int = 0
 
     def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
         """Load the first rows of `splits`. Raises `UserError`."""
@@ -48,8 +53,17 @@ class ImageSource(Source):
             raise UserError(
                 f"task {self.task} has no data on the hub: set task.path=DIR, or scale=mini"
             )
-        ((where, dataset),) = self._hub_datasets(self.hub, [split]).values()
+        where, dataset = self._find_on_hub(split)
         return _read_dataset(dataset, columns, limit, where)
+
+    def _find_on_hub(self, split: str) -> tuple[str, Dataset]:
+        assert self.hub is not None
+        if not self.held_out or split == "test":
+            return self._hub_datasets(self.hub, [split])[split]
+        where, dataset = self._hub_datasets(self.hub, ["train"])["train"]
+        first = len(dataset) - self.held_out
+        rows = range(first) if split == "train" else range(first, len(dataset))
+        return where, dataset.select(rows)
 
     def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:
         """Return a content hash of each split's files, images included; {} for the hub."""

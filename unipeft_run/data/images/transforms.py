@@ -1,4 +1,4 @@
-"""Decode, resize and crop images. The results are those of torchvision's transforms on PIL images.
+"""Decode, resize and crop images with Pillow, by the rules of torchvision's transforms.
 
 Shapes: H height, W width, in pixels.
 """
@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unipeft_run.errors import UserError
 
@@ -31,7 +31,7 @@ def decode_image(data: bytes, where: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             image.load()
             return _to_rgb(image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         formats = ", ".join(FORMATS)
         raise UserError(f"{where} is not an image in one of the formats {formats}") from None
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
@@ -93,7 +93,7 @@ def _draw_box(
     """Draw left, top, width and height; the largest central box if no attempt fits the image."""
     for _ in range(ATTEMPTS):
         area = width * height * random.uniform(*scale)
-        ratio = math.exp(random.uniform(*map(math.log, RATIOS)))
+        ratio = math.exp(random.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(random.integers(width - w + 1)), int(random.integers(height - h + 1)), w, h
@@ -109,7 +109,7 @@ def to_pixels(image: Image.Image) -> Pixels:
 
 def from_pixels(pixels: Pixels) -> Image.Image:
     """Return the image with the pixels [H, W, 3]."""
-    return Image.fromarray(pixels, "RGB")
+    return Image.fromarray(pixels)
 
 
 def flip(pixels: Pixels) -> Pixels:

@@ -37,8 +37,8 @@ Kind = Literal["seq2seq", "classification", "causal", "image_classification", "r
 class Task(ABC):
     """One task on one data set. Concrete subclasses are final; their fields are the YAML keys.
 
-    Lengths are in tokens and include special tokens. `limit` maps a split to the number of examples
-    to read. `selection` names the validation metric that selects the best state.
+    `limit` maps a split to the number of examples to read. `selection` names the validation metric
+    that selects the best state.
 
     Raises `UserError` for an unknown `selection` and for columns that exclude each other.
     """
@@ -48,7 +48,6 @@ class Task(ABC):
     mini: str | None = None
     hub: Mapping[str, str | None] | None = None
     limit: Mapping[str, int | None] = field(default_factory=dict)
-    max_source_length: Count
     selection: str = ""
 
     kind: ClassVar[Kind]  # names a type of unipeft_run.task_types
@@ -103,19 +102,6 @@ class Task(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Scores: ...
 
-    @abstractmethod
-    def _cache_key(self, train: bool) -> dict[str, Any]:
-        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
-
-    @abstractmethod
-    def _tokenize(
-        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
-    ) -> dict[str, list[Any]]: ...
-
-    @abstractmethod
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
-
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers; () for a task that writes text."""
@@ -149,33 +135,24 @@ class Task(ABC):
         """
         return self._source.fingerprints(self._split_names(splits))
 
-    def encode(
-        self,
-        splits: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        progress: Progress = no_progress,
-    ) -> Splits:
-        """Encode every split as token ids and labels, cached by content.
+    @abstractmethod
+    def encode(self, splits: Splits, tokenizer: Any, progress: Progress = no_progress) -> Splits:
+        """Encode every split for a collator of the task's type, cached by content."""
 
-        Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
-        Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
-        """
-        from unipeft_run.data.encoding import encode
-        from unipeft_run.data.text_encoder import TextEncoder
+    def load_file(self, file: Path) -> Dataset:
+        """Load all examples of one file. Raises `UserError`."""
+        from unipeft_run.data.tasks.loading import load_file
 
-        self._check_tokenizer(tokenizer)
-        encoder = TextEncoder(tokenizer)
-        return {
-            name: encode(
-                dataset,
-                partial(self._tokenize, encoder=encoder, train=name == "train"),
-                tokenizer,
-                key={**self._cache_key(name == "train"), "columns": self.columns.text},
-                description=f"encoding {name}",
-                progress=progress,
-            )
-            for name, dataset in splits.items()
-        }
+        return load_file(file, self.columns)
+
+    def name_predictions(self, predictions: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return predictions for `dataset` as they are written to files: classes by name."""
+        names = self.label_names
+        return [names[value] for value in predictions] if names else list(predictions)
+
+    def name_references(self, references: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return the references of `dataset` as they are written to files."""
+        return self.name_predictions(references, dataset)
 
     def ids(self, dataset: Dataset) -> list[str]:
         """Return the ids in the data if they are present and unique, else row numbers."""
@@ -218,7 +195,55 @@ class Task(ABC):
 
 
 @dataclass(kw_only=True)
-class SequenceTask(Task):
+class TextTask(Task):
+    """A task that reads texts. Lengths are in tokens and include special tokens."""
+
+    max_source_length: Count
+
+    @abstractmethod
+    def _cache_key(self, train: bool) -> dict[str, Any]:
+        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
+
+    @abstractmethod
+    def _tokenize(
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
+    ) -> dict[str, list[Any]]: ...
+
+    @abstractmethod
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
+
+    def encode(
+        self,
+        splits: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress = no_progress,
+    ) -> Splits:
+        """Encode every split as token ids and labels, cached by content.
+
+        Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
+        Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
+        """
+        from unipeft_run.data.encoding import encode
+        from unipeft_run.data.text_encoder import TextEncoder
+
+        self._check_tokenizer(tokenizer)
+        encoder = TextEncoder(tokenizer)
+        return {
+            name: encode(
+                dataset,
+                partial(self._tokenize, encoder=encoder, train=name == "train"),
+                tokenizer,
+                key={**self._cache_key(name == "train"), "columns": self.columns.text},
+                description=f"encoding {name}",
+                progress=progress,
+            )
+            for name, dataset in splits.items()
+        }
+
+
+@dataclass(kw_only=True)
+class SequenceTask(TextTask):
     """A task from text to text.
 
     As in the paper's code, targets are truncated to different lengths for training and evaluation.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unipeft_run.data.tasks.base import Kind, Task
+from unipeft_run.data.tasks.base import Kind, TextTask
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.evaluation.metrics import Scores, accuracy
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
 
 @dataclass(kw_only=True)
-class ClassificationTask(Task):
+class ClassificationTask(TextTask):
     """A task from one or two texts to a class. Labels are class numbers, named in `label_names`."""
 
     kind: ClassVar[Kind] = "classification"

@@ -6,7 +6,7 @@ Shapes: T texts, V videos (or images), D features, n rows of a chunk.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,16 @@ class Features:
     texts: NDArray[Any]
     videos: NDArray[Any]
     owners: NDArray[Any]
+
+
+def build_features(pairs: Sequence[tuple[Any, Any]], owners: Sequence[int]) -> Features:
+    """Stack the features of every row's text and video; a video's are those of its first row."""
+    import numpy as np
+
+    numbers = np.asarray(owners)
+    _, first = np.unique(numbers, return_index=True)
+    texts, videos = (np.stack(side) for side in zip(*pairs, strict=True))
+    return Features(texts, videos[first], numbers)
 
 
 def retrieval(features: Features) -> Scores:
@@ -96,9 +106,7 @@ def best_videos(features: Features) -> list[int]:
     return found
 
 
-def _chunks(
-    queries: NDArray[Any], candidates: NDArray[Any]
-) -> Iterator[tuple[int, NDArray[Any]]]:
+def _chunks(queries: NDArray[Any], candidates: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield the first query's number and the similarities [n, candidates] of a chunk of queries."""
     rows = max(1, CHUNK // len(candidates))
     for start in range(0, len(queries), rows):
@@ -108,4 +116,3 @@ def _chunks(
 def is_lower_better(name: str) -> bool:
     """Return whether lower values of the metric `name` are better."""
     return name.rpartition("/")[2].endswith("median_rank")
-
