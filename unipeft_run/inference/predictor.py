@@ -45,7 +45,7 @@ class Predictor:
         predictions: dict[int, Any] = {}
         with _evaluating(self.model):
             for batch in self._batches(sources):
-                found = self.step.predict(self.model, [sources[index] for index in batch])
+                found = self._predict_batch([sources[index] for index in batch])
                 predictions.update(zip(batch, found, strict=True))
                 advance(len(batch))
         return [predictions[index] for index in range(len(sources))]
@@ -55,6 +55,9 @@ class Predictor:
         order = sorted(range(len(sources)), key=lambda index: -len(sources[index]))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
+
+    def _predict_batch(self, sources: Sequence[Any]) -> list[Any]:
+        return self.step.predict(self.model, sources)
 
 
 @contextmanager
