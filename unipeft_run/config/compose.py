@@ -69,7 +69,14 @@ def _quote(path: str) -> str:
 
 
 def implied_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return further overrides that these imply: recipe.epochs overrides recipe.max_steps."""
+    """Return further overrides that these imply.
+
+    recipe.epochs overrides recipe.max_steps, and optim=NAME the optimiser that a recipe names.
+    """
     values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     by_epochs = values.get("recipe.epochs", "null") != "null"
-    return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    implied = ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    optimizer = values.get("optim")
+    if optimizer in get_args(OptimizerName) and "optim.name" not in values:
+        implied.append(f"optim.name={optimizer}")
+    return implied

@@ -147,7 +147,8 @@ class Evaluator:
     def _result(
         self, model: nn.Module, outputs: Outputs, raw: Dataset, encoded: Dataset
     ) -> EvalResult:
-        found = [outputs.predictions[index] for index in sorted(outputs.predictions)]
+        places = range(len(encoded)) if outputs.predictions else ()
+        found = [outputs.predictions[index] for index in places]
         references = self.step.read_references(raw, encoded) if found else []
         loss = self.step.split_loss(model, found, references)
         metrics = {"loss": outputs.loss / outputs.count if loss is None else loss}
