@@ -106,9 +106,9 @@ class Decoder:
 
 def find_prefixes(model: Any, kind: str) -> Prefixes:
     """Find the prefixes of the decoder's attention of one type (self or cross), by layer."""
-    path, modules = family_of(model.config).stacks["decoder"]
-    layers = enumerate(model.get_submodule(path))
-    prefixes = {i: find_prefix(layer.get_submodule(modules[kind])) for i, layer in layers}
+    stack = family_of(model.config).stacks["decoder"]
+    layers = enumerate(model.get_submodule(stack.path))
+    prefixes = {i: find_prefix(layer.get_submodule(stack.attentions[kind])) for i, layer in layers}
     return {i: prefix[1].heads() for i, prefix in prefixes.items() if prefix is not None}
 
 

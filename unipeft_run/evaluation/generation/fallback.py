@@ -17,13 +17,15 @@ from unipeft_run.training.distributed.parallel import is_sharded
 
 log = logging.getLogger(__name__)
 
+OURS = ("bart", "mbart")  # families with our own search
+
 
 def find_obstacle(model: Any) -> str | None:
     """Say why our own search does not support this model; None if it does."""
     config = model.config
     if is_sharded(model):
         return "its parameters are sharded"
-    if config.model_type not in FAMILIES or "decoder" not in FAMILIES[config.model_type].stacks:
+    if not any(FAMILIES[name].fits(config) for name in OURS):
         return f"the family {config.model_type} is not supported"
     if config._attn_implementation not in IMPLEMENTATIONS:
         return f"the attention implementation {config._attn_implementation} is not supported"
