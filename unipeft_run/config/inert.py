@@ -17,6 +17,11 @@ from unipeft_run.data.tasks.build import build_task
 Inert = tuple[str, str]  # dotted key, reason
 # Of the recipe, what the evaluation of a model that does not train reads.
 READ_UNTRAINED = ("label_smoothing",)
+UNREAD_BY_OPTIMIZER = {
+    "adamw": ("momentum",),
+    "adamw_official": ("momentum",),
+    "sgd": ("betas", "eps"),
+}
 
 
 def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
@@ -75,6 +80,8 @@ def _training(config: RunConfig) -> Iterator[Inert]:
         yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:
         yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch per update"
+    for key in UNREAD_BY_OPTIMIZER[config.optim.name]:
+        yield f"optim.{key}", f"optim.name={config.optim.name} does not read it"
     if config.optim.schedule != "polynomial":
         yield "optim.lr_end", "only the polynomial schedule has a final learning rate"
 

@@ -27,7 +27,7 @@ from unipeft_run.errors import UserError
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-OptimizerName = Literal["adamw", "adamw_official"]
+OptimizerName = Literal["adamw", "adamw_official", "sgd"]
 ScheduleName = Literal["polynomial", "linear", "cosine", "constant"]
 Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
@@ -143,6 +143,7 @@ class OptimConfig(Section):
     lr: Positive = key("the peak learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
+    momentum: Fraction | None = key("momentum of SGD", None)
     weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")

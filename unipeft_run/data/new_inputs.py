@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import Task, TextTask
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +27,7 @@ def encode_inputs(
     """
     from unipeft_run.data.text_encoder import TextEncoder
 
-    task._check_tokenizer(tokenizer)
-    examples = task.complete_inputs(inputs)
-    return task.inputs_of(task._tokenize(examples, TextEncoder(tokenizer), train=False))
+    reader = cast("TextTask", task)
+    reader._check_tokenizer(tokenizer)
+    examples = reader.complete_inputs(inputs)
+    return reader.inputs_of(reader._tokenize(examples, TextEncoder(tokenizer), train=False))

@@ -226,6 +226,7 @@ def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:
 
 def class_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits [B, C] of a classifier."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = model(**inputs).logits
     assert isinstance(logits, Tensor)
     return logits

@@ -37,8 +37,8 @@ Kind = Literal[
 class Task(ABC):
     """One task on one data set. Concrete subclasses are final; their fields are the YAML keys.
 
-    Lengths are in tokens and include special tokens. `limit` maps a split to the number of examples
-    to read. `selection` names the validation metric that selects the best state.
+    `limit` maps a split to the number of examples to read. `selection` names the validation metric
+    that selects the best state.
 
     Raises `UserError` for an unknown `selection` and for columns that exclude each other.
     """
@@ -48,7 +48,6 @@ class Task(ABC):
     mini: str | None = None
     hub: Mapping[str, str | None] | None = None
     limit: Mapping[str, int | None] = field(default_factory=dict)
-    max_source_length: Count
     selection: str = ""
 
     kind: ClassVar[Kind]  # names a type of unipeft_run.task_types
@@ -103,19 +102,6 @@ class Task(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Scores: ...
 
-    @abstractmethod
-    def _cache_key(self, train: bool) -> dict[str, Any]:
-        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
-
-    @abstractmethod
-    def _tokenize(
-        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
-    ) -> dict[str, list[Any]]: ...
-
-    @abstractmethod
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
-
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers; () for a task that writes text."""
@@ -125,6 +111,11 @@ class Task(ABC):
     def num_labels(self) -> int | None:
         """The outputs of the classifier; None for a task that needs no classifier."""
         return len(self.label_names) or None
+
+    @property
+    def generates(self) -> bool:
+        """Whether predictions are generated texts."""
+        return False
 
     @property
     def selection_rule(self) -> tuple[str, Literal["max", "min"]]:
@@ -149,6 +140,89 @@ class Task(ABC):
         An unchanged file costs one `stat`. Raises `UserError` for a missing split.
         """
         return self._source.fingerprints(self._split_names(splits))
+
+    @abstractmethod
+    def encode(self, splits: Splits, tokenizer: Any, progress: Progress = no_progress) -> Splits:
+        """Encode every split for a collator of the task's type, cached by content."""
+
+    def name_predictions(self, predictions: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return predictions for `dataset` as they are written to files: classes by name."""
+        if names := self.label_names:
+            return [names[value] for value in predictions]
+        return [f"{value:.6g}" if isinstance(value, float) else value for value in predictions]
+
+    def name_references(self, references: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return the references of `dataset` as they are written to files."""
+        return self.name_predictions(references, dataset)
+
+    def ids(self, dataset: Dataset) -> list[str]:
+        """Return the ids in the data if they are present and unique, else row numbers."""
+        column = self.columns.identifier
+        if column is not None and column in dataset.column_names:
+            own = [str(value) for value in dataset[column]]
+            if len(set(own)) == len(own):
+                return own
+        return [str(number) for number in self._row_numbers(dataset)]
+
+    def load_file(self, file: Path) -> Dataset:
+        """Load all examples of one file, as `load` loads those of a split. Raises `UserError`."""
+        from unipeft_run.data.tasks.loading import load_file
+
+        return load_file(file, self.columns)
+
+    def parts(self, dataset: Dataset) -> dict[str, list[int]]:
+        """Return the rows of each test that a split consists of; {} for a single test."""
+        return {}
+
+    def inert_keys(self) -> dict[str, str]:
+        """Return the fields that have no effect with this data and these metrics, with reasons."""
+        return {}
+
+    def describe_split(self, splits: Splits) -> dict[str, Any]:
+        """Describe how the data was divided into `splits`; {} if its own splits are used."""
+        return {}
+
+    def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
+        return range(len(dataset))
+
+    @property
+    def _source(self) -> DataSource:
+        optional, hub_splits = self.optional_splits, self.hub_splits
+        return Source(self.name, self.path, self.mini, self.hub, optional, hub_splits)
+
+    def _split_names(self, splits: Collection[str] | None) -> list[str]:
+        known = (*SPLITS, *self.optional_splits)
+        for name in splits or ():
+            if name not in known:
+                raise UserError(unknown_choice("split", name, known))
+        return [name for name in known if splits is None or name in splits]
+
+    def _limits(self) -> dict[str, int | None]:
+        """Return the limit of each split; that of validation also applies to optional splits."""
+        names = {split: split for split in SPLITS} | dict.fromkeys(
+            self.optional_splits, "validation"
+        )
+        return {split: self.limit.get(name) for split, name in names.items()}
+
+
+@dataclass(kw_only=True)
+class TextTask(Task):
+    """A task that reads texts. Lengths are in tokens and include special tokens."""
+
+    max_source_length: Count
+
+    @abstractmethod
+    def _cache_key(self, train: bool) -> dict[str, Any]:
+        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
+
+    @abstractmethod
+    def _tokenize(
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
+    ) -> dict[str, list[Any]]: ...
+
+    @abstractmethod
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
 
     def encode(
         self,
@@ -178,21 +252,6 @@ class Task(ABC):
             for name, dataset in splits.items()
         }
 
-    def ids(self, dataset: Dataset) -> list[str]:
-        """Return the ids in the data if they are present and unique, else row numbers."""
-        column = self.columns.identifier
-        if column is not None and column in dataset.column_names:
-            own = [str(value) for value in dataset[column]]
-            if len(set(own)) == len(own):
-                return own
-        return [str(number) for number in self._row_numbers(dataset)]
-
-    def load_file(self, file: Path) -> Dataset:
-        """Load all examples of one file, as `load` loads those of a split. Raises `UserError`."""
-        from unipeft_run.data.tasks.loading import load_file
-
-        return load_file(file, self.columns)
-
     def complete_inputs(self, inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """Return examples with these input columns, and placeholders for their references."""
         columns = self.columns
@@ -205,50 +264,6 @@ class Task(ABC):
     def inputs_of(self, encoded: Mapping[str, list[Any]]) -> list[Any]:
         """Return what a model reads of encoded examples: token ids."""
         return encoded["input_ids"]
-
-    def describe(self, prediction: Any, reference: Any) -> tuple[Any, Any]:
-        """Return a prediction and its reference as the predictions file shows them."""
-        return self._describe(prediction), self._describe(reference)
-
-    def parts(self, dataset: Dataset) -> dict[str, list[int]]:
-        """Return the rows of each test that a split consists of; {} for a single test."""
-        return {}
-
-    def inert_keys(self) -> dict[str, str]:
-        """Return the fields that have no effect with this data and these metrics, with reasons."""
-        return {}
-
-    def describe_split(self, splits: Splits) -> dict[str, Any]:
-        """Describe how the data was divided into `splits`; {} if its own splits are used."""
-        return {}
-
-    def _describe(self, value: Any) -> Any:
-        """Replace a class number by the class name, and format a number."""
-        if self.label_names:
-            return self.label_names[value]
-        return f"{value:.6g}" if isinstance(value, float) else value
-
-    def _row_numbers(self, dataset: Dataset) -> Sequence[int]:
-        return range(len(dataset))
-
-    @property
-    def _source(self) -> DataSource:
-        optional, hub_splits = self.optional_splits, self.hub_splits
-        return Source(self.name, self.path, self.mini, self.hub, optional, hub_splits)
-
-    def _split_names(self, splits: Collection[str] | None) -> list[str]:
-        known = (*SPLITS, *self.optional_splits)
-        for name in splits or ():
-            if name not in known:
-                raise UserError(unknown_choice("split", name, known))
-        return [name for name in known if splits is None or name in splits]
-
-    def _limits(self) -> dict[str, int | None]:
-        """Return the limit of each split; that of validation also applies to optional splits."""
-        names = {split: split for split in SPLITS} | dict.fromkeys(
-            self.optional_splits, "validation"
-        )
-        return {split: self.limit.get(name) for split, name in names.items()}
 
 
 def __getattr__(name: str) -> Any:

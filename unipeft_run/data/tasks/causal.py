@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unipeft_run.config.types import Count
-from unipeft_run.data.tasks.base import Kind, Task
+from unipeft_run.data.tasks.base import Kind, TextTask
 from unipeft_run.data.tasks.template import Template
 from unipeft_run.data.text_encoder import check_length
 from unipeft_run.errors import UserError
@@ -25,7 +25,7 @@ UNLIMITED = 2**31 - 1  # tokens
 
 
 @dataclass(kw_only=True)
-class CausalTask(Task):
+class CausalTask(TextTask):
     """A task from a prompt to a response, both made from an example by templates.
 
     Prompt and response are encoded separately, so that a prompt has the same tokens in training and
@@ -50,6 +50,10 @@ class CausalTask(Task):
     def decides_by(self) -> Decision:
         """Whether a response is generated, or chosen among several by its likelihood."""
         return "generation"
+
+    @property
+    def generates(self) -> bool:
+        return self.decides_by == "generation"
 
     @property
     @abstractmethod

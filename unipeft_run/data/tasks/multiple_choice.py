@@ -80,10 +80,13 @@ class MultipleChoice(CausalTask):
     def references(self, dataset: Dataset) -> list[Reference]:
         return [_refer(question) for question in read_questions(dataset[:])]
 
-    def describe(self, prediction: Any, reference: Reference) -> tuple[str, str]:
-        if isinstance(prediction, Likelihoods):
-            prediction = reference.words[prediction.best()]
-        return prediction, reference.word
+    def name_predictions(self, predictions: Sequence[Any], dataset: Dataset) -> list[str]:
+        """Return generated texts as they are, and the word of the most likely choice."""
+        pairs = zip(predictions, self.references(dataset), strict=True)
+        return [r.words[p.best()] if isinstance(p, Likelihoods) else p for p, r in pairs]
+
+    def name_references(self, references: Sequence[Any], dataset: Dataset) -> list[str]:
+        return [reference.word for reference in references]
 
     def parts(self, dataset: Dataset) -> dict[str, list[int]]:
         found: dict[str, list[int]] = defaultdict(list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unipeft_run.config.types import Count
-from unipeft_run.data.tasks.base import Kind, Task
+from unipeft_run.data.tasks.base import Kind, TextTask
 from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
 from unipeft_run.data.text_encoder import check_length, shortest_length
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
 
 @dataclass(kw_only=True)
-class SequenceTask(Task):
+class SequenceTask(TextTask):
     """A task from text to text.
 
     As in the paper's code, targets are truncated to different lengths for training and evaluation.
@@ -45,6 +45,10 @@ class SequenceTask(Task):
     @property
     @abstractmethod
     def target(self) -> str: ...
+
+    @property
+    def generates(self) -> bool:
+        return True
 
     @property
     def input_columns(self) -> tuple[str, ...]:
