@@ -157,7 +157,7 @@ def test_recomputation_gives_the_same_tokens(
         return run(self, *args)
 
     monkeypatch.setattr(uncached.UncachedDecoder, "__call__", record)
-    monkeypatch.setattr("unipeft_run.evaluation.generation.find_recomputed", lambda _: "a gate")
+    monkeypatch.setattr("unipeft_run.evaluation.generation.is_recomputed", lambda _: True)
     assert torch.equal(generate(model, **sources, decoding=decoding), expected)
     assert calls
 
@@ -182,11 +182,11 @@ def test_padding_on_the_right_is_moved_to_the_left(family: str, rules: Any) -> N
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_padding_of_a_batch_changes_nothing(family: str) -> None:
     model = with_deltas(family, "mam")
-    sources, _ = draw(1, family)
+    sources, _ = draw(5, family)
     decoding = {"num_beams": 3, "max_new_tokens": 9}
     width = sources["input_ids"].size(1)
     together = cut(generate(model, **sources, decoding=decoding, rules="transformers"), width)
-    assert len(together) > 2
+    assert len(together) > 1
     for row, mask in zip(together, sources["attention_mask"].bool(), strict=True):
         prompt = torch.tensor(row[:width])[mask][None]
         single = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}

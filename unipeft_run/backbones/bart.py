@@ -1,6 +1,6 @@
 """BART: post-norm encoder-decoder; the FFN adapter reads the input of fc1."""
 
-from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.family import Family, Prompt, Stack
 from unipeft_run.backbones.fields import (
     ACTIVATION,
     DEVIATION,
@@ -48,8 +48,24 @@ FIELDS = {
     "forced_eos_token_id": TOKEN.or_null(),
 }
 
+ENCODER = Stack(
+    path="model.encoder.layers",
+    role="encoder",
+    attentions={"self": "self_attn"},
+    heads="encoder_attention_heads",
+    ffn_width="encoder_ffn_dim",
+)
+DECODER = Stack(
+    path="model.decoder.layers",
+    role="decoder",
+    attentions={"self": "self_attn", "cross": "encoder_attn"},
+    heads="decoder_attention_heads",
+    ffn_width="decoder_ffn_dim",
+)
+
 BART = Family(
     name="bart",
+    task_type="seq2seq",
     model="BartForConditionalGeneration",
     config_class="BartConfig",
     tokenizer="RobertaTokenizer",
@@ -61,10 +77,7 @@ BART = Family(
         "num_attention_heads": "encoder_attention_heads",
     },
     fixed={"is_encoder_decoder": True, "is_decoder": False, "tie_word_embeddings": True},
-    stacks={
-        "encoder": ("model.encoder.layers", {"self": "self_attn"}),
-        "decoder": ("model.decoder.layers", {"self": "self_attn", "cross": "encoder_attn"}),
-    },
+    stacks={"encoder": ENCODER, "decoder": DECODER},
     attention=ATTENTION,
     ffn={
         "ffn": "fc1:in -> fc2:dropped",
@@ -73,6 +86,7 @@ BART = Family(
         "ffn.down": "fc2:in -> fc2:out",
         "ffn.block": "final_layer_norm:of -> final_layer_norm:in",
     },
+    residual={"attn": "{a}:in", "ffn": "fc1:in"},
     query="q_proj",
     prompt=Prompt(
         write="model.encoder.layernorm_embedding:in",
@@ -83,8 +97,6 @@ BART = Family(
     ),
     hidden_dropout="dropout",
     attention_dropout="attention_dropout",
-    num_heads={"encoder": "encoder_attention_heads", "decoder": "decoder_attention_heads"},
-    ffn_width={"encoder": "encoder_ffn_dim", "decoder": "decoder_ffn_dim"},
     reference_query={"softmax": "scaled", "relu": "normed_unscaled"},
     activation="activation_fn",
     residual_dropout=("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),

@@ -1,15 +1,27 @@
-"""All supported families, by transformers' `model_type`. Imports nothing heavy."""
+"""All supported families, by name. Imports nothing heavy."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from unipeft_run.backbones.bart import BART
+from unipeft_run.backbones.bert import BERT
+from unipeft_run.backbones.clip import CLIP
 from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.gpt2 import GPT2
+from unipeft_run.backbones.llama import GEMMA, LLAMA, MISTRAL, QWEN2, QWEN3
 from unipeft_run.backbones.mbart import MBART
 from unipeft_run.backbones.roberta import ROBERTA
+from unipeft_run.backbones.t5 import T5, T5_GATED
+from unipeft_run.backbones.vit import VIT
 from unipeft_run.errors import UserError
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (BART, MBART, ROBERTA)}
+_TABLES = (
+    *(BART, MBART, T5, T5_GATED),
+    *(ROBERTA, BERT),
+    *(LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GPT2),
+    *(VIT, CLIP),
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _TABLES}
 
 
 def decoder_start(config: Any) -> int | Literal["rotate"] | None:
@@ -20,8 +32,12 @@ def decoder_start(config: Any) -> int | Literal["rotate"] | None:
 
 def family_of(config: Any) -> Family:
     """Return the family of a transformers configuration. Raises UserError if there is none."""
-    try:
-        return FAMILIES[config.model_type]
-    except KeyError:
-        known = ", ".join(FAMILIES)
-        raise UserError(f"model_type={config.model_type} is not supported: have {known}") from None
+    for family in FAMILIES.values():
+        if family.fits(config):
+            return family
+    raise UserError(f"model_type={config.model_type} is not supported: have {', '.join(FAMILIES)}")
+
+
+def model_types() -> list[str]:
+    """List transformers' names of the supported families."""
+    return list(dict.fromkeys(family.model_type or family.name for family in FAMILIES.values()))

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.files import convert_errors
-from unipeft_run.backbones.model_config import read_config
+from unipeft_run.backbones.model_config import get_field, read_config
 from unipeft_run.backbones.quiet import no_loading_report
 from unipeft_run.backbones.shapes import shapes_of, size_of
 from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
 from unipeft_run.backbones.weights import check_types, read_weights
 from unipeft_run.errors import UserError
+
+UNLIMITED = 10**6  # positions of a backbone whose positions are relative
 
 
 def load_backbone(
@@ -67,9 +69,12 @@ def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
 
 def count_positions(config: Any) -> int:
     """Return the length of the longest input that a backbone takes, in tokens."""
-    field = family_of(config).positions_from
-    positions: int = config.max_position_embeddings
-    return positions - (getattr(config, field) + 1 if field else 0)
+    table = family_of(config)
+    if table.max_positions is None:
+        return UNLIMITED
+    positions: int = get_field(config, table.max_positions)
+    first = table.positions_from
+    return positions - (getattr(config, first) + 1 if first else 0)
 
 
 def _check_size(source: str, config: Any, tensors: Mapping[str, Tensor]) -> None:

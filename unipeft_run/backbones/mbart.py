@@ -23,6 +23,7 @@ MBART = replace(
         "ffn": "final_layer_norm:in -> fc2:dropped",
         "ffn.block": ":same -> :out",
     },
+    residual={"attn": "{a}_layer_norm:in", "ffn": "final_layer_norm:in"},
     reference_query={"softmax": "scaled", "relu": "scaled"},
     decoder_start="rotate",
 )

@@ -5,10 +5,11 @@ would execute the code that `auto_map` names and accept loading options from eit
 """
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.families import FAMILIES, model_types
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import convert_errors, find_file, read_object
 from unipeft_run.backbones.shapes import shapes_of, size_of
@@ -88,12 +89,24 @@ def read_model_json(file: Path) -> dict[str, Any]:
 
 def family_in(content: Mapping[str, Any], file: Path, family: str | None = None) -> Family:
     """Return the family named in a config.json. Raises UserError if it is not `family`."""
+    found = _find_family(content, file)
+    if family not in (None, found.name):
+        raise UserError(f"{file}: model_type={found.name}, but the backbone's family is {family}")
+    return found
+
+
+def _find_family(content: Mapping[str, Any], where: object) -> Family:
+    """Return the family of a config.json. Raises UserError, naming `where`, if there is none."""
+    for family in FAMILIES.values():
+        if family.fits(content):
+            return family
     name = content.get("model_type")
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UserError(unknown_choice(f"{file}: model_type", name, FAMILIES))
-    if family not in (None, name):
-        raise UserError(f"{file}: model_type={name}, but the backbone's family is {family}")
-    return FAMILIES[name]
+    if name not in model_types():
+        raise UserError(unknown_choice(f"{where}: model_type", name, model_types()))
+    variants = [f for f in FAMILIES.values() if (f.model_type or f.name) == name]
+    fields = dict.fromkeys(key for family in variants for key in family.when)
+    have = ", ".join(f"{key}={content.get(key)}" for key in fields)
+    raise UserError(f"{where}: model_type={name} with {have} is not supported")
 
 
 def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:
         if name in LOADING:
             raise UserError(
                 f"there is no key {PREFIX}{key}: how a model is loaded cannot be configured; "
-                f"{PREFIX}* sets fields such as {family.hidden_dropout}"
+                f"{PREFIX}* sets fields such as {next(iter(family.fields))}"
             )
         if name not in family.fields:
             known = [f"{PREFIX}{field}" for field in (*family.fields, *family.aliases)]
@@ -124,7 +137,11 @@ def _check_value(where: str, name: str, value: Any, family: Family) -> None:
 
 
 def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[str, Any]:
-    """Return the fields of config.json that are in the family's table; others are ignored."""
+    """Return the fields of config.json that are in the family's table; others are ignored.
+
+    Fields of a part of the configuration get dotted names.
+    """
+    content = _flatten(content, family)
     for key, value in family.fixed.items():
         if content.get(key, value) != value:
             raise UserError(
@@ -139,6 +156,34 @@ def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[s
             _check_value(f"{file}: {key}", name, content[key], family)
             fields[name] = content[key]
     return fields
+
+
+def _flatten(content: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """Replace the parts of a configuration by their fields, with dotted names."""
+    parts = {name.partition(".")[0] for name in family.fields if "." in name}
+    flat = {key: value for key, value in content.items() if key not in parts}
+    for part in parts:
+        fields = content.get(part)
+        for key, value in fields.items() if isinstance(fields, Mapping) else ():
+            flat[f"{part}.{key}"] = value
+    return flat
+
+
+def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `_flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        part, dot, key = name.partition(".")
+        if dot:
+            nested.setdefault(part, {})[key] = value
+        else:
+            nested[name] = value
+    return nested
+
+
+def get_field(config: Any, name: str) -> Any:
+    """Return a field of a transformers configuration; the name may be dotted."""
+    return attrgetter(name)(config)
 
 
 def _num_labels(content: Mapping[str, Any], file: Path) -> int | None:
@@ -160,7 +205,7 @@ def build_config(
 
     labels = {"num_labels": num_labels} if num_labels else {}
     with convert_errors(source):
-        config = getattr(transformers, family.config_class)(**fields, **labels)
+        config = getattr(transformers, family.config_class)(**_nest(fields), **labels)
     _check_heads(family, config, source)
     _check_tokens(family, config, source)
     parameters = size_of(shapes_of(config))
@@ -173,22 +218,31 @@ def build_config(
 
 
 def _check_heads(family: Family, config: Any, source: str) -> None:
-    for key in dict.fromkeys(family.num_heads.values()):
-        width, heads = config.hidden_size, getattr(config, key)
-        if width % heads:
+    for stack in family.stacks.values():
+        sizes, key = stack.read(config), stack.heads
+        if not stack.head_width and sizes.width % sizes.heads:
             raise UserError(
-                f"{source}: {key}={heads} does not divide the hidden size {width} "
+                f"{source}: {key}={sizes.heads} does not divide the hidden size {sizes.width} "
                 f"({PREFIX}{key} overrides it)"
+            )
+        if sizes.heads % sizes.kv_heads:
+            raise UserError(
+                f"{source}: {stack.kv_heads}={sizes.kv_heads} does not divide {key}={sizes.heads}"
             )
 
 
 def _check_tokens(family: Family, config: Any, source: str) -> None:
     for key in family.fields:
-        token = getattr(config, key) if key.endswith("token_id") else None
-        if token is not None and token >= config.vocab_size:
-            raise UserError(
-                f"{source}: {key}={token} is outside the vocabulary: vocab_size={config.vocab_size}"
-            )
+        part, dot, name = key.rpartition(".")
+        if not name.endswith("token_id"):
+            continue
+        size = get_field(config, f"{part}{dot}vocab_size")
+        value = get_field(config, key)
+        for token in value if isinstance(value, list) else [value]:
+            if token is not None and token >= size:
+                raise UserError(
+                    f"{source}: {key}={token} is outside the vocabulary: vocab_size={size}"
+                )
     field = family.positions_from
     if field and config.max_position_embeddings <= getattr(config, field) + 1:
         raise UserError(

@@ -1,6 +1,6 @@
 """RoBERTa: a post-norm encoder whose dropouts are modules."""
 
-from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.family import Family, Prompt, Stack
 from unipeft_run.backbones.fields import (
     ACTIVATION,
     DEVIATION,
@@ -36,6 +36,7 @@ FIELDS = {
 
 ROBERTA = Family(
     name="roberta",
+    task_type="classification",
     model="RobertaForSequenceClassification",
     config_class="RobertaConfig",
     tokenizer="RobertaTokenizer",
@@ -45,7 +46,11 @@ ROBERTA = Family(
         "add_cross_attention": False,
         "position_embedding_type": "absolute",
     },
-    stacks={"encoder": ("roberta.encoder.layer", {"self": "attention"})},
+    stacks={
+        "encoder": Stack(
+            path="roberta.encoder.layer", role="encoder", attentions={"self": "attention"}
+        )
+    },
     attention={
         "attn.heads": "{a}.self:in -> {a}.self:heads",
         "attn.context": "{a}.self:in -> {a}.output.dense:in",
@@ -61,6 +66,7 @@ ROBERTA = Family(
         "ffn.down": "output.dense:in -> output.dense:out",
         "ffn.block": "output.LayerNorm:of -> output.LayerNorm:in",
     },
+    residual={"attn": "{a}.self:in", "ffn": "intermediate.dense:in"},
     query="query",
     prompt=Prompt(
         write="roberta.embeddings.LayerNorm:in",
@@ -69,9 +75,6 @@ ROBERTA = Family(
     ),
     hidden_dropout="hidden_dropout_prob",
     attention_dropout="attention_probs_dropout_prob",
-    num_heads={"encoder": "num_attention_heads"},
-    ffn_width={"encoder": "intermediate_size"},
-    reference_query={"softmax": "scaled", "relu": "scaled"},
     activation="intermediate.intermediate_act_fn",
     positions_from="pad_token_id",
     head=("classifier.*",),

@@ -15,7 +15,20 @@ Named = Iterator[tuple[str, Shape]]
 
 def shapes_of(config: Any) -> dict[str, Shape]:
     """Return the shape of each parameter by name, tied parameters once."""
-    return dict(SHAPES[config.model_type](config))
+    if build := SHAPES.get(config.model_type):
+        return dict(build(config))
+    return _instantiate(config)
+
+
+def _instantiate(config: Any) -> dict[str, Shape]:
+    import torch
+    import transformers
+
+    from unipeft_run.backbones.families import family_of
+
+    with torch.device("meta"):
+        model = getattr(transformers, family_of(config).model)(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def size_of(shapes: Mapping[str, Shape]) -> int:

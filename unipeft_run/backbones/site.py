@@ -11,17 +11,23 @@ class Tap:
 
     Sides: `in`, its first argument; `out`, its output; `dropped`, its output after the residual
     dropout that follows; `heads`, the per-head output inside an attention module; `of`, the module
-    applied to h; `same`, h itself.
+    applied to h; `same`, h itself. A part (i, n) is the i-th of n equal blocks of columns, for
+    modules that compute several things at once.
     """
 
     path: str
     side: str
+    part: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, text: str, prefix: str = "") -> "Tap":
-        """Parse `path:side`, with the path relative to `prefix`; an empty path is the prefix."""
-        path, side = text.split(":")
-        return cls(".".join(part for part in (prefix, path) if part), side)
+        """Parse `path:side` or `path:side:i/n`, with the path relative to `prefix`.
+
+        An empty path is the prefix.
+        """
+        path, side, *part = text.split(":")
+        index = tuple(map(int, part[0].split("/"))) if part else None
+        return cls(".".join(p for p in (prefix, path) if p), side, index)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +38,14 @@ class Site:
         representation: name of the modified representation, such as `attn.heads`.
         read: where x is read.
         write: where h is written.
-        width_in, width_out: widths of x and of h.
-        num_heads: heads of the attention module; 0 outside attention.
-        query: path of the query projection, relative to the attention module.
+        residual: where the residual stream before the sub-layer is read; None: nowhere.
+        width_in, width_out: widths of x and of h; at `attn.heads`, of the keys and values.
+        num_heads: key-value heads of the attention module; 0 outside attention.
+        query: path of the query projection, relative to the attention module; None: there is none.
         dropout: the backbone's dropout rates, `hidden` and `attention`.
         reference_query: the query option of the official code for this family, by activation.
+        relative_bias: path of the attention module with the relative position bias, or None.
+        positions: path of the module that takes `position_ids`, or None.
         shared: modules shared by all sites of one attention type.
     """
 
@@ -46,9 +55,12 @@ class Site:
     width_in: int
     width_out: int
     num_heads: int
-    query: str
+    query: str | None
     dropout: Mapping[str, float]
     reference_query: Mapping[str, Any]
+    residual: Tap | None = None
+    relative_bias: str | None = None
+    positions: str | None = None
     shared: dict[str, Any]
 
     def share(self, name: str, build: Callable[[], Any]) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.family import Family, Stack, StackSizes
 from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.errors import UserError
 
@@ -25,72 +26,111 @@ def find_sites(
 ) -> Iterator[Site]:
     """Yield the sites of a representation in the given stacks, attention types and layers.
 
-    Raises UserError if there is no such site, and for a layer that the model does not have.
+    `stacks` names stacks or their roles. Raises UserError if there is no such site, and for a layer
+    that the model does not have.
     """
     table, count = family_of(config), 0
-    if "embedding" in sites:
+    if "embedding" in sites and table.prompt is not None:
         count += 1
         yield _embedding(table, config)
-    for stack, (path, modules) in table.stacks.items():
-        if stack not in stacks:
-            continue
-        depth = len(model.get_submodule(path))  # type: ignore[arg-type]
-        shared: dict[str, dict[str, Any]] = {kind: {} for kind in (*modules, "ffn")}
+    for name in selected_stacks(table, stacks):
+        stack = table.stacks[name]
+        depth = len(model.get_submodule(stack.path))  # type: ignore[arg-type]
+        shared: dict[str, dict[str, Any]] = {kind: {} for kind in (*stack.attentions, "ffn")}
         for i in range(depth) if layers == "all" else [int(i) for i in layers]:
             if not 0 <= i < depth:
-                raise UserError(f"layer {i}: the {stack} has layers 0 to {depth - 1}")
-            for name in sites:
-                for kind, taps in _taps(table, modules, name, set(attentions)):
+                raise UserError(f"layer {i}: the {name} has layers 0 to {depth - 1}")
+            layer = _Layer(table, config, name, f"{stack.path}.{i}")
+            for representation in sites:
+                for kind in layer.modules(representation, set(attentions)):
                     count += 1
-                    layer = f"{path}.{i}"
-                    yield _site(table, config, name, stack, layer, taps, shared[kind])
+                    yield layer.site(representation, kind, shared[kind])
     if not count:
         raise UserError(f"the representation {list(sites)} matches no site of {table.name}")
 
 
-def _taps(
-    table: Family, modules: Mapping[str, str], name: str, attentions: set[str]
-) -> Iterator[tuple[str, str]]:
-    if name in table.ffn:
-        yield "ffn", table.ffn[name]
-    if name in table.attention:
-        for kind, module in modules.items():
-            if kind in attentions:
-                yield kind, table.attention[name].replace("{a}", module)
+def selected_stacks(table: Family, names: Iterable[str]) -> list[str]:
+    """Return the names of the family's stacks that `names` selects, by name or role."""
+    wanted = set(names)
+    return [name for name, stack in table.stacks.items() if wanted & {name, stack.role}]
 
 
-def _site(
-    table: Family,
-    config: Any,
-    name: str,
-    stack: str,
-    layer: str,
-    taps: str,
-    shared: dict[str, Any],
-) -> Site:
-    read, write = (Tap.parse(text, layer) for text in taps.split(" -> "))
-    width, wide = config.hidden_size, getattr(config, table.ffn_width[stack])
-    return Site(
-        representation=name,
-        read=read,
-        write=write,
-        width_in=wide if name == "ffn.down" else width,
-        width_out=wide if name == "ffn.up" else width,
-        num_heads=getattr(config, table.num_heads[stack]),
-        query=table.query,
-        dropout=_dropout(table, config),
-        reference_query=table.reference_query,
-        shared=shared,
-    )
+@dataclass(frozen=True)
+class _Layer:
+    """One layer at `path` in the stack `name`."""
+
+    table: Family
+    config: Any
+    name: str
+    path: str
+
+    @property
+    def stack(self) -> Stack:
+        return self.table.stacks[self.name]
+
+    def modules(self, representation: str, attentions: set[str]) -> Iterator[str]:
+        """Yield the attention types, or "ffn", where the layer has the representation."""
+        if representation in self.table.ffn:
+            yield "ffn"
+        if representation in self.table.attention:
+            yield from (kind for kind in self.stack.attentions if kind in attentions)
+
+    def site(self, representation: str, kind: str, shared: dict[str, Any]) -> Site:
+        table, sizes = self.table, self.stack.read(self.config)
+        pair = table.taps(representation)
+        assert pair is not None
+        read, write = (self._tap(text, kind) for text in pair.split(" -> "))
+        width_in, width_out = _widths(representation, sizes)
+        return Site(
+            representation=representation,
+            read=read,
+            write=write,
+            residual=self._tap(table.residual["ffn" if kind == "ffn" else "attn"], kind),
+            width_in=width_in,
+            width_out=width_out,
+            num_heads=sizes.kv_heads,
+            query=table.query,
+            dropout=_dropout(table, self.stack.part(self.config)),
+            reference_query=table.reference_query,
+            relative_bias=table.relative_bias.get(self.name) if kind == "self" else None,
+            positions=table.positions,
+            shared=shared,
+        )
+
+    def _tap(self, text: str, kind: str) -> Tap:
+        attention = self.stack.attentions.get(kind, "")
+        names = {"{a}": attention, "{b}": attention.rpartition(".")[0], "{f}": self.stack.ffn}
+        for placeholder, module in names.items():
+            text = text.replace(placeholder, module)
+        return Tap.parse(text.removeprefix("."), self.path)
+
+
+def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:
+    """Return the widths of x and h of a representation."""
+    width, wide = sizes.width, sizes.ffn_width
+    queries, keys = sizes.heads * sizes.head_width, sizes.kv_heads * sizes.head_width
+    widths: Mapping[str, tuple[int, int]] = {
+        "attn.heads": (width, keys),
+        "attn.context": (width, queries),
+        "attn.query": (width, queries),
+        "attn.key": (width, keys),
+        "attn.value": (width, keys),
+        "ffn.up": (width, wide),
+        "ffn.gate": (width, wide),
+        "ffn.down": (wide, width),
+    }
+    return widths.get(representation, (width, width))
 
 
 def _embedding(table: Family, config: Any) -> Site:
+    assert table.prompt is not None
+    width = next(iter(table.stacks.values())).read(config).width
     return Site(
         representation="embedding",
         read=Tap("", "same"),
         write=Tap.parse(table.prompt.write),
-        width_in=config.hidden_size,
-        width_out=config.hidden_size,
+        width_in=width,
+        width_out=width,
         num_heads=0,
         query=table.query,
         dropout=_dropout(table, config),
@@ -101,4 +141,4 @@ def _embedding(table: Family, config: Any) -> Site:
 
 def _dropout(table: Family, config: Any) -> dict[str, float]:
     names = {"hidden": table.hidden_dropout, "attention": table.attention_dropout}
-    return {kind: getattr(config, name) for kind, name in names.items()}
+    return {kind: getattr(config, name) if name else 0.0 for kind, name in names.items()}

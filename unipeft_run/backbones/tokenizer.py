@@ -24,6 +24,9 @@ VOCABULARY = (
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.txt",
     "added_tokens.json",
 )
 TOKENS = (

@@ -192,8 +192,11 @@ def drop_sizes(value: Any) -> Any:
 
 def _tap(table: Family, site: str, insertion: str) -> str:
     """Return where x is read (unless sequential) and where h is written."""
-    taps = {**table.attention, **table.ffn}.get(site, site)
-    return str(taps.rpartition(" -> ")[2] if insertion == "sequential" else taps)
+    taps = table.taps(site) or site
+    write = taps.rpartition(" -> ")[2]
+    if insertion == "residual":
+        return f"{table.residual[site.partition('.')[0]]} -> {write}"
+    return write if insertion == "sequential" else taps
 
 
 def equal_points(slot: SlotConfig, name: str) -> dict[Point, list[str]]:

@@ -115,9 +115,10 @@ def _narrowing(slot: SlotConfig) -> Iterator[Inert]:
 def existing_parts(config: RunConfig, slot: SlotConfig) -> dict[str, list[str]]:
     """Return the stacks and attentions of the slot that exist in the backbone's family."""
     stacks = FAMILIES[config.backbone.family].stacks
-    attentions = {kind for _, modules in stacks.values() for kind in modules}
+    attentions = {kind for stack in stacks.values() for kind in stack.attentions}
+    known = {word for name, stack in stacks.items() for word in (name, stack.role)}
     representation = slot.representation
     return {
-        "stacks": [name for name in representation.stacks if name in stacks],
+        "stacks": [name for name in representation.stacks if name in known],
         "attentions": [name for name in representation.attentions if name in attentions],
     }

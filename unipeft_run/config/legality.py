@@ -23,7 +23,17 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "attn.key",
         "attn.value",
     ),
-    "ffn": ("ffn", "ffn.normed", "ffn.up", "ffn.down", "ffn.block"),
+    "ffn": (
+        "ffn",
+        "ffn.normed",
+        "ffn.up",
+        "ffn.gate",
+        "ffn.down",
+        "ffn.up_input",
+        "ffn.gate_input",
+        "ffn.hidden",
+        "ffn.block",
+    ),
     "input": ("embedding",),
 }
 _MATRIX = "the change belongs to a weight matrix, which reads its own input"
@@ -35,10 +45,17 @@ NOT_SEQUENTIAL: Mapping[str, str] = {
     "attn.key": _MATRIX,
     "attn.value": _MATRIX,
     "ffn.up": _MATRIX,
+    "ffn.gate": _MATRIX,
     "ffn.down": _MATRIX,
     "embedding": "learned vectors read nothing",
 }
-STACKS, ATTENTIONS = ("encoder", "decoder"), ("self", "cross")
+SUB_LAYERS = ("attn.context", "attn.output", "ffn", "ffn.normed")  # they have a residual stream
+STACKS = tuple(
+    dict.fromkeys(
+        ("encoder", "decoder", *(name for family in FAMILIES.values() for name in family.stacks))
+    )
+)
+ATTENTIONS = ("self", "cross")
 
 
 def check_slot(name: str, slot: SlotConfig) -> None:
@@ -72,6 +89,11 @@ def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
         )
     elif site == "ffn.block" and insertion != "post_norm":
         yield "representation ffn_block is read after its LayerNorm; use insertion@ffn=post_norm"
+    elif insertion == "residual" and site not in SUB_LAYERS:
+        yield (
+            f"insertion residual reads the stream before a whole sub-layer, and {site} is a part "
+            "of one; use insertion parallel"
+        )
     elif insertion == "sequential" and site in NOT_SEQUENTIAL:
         yield (
             f"insertion sequential is illegal at {site} ({NOT_SEQUENTIAL[site]}); "
@@ -116,12 +138,17 @@ def _check_modules(slot: str, sites: Sequence[str]) -> None:
     for table in FAMILIES.values():
         site_of: dict[str, str] = {}
         for site in sites:
-            taps = {**table.attention, **table.ffn}.get(site, "")
-            module = taps.rpartition(" -> ")[2].partition(":")[0]
-            if taps and (other := site_of.setdefault(module, site)) != site:
+            module = _written_module(table.taps(site) or "")
+            if module and (other := site_of.setdefault(module, site)) != site:
                 raise Illegal(
                     f"slot {slot}: {other} and {site} write to the same place; name one of them"
                 )
+
+
+def _written_module(taps: str) -> str:
+    """Return the module, and the part of it, that a tap pair writes to."""
+    path, _, rest = taps.rpartition(" -> ")[2].partition(":")
+    return f"{path}:{rest.partition(':')[2]}" if taps else ""
 
 
 def _check_layers(slot: str, representation: RepresentationConfig) -> None:

@@ -24,7 +24,8 @@ def _check_backbone(config: RunConfig) -> None:
     name, generates = config.backbone.family, config.evaluation.decoding is not None
     if name not in FAMILIES:
         raise UserError(unknown_choice("backbone.family", name, FAMILIES))
-    able = [family.name for family in FAMILIES.values() if bool(family.head) != generates]
+    task_type = "seq2seq" if generates else "classification"
+    able = [family.name for family in FAMILIES.values() if family.task_type == task_type]
     if name not in able:
         output = "generates text" if generates else "predicts a class"
         families = " or ".join(able)

@@ -10,10 +10,11 @@ from torch import nn
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family, Prompt
-from unipeft_run.backbones.site import Tap
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta, SummedDeltas
+from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
 from unipeft_run.errors import UserError
@@ -36,9 +37,12 @@ class PromptHooks:
     keyword: str = ""
 
     def lengthen(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible."""
+        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible.
+
+        A complete mask, [B, 1, T, S], already covers the prompt.
+        """
         mask = kwargs.get(self.keyword)
-        if mask is None:
+        if mask is None or mask.ndim == 4:
             return None
         seen = mask.new_ones(mask.size(0), self.length)
         return args, {**kwargs, self.keyword: torch.cat([seen, mask], dim=1)}
@@ -47,6 +51,69 @@ class PromptHooks:
         """Remove the prompt's positions, [B, L + T, D] to [B, T, D], so that <s> is first again."""
         output["last_hidden_state"] = output["last_hidden_state"][:, self.length :]
         return output
+
+
+@dataclass
+class CachedPromptHooks:
+    """Hooks of a decoder with a cache: its first call gets the prompt before its embeddings.
+
+    Args:
+        delta: the prompt.
+        embedding: the decoder's embedding, in a list that is not a module of this object.
+        length: number of prompt vectors.
+    """
+
+    delta: Delta
+    embedding: Sequence[nn.Module]
+    length: int
+    is_first: bool = True
+
+    def prepend(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Replace `input_ids` by embeddings with the prompt, and shift the positions."""
+        if args:  # GPT-2's
+            args, kwargs = args[1:], {**kwargs, "input_ids": args[0]}
+        cache = kwargs.get("past_key_values")
+        self.is_first = cache is None or cache.get_seq_length() == 0
+        positions = kwargs.get("position_ids")
+        if positions is not None:
+            kwargs["position_ids"] = self._shift(positions + self.length)
+        if self.is_first:
+            states = kwargs.get("inputs_embeds")
+            if states is None:
+                states = self.embedding[0](kwargs["input_ids"])
+            kwargs |= {"input_ids": None, "inputs_embeds": self.delta.write(states, module)}
+        return args, kwargs
+
+    def _shift(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return `positions` [B, T], preceded by those of the prompt in the first call."""
+        if not self.is_first:
+            return positions
+        first = torch.arange(self.length, device=positions.device).expand(len(positions), -1)
+        return torch.cat([first, positions], dim=1)
+
+    def trim(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Remove the prompt's positions from the first output, [B, L + T, D] to [B, T, D]."""
+        if self.is_first:
+            output["last_hidden_state"] = output["last_hidden_state"][:, self.length :]
+        return output
+
+
+@dataclass
+class PositionShift:
+    """A hook that moves the tokens of a decoder `length` positions to the right."""
+
+    length: int
+
+    def shift(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Add to `position_ids` [B, T], or make them. A forward pre-hook."""
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            tokens = kwargs.get("input_ids")
+            tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+            cache = kwargs.get("past_key_values")
+            past = 0 if cache is None else cache.get_seq_length()
+            positions = torch.arange(tokens.size(1), device=tokens.device)[None] + past
+        return args, {**kwargs, "position_ids": positions + self.length}
 
 
 def attach(
@@ -68,7 +135,7 @@ def attach(
     for name, slot in slots.items():
         if slot is not None:
             for site in list(find_sites(model, config, **dict(slot.representation))):
-                _add_module(model, f"{PREFIX}{name}", slot.build(site))
+                _add_module(model, child_name(name, site), slot.build(site))
     register_hooks(model)
     return list(find_deltas(model))
 
@@ -78,6 +145,17 @@ def reattach(model: Any, deltas: Iterable[tuple[str, Delta]]) -> None:
     for path, delta in deltas:
         _add_module(model, path.rpartition(".")[2], delta)
     register_hooks(model)
+
+
+def child_name(slot: str, site: Site) -> str:
+    """Return the name of a slot's delta in its module; it names the part of a merged matrix."""
+    part = f"_{site.representation.rpartition('.')[2]}" if site.write.part else ""
+    return f"{PREFIX}{slot}{part}"
+
+
+def slot_of(path: str) -> str:
+    """Return the slot of the delta at `path`."""
+    return path.rpartition(PREFIX)[2].partition("_")[0]
 
 
 def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
@@ -111,9 +189,12 @@ def detach(model: nn.Module) -> None:
     _use_attention(model, {ours: stock for stock, ours in IMPLEMENTATIONS.items()})
 
 
+OWNERS = (Delta, SummedDeltas, ResidualDropout, PromptHooks, CachedPromptHooks, PositionShift)
+
+
 def _is_ours(hook: Callable[..., Any]) -> bool:
     owner = getattr(hook, "__self__", None)
-    return isinstance(owner, Delta | SummedDeltas | ResidualDropout | PromptHooks)
+    return isinstance(owner, OWNERS)
 
 
 def refuse_save_pretrained(*args: Any, **kwargs: Any) -> None:
@@ -161,8 +242,10 @@ def register_hooks(model: Any) -> None:
         _hook_write(model, group)
     if any(delta.site.write.side == "heads" for delta in deltas):
         _use_our_attention(model)
+        _connect_attention(model, deltas)
     for delta in deltas:
         if delta.site.representation == "embedding":
+            assert table.prompt is not None, "there is no such site without a prompt"
             _hook_prompt(model, table.prompt, delta)
     if deltas:
         model.save_pretrained = refuse_save_pretrained
@@ -178,8 +261,8 @@ def _group_by_place(deltas: Iterable[Delta]) -> list[list[Delta]]:
 
 def _hook_read(model: nn.Module, deltas: Sequence[Delta]) -> None:
     for delta in deltas:
-        if delta.site.read.side == "in" and delta.reads_x:
-            module = model.get_submodule(delta.site.read.path)
+        if delta.read_tap.side == "in" and delta.reads_x:
+            module = model.get_submodule(delta.read_tap.path)
             module.register_forward_pre_hook(delta.read, with_kwargs=True)
 
 
@@ -191,6 +274,8 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
     match place.side:
         case "in":
             module.register_forward_pre_hook(writer.write_in)
+        case "out" if deltas[0].site.representation == "embedding" and _is_cached(model):
+            pass  # written by CachedPromptHooks
         case "out" | "dropped":
             module.register_forward_hook(writer.write_out)
         case side:
@@ -211,12 +296,42 @@ def _host_dropout(layer: Any, table: Family) -> None:
     layer.dropout = 0.0
 
 
+def _is_cached(model: Any) -> bool:
+    prompt = family_of(model.config).prompt
+    return prompt is not None and prompt.cached
+
+
+def _connect_attention(model: Any, deltas: Sequence[Delta]) -> None:
+    """Connect deltas at the heads to relative position biases, and shift positions if asked to."""
+    shifts: dict[str, int] = {}
+    for delta in deltas:
+        site, form = delta.site, delta.form
+        if site.write.side != "heads":
+            continue
+        assert isinstance(form, Memory)
+        if site.relative_bias is not None:
+            delta.bias_source = (model.get_submodule(site.relative_bias),)
+        if form.shifts_positions:
+            assert site.positions is not None, "checked by the form"
+            shifts[site.positions] = form.memory()[0].size(0)
+    for path, length in shifts.items():
+        hook = PositionShift(length).shift
+        model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
+
+
 def _hook_prompt(model: nn.Module, prompt: Prompt, delta: Delta) -> None:
     length = next(delta.form.parameters()).size(0)
+    if prompt.cached:
+        assert prompt.trim is not None
+        embedding = model.get_submodule(delta.site.write.path)
+        hooks = CachedPromptHooks(delta, [embedding], length)
+        decoder = model.get_submodule(prompt.trim)
+        decoder.register_forward_pre_hook(hooks.prepend, with_kwargs=True)
+        decoder.register_forward_hook(hooks.trim)
     for path, keyword in prompt.masks:
         hook = PromptHooks(length, keyword).lengthen
         model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-    if prompt.trim is not None:
+    if prompt.trim is not None and not prompt.cached:
         model.get_submodule(prompt.trim).register_forward_hook(PromptHooks(length).trim)
     if len(prompt.masks) > 1:
         _use_our_attention(model)

@@ -3,7 +3,7 @@
 transformers calls an attention function after updating its cache. A prefix therefore never enters
 the cache, and beam search and cached cross-attention need no extra code.
 
-Shapes: B batch, H heads, T queries, S keys, L prefix length, C head width.
+Shapes: B batch, H heads, G key-value heads, T queries, S keys, L prefix length, C head width.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from unipeft_run.deltas.compositions import Gated
 from unipeft_run.deltas.delta import Delta
-from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.forms.memory import Memory, repeat_heads
 
 HEADS = "delta_attn"  # name of the delta that is a child of an attention module
 # transformers' attention implementation -> ours
@@ -25,16 +25,28 @@ IMPLEMENTATIONS = {"sdpa": "unipeft_sdpa", "eager": "unipeft_eager"}
 
 
 def eager(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float, s: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    p: float,
+    s: float,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return softmax(s q k^T + mask) v, [B, H, T, C], and its weights, [B, H, T, S]."""
-    weights = F.softmax(_logits(q * s, k, mask), dim=-1)
+    """Return softmax(s q k^T + bias + mask) v, [B, H, T, C], and its weights, [B, H, T, S]."""
+    weights = F.softmax(_logits(q * s, k, mask, bias), dim=-1)
     weights = F.dropout(weights, p, training=p > 0)
     return weights @ v, weights
 
 
 def sdpa(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, p: float, s: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    p: float,
+    s: float,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
     """Return the same from torch's fused kernels, without weights.
 
@@ -44,14 +56,21 @@ def sdpa(
     align the causal triangle with the wrong corner.
     """
     if p > 0 and q.device.type == "cpu":
-        return eager(q, k, v, mask, p, s)[0], None
+        return eager(q, k, v, mask, p, s, bias)[0], None
+    if bias is not None:
+        lowest = torch.finfo(q.dtype).min
+        mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, lowest)
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=p, is_causal=False, scale=s
     ), None
 
 
-def _logits(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def _logits(
+    q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     logits = q @ k.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias
     return logits if mask is None else logits.masked_fill(~mask, torch.finfo(q.dtype).min)
 
 
@@ -65,36 +84,57 @@ def attend(
     core: Any,
     dropout: float = 0.0,
     scaling: float | None = None,
+    position_bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute attention, modified by the module's delta if it has one.
 
-    query is [B, H, T, C], key and value are [B, H, S, C], attention_mask is [B, 1, T or 1, S], True
-    where a key is visible. Returns [B, T, H, C] and, with the eager core, the weights.
+    query is [B, H, T, C], key and value are [B, G, S, C], where G key-value heads serve H / G heads
+    each. attention_mask is [B, 1, T or 1, S], True where a key is visible; position_bias is
+    [1, H, T, S]. Returns [B, T, H, C] and, with the eager core, the weights.
     """
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     delta = getattr(module, HEADS, None)
     if not isinstance(delta, Delta):
-        h, weights = core(query, key, value, attention_mask, dropout, scale)
+        key, value = (repeat_heads(states, query) for states in (key, value))
+        h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
         return h.transpose(1, 2).contiguous(), weights
     assert isinstance(delta.form, Memory)
     if delta.form.is_attention and isinstance(delta.composition, Gated):
         delta.x = None
-        prefix_key, prefix_value = (p.expand(query.size(0), -1, -1, -1) for p in delta.form.heads())
-        h, weights = core(
-            query,
-            torch.cat([prefix_key.to(key.dtype), key], dim=2),
-            torch.cat([prefix_value.to(value.dtype), value], dim=2),
-            _see_prefix(attention_mask, prefix_key.size(2)),
-            dropout,
-            scale,
-        )
+        prefix = (p.expand(query.size(0), -1, -1, -1) for p in delta.form.heads())
+        joined = [
+            repeat_heads(torch.cat([memory.to(own.dtype), own], dim=2), query)
+            for memory, own in zip(prefix, (key, value), strict=True)
+        ]
+        length = joined[0].size(2) - key.size(2)
+        mask, bias = _see_prefix(attention_mask, length), _shift_bias(delta, position_bias, length)
+        h, weights = core(query, *joined, mask, dropout, scale, bias)
     else:
-        h, weights = core(query, key, value, attention_mask, dropout, scale)
+        key, value = (repeat_heads(states, query) for states in (key, value))
+        h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
         q = compute_memory_query(module, delta, query, scale)
-        gate = _gate(delta, q, _logits(query * scale, key, attention_mask))
+        gate = _gate(delta, q, _logits(query * scale, key, attention_mask, position_bias))
         h = delta(q, h, **gate)
     return h.transpose(1, 2).contiguous(), weights
+
+
+def _shift_bias(delta: Delta, bias: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """Return the relative position bias [1, H, T, L + S] of a prefix of L and S keys.
+
+    The prefix counts as keys 0 to L - 1, and key j as L + j; queries keep their positions. Without
+    a relative bias (cross-attention), the prefix has none either.
+    """
+    if bias is None:
+        return None
+    if not delta.bias_source:
+        return F.pad(bias, (length, 0))
+    queries, keys = bias.shape[-2:]
+    source: Any = delta.bias_source[0]
+    shifted: torch.Tensor = source.compute_bias(
+        queries, length + keys, device=bias.device, past_seen_tokens=keys - queries
+    )
+    return shifted
 
 
 def compute_memory_query(
@@ -104,6 +144,7 @@ def compute_memory_query(
     x, form = delta.pop_x(), delta.form
     assert isinstance(form, Memory)
     if form.norm is not None:
+        assert delta.site.query is not None, "checked by the form"
         projected = module.get_submodule(delta.site.query)(form.norm(x))
         query = projected.view(*x.shape[:2], form.num_heads, -1).transpose(1, 2)
     return query if "unscaled" in form.query else query * scale

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from unipeft_run.backbones.site import Site
+from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.deltas.compositions import Composition
 from unipeft_run.deltas.forms.base import Form
-from unipeft_run.deltas.insertions import sequential
+from unipeft_run.deltas.insertions import residual, sequential
 
 Insertion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -29,6 +29,8 @@ class Delta(nn.Module):
         self.insertion = insertion
         self.composition = composition
         self.x: torch.Tensor | None = None
+        # the module with the relative position bias; in a tuple, so that it is no child
+        self.bias_source: tuple[nn.Module, ...] = ()
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, **gate: torch.Tensor) -> torch.Tensor:
         return self.composition(h, self.form(self.insertion(x, h)), **gate)
@@ -37,6 +39,14 @@ class Delta(nn.Module):
     def reads_x(self) -> bool:
         """True if the form reads the sub-layer's input x; a sequential form reads only h."""
         return self.insertion is not sequential
+
+    @property
+    def read_tap(self) -> Tap:
+        """Where x is read: before the normalisation for insertion residual."""
+        if self.insertion is not residual:
+            return self.site.read
+        assert self.site.residual is not None
+        return self.site.residual
 
     def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Store x, the first argument of `module`. A forward pre-hook."""
@@ -49,8 +59,8 @@ class Delta(nn.Module):
         return x
 
     def write_out(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        """Replace the output of `module`. A forward hook."""
-        return self.write(output, module)
+        """Replace the output of `module`, or one part of it. A forward hook."""
+        return write_part(self, output, module, self.site.write.part)
 
     def write_in(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
         """Replace the first argument of `module`. A forward pre-hook."""
@@ -69,7 +79,7 @@ class Delta(nn.Module):
         """Return x: stored, computed from h, or h itself, depending on the tap for x."""
         if not self.reads_x:
             return h
-        match self.site.read.side:
+        match self.read_tap.side:
             case "of":  # not module(h), whose hooks would call this delta again
                 assert isinstance(module, nn.LayerNorm)
                 return module.forward(h)
@@ -77,6 +87,24 @@ class Delta(nn.Module):
                 return h
             case _:
                 return self.pop_x()
+
+
+class Writer(Protocol):
+    """What modifies h."""
+
+    def write(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor: ...
+
+
+def write_part(
+    writer: Writer, output: torch.Tensor, module: nn.Module, part: tuple[int, int] | None
+) -> torch.Tensor:
+    """Return `output` [..., n D] with its i-th block of D columns modified; all of it if None."""
+    if part is None:
+        return writer.write(output, module)
+    index, count = part
+    blocks = list(output.chunk(count, dim=-1))
+    blocks[index] = writer.write(blocks[index], module)
+    return torch.cat(blocks, dim=-1)
 
 
 @dataclass
@@ -89,8 +117,8 @@ class SummedDeltas:
     deltas: Sequence[Delta]
 
     def write_out(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        """Replace the output of `module`. A forward hook."""
-        return self.write(output, module)
+        """Replace the output of `module`, or one part of it. A forward hook."""
+        return write_part(self, output, module, self.deltas[0].site.write.part)
 
     def write_in(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
         """Replace the first argument of `module`. A forward pre-hook."""

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from unipeft_run.deltas.attach import PREFIX, find_deltas
+from unipeft_run.deltas.attach import PREFIX, find_deltas, slot_of
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
@@ -112,7 +112,7 @@ def copy_tensors(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
 
 def tabulate_parameters(model: nn.Module, backbone: int) -> dict[str, Any]:
     """Count the parameters of a model with deltas, by site; `backbone` is the backbone's count."""
-    deltas = ((path.rpartition(PREFIX)[2], delta) for path, delta in find_deltas(model))
+    deltas = ((slot_of(path), delta) for path, delta in find_deltas(model))
     named = model.named_parameters()
     unfrozen = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
     return tabulate(deltas, unfrozen, backbone)

@@ -12,6 +12,15 @@ def parallel(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def residual(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Return u = x: the residual stream before the sub-module and its normalisation.
+
+    In the post-norm families this is the input of the sub-module. `adapters` and AdaptFormer read
+    it for their parallel adapters.
+    """
+    return x
+
+
 def sequential(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """Return u = h: after the sub-module (Houlsby's adapters)."""
     return h

@@ -20,7 +20,7 @@ from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Batches, Collator, pack_batches, round_up
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import SequenceTask, Task
-from unipeft_run.evaluation.generation import can_generate, encode, generate
+from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.outputs import Outputs, merge
 from unipeft_run.evaluation.texts import References, decode_texts, generation_token_ids
@@ -215,9 +215,7 @@ class Evaluator:
         """Return the signature of the decoding, with the rules that were followed."""
         if self.decoding is None:
             return {}
-        rules = self.decoding.rules if can_generate(model) else "transformers"
-        settings = {**self.decoding.model_dump(exclude_none=True), "rules": rules}
-        return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
+        return {"decoding": describe(model, self.decoding)}
 
     def _result(
         self, outputs: Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]

@@ -16,12 +16,12 @@ def check_model(model: Any) -> Family:
     for key, value in family.fixed.items():
         if getattr(config, key, value) != value:
             raise UserError(f"{kind}: config.{key}={getattr(config, key)}: must be {value}")
-    for path, _ in family.stacks.values():
+    for stack in family.stacks.values():
         try:
-            model.get_submodule(path)
+            model.get_submodule(stack.path)
         except AttributeError:
             raise UserError(
-                f"{kind} has no {path}; use a model with a head, such as {family.model}"
+                f"{kind} has no {stack.path}; use a model with a head, such as {family.model}"
             ) from None
     return family
 

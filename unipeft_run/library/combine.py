@@ -44,6 +44,7 @@ class JoinedMemory(Memory):
         first = parts[0][0]
         self.query, self.activation = first.query, first.activation
         self.num_heads, self.norm = first.num_heads, None
+        self.shifts_positions = first.shifts_positions
         self.attention_dropout = first.attention_dropout
         self.parts = nn.ModuleList(nn.ModuleList(part) for part in parts)
 
@@ -97,7 +98,7 @@ def _can_join(pair: Sequence[Delta]) -> bool:
     forms = [delta.form for delta in pair]
     if not all(isinstance(form, Memory) and form.norm is None for form in forms):
         return False
-    if len({form.query for form in forms}) > 1:  # type: ignore[union-attr]
+    if len({(form.query, form.shifts_positions) for form in forms}) > 1:  # type: ignore[union-attr]
         return False
     if all(isinstance(delta.composition, Gated) for delta in pair):
         return all(form.is_attention for form in forms)  # type: ignore[union-attr]

@@ -80,14 +80,14 @@ def tabulate_sites(
 
     `unfrozen` holds the sizes of the backbone parameters that train, selected by `patterns`.
     """
-    from unipeft_run.deltas.attach import PREFIX
+    from unipeft_run.deltas.attach import slot_of
     from unipeft_run.deltas.counting.counts import count_by
 
     paths: dict[tuple[str, str, str], list[int]] = {}
     keyed = []
     for path, delta in deltas:
         place, layer = _split_layer(delta.site.write.path)
-        key = (path.rpartition(PREFIX)[2], delta.site.representation, place)
+        key = (slot_of(path), delta.site.representation, place)
         paths.setdefault(key, []).extend(layer)
         keyed.append((key, delta))
     rows = count_by(keyed)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from unipeft_run.backbones.site import Site
 from unipeft_run.config.types import Count, Fraction
 from unipeft_run.deltas.forms.base import Form
+from unipeft_run.errors import UserError
 
 
 class Trunk(nn.Module):
@@ -30,10 +31,28 @@ class Trunk(nn.Module):
         return torch.tanh(self.hidden(self.embedding))
 
 
+def repeat_heads(part: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Repeat the key-value heads of `part` [..., G, S, C] for the H heads of q [B, H, T, C]."""
+    groups = q.size(1) // part.size(-3)
+    return part if groups == 1 else part.repeat_interleave(groups, dim=-3)
+
+
+def _check_site(site: Site, query: str, shifted: bool) -> None:
+    """Raise UserError for an option that the backbone's family cannot have."""
+    if "normed" in query and site.query is None:
+        raise UserError(
+            f"form.query={query}: the queries of this backbone cannot be projected again from a "
+            "normalised input; use scaled or unscaled"
+        )
+    if shifted and site.positions is None:
+        raise UserError("form.positions=shifted: this backbone is not told positions; use kept")
+
+
 class Memory(Form):
     """dh = act(q P_k^T) P_v per head; q is [B, H, T, C], P_k and P_v are [L, D], split by head.
 
     He et al. 2022, Eqs. 7-10: `softmax` is the prefix, `relu` the multi-head parallel adapter.
+    With grouped-query attention, P_k and P_v have as many heads as the keys, G, and D = G C.
 
     Args:
         site: provides D, H, the attention dropout and the modules shared by all layers.
@@ -44,6 +63,8 @@ class Memory(Form):
             `reference`: the official code's choice for this family and activation.
         mlp_width: width M of the reparametrising MLP of prefix tuning; None trains P directly.
         dropout: rate on the MLP's output (official `prefix_dropout`).
+        positions: `kept`: tokens keep their positions (as in `adapters`); `shifted`: their
+            positions start at L (as in PEFT). Only for families that are told positions.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("attn.heads",)
@@ -69,11 +90,14 @@ class Memory(Form):
         ] = "reference",
         mlp_width: Count | None = 800,
         dropout: Fraction = 0.0,
+        positions: Literal["kept", "shifted"] = "kept",
     ) -> None:
         super().__init__()
+        self.shifts_positions = positions == "shifted"
         self.query = site.reference_query[activation] if query == "reference" else query
         self.activation = activation
         self.num_heads = site.num_heads
+        _check_site(site, self.query, self.shifts_positions)
         self.attention_dropout = nn.Dropout(site.dropout["attention"])
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(site.width_in) if "normed" in self.query else None
@@ -82,7 +106,7 @@ class Memory(Form):
             self.keys = nn.Parameter(torch.empty(length, width).normal_(std=0.02))
             self.values = nn.Parameter(torch.empty(length, width).normal_(std=0.02))
         else:
-            self.trunk: Trunk = site.share("trunk", lambda: Trunk(length, width, mlp_width))
+            self.trunk: Trunk = site.share("trunk", lambda: Trunk(length, site.width_in, mlp_width))
             self.head = nn.Linear(mlp_width, 2 * width)  # keys, then values
 
     @property
@@ -101,7 +125,7 @@ class Memory(Form):
         return keys, values
 
     def heads(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Split P_k and P_v by head, each [H, L, C]; head h has columns hC..(h+1)C."""
+        """Split P_k and P_v by head, each [G, L, C]; head g has columns gC..(g+1)C."""
         keys, values = (
             p.view(p.size(0), self.num_heads, -1).transpose(0, 1) for p in self.memory()
         )
@@ -109,10 +133,10 @@ class Memory(Form):
 
     def logits(self, q: torch.Tensor) -> torch.Tensor:
         """Compute q P_k^T, [B, H, T, L]."""
-        return q @ self.heads()[0].transpose(-1, -2)
+        return q @ repeat_heads(self.heads()[0], q).transpose(-1, -2)
 
     def forward(self, q: torch.Tensor) -> torch.Tensor:
-        keys, values = self.heads()
+        keys, values = (repeat_heads(part, q) for part in self.heads())
         logits = q @ keys.transpose(-1, -2)
         weights = F.softmax(logits, dim=-1) if self.activation == "softmax" else F.relu(logits)
         return self.attention_dropout(weights) @ values

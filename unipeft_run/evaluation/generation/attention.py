@@ -68,8 +68,14 @@ def attend_beams(
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     if isinstance(delta := getattr(module, HEADS, None), Delta):
         if find_prefix(module) is None:
-            settings = {"dropout": dropout, "scaling": scale, "position_bias": bias}
-            return attend(module, query, key, value, mask, core=core, **settings, **kwargs)
+            return attend(
+                *(module, query, key, value, mask),
+                core=core,
+                dropout=dropout,
+                scaling=scale,
+                position_bias=bias,
+                **kwargs,
+            )
         delta.x = None
     h, weights = _attend_grouped(core, query, key, value, mask, dropout, scale, bias)
     return h.transpose(1, 2).contiguous(), weights
@@ -95,13 +101,12 @@ def _attend_grouped(
     assert bias is None, "no family has a relative bias and grouped heads"
     if mask is not None and mask.size(2) > 1:
         mask = mask.repeat(1, 1, groups, 1)
-    folded = query.unflatten(1, (-1, groups)).flatten(2, 3)
+    batch, heads, beams, width = query.shape
+    folded = query.reshape(batch, -1, groups * beams, width)
     h, weights = core(folded, key, value, mask, dropout, scale)
-    h, weights = (
-        None if part is None else part.unflatten(2, (groups, -1)).flatten(1, 2)
-        for part in (h, weights)
-    )
-    return h, weights
+    if weights is not None:
+        weights = weights.reshape(batch, heads, beams, -1)
+    return h.reshape(batch, heads, beams, width), weights
 
 
 def register() -> None:
