@@ -64,7 +64,7 @@ def attend_beams(
         mask = window_mask
     if mask is not None:
         mask = mask[..., -key.size(2) :]
-    bias = biases.get(key.size(2)) if is_own and biases else None
+    bias = biases[key.size(2)] if is_own and biases else None
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     if isinstance(delta := getattr(module, HEADS, None), Delta):
         if find_prefix(module) is None:
