@@ -12,27 +12,24 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.families import decoder_start
-from unipeft_run.backbones.load import check_lengths, count_positions, load_tokenizer
+from unipeft_run.backbones.load import check_lengths
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
-from unipeft_run.data.batching import Collator, measure_padding, train_loader
-from unipeft_run.data.encoding import lengths
+from unipeft_run.data.batching import measure_padding, train_loader
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
+from unipeft_run.task_types.registry import task_type_of
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
 from unipeft_run.training.compute.plan import ComputeOptions
-from unipeft_run.training.compute.shapes import ROWS, ShapeGrid
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
 from unipeft_run.training.divergence import check_finite
-from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.precision import autocast_dtype, resolve_precision
 from unipeft_run.training.progress import Clock, reset_peak_memory
@@ -45,18 +42,16 @@ class PreparedRun:
     def __init__(self, config: RunConfig, inputs: Inputs, *, inference: bool = False) -> None:
         reset_peak_memory()
         self.config, self.task, self.splits = config, inputs.task, inputs.splits
+        self.type = task_type_of(self.task)
         output = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(every=config.tracking.console.every, console=output)
-        self.tokenizer = load_tokenizer(inputs.backbone)
+        self.tokenizer = self.type.load_tokenizer(inputs.backbone)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         check_lengths(self._lengths(), self.model.config)
-        start = decoder_start(self.model.config)
-        self.collator = Collator(self.tokenizer.pad_token_id, start)
-        smoothing = config.recipe.label_smoothing
-        seq2seq = self.task.kind == "seq2seq"
-        self.loss_fn = (SequenceLoss if seq2seq else ClassificationLoss)(smoothing)
+        self.collator = self.type.build_collator(self.task, self.tokenizer, self.model.config)
+        self.loss_fn = self.type.build_loss(config.recipe.label_smoothing)
         self.evaluator = self._evaluator()
 
     def _evaluator(self) -> Evaluator:
@@ -196,17 +191,13 @@ class PreparedRun:
         )
 
     def _compute_options(self) -> ComputeOptions:
-        rows = self.config.recipe.batch_size or ROWS
-        longest = count_positions(self.model.config)
-        grid = ShapeGrid(self.collator.pad_token_id, rows, longest)
+        batch_size = self.config.recipe.batch_size
+        grid = self.type.build_grid(self.collator, self.model.config, batch_size)
         return ComputeOptions(self.config.compute, bool(self.config.deterministic), grid)
 
     def _lengths(self) -> Iterator[tuple[str, int]]:
         """Yield each length key with the longest input or output that it allows."""
         for name, split in self.encoded.items():
-            yield "task.max_source_length", int(lengths(split, "input_ids").max())
-            if self.task.kind == "seq2seq":
-                key = "max" if name == "train" else "eval"
-                yield f"task.{key}_target_length", int(lengths(split, "labels").max())
+            yield from self.type.lengths(name, split)
         if decoding := self.config.evaluation.decoding:
             yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()

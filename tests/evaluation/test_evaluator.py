@@ -40,7 +40,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_classification_equals_evaluating_examples_one_by_one(tmp_path: Path) -> None:
     evaluator, model = classifier(tmp_path)
     result = evaluator(model, "test")
-    tokenizer, names = evaluator.tokenizer, ("negative", "positive")
+    tokenizer, names = evaluator.step.tokenizer, ("negative", "positive")
     losses, hits = [], []
     for number, (row, source) in enumerate(zip(result.rows, SOURCES, strict=True)):
         logits = model(**tokenizer(source, return_tensors="pt")).logits
@@ -61,8 +61,8 @@ def test_classification_equals_evaluating_examples_one_by_one(tmp_path: Path) ->
 
 def test_the_validation_loss_of_classes_is_smoothed_as_in_training(tmp_path: Path) -> None:
     plain, model = classifier(tmp_path)
-    smoothed, _ = assemble(plain.task, plain.tokenizer, None, ClassificationLoss(0.4))
-    logits = model(**plain.tokenizer(SOURCES, return_tensors="pt", padding=True)).logits
+    smoothed, _ = assemble(plain.task, plain.step.tokenizer, None, ClassificationLoss(0.4))
+    logits = model(**plain.step.tokenizer(SOURCES, return_tensors="pt", padding=True)).logits
     log_probs = logits.log_softmax(-1)
     nll = plain(model, "test").metrics["loss"]
     expected = 0.6 * nll - 0.4 * log_probs.mean().item()
@@ -135,12 +135,12 @@ def test_batches_of_short_sources_are_larger(tmp_path: Path) -> None:
         eval_target_length=5,
     )
     splits = task.load()
-    encoded = task.encode(splits, evaluator.tokenizer)["test"]
+    encoded = task.encode(splits, evaluator.step.tokenizer)["test"]
     # with 3 beams of 12 tokens: 32 + 36 positions at most, 8 + 36 for a short source
-    generating = [len(batch) for batch in evaluator._batches(encoded, True)]
+    generating = [len(batch) for batch in evaluator.step.plan_batches(encoded, 4, True)]
     assert generating == [4, 6, 6, 4]
     # without: 3 target tokens; 32 + 3 and 8 + 3
-    assert [len(batch) for batch in evaluator._batches(encoded, False)] == [4, 12, 4]
+    assert [len(batch) for batch in evaluator.step.plan_batches(encoded, 4, False)] == [4, 12, 4]
 
 
 def test_two_processes_give_the_results_of_one(

@@ -20,8 +20,8 @@ from tiny_evaluators import (
 
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
-from unipeft_run.evaluation import evaluator as module
 from unipeft_run.evaluation.generation import generate
+from unipeft_run.task_types import seq2seq as module
 from unipeft_run.training.losses import SequenceLoss
 
 
@@ -33,7 +33,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_loss_is_per_target_token_of_the_whole_split(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path)
     rows = list(evaluator.encoded["test"])
-    loss, count = evaluator.loss_fn(model, evaluator.collator(rows))
+    loss, count = evaluator.step.loss_fn(model, evaluator.step.collator(rows))
     result = evaluator(model, "test", generate=False)
     assert result.metrics == {"loss": pytest.approx(loss.item(), abs=1e-5)}
     assert count == sum(len(row["labels"]) for row in rows)
@@ -55,7 +55,7 @@ def test_an_error_while_texts_are_decoded_ends_the_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator, model = summariser(tmp_path, batch_size=1)
-    decode, calls = evaluator._decode, []
+    decode, calls = evaluator.step.decode, []
 
     def fail_once(tokens: Any) -> list[str]:
         calls.append(threading.current_thread().name)
@@ -63,7 +63,7 @@ def test_an_error_while_texts_are_decoded_ends_the_evaluation(
             raise RuntimeError("no such token")
         return decode(tokens)
 
-    monkeypatch.setattr(evaluator, "_decode", fail_once)
+    monkeypatch.setattr(evaluator.step, "decode", fail_once)
     with pytest.raises(RuntimeError, match="no such token"):
         evaluator(model, "test")
     assert len(calls) < 9
@@ -82,12 +82,12 @@ def test_decoding_ignores_the_models_generation_config(tmp_path: Path) -> None:
 
 def test_decoding_settings_are_applied(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path)
-    batch = evaluator.collator(list(evaluator.encoded["test"]))
+    batch = evaluator.step.collator(list(evaluator.encoded["test"]))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    tokenizer = evaluator.tokenizer
+    tokenizer = evaluator.step.tokenizer
     forced = DecodingConfig(num_beams=2, max_length=10, min_length=10, forced_bos=True)
-    evaluator.generation |= forced.model_dump()
-    tokens = generate(model, **inputs, decoding=evaluator.generation)
+    evaluator.step.generation |= forced.model_dump()
+    tokens = generate(model, **inputs, decoding=evaluator.step.generation)
     assert tokens.shape == (9, 10)
     assert set(tokens[:, 0].tolist()) == {2}
     assert set(tokens[:, 1].tolist()) == {tokenizer.bos_token_id}
@@ -124,7 +124,7 @@ def test_signatures_name_the_rules_that_were_followed(
 def test_reference_code_truncates_references(tmp_path: Path) -> None:
     evaluator, model = summariser(tmp_path, references="reference_code")
     result = evaluator(model, "test")
-    tokenizer = evaluator.tokenizer
+    tokenizer = evaluator.step.tokenizer
     cut = [tokenizer(text)["input_ids"][1:-1][:3] for text in TARGETS]  # <s>, three, </s>
     assert [row["reference"] for row in result.rows] == [
         tokenizer.decode(ids).strip() for ids in cut
@@ -132,9 +132,9 @@ def test_reference_code_truncates_references(tmp_path: Path) -> None:
     assert [row["reference"] for row in result.rows] != TARGETS
     assert result.signatures["references"] == "reference_code"
     tokens = [tokenizer("the cat , on .")["input_ids"]]
-    assert evaluator._decode(tokens) == ["the cat, on."]
+    assert evaluator.step.decode(tokens) == ["the cat, on."]
     raw, _ = summariser(tmp_path)
-    assert raw._decode(tokens) == ["the cat , on ."]
+    assert raw.step.decode(tokens) == ["the cat , on ."]
 
 
 def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
     loss = SequenceLoss(0.1)
     evaluator, _ = assemble(task, tokenizer, "rotate", loss, decoding=BEAMS)
     romanian = tokenizer.convert_tokens_to_ids("ro_RO")
-    assert evaluator.generation["decoder_start_token_id"] == romanian
+    assert evaluator.step.generation["decoder_start_token_id"] == romanian
     result = evaluator(tiny_text.mbart(len(tokenizer)), "test")
     assert {"loss", "bleu", "bleu_paper", "chrf"} == set(result.metrics)
     assert all("_" not in row["prediction"] for row in result.rows)  # no code in the text

@@ -20,6 +20,7 @@ from unipeft_run import cli
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.experiment import PreparedRun
 from unipeft_run.run import evaluate
+from unipeft_run.task_types.registry import TASK_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_a_long_target_names_the_key_that_truncates_it(split: str, key: str) -> 
     rows = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2, 3, 4]]})
     experiment: Any = SimpleNamespace(
         encoded={split: rows},
-        task=SimpleNamespace(kind="seq2seq"),
+        type=TASK_TYPES["seq2seq"],
         config=SimpleNamespace(evaluation=SimpleNamespace(decoding=None)),
     )
     found = [("task.max_source_length", 2), (f"task.{key}_target_length", 4)]

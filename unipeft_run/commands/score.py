@@ -124,7 +124,7 @@ def read_examples(task: Task, file: Path) -> list[Any]:
     Raises `UserError` if the file cannot be read.
     """
     lines = _read_lines(file)
-    if task.kind != "classification":
+    if not task.label_names:
         return lines
     return [
         _parse_class(line.strip(), task.label_names, f"{file}, line {number}")

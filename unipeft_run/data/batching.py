@@ -6,7 +6,7 @@ Shapes: B examples, S source tokens and T target tokens, both rounded up to a mu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -23,6 +23,7 @@ from unipeft_run.training.distributed import processes
 
 IGNORED = -100  # the label of padding
 Batches = list[list[int]]
+Collate = Callable[[Sequence[Any]], dict[str, Tensor]]  # with an attribute `multiple`, as Collator
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def process_part(batch: list[int], rank: int, count: int) -> list[int]:
 
 def train_loader(
     encoded: Dataset,
-    collator: Collator,
+    collator: Collate,
     *,
     seed: int,
     batch_size: int | None = None,
@@ -262,16 +263,24 @@ def train_loader(
 
 
 def _lengths_by_side(encoded: Dataset) -> NDArray[np.int64]:
-    """Return the lengths of target and source, [N, 2], or of the source alone, [N, 1]."""
-    text = hasattr(encoded.features["labels"], "feature")
-    columns = ["labels", "input_ids"] if text else ["input_ids"]
-    return np.stack([lengths(encoded, column) for column in columns], axis=1)
+    """Return the lengths of target and source, [N, 2], or of the source alone, [N, 1].
+
+    Examples without token ids, such as pictures, count as 1.
+    """
+    sides = [name for name in ("labels", "input_ids") if _holds_lists(encoded, name)]
+    if not sides:
+        return np.ones((len(encoded), 1), dtype=np.int64)
+    return np.stack([lengths(encoded, column) for column in sides], axis=1)
+
+
+def _holds_lists(encoded: Dataset, column: str) -> bool:
+    return hasattr(encoded.features.get(column), "feature")
 
 
 def measure_padding(loader: DataLoader[Any]) -> float:
     """Return the fraction of padding in the first epoch of a `train_loader`."""
-    sampler, collator = loader.batch_sampler, loader.collate_fn
-    assert isinstance(sampler, BatchSampler) and isinstance(collator, Collator)
+    sampler, collator = loader.batch_sampler, cast("Any", loader.collate_fn)
+    assert isinstance(sampler, BatchSampler)
     return padding_fraction(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
 
 

@@ -45,7 +45,9 @@ def encode(
     description: str,
     progress: Progress = no_progress,
 ) -> Dataset:
-    """Apply `tokenize` to `dataset` in batches; return columns `input_ids` and `labels`.
+    """Apply `tokenize` to `dataset` in batches; return its columns.
+
+    A column holds token ids (a list of int32), lists of token ids, or whole numbers.
 
     The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds
     everything that `tokenize` depends on besides the tokenizer, such as lengths. `progress` shows
@@ -86,9 +88,8 @@ def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, advanc
 
 
 def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, advance: Advance) -> None:
-    first = tokenize(dataset[:1])["labels"][0]
-    labels = TOKENS if isinstance(first, list) else Value("int64")
-    schema = Features(input_ids=TOKENS, labels=labels).arrow_schema
+    first = tokenize(dataset[:1])
+    schema = Features({name: _feature(values[0]) for name, values in first.items()}).arrow_schema
     with (
         pa.OSFile(str(file), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
@@ -98,6 +99,13 @@ def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, advance: Adva
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             advance(len(arrays[0]))
+
+
+def _feature(value: Any) -> Any:
+    """Return the feature of a column with this value."""
+    if not isinstance(value, list):
+        return Value("int64")
+    return List(_feature(value[0])) if value and isinstance(value[0], list) else TOKENS
 
 
 def content_hash(dataset: Dataset) -> str:

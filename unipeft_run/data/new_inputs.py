@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unipeft_run.data.tasks.base import SequenceTask, Task
+from unipeft_run.data.tasks.base import Task
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # takes seconds to import
 
 def input_columns(task: Task) -> tuple[str, ...]:
     """Return the columns that the model reads; the others hold what it predicts."""
-    return (task.source,) if isinstance(task, SequenceTask) else task.columns.text
+    return task.input_columns
 
 
 def encode_inputs(

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import nn
 
 from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.data.batching import Batches, Collator, pack_batches, round_up
-from unipeft_run.data.encoding import lengths
-from unipeft_run.data.tasks.base import SequenceTask, Task
-from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
-from unipeft_run.evaluation.generation.onednn import onednn_linears
+from unipeft_run.data.tasks.base import Task
 from unipeft_run.evaluation.outputs import Outputs, merge
-from unipeft_run.evaluation.texts import References, decode_texts, generation_token_ids
+from unipeft_run.evaluation.texts import References
+from unipeft_run.task_types.registry import task_type_of
 from unipeft_run.tracking import Progress, no_progress
 from unipeft_run.training.distributed.parallel import is_sharded
-from unipeft_run.training.losses import Loss, class_logits, cross_entropy
+from unipeft_run.training.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,8 @@ class Evaluator:
     The loss is teacher-forced and averaged over the split's target tokens (in classification:
     examples). `autocast` applies to the loss; text is generated without it. Texts are decoded in
     a thread while the next batch is generated. `batch_size` is the size of the batch of the longest
-    sources; batches of shorter ones are larger and need as much memory.
+    sources; batches of shorter ones are larger and need as much memory. The task's type provides
+    `step`, which evaluates one batch.
 
     `references` is "raw" for the texts of the data set. With "reference_code", as in the paper's
     code, references are decoded from the truncated label ids, and punctuation is joined to the
@@ -64,9 +59,9 @@ class Evaluator:
         task: Task,
         splits: Mapping[str, Dataset],
         encoded: Mapping[str, Dataset],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         *,
-        collator: Collator,
+        collator: Any,
         loss_fn: Loss,
         batch_size: int,
         decoding: DecodingConfig | None = None,
@@ -75,14 +70,16 @@ class Evaluator:
         progress: Progress = no_progress,
     ) -> None:
         self.task, self.splits, self.encoded = task, splits, encoded
-        self.tokenizer, self.collator, self.loss_fn = tokenizer, collator, loss_fn
-        self.batch_size, self.decoding, self.references = batch_size, decoding, references
-        self.autocast, self.progress = autocast, progress
-        if isinstance(task, SequenceTask):
-            if decoding is None:
-                raise ValueError(f"task {task.name} generates text: evaluation.decoding is missing")
-            ids = generation_token_ids(task, tokenizer, collator.decoder_start)
-            self.generation = {**decoding.model_dump(), **ids}
+        self.batch_size, self.progress = batch_size, progress
+        self.step = task_type_of(task).step(
+            task=task,
+            tokenizer=tokenizer,
+            collator=collator,
+            loss_fn=loss_fn,
+            decoding=decoding,
+            references=references,
+            autocast=autocast,
+        )
 
     def __call__(
         self, model: nn.Module, split: str, limit: int | None = None, *, generate: bool = True
@@ -116,11 +113,11 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded, self._decoding_signature(model))
+        return self._result(outputs, raw, encoded, self.step.signatures(model))
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
         state, outputs = PartialState(), Outputs()
-        batches = self._batches(encoded, generate)
+        batches = self.step.plan_batches(encoded, self.batch_size, generate)
         decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-predictions")
         with decoder, self.progress(split, len(encoded)) as advance:
             for first in range(0, len(batches), state.num_processes):
@@ -133,26 +130,6 @@ class Evaluator:
         outputs.collect()
         return merge(gather_object([outputs]))
 
-    def _batches(self, encoded: Dataset, generate: bool) -> Batches:
-        """Batch examples by length, longest first, so that running out of memory shows at once.
-
-        An example counts as its padded source and the longest target, because keys and values of
-        both are held; while generating, every beam has a target.
-        """
-        sources = lengths(encoded, "input_ids")
-        padded = round_up(sources, self.collator.multiple)
-        positions = padded + self._target_positions(encoded, generate)
-        order = np.argsort(-sources, kind="stable").tolist()
-        return pack_batches(order, positions, self.batch_size * int(positions.max(initial=0)))
-
-    def _target_positions(self, encoded: Dataset, generate: bool) -> int:
-        if not isinstance(self.task, SequenceTask):
-            return 0
-        if generate:
-            assert self.decoding is not None
-            return self.decoding.num_beams * self.decoding.find_longest()
-        return int(lengths(encoded, "labels").max(initial=0))
-
     def _add(
         self,
         outputs: Outputs,
@@ -162,73 +139,22 @@ class Evaluator:
         generate: bool,
         decoder: ThreadPoolExecutor,
     ) -> None:
-        device = next(model.parameters()).device
-        rows = self.collator([encoded[index] for index in batch])
-        tensors = {name: tensor.to(device) for name, tensor in rows.items()}
-        if isinstance(self.task, SequenceTask):
-            loss, count, tokens = self._evaluate_text(model, tensors, generate)
-            if tokens is not None:
-                outputs.add_pending(batch, decoder.submit(self._decode, tokens.tolist()))
-        else:
-            with self._fast_products(model, device):
-                logits = class_logits(model, tensors)
-                loss = cross_entropy(logits, tensors["labels"], self.loss_fn.smoothing)
-                count = len(batch)
-            classes = logits.argmax(dim=-1).tolist()
-            outputs.predictions.update(zip(batch, classes, strict=True))
-        outputs.add_loss(loss.item(), count)
-
-    def _evaluate_text(
-        self, model: Any, tensors: Mapping[str, Tensor], generates: bool
-    ) -> tuple[Tensor, int, Tensor | None]:
-        """Return the loss, the number of target tokens and, if `generates`, the generated tokens.
-
-        The encoder runs once for loss and text, unless autocast or sharding makes them differ.
-        """
-        sources: dict[str, Any] = {n: tensors[n] for n in ("input_ids", "attention_mask")}
-        states, inputs = None, dict[str, Any](tensors)
-        if generates and self.autocast is None and can_generate(model):
-            states = encode(model, **sources)
-            inputs["encoder_outputs"] = (states,)
-        with self._fast_products(model, sources["input_ids"].device):
-            loss, targets = self.loss_fn(model, inputs)
-        count = int(targets)
-        if not generates:
-            return loss, count, None
-        tokens = generate(model, **sources, decoding=self.generation, encoder_states=states)
-        return loss, count, tokens
-
-    @contextmanager
-    def _fast_products(self, model: nn.Module, device: torch.device) -> Iterator[None]:
-        """Use autocast, if any, and otherwise the fastest float32 products of a CPU."""
-        enabled = self.autocast is not None
-        with (
-            torch.autocast(device.type, self.autocast, enabled=enabled),
-            onednn_linears(model, products=1),
-        ):
-            yield
-
-    def _decode(self, tokens: list[list[int]]) -> list[str]:
-        return decode_texts(self.tokenizer, tokens, self.references)
-
-    def _decoding_signature(self, model: nn.Module) -> dict[str, str]:
-        """Return the signature of the decoding, with the rules that were followed."""
-        if self.decoding is None:
-            return {}
-        return {"decoding": describe(model, self.decoding)}
+        found = self.step.evaluate(model, [encoded[index] for index in batch], generate)
+        if found.outputs is not None:
+            outputs.add_pending(batch, decoder.submit(self.step.decode, found.outputs))
+        outputs.add_loss(found.loss.item(), found.count)
 
     def _result(
-        self, outputs: Outputs, raw: Dataset, encoded: Dataset, decoding: Mapping[str, str]
+        self, outputs: Outputs, raw: Dataset, encoded: Dataset, computed: Mapping[str, str]
     ) -> EvalResult:
         metrics = {"loss": outputs.loss / outputs.count}
         if not outputs.predictions:
             return EvalResult(metrics)
-        predictions = [outputs.predictions[index] for index in range(len(encoded))]
-        references = self.task.references(raw)
-        if self.references == "reference_code" and isinstance(self.task, SequenceTask):
-            references = self._decode(encoded["labels"][:])
+        found = [outputs.predictions[index] for index in range(len(encoded))]
+        predictions = self.step.finish(found)
+        references = self.step.read_references(raw, encoded)
         scores = self.task.score(predictions, references)
-        signatures = {**scores.signatures, "references": self.references, **decoding}
+        signatures = {**scores.signatures, "references": self.step.references, **computed}
         names = "id", "prediction", "reference", "score"
         texts = self._name_classes(predictions), self._name_classes(references)
         rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)

@@ -15,23 +15,23 @@ class Outputs:
     loss: float = 0.0
     count: int = 0
     predictions: dict[int, Any] = field(default_factory=dict)
-    pending: tuple[Sequence[int], Future[list[str]]] | None = None
+    pending: tuple[Sequence[int], Future[list[Any]]] | None = None
 
     def add_loss(self, mean: float, count: int) -> None:
         self.loss += mean * count
         self.count += count
 
-    def add_pending(self, examples: Sequence[int], texts: Future[list[str]]) -> None:
-        """Add texts that are being decoded, after those of the previous batch."""
+    def add_pending(self, examples: Sequence[int], outputs: Future[list[Any]]) -> None:
+        """Add outputs that are being decoded, after those of the previous batch."""
         self.collect()
-        self.pending = examples, texts
+        self.pending = examples, outputs
 
     def collect(self) -> None:
-        """Wait for the pending texts, or raise the error of their decoding."""
+        """Wait for the pending outputs, or raise the error of their decoding."""
         if self.pending is not None:
-            examples, texts = self.pending
+            examples, outputs = self.pending
             self.pending = None
-            self.predictions.update(zip(examples, texts.result(), strict=True))
+            self.predictions.update(zip(examples, outputs.result(), strict=True))
 
 
 def merge(parts: Sequence[Outputs]) -> Outputs:

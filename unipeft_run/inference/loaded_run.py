@@ -11,24 +11,23 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from unipeft_run.backbones.families import decoder_start
-from unipeft_run.backbones.load import check_lengths, load_tokenizer
+from unipeft_run.backbones.load import check_lengths
 from unipeft_run.config import RunConfig
 from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.data.batching import Collator
-from unipeft_run.data.tasks.base import SequenceTask, Task
+from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.build import load_trained
 from unipeft_run.errors import UserError
-from unipeft_run.evaluation.texts import generation_token_ids
 from unipeft_run.inference.inputs import collect_inputs
-from unipeft_run.inference.predictor import ClassPrediction, Predictor
+from unipeft_run.inference.predictor import Predictor
 from unipeft_run.inference.stored_run import (
     StoredRun,
     choose_batch_size,
     open_run,
     override_decoding,
 )
+from unipeft_run.task_types.classification import ClassPrediction
+from unipeft_run.task_types.registry import task_type_of
 from unipeft_run.training.precision import autocast_dtype, evaluation_precision
 
 
@@ -49,7 +48,7 @@ class LoadedRun:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the backbone, loaded on first use."""
-        return load_tokenizer(self.backbone)
+        return task_type_of(self.task).load_tokenizer(self.backbone)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model; tensors are moved to its device."""
@@ -96,22 +95,17 @@ class LoadedRun:
 
     def predictor(self, batch_size: int | None = None, **decoding: Any) -> Predictor:
         """Return a `Predictor` with the run's settings, overridden by those given."""
-        evaluation = self.config.evaluation
-        start = decoder_start(self.model.config)
-        settings = self.decoding(**decoding)
-        ids = {}
-        if isinstance(self.task, SequenceTask):
-            ids = generation_token_ids(self.task, self.tokenizer, start)
-        return Predictor(
-            model=self.model,
+        kind = task_type_of(self.task)
+        step = kind.step(
             task=self.task,
             tokenizer=self.tokenizer,
-            collator=Collator(self.tokenizer.pad_token_id, start),
-            batch_size=choose_batch_size(self.config, batch_size),
-            generation=None if settings is None else {**settings.model_dump(), **ids},
-            references=evaluation.references,
+            collator=kind.build_collator(self.task, self.tokenizer, self.model.config),
+            loss_fn=kind.build_loss(self.config.recipe.label_smoothing),
+            decoding=self.decoding(**decoding),
+            references=self.config.evaluation.references,
             autocast=autocast_dtype(evaluation_precision(self.config.precision)),
         )
+        return Predictor(self.model, step, choose_batch_size(self.config, batch_size))
 
     def decoding(self, **changes: Any) -> DecodingConfig | None:
         """Return the run's decoding settings with `changes`; None for classification."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
     from unipeft_run.data.text_encoder import TextEncoder
 
+Kind = Literal["seq2seq", "classification", "causal", "image_classification", "retrieval"]
+
 
 @dataclass(kw_only=True)
 class Task(ABC):
@@ -49,7 +51,7 @@ class Task(ABC):
     max_source_length: Count
     selection: str = ""
 
-    kind: ClassVar[Literal["seq2seq", "classification"]]
+    kind: ClassVar[Kind]  # names a type of unipeft_run.task_types
     label_key: ClassVar[str] = "task.label_column"  # names the column of labels
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
@@ -81,6 +83,11 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns(self) -> Columns: ...
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that the model reads; the others hold what it predicts."""
+        return self.columns.text
 
     @property
     @abstractmethod
@@ -221,7 +228,7 @@ class SequenceTask(Task):
     max_target_length: Count
     eval_target_length: Count
 
-    kind: ClassVar[Literal["seq2seq", "classification"]] = "seq2seq"
+    kind: ClassVar[Kind] = "seq2seq"
     # configuration keys of the language codes, for error messages
     language_keys: ClassVar[tuple[str, str]] = ("task.source_code", "task.target_code")
 
@@ -236,6 +243,10 @@ class SequenceTask(Task):
     @property
     @abstractmethod
     def target(self) -> str: ...
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        return (self.source,)
 
     def references(self, dataset: Dataset) -> list[str]:
         """Return the raw target texts."""

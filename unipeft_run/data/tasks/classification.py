@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import Kind, Task
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.evaluation.metrics import Scores, accuracy
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 class ClassificationTask(Task):
     """A task from one or two texts to a class. Labels are class numbers, named in `label_names`."""
 
-    kind: ClassVar[Literal["seq2seq", "classification"]] = "classification"
+    kind: ClassVar[Kind] = "classification"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -1,0 +1,17 @@
+"""All task types by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unipeft_run.data.tasks.base import Task
+from unipeft_run.task_types.base import TaskType
+from unipeft_run.task_types.classification import Classification
+from unipeft_run.task_types.seq2seq import Seq2Seq
+
+TASK_TYPES: Mapping[str, TaskType] = {cls.kind: cls() for cls in (Seq2Seq, Classification)}
+
+
+def task_type_of(task: Task) -> TaskType:
+    """Return the type of `task`."""
+    return TASK_TYPES[task.kind]
