@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from beam_search_2021 import generate_2021
-from tiny_decoders import DELTAS, EOS, MODELS, PAD, build, with_deltas
+from tiny_decoders import DELTAS, EOS, MODELS, PAD, SLOTTED, build, with_deltas
 from tiny_generation import draw_decoding, draw_sources
 from torch import Tensor
 from transformers import GenerationConfig
@@ -160,6 +160,20 @@ def test_recomputation_gives_the_same_tokens(
     monkeypatch.setattr("unipeft_run.evaluation.generation.is_recomputed", lambda _: True)
     assert torch.equal(generate(model, **sources, decoding=decoding), expected)
     assert calls
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "t5_gated"])
+@pytest.mark.parametrize("method", SLOTTED)
+def test_every_method(method: str, family: str) -> None:
+    seed = SLOTTED.index(method)
+    model = with_deltas(family, method, seed, ("sdpa", "eager")[seed % 2])
+    for beams in (1, 3):
+        sources, decoding = draw(seed, family, num_beams=beams, early_stopping=True)
+        width = prompt_width(family, sources)
+        if beams == 1:
+            decoding["length_penalty"] = 0.0
+        generated = generate(model, **sources, decoding=decoding)
+        assert cut(generated, width) == generate_then(model, sources, decoding)
 
 
 # Prompts

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -132,10 +132,12 @@ def attach(
     config: Any = model.config
     family_of(config)
     freeze(model, unfreeze)
+    shared: dict[str, Any] = {}
     for name, slot in slots.items():
         if slot is not None:
             for site in list(find_sites(model, config, **dict(slot.representation))):
-                _add_module(model, child_name(name, site), slot.build(site))
+                delta = slot.build(replace(site, model_shared=shared))
+                _add_module(model, child_name(name, site), delta)
     register_hooks(model)
     return list(find_deltas(model))
 
@@ -230,7 +232,8 @@ def register_hooks(model: Any) -> None:
     implementation that deltas at the heads cannot use.
     """
     table, deltas = family_of(model.config), [delta for _, delta in find_deltas(model)]
-    groups = _group_by_place(deltas)
+    # a module's input is modified before other deltas read it
+    groups = sorted(_group_by_place(deltas), key=lambda group: group[0].site.write.side != "in")
     dropped = [group for group in groups if group[0].site.write.side == "dropped"]
     for group in groups:
         _hook_read(model, group)

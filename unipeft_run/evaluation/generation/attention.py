@@ -25,12 +25,15 @@ IMPLEMENTATIONS = GENERATION | {ATTACHED[name]: GENERATION[name] for name in GEN
 
 
 def find_prefix(module: nn.Module) -> tuple[Delta, Memory] | None:
-    """Return the module's delta and form if it is a prefix, that is, precedes its own keys."""
+    """Return the module's delta and form if it is a prefix, that is, precedes its own keys.
+
+    The keys and values of a prefix with a gate change at every step, and `attend` adds them.
+    """
     delta = getattr(module, HEADS, None)
     if not isinstance(delta, Delta) or not isinstance(delta.form, Memory):
         return None
-    is_prefix = delta.form.is_attention and isinstance(delta.composition, Gated)
-    return (delta, delta.form) if is_prefix else None
+    is_constant = type(delta.composition) is Gated  # GatedMemory depends on the input
+    return (delta, delta.form) if delta.form.is_attention and is_constant else None
 
 
 def attend_beams(
@@ -74,6 +77,7 @@ def attend_beams(
                 dropout=dropout,
                 scaling=scale,
                 position_bias=bias,
+                biases=biases,
                 **kwargs,
             )
         delta.x = None
