@@ -106,20 +106,22 @@ def attend(
     assert isinstance(form, Memory)
     gated = delta.composition if isinstance(delta.composition, Gated) else None
     factor = None if gated is None else gated.memory_factor(x)
-    bias, prefix_bias = position_bias, None
-    if gated is not None and form.is_attention and bias is not None:
+    bias: Any = position_bias
+    prefix_bias = None
+    is_prefix = gated is not None and form.is_attention
+    if is_prefix and bias is not None:
         keys = form.length + key.size(2)
         shifted = _shift_bias(delta, bias, form.length) if biases is None else biases[keys]
-        prefix_bias, bias = shifted.split([form.length, key.size(2)], dim=-1)
-    if gated is not None and form.is_attention and (factor is None or factor.size(2) == 1):
+        prefix_bias, bias = shifted[..., : form.length], shifted[..., form.length :]
+    if is_prefix and (factor is None or factor.size(2) == 1):
         prefix = (p if factor is None else factor * p for p in form.heads())
         joined = [
             repeat_heads(_prepend(memory.to(own.dtype), own), query)
             for memory, own in zip(prefix, (key, value), strict=True)
         ]
         mask = _see_prefix(attention_mask, joined[0].size(2) - key.size(2))
-        both = None if prefix_bias is None else torch.cat([prefix_bias, bias], dim=-1)
-        h, weights = core(query, *joined, mask, dropout, scale, both)
+        joint = torch.cat([prefix_bias, bias], dim=-1) if prefix_bias is not None else None
+        h, weights = core(query, *joined, mask, dropout, scale, joint)
     else:
         key, value = (repeat_heads(states, query) for states in (key, value))
         h, weights = core(query, key, value, attention_mask, dropout, scale, bias)
