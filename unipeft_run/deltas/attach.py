@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,9 +37,12 @@ class PromptHooks:
     keyword: str = ""
 
     def lengthen(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible."""
+        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible.
+
+        A complete mask, [B, 1, T, S], already covers the prompt.
+        """
         mask = kwargs.get(self.keyword)
-        if mask is None:
+        if mask is None or mask.ndim == 4:
             return None
         seen = mask.new_ones(mask.size(0), self.length)
         return args, {**kwargs, self.keyword: torch.cat([seen, mask], dim=1)}
@@ -67,7 +70,8 @@ class CachedPromptHooks:
 
     def prepend(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Replace `input_ids` by embeddings with the prompt, and shift the positions."""
-        assert not args, "decoders are called with keywords"
+        if args:  # GPT-2's
+            args, kwargs = args[1:], {**kwargs, "input_ids": args[0]}
         cache = kwargs.get("past_key_values")
         self.is_first = cache is None or cache.get_seq_length() == 0
         positions = kwargs.get("position_ids")
@@ -128,10 +132,12 @@ def attach(
     config: Any = model.config
     family_of(config)
     freeze(model, unfreeze)
+    shared: dict[str, Any] = {}
     for name, slot in slots.items():
         if slot is not None:
             for site in list(find_sites(model, config, **dict(slot.representation))):
-                _add_module(model, child_name(name, site), slot.build(site))
+                delta = slot.build(replace(site, model_shared=shared))
+                _add_module(model, child_name(name, site), delta)
     register_hooks(model)
     return list(find_deltas(model))
 
@@ -226,7 +232,8 @@ def register_hooks(model: Any) -> None:
     implementation that deltas at the heads cannot use.
     """
     table, deltas = family_of(model.config), [delta for _, delta in find_deltas(model)]
-    groups = _group_by_place(deltas)
+    # a module's input is modified before other deltas read it
+    groups = sorted(_group_by_place(deltas), key=lambda group: group[0].site.write.side != "in")
     dropped = [group for group in groups if group[0].site.write.side == "dropped"]
     for group in groups:
         _hook_read(model, group)

@@ -31,7 +31,7 @@ CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of `method`, changed by `choices`, for a family of backbones.
 
-    `choices` holds a slot (`attn`, `ffn`, `input`) with a mapping of its axes and sizes or None, a
+    `choices` holds a slot (`attn`, `ffn`, `input`, `matrix`) with a mapping of its axes and sizes or None, a
     size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key (`attn.bottleneck`).
     Raises UserError.
     """
