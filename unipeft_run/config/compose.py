@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from typing import get_args
 
 import hydra
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
 from unipeft_run.config.presets import register_presets
+from unipeft_run.config.schema import OptimizerName
 from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 

@@ -64,7 +64,7 @@ def unread_keys(config: RunConfig) -> Iterator[str]:
 def _evaluation(config: RunConfig) -> Iterator[Inert]:
     decoding = config.evaluation.decoding
     if decoding is None:
-        yield "evaluation.references", f"task {config.task.name} predicts a class, not a text"
+        yield "evaluation.references", f"task {config.task.name} has no reference texts"
     elif decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):
             yield f"evaluation.decoding.{key}", "num_beams=1 is greedy search, without beams"
