@@ -200,4 +200,4 @@ class PreparedRun:
         for name, split in self.encoded.items():
             yield from self.type.lengths(name, split)
         if decoding := self.config.evaluation.decoding:
-            yield "evaluation.decoding.max_length", decoding.max_length
+            yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()

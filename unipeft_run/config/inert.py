@@ -65,12 +65,17 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
     decoding = config.evaluation.decoding
     if decoding is None:
         yield "evaluation.references", f"task {config.task.name} has no reference texts"
-    elif decoding.num_beams == 1:
+        return
+    if decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):
             yield f"evaluation.decoding.{key}", "num_beams=1 is greedy search, without beams"
+    if decoding.max_new_tokens is not None:
+        yield "evaluation.decoding.max_length", "evaluation.decoding.max_new_tokens is set"
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:
+    if build_task(config.task).kind == "regression":
+        yield "recipe.label_smoothing", f"task {config.task.name} predicts a number, not a class"
     if config.recipe.max_steps is not None:
         yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:

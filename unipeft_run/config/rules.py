@@ -11,10 +11,12 @@ from unipeft_run.errors import UserError
 DOES = {  # kind of a task -> what its backbone does
     "seq2seq": "generates text",
     "classification": "predicts a class",
+    "regression": "predicts a number",
     "causal": "continues text",
     "image_classification": "predicts the class of an image",
     "retrieval": "compares texts with images",
 }
+NEEDS = {"regression": "classification"}  # kind -> the type of its families, if it differs
 LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples of mBART's codes
 
 
@@ -32,7 +34,8 @@ def _check_backbone(config: RunConfig) -> None:
     name, kind = config.backbone.family, build_task(config.task).kind
     if name not in FAMILIES:
         raise UserError(unknown_choice("backbone.family", name, FAMILIES))
-    able = [family.name for family in FAMILIES.values() if family.task_type == kind]
+    wanted = NEEDS.get(kind, kind)
+    able = [family.name for family in FAMILIES.values() if family.task_type == wanted]
     if name not in able:
         families = " or ".join(able)
         raise Illegal(
@@ -87,9 +90,21 @@ def _check_trainable(config: RunConfig) -> None:
 
 
 def _check_decoding(config: RunConfig) -> None:
-    decoding = config.evaluation.decoding
-    if decoding is not None and decoding.min_length > decoding.max_length:
+    decoding, path = config.evaluation.decoding, "evaluation.decoding"
+    task = build_task(config.task)
+    if decoding is None:
+        if task.generates:
+            raise UserError(
+                f"task {config.task.name} generates text; give {path}.num_beams=... and "
+                f"{path}.max_new_tokens=..."
+            )
+        return
+    if task.label_names:
+        raise Illegal(f"{path}: task {config.task.name} {DOES[task.kind]}; nothing is generated")
+    if decoding.max_new_tokens is not None:
+        return
+    longest = decoding.find_longest()
+    if decoding.min_length > longest:
         raise UserError(
-            f"evaluation.decoding.min_length={decoding.min_length}: must be at most "
-            f"evaluation.decoding.max_length={decoding.max_length}"
+            f"{path}.min_length={decoding.min_length}: must be at most {path}.max_length={longest}"
         )

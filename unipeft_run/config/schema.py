@@ -22,6 +22,7 @@ from unipeft_run.config.types import (
     Section,
     StringOrList,
 )
+from unipeft_run.errors import UserError
 
 SLOTS = ("attn", "ffn", "input")
 AXES = ("form", "insertion", "representation", "composition")
@@ -152,8 +153,13 @@ class DecodingConfig(Section):
     """Beam search, or greedy search with one beam."""
 
     num_beams: Count = key("beams; 1 is greedy search")
-    max_length: Annotated[int, Field(ge=2, le=10**6)] = key(
-        "maximum length in tokens, including the start token"
+    max_length: Annotated[int, Field(ge=2, le=10**6)] | None = key(
+        "maximum length in tokens, including the start token or, of a decoder-only model, the "
+        "padded prompt",
+        None,
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = key(
+        "maximum number of generated tokens; takes precedence over max_length", None
     )
     min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
     no_repeat_ngram_size: CountOrZero = key(
@@ -166,6 +172,22 @@ class DecodingConfig(Section):
     forced_bos: bool = key("force <s> as the first token", False)
     forced_eos: bool = key("force </s> as the last token at max_length", True)
     rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
+
+    @property
+    def length_key(self) -> str:
+        """The key that limits the length."""
+        return "max_length" if self.max_new_tokens is None else "max_new_tokens"
+
+    def find_longest(self, prompt: int = 1) -> int:
+        """Return the maximum length, including `prompt` given tokens. Raises UserError.
+
+        An encoder-decoder model is given one token, the start token.
+        """
+        if self.max_new_tokens is not None:
+            return prompt + self.max_new_tokens
+        if self.max_length is None:
+            raise UserError("decoding.max_length has no value; give it or decoding.max_new_tokens")
+        return self.max_length
 
 
 class EvaluationConfig(Section):

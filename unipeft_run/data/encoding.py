@@ -48,7 +48,7 @@ def encode(
 ) -> Dataset:
     """Apply `tokenize` to `dataset` in batches; return its columns.
 
-    A column holds token ids (a list of int32), lists of token ids, or whole numbers.
+    A column holds token ids (a list of int32), lists of token ids, whole numbers, or floats.
 
     The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds
     everything that `tokenize` depends on besides the tokenizer, such as lengths. `progress` shows
@@ -116,7 +116,7 @@ def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, advance: Adva
 def _feature(value: Any) -> Any:
     """Return the feature of a column with this value."""
     if not isinstance(value, list):
-        return Value("int64")
+        return Value("float64" if isinstance(value, float) else "int64")
     return List(_feature(value[0])) if value and isinstance(value[0], list) else TOKENS
 
 

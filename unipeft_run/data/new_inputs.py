@@ -24,8 +24,8 @@ def check_predicts(task: Task) -> None:
 
 
 def encode_inputs(
-    task: Task, inputs: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase
-) -> list[list[int]]:
+    task: Task, inputs: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase
+) -> list[Any]:
     """Return the token ids of new examples, encoded as the task encodes its test split.
 
     `inputs` maps each of `input_columns` to its texts. Placeholders stand for the references, so
@@ -34,11 +34,7 @@ def encode_inputs(
     """
     from unipeft_run.data.text_encoder import TextEncoder
 
-    reader, columns = cast("TextTask", task), task.columns
+    reader = cast("TextTask", task)
     reader._check_tokenizer(tokenizer)
-    count = len(inputs[input_columns(task)[0]])
-    placeholders: dict[str, list[Any]] = {
-        name: [0 if name == columns.label else ""] * count for name in columns.required
-    }
-    encoded = reader._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
-    return encoded["input_ids"]
+    examples = reader.complete_inputs(inputs)
+    return reader.inputs_of(reader._tokenize(examples, TextEncoder(tokenizer), train=False))

@@ -113,7 +113,7 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(model, outputs, raw, encoded)
+        return self._result(model, split, outputs, raw, encoded)
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
         state, outputs = PartialState(), Outputs()
@@ -145,7 +145,7 @@ class Evaluator:
         outputs.add_loss(found.loss.item(), found.count)
 
     def _result(
-        self, model: nn.Module, outputs: Outputs, raw: Dataset, encoded: Dataset
+        self, model: nn.Module, split: str, outputs: Outputs, raw: Dataset, encoded: Dataset
     ) -> EvalResult:
         places = range(len(encoded)) if outputs.predictions else ()
         found = [outputs.predictions[index] for index in places]
@@ -163,9 +163,10 @@ class Evaluator:
             self.task.name_predictions(predictions, raw),
             self.task.name_references(references, raw),
         )
-        rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
-        return EvalResult(
-            {**metrics, **scores.metrics},
-            [dict(zip(names, r, strict=True)) for r in rows],
-            signatures,
-        )
+        triples = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
+        rows = [dict(zip(names, row, strict=True)) for row in triples]
+        parts = {
+            f"{split}_{name}": [rows[index] for index in indices]
+            for name, indices in self.task.parts(raw).items()
+        }
+        return EvalResult({**metrics, **scores.metrics}, rows, signatures, parts)

@@ -60,7 +60,9 @@ def _read(file: Path, task: Task) -> InputTable:
         raise UserError(f"{file}: its name must end in one of {known}")
     from unipeft_run.data.tasks.loading import load_file
 
-    columns = Columns(input_columns(task), other_names=task.columns.other_names)
+    names, own = input_columns(task), task.columns
+    lists = tuple(name for name in own.lists if name in names)
+    columns = Columns(names, other_names=own.other_names, lists=lists)
     dataset = load_file(file, columns)
     texts = {column: list(dataset[column]) for column in input_columns(task)}
     suffix = file.suffix if file.suffix == ".parquet" else ".csv" if is_csv(file) else ".jsonl"

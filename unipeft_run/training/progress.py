@@ -149,10 +149,13 @@ def count_tokens_and_samples(batches: Sequence[Mapping[str, Tensor]]) -> tuple[i
 
 
 def count_tokens(batch: Mapping[str, Tensor]) -> int:
-    """Count the tokens of `batch` without padding: source and, for text, target; 0 for images."""
+    """Count the tokens of `batch` without padding: inputs and, of an encoder-decoder, targets.
+
+    Images have none.
+    """
     mask = batch.get("attention_mask")
     tokens = 0 if mask is None else int(mask.sum())
-    return tokens + count_targets(batch) if batch["labels"].dim() > 1 else tokens
+    return tokens + count_targets(batch) if "decoder_input_ids" in batch else tokens
 
 
 def count_targets(batch: Mapping[str, Tensor]) -> int:

@@ -10,14 +10,12 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
-from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.families import FAMILIES, family_of
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
 
 log = logging.getLogger(__name__)
-
-OURS = ("bart", "mbart")  # families with our own search
 
 
 def find_obstacle(model: Any) -> str | None:
@@ -25,10 +23,18 @@ def find_obstacle(model: Any) -> str | None:
     config = model.config
     if is_sharded(model):
         return "its parameters are sharded"
-    if not any(FAMILIES[name].fits(config) for name in OURS):
+    if not any(family.fits(config) for family in FAMILIES.values() if "decoder" in family.stacks):
         return f"the family {config.model_type} is not supported"
     if config._attn_implementation not in IMPLEMENTATIONS:
         return f"the attention implementation {config._attn_implementation} is not supported"
+    return None
+
+
+def find_recomputed(model: Any) -> str | None:
+    """Say why the decoder has to be recomputed at every step; None if it has a cache."""
+    layers = model.get_submodule(family_of(model.config).stacks["decoder"].path)
+    if any(getattr(module, "per", None) == "example" for module in layers.modules()):
+        return "gates are averaged over all positions"
     return None
 
 

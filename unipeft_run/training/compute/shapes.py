@@ -66,6 +66,8 @@ class ShapeGrid:
         labels = batch["labels"]
         if labels.dim() == 1:
             return {**padded, "labels": F.pad(labels, (0, rows - len(labels)), value=IGNORED)}
+        if "decoder_input_ids" not in batch:
+            return {**padded, "labels": _pad(labels, rows, source, IGNORED)}
         target = self._widen(labels.size(1), self.target)
         inputs = _pad(batch["decoder_input_ids"], rows, target, self.pad_token_id)
         return {
