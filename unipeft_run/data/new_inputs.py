@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from unipeft_run.data.tasks.base import Task, TextTask
+from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,12 @@ if TYPE_CHECKING:  # takes seconds to import
 def input_columns(task: Task) -> tuple[str, ...]:
     """Return the columns that the model reads; the others hold what it predicts."""
     return task.input_columns
+
+
+def check_predicts(task: Task) -> None:
+    """Raise UserError if the task makes no predictions for new inputs."""
+    if task.no_predictions:
+        raise UserError(f"task {task.name} predicts nothing for new inputs: {task.no_predictions}")
 
 
 def encode_inputs(

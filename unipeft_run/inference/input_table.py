@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.data.new_inputs import input_columns
+from unipeft_run.data.new_inputs import check_predicts, input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.records import BYTE_ORDER_MARK, is_csv, read_records
@@ -45,6 +45,7 @@ def read_inputs(name: str, task: Task) -> InputTable:
 
     A .txt file holds one text per line. The format of stdin is guessed from its first line.
     """
+    check_predicts(task)
     if name == STDIN:
         with _stdin_as_file(task) as file:
             return _read(file, task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,16 +57,10 @@ class RetrievalStep(EvaluationStep):
         return float(split_loss(texts, videos, owners, scale=scale, chunk=CHUNK))
 
     def predict(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
-        raise UserError(f"task {self.task.name} ranks a whole collection: {ADVICE}")
-
-    def encode_inputs(self, model: Any, inputs: Mapping[str, list[str]]) -> list[Any]:
-        return self.predict(model, [])
+        raise NotImplementedError("see Task.no_predictions")
 
     def input_lengths(self, encoded: Dataset, generate: bool) -> NDArray[np.int64]:
         return frame_counts(encoded)
-
-
-ADVICE = "evaluate it with unipeft eval RUN data=FILE, which also writes no predictions"
 
 
 class Retrieval(TaskType):

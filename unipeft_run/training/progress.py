@@ -54,11 +54,16 @@ class Meter:
         self.seconds += seconds
 
     def rates(self) -> dict[str, float]:
-        """Return mean loss and throughput, named as in train.jsonl and metrics.json."""
+        """Return mean loss and throughput, named as in train.jsonl and metrics.json.
+
+        Images have no tokens.
+        """
         seconds = max(self.seconds, 1e-9)
+        only_images = self.samples and not self.tokens
+        speed = {} if only_images else {"train/tokens_per_second": self.tokens / seconds}
         return {
             "train/loss": self.loss / max(1, self.steps),
-            "train/tokens_per_second": self.tokens / seconds,
+            **speed,
             "train/samples_per_second": self.samples / seconds,
         }
 

@@ -52,6 +52,7 @@ class Task(ABC):
 
     kind: ClassVar[Kind]  # names a type of unipeft_run.task_types
     label_key: ClassVar[str] = "task.label_column"  # names the column of labels
+    no_predictions: ClassVar[str] = ""  # why there are none for new inputs, if there are none
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
     # split -> suffix of the metrics' names -> the evaluation that accompanies that of the split

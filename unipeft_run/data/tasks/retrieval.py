@@ -47,6 +47,9 @@ class Retrieval(ImageTask):
     selection: str = "t2v_r1"
 
     kind: ClassVar[Kind] = "retrieval"
+    no_predictions: ClassVar[str] = (
+        "it ranks a whole collection of videos; unipeft eval RUN data=FILE ranks those of a file"
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
