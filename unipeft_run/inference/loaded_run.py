@@ -112,7 +112,7 @@ class LoadedRun:
         """Return the run's decoding settings with `changes`; None for classification."""
         settings = override_decoding(self.config, changes)
         if settings is not None:
-            limit = [("max_length", settings.max_length)]
+            limit = [(settings.length_key, settings.find_longest())]
             check_lengths(limit, self.model.config)
         return settings
 

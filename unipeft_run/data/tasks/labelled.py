@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import TextTask
 from unipeft_run.data.text_encoder import check_length, shortest_length
 
 if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neither
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
 
 @dataclass(kw_only=True)
-class LabelledTask(Task):
+class LabelledTask(TextTask):
     """A task from one or two texts to a label, a class number or a number."""
 
     def references(self, dataset: Dataset) -> list[Any]:

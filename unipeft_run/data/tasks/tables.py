@@ -99,6 +99,8 @@ def check_table(
         elif name == columns.label:
             checked[name] = _classes(values, columns, names, where)
             in_order = _is_in_order(values, columns, names)
+        elif name in columns.lists:
+            checked[name] = _lists(values, name, where)
         else:
             checked[name] = _texts(values, name, where)
     identifier = columns.identifier
@@ -137,6 +139,18 @@ def _texts(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         raise UserError(f"{where}: column {name!r} holds {printable(str(values.type))}, not text")
     if not _is_utf8(values):
         raise UserError(f"{where}: column {name!r} is not UTF-8 throughout")
+    return values
+
+
+def _lists(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """Return a column of lists of texts. Raises `UserError`."""
+    kind = values.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise UserError(f"{where}: column {name!r} holds {printable(str(kind))}, not lists of text")
+    texts = _decoded(pc.list_flatten(values))
+    if texts.null_count:
+        raise UserError(f"{where}: column {name!r} has a list with an empty value")
+    _texts(texts, name, where)
     return values
 
 

@@ -44,7 +44,8 @@ class _Rows:
         for name, values in self.values.items():
             value = _find(record, name, self.columns, str(self.file) if self.csv else where)
             label = name == self.columns.label
-            values.append(self._label(value, where) if label else _text(value, name, where))
+            read = _texts if name in self.columns.lists else _text
+            values.append(self._label(value, where) if label else read(value, name, where))
         self.ids.append(_id(record.get(self.columns.identifier or "")))
 
     def _label(self, value: Any, where: str) -> int | str | float:
@@ -60,7 +61,8 @@ class _Rows:
             raise UserError(f"{where}: column {self.columns.label!r} holds {error}") from error
 
     def table(self) -> pa.Table:
-        kinds = {name: pa.string() for name in self.values}
+        kinds = dict.fromkeys(self.values, pa.string())
+        kinds |= dict.fromkeys(self.columns.lists, pa.list_(pa.string()))
         if self.columns.label is not None and self.columns.labels is not None:
             kinds[self.columns.label] = pa.float64() if self.columns.numbers else pa.int64()
         table = pa.table({name: pa.array(self.values[name], kinds[name]) for name in kinds})
@@ -103,6 +105,13 @@ def _text(value: Any, name: str, where: str) -> str:
     if not _is_unicode(value):
         raise UserError(f"{where}: column {name!r} holds a lone surrogate, which is not text")
     return value
+
+
+def _texts(value: Any, name: str, where: str) -> list[str]:
+    if not isinstance(value, list):
+        shown = describe_value(value)
+        raise UserError(f"{where}: column {name!r} holds {shown}, not a list of texts")
+    return [_text(item, name, where) for item in value]
 
 
 def _id(value: Any) -> str | None:
