@@ -23,20 +23,21 @@ def print_leaderboard(
     overrides: Sequence[str],
     settings: Sequence[str] = (),
 ) -> None:
-    """Print ours and printed results of each row, averaged over seeds; nothing without sources.
+    """Print our and the printed results of each row, averaged over seeds.
 
-    `rows`: the name and the overrides of each run, in the order of `outcomes`.
+    Prints nothing without a finished run of an experiment with sources. `rows`: the name and the
+    overrides of each run, in the order of `outcomes`.
     """
     values = key_values(overrides)
     found = dict(_find_cells(values, settings))
     by_row: dict[str, list[Outcome]] = {}
     for (name, _), outcome in zip(rows, outcomes, strict=True):
-        if name in found:
+        if name in found and outcome["metrics"]:
             by_row.setdefault(name, []).append(outcome)
-    if not by_row:
-        return
     lines = [line for name, runs in by_row.items() for line in _lines(*found[name], runs)]
-    notes = [note for name in by_row for note in found[name][1].notes]
+    if not lines:
+        return
+    notes = [f"{name}: {note}" for name in by_row for note in found[name][1].notes]
     notes += [MINIATURE] * (values.get("scale") == "mini")
     print()
     print("\n".join(fit_columns([HEADER, *lines])))
@@ -57,10 +58,11 @@ def _find_cells(
 def _lines(
     experiment: Experiment, cell: Cell, outcomes: Sequence[Outcome]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield a line for each printed metric of a row."""
+    """Yield a line for each printed metric of a row that the runs have."""
     average = median if experiment.average == "median" else fmean
     for metric, printed in zip(experiment.metrics[cell.task or ""], cell.printed, strict=True):
         found = [outcome["metrics"].get(f"test/{metric}") for outcome in outcomes]
         scores = [score for score in found if score is not None]
-        ours = f"{average(scores):.2f}" if scores else ""
-        yield cell.row, metric, ours, f"{printed:.1f}", cell.status, cell.source
+        if scores:
+            ours = f"{average(scores):.2f}"
+            yield cell.row, metric, ours, f"{printed:.1f}", cell.status, cell.source
