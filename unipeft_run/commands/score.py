@@ -118,12 +118,14 @@ def find_labels(files: Sequence[Path]) -> list[str]:
 
 
 def read_examples(task: Task, file: Path) -> list[Any]:
-    """Read one example per line: a text, or a class by name or number.
+    """Read one example per line: a text, a class by name or number, or a number.
 
     Only a line feed, or a carriage return before it, ends a line; a byte-order mark is skipped.
     Raises `UserError` if the file cannot be read.
     """
     lines = _read_lines(file)
+    if task.columns.numbers:
+        return [_parse_number(line, f"{file}, line {n}") for n, line in enumerate(lines, start=1)]
     if not task.label_names:
         return lines
     return [
@@ -147,6 +149,15 @@ def _read_lines(file: Path) -> list[str]:
     if not text:
         raise UserError(f"{file}: the file is empty.")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _parse_number(text: str, where: str) -> float:
+    from unipeft_run.data.tasks.labels import LabelError, parse_number
+
+    try:
+        return parse_number(text)
+    except LabelError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _parse_class(text: str, names: Sequence[str], where: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from typing import get_args
 
 import hydra
 from omegaconf import DictConfig
@@ -12,7 +13,8 @@ from omegaconf import DictConfig
 from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
-from unipeft_run.config.presets import register_presets
+from unipeft_run.config.presets import preset_axes, register_presets
+from unipeft_run.config.schema import OptimizerName
 from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 
@@ -69,7 +71,15 @@ def _quote(path: str) -> str:
 
 
 def implied_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return further overrides that these imply: recipe.epochs overrides recipe.max_steps."""
+    """Return further overrides that these imply.
+
+    recipe.epochs overrides recipe.max_steps, optim=NAME the optimiser that a recipe names, and a
+    preset chooses axes.
+    """
     values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     by_epochs = values.get("recipe.epochs", "null") != "null"
-    return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    implied = ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    optimizer = values.get("optim")
+    if optimizer in get_args(OptimizerName) and "optim.name" not in values:
+        implied.append(f"optim.name={optimizer}")
+    return [*implied, *preset_axes(values)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipeft_run.data.new_inputs import input_columns
+from unipeft_run.data.new_inputs import check_predicts, input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.messages import describe_value, missing_column
 from unipeft_run.errors import UserError
@@ -17,6 +17,7 @@ def collect_inputs(task: Task, examples: Sequence[Any]) -> dict[str, list[str]]:
     An example is a text (for tasks with one input column), a tuple of texts in the order of the
     columns, or a mapping from the columns' names. Raises UserError for anything else.
     """
+    check_predicts(task)
     if isinstance(examples, str | Mapping):
         kind = "text" if isinstance(examples, str) else "mapping"
         raise UserError(f"predict takes a list of inputs, not a single {kind}: predict([...])")

@@ -22,6 +22,13 @@ tokenizer = AutoTokenizer.from_pretrained({name!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({name!r})
 batch = tokenizer({texts}, truncation=True, padding=True, return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))""",
+    "regression": """\
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({name!r})
+model = AutoModelForSequenceClassification.from_pretrained({name!r})
+batch = tokenizer({texts}, truncation=True, padding=True, return_tensors="pt")
+print(model(**batch).logits[:, 0].tolist())""",
     "classification": """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
