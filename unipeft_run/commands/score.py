@@ -38,8 +38,9 @@ TASK_KEYS = {
     "wmt16_en_ro": ("target_language",),
     "text2text": ("metric", "target_language", "rouge_tokenizer"),
     "text_classification": ("metric", "labels"),
+    "causal_lm": ("metric", "extract", "answer_words", "marker"),
 }
-LISTS = ("metric", "labels")  # keys of a task that hold several values
+LISTS = ("metric", "labels", "answer_words")  # keys of a task that hold several values
 TOKENIZERS = ("unicode", "null")
 
 
