@@ -13,12 +13,12 @@ from unipeft_run.backbones.shapes_images import clip, vit
 from unipeft_run.backbones.shapes_parts import (
     Layer,
     Named,
-    Shape,
     encoder_layers,
     linear,
     linears,
     norm,
 )
+from unipeft_run.backbones.shapes_parts import Shape as Shape
 
 BERT_LAYER = Layer(
     inputs=("attention.self.query", "attention.self.key", "attention.self.value"),

@@ -31,7 +31,7 @@ STATUS = {  # of a leaderboard row: how sure its source is
     "C": "not found",
 }
 LEADERBOARD = "seeds_"  # begins the names of leaderboard rows
-AVERAGES = ("mean", "median")
+Average = Literal["mean", "median"]
 FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
 
 
@@ -81,7 +81,7 @@ class Experiment:
     cells: tuple[Cell, ...]
     metrics: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
-    average: Literal["mean", "median"] = "mean"
+    average: Average = "mean"
 
     @property
     def has_sources(self) -> bool:
@@ -108,7 +108,7 @@ def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
         cells = tuple(cell for cell in rows if task in (None, cell.task))
         metrics = {task: tuple(names) for task, names in data.get("metrics", {}).items()}
         notes = tuple(map(str, data.get("notes", ())))
-        average = AVERAGES[AVERAGES.index(data.get("average", "mean"))]
+        average: Average = "median" if data.get("average") == "median" else "mean"
         return Experiment(name, str(data.get("title", name)), cells, metrics, notes, average)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from itertools import accumulate
+from math import fsum, sqrt
 
 
 def pearson(predictions: Sequence[float], references: Sequence[float]) -> float:
     """Return the Pearson correlation; 0 if one side is constant, where it is undefined."""
-    centred = [_centre(np.asarray(side, np.float64)) for side in (predictions, references)]
-    norms = [float(np.linalg.norm(side)) for side in centred]
+    first, second = _centre(predictions), _centre(references)
+    norms = [sqrt(fsum(value * value for value in side)) for side in (first, second)]
     if not all(norms):
         return 0.0
-    first, second = (side / norm for side, norm in zip(centred, norms, strict=True))
-    return float(np.clip(first @ second, -1.0, 1.0))
+    products = (a / norms[0] * (b / norms[1]) for a, b in zip(first, second, strict=True))
+    return max(-1.0, min(1.0, fsum(products)))
 
 
 def spearman(predictions: Sequence[float], references: Sequence[float]) -> float:
@@ -25,14 +23,15 @@ def spearman(predictions: Sequence[float], references: Sequence[float]) -> float
     return pearson(_rank(predictions), _rank(references))
 
 
-def _centre(values: Floats) -> Floats:
+def _centre(values: Sequence[float]) -> list[float]:
     """Subtract the mean; equal values give exact zeros."""
-    return values - (values.mean() if np.ptp(values) else values[0])
+    mean = values[0] if min(values) == max(values) else fsum(values) / len(values)
+    return [value - mean for value in values]
 
 
 def _rank(values: Sequence[float]) -> list[float]:
     """Return the rank of each value, from 1."""
-    _, places, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: list[float] = (last - (counts - 1) / 2)[places].tolist()
-    return ranks
+    counts = sorted(Counter(values).items())
+    last = accumulate(count for _, count in counts)
+    ranks = {v: end - (count - 1) / 2 for (v, count), end in zip(counts, last, strict=True)}
+    return [ranks[value] for value in values]
