@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from tiny_vision import (
+    COLOURS,
     NORMAL,
     SPLITS,
     class_rows,
@@ -36,6 +37,7 @@ from unipeft_run.data.images.transforms import (
     resize_shorter,
     to_pixels,
 )
+from unipeft_run.data.tasks import hub
 from unipeft_run.data.tasks.cifar100 import CIFAR100, CLASSES
 from unipeft_run.errors import UserError
 
@@ -262,3 +264,20 @@ def test_the_baseline_knows_the_colours(tmp_path: Path) -> None:
     splits = video.load()
     found = video.score(video.baseline(splits), video.references(splits["test"])).metrics
     assert found["t2v_r5"] > 5 / 12 * 100
+
+
+def test_the_last_training_images_of_the_hub_are_the_validation_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(path: str, name: str | None, revision: str | None) -> DatasetDict:
+        assert (path, name, revision) == ("uoft-cs/cifar100", None, "abc")
+        rows = {"img": [{"bytes": r["image"], "path": None} for r in ROWS], "fine_label": [2] * 4}
+        features = Features(img=ImageFeature(), fine_label=ClassLabel(names=list(COLOURS)))
+        return DatasetDict({n: Dataset.from_dict(rows, features) for n in ("train", "test")})
+
+    monkeypatch.setattr(hub.datasets, "load_dataset", load)
+    monkeypatch.setattr(CIFAR100, "held_out", 1)
+    task = classes(hub={"path": "uoft-cs/cifar100", "name": None, "revision": "abc"})
+    splits = task.load()
+    assert [len(splits[split]) for split in SPLITS] == [3, 1, 4]
+    assert splits["validation"]["images"][0] == splits["test"]["images"][3]
