@@ -48,7 +48,7 @@ def make_artist(archives: Path, name: str) -> Artist:
     members["package/emoji.json"] = json.dumps(items).encode()
     file = pack(archives / f"{name}-1.0.0.tgz", members)
     release = NpmRelease(name, "1.0.0", file.name, hash_file(file))
-    return Artist(release, folder, "a licence")
+    return Artist(name, release, folder, "a licence")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_classes_are_trained_on_one_artist_and_tested_on_another(
     archives: Path, tmp_path: Path
 ) -> None:
     emoji_classes.build(tmp_path)
-    names = json.loads((tmp_path / "labels.json").read_text())["label"]
+    names = json.loads((tmp_path / "labels.json").read_text())
     assert names == ["big", *(f"class {i}" for i in range(9))]
     assert json.loads((tmp_path / "source.json").read_text())["dropped"] == ["rare"]
     train, validation, test = (

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 import transformers
+from attached_models import METHODS
+from tiny_config import configured
 from torch import nn
 from transformers import GenerationConfig
 
@@ -19,7 +21,8 @@ from unipeft_run.deltas.compositions import Add, Gated, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
-from unipeft_run.deltas.slots import Slot
+from unipeft_run.deltas.gates import GatedMemory
+from unipeft_run.deltas.slots import Slot, build_slots
 
 PAD, EOS = 1, 2
 TOKENS = {"vocab_size": 96, "bos_token_id": 0, "eos_token_id": EOS, "pad_token_id": PAD}
@@ -125,13 +128,24 @@ DELTAS: dict[str, dict[str, Slot]] = {
         **_heads(Gated, query="scaled"),
         **_bottleneck("ffn", ["ffn"], "parallel", activation="relu"),
     },
+    "gated_prefix": _heads(partial(GatedMemory, per="position"), query="scaled"),
+    "gated_prefix_one_layer": _heads(
+        partial(GatedMemory, per="position"), layers=[1], query="scaled"
+    ),
+    "gated_prefix_per_example": _heads(GatedMemory, query="scaled"),
 }
+SLOTTED = [method for method in METHODS if method not in ("bitfit", "full")]
+
+
+def slots_of(method: str) -> dict[str, Slot]:
+    """Return the slots of a method of `conf/`."""
+    return build_slots(configured("task=xsum", f"method={method}", "scale=mini"))
 
 
 def with_deltas(family: str, name: str, seed: int = 0, core: str = "sdpa") -> Any:
-    """Build a model whose deltas are far from their initialisation."""
+    """Build a model with the deltas of DELTAS or of a method, far from their initialisation."""
     model = build(family, seed, core)
-    attach(model, DELTAS[name])
+    attach(model, DELTAS[name] if name in DELTAS else slots_of(name))
     model.double()
     torch.manual_seed(seed + 1)
     with torch.no_grad():

@@ -112,11 +112,13 @@ def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:
     widths: Mapping[str, tuple[int, int]] = {
         "attn.heads": (width, keys),
         "attn.context": (width, queries),
+        "attn.projection": (queries, width),
         "attn.query": (width, queries),
         "attn.key": (width, keys),
         "attn.value": (width, keys),
         "ffn.up": (width, wide),
         "ffn.gate": (width, wide),
+        "ffn.hidden": (wide, wide),
         "ffn.down": (wide, width),
     }
     return widths.get(representation, (width, width))

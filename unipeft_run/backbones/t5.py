@@ -83,6 +83,7 @@ T5 = Family(
         "attn.heads": "{a}:in -> {a}:heads",
         "attn.context": "{a}:in -> {a}.o:in",
         "attn.output": "{a}:in -> {b}.dropout:out",
+        "attn.projection": "{a}.o:in -> {a}.o:out",
         "attn.query": "{a}.q:in -> {a}.q:out",
         "attn.key": "{a}.k:in -> {a}.k:out",
         "attn.value": "{a}.v:in -> {a}.v:out",

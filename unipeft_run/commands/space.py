@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HELP = """\
 The design space  h <- composition(h, form(insertion(x, h)))
 
-  list [attn|ffn|input]            the legal points of each slot, and which of them are equal
+  list [attn|ffn|input|matrix]     the legal points of each slot, and which of them are equal
   count                            combinations, legal points and distinct functions
   explain key=value ...            is a point legal, equal to another one, or illegal and why?
   solve key=value ... budget=1%    the bottlenecks that store as much as possible within a budget
@@ -99,7 +99,7 @@ def _count(arguments: Sequence[str]) -> Iterator[str]:
     rows = {slot: [column[slot] for column in columns] for slot in SLOTS}
     rows["all"] = [count_configurations(column) for column in columns]
     yield from align(heads, [[name, *map(str, row)] for name, row in rows.items()], left=(0,))
-    yield "all: ways to fill the three slots, each with a point or left empty; sizes not counted"
+    yield "all: ways to fill the four slots, each with a point or left empty; sizes not counted"
 
 
 def _explain(overrides: Sequence[str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ STATUS = {  # of a leaderboard row: how sure its source is
     "B": "found under another label",
     "C": "not found",
 }
+LEADERBOARD = "seeds_"  # begins the names of leaderboard rows
 AVERAGES = ("mean", "median")
 FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
 
@@ -183,6 +184,13 @@ def read_tables() -> tuple[Experiment, ...]:
     in_order = sorted(int(match[1]) for match in numbers if match)
     found = (read(f"table{number}") for number in in_order)
     return tuple(table for table in found if table is not None)
+
+
+@cache
+def read_leaderboards() -> tuple[Experiment, ...]:
+    """Read the leaderboard rows."""
+    found = (read(name) for name in options("experiment") if name.startswith(LEADERBOARD))
+    return tuple(board for board in found if board is not None)
 
 
 def names() -> list[str]:

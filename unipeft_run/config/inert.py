@@ -62,9 +62,13 @@ def unread_keys(config: RunConfig) -> Iterator[str]:
 
 
 def _evaluation(config: RunConfig) -> Iterator[Inert]:
-    decoding = config.evaluation.decoding
+    decoding, task = config.evaluation.decoding, build_task(config.task)
+    if task.kind != "seq2seq":
+        yield "evaluation.references", f"task {config.task.name} has no reference texts to truncate"
     if decoding is None:
-        yield "evaluation.references", f"task {config.task.name} has no reference texts"
+        return
+    if not task.generates:
+        yield "evaluation.decoding", "task.by=likelihood compares responses and generates none"
         return
     if decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):

@@ -7,6 +7,7 @@ sites of each slot and the insertions that are legal at each site.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of
@@ -22,6 +23,7 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "attn.query",
         "attn.key",
         "attn.value",
+        "attn.projection",
     ),
     "ffn": (
         "ffn",
@@ -35,6 +37,7 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "ffn.block",
     ),
     "input": ("embedding",),
+    "matrix": ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.gate", "ffn.down"),
 }
 _MATRIX = "the change belongs to a weight matrix, which reads its own input"
 # site -> why a sequential insertion is illegal there
@@ -44,6 +47,7 @@ NOT_SEQUENTIAL: Mapping[str, str] = {
     "attn.query": _MATRIX,
     "attn.key": _MATRIX,
     "attn.value": _MATRIX,
+    "attn.projection": _MATRIX,
     "ffn.up": _MATRIX,
     "ffn.gate": _MATRIX,
     "ffn.down": _MATRIX,
@@ -68,6 +72,23 @@ def check_slot(name: str, slot: SlotConfig) -> None:
     for site in representation.sites:
         for reason in objections(site, slot):
             raise Illegal(f"slot {name}: {reason}")
+
+
+def check_places(slots: Mapping[str, SlotConfig]) -> None:
+    """Raise `Illegal` if two slots change one place in ways that cannot be summed."""
+    for (name, slot), (other_name, other) in combinations(slots.items(), 2):
+        shared = sorted({*slot.representation.sites} & {*other.representation.sites})
+        if shared and not (_is_added(slot) and _is_added(other)):
+            raise Illegal(
+                f"slots {name} and {other_name} both change {shared[0]}; that needs two changes "
+                "that are added, with insertion parallel"
+            )
+
+
+def _is_added(slot: SlotConfig) -> bool:
+    declared = declaration_of(slot.composition.target)
+    adds = declared is not None and declared.attributes.get("adds", False)
+    return bool(adds) and slot.insertion == "parallel"
 
 
 def objections(site: str, slot: SlotConfig) -> Iterator[str]:
@@ -124,10 +145,10 @@ def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot
     if not names:
         raise UserError(f"{path} is empty; choose from {', '.join(allowed)}")
     for name in names:
-        other = next((s for s, sites in SITES.items() if name in sites and s != slot), None)
-        if other is not None and path.endswith("sites"):
-            raise Illegal(f"slot {slot} cannot hold {name}: that site belongs to slot {other}")
         if name not in allowed:
+            other = next((s for s, sites in SITES.items() if name in sites), None)
+            if other is not None and path.endswith("sites"):
+                raise Illegal(f"slot {slot} cannot hold {name}: that site belongs to slot {other}")
             raise UserError(unknown_choice(path, name, allowed))
         if names.count(name) > 1:
             raise UserError(f"{path} names {name} twice")

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unipeft_run.config.legality import check_slot
+from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.rules import check_combinations
 from unipeft_run.config.schema import EvalConfig, RunConfig
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
@@ -70,6 +70,7 @@ def resolve_data(data: dict[Any, Any]) -> RunConfig:
     check_combinations(config)
     for name, slot in config.slots().items():
         check_slot(name, slot)
+    check_places(config.slots())
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.messages import Illegal, unknown_choice
-from unipeft_run.config.schema import RunConfig
+from unipeft_run.config.schema import SLOTS, RunConfig
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 
@@ -84,8 +84,8 @@ def _check_schedule(config: RunConfig) -> None:
 def _check_trainable(config: RunConfig) -> None:
     if not config.slots() and not config.unfreeze and config.method != "none":
         raise Illegal(
-            "nothing trains; fill a slot (attn, ffn, input), name parameters in unfreeze=[...], "
-            "or use method=none to evaluate the untouched backbone"
+            f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
+            "unfreeze=[...], or use method=none to evaluate the untouched backbone"
         )
 
 

@@ -24,7 +24,7 @@ from unipeft_run.config.types import (
 )
 from unipeft_run.errors import UserError
 
-SLOTS = ("attn", "ffn", "input")
+SLOTS = ("attn", "ffn", "input", "matrix")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 OptimizerName = Literal["adamw", "adamw_official", "sgd"]
@@ -247,6 +247,9 @@ class RunConfig(Section):
     attn: SlotConfig | None = key("changes in attention", None)
     ffn: SlotConfig | None = key("changes in the feed-forward sub-layers", None)
     input: SlotConfig | None = key("changes of the embedded input", None)
+    matrix: SlotConfig | None = key(
+        "changes of weight matrices, beside those of attn and ffn", None
+    )
     unfreeze: Names = key("patterns of backbone parameters to train as well", ())
     head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")
     limit: LimitConfig = LimitConfig()

@@ -32,13 +32,18 @@ class Delta(nn.Module):
         # the module with the relative position bias; in a tuple, so that it is no child
         self.bias_source: tuple[nn.Module, ...] = ()
 
-    def forward(self, x: torch.Tensor, h: torch.Tensor, **gate: torch.Tensor) -> torch.Tensor:
-        return self.composition(h, self.form(self.insertion(x, h)), **gate)
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        u = self.insertion(x, h)
+        return self.compose(h, self.form(u), u=u)
+
+    def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+        """Merge dh into h, with those of the given tensors that the composition reads."""
+        return self.composition(h, dh, **{name: given[name] for name in self.composition.reads})
 
     @property
     def reads_x(self) -> bool:
         """True if the form reads the sub-layer's input x; a sequential form reads only h."""
-        return self.insertion is not sequential
+        return self.form.reads and self.insertion is not sequential
 
     @property
     def read_tap(self) -> Tap:
@@ -73,7 +78,7 @@ class Delta(nn.Module):
     def change(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return what `write` adds to h, for a composition that adds."""
         u = self.insertion(self.get_x(h, module), h)
-        return self.composition(torch.zeros_like(h), self.form(u))
+        return self.compose(torch.zeros_like(h), self.form(u), u=u)
 
     def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return x: stored, computed from h, or h itself, depending on the tap for x."""

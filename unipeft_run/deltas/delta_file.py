@@ -13,6 +13,7 @@ from torch import nn
 from unipeft_run.deltas.attach import PREFIX, find_deltas, slot_of
 from unipeft_run.deltas.counting.counts import tabulate
 from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.base import drop_repeated
 from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import replace_tensors, sha256
 from unipeft_run.runs.folder import DELTA_FILES, check_has_delta
@@ -31,7 +32,14 @@ def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def stored_tensors(deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield name and tensor of everything that inference needs of these paths and deltas."""
+    """Yield name and tensor of everything that inference needs of these paths and deltas.
+
+    A parameter shared by several sites has the name of the first.
+    """
+    yield from drop_repeated(_all_tensors(deltas))
+
+
+def _all_tensors(deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, torch.Tensor]]:
     for path, delta in deltas:
         for name, tensor in delta.form.inference_tensors():
             yield f"{path}.form.{name}", tensor

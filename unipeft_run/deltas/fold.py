@@ -12,7 +12,7 @@ from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
-from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
+from unipeft_run.deltas.compositions import Add, LearnedScale, Rescale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
@@ -28,8 +28,9 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, tor
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of `model` for inference with its deltas folded in; `model` is unchanged.
 
-    LoRA is added to the weight it modifies. A parallel feed-forward adapter becomes r additional
-    hidden units of the feed-forward, with their own activation. A prefix or multi-head parallel
+    LoRA is added to the weight it modifies, and (IA)3 rescales its rows or columns. A parallel
+    feed-forward adapter becomes r additional hidden units of the feed-forward, with their own
+    activation. A prefix or multi-head parallel
     adapter modifies attention, not a weight, so it stays a delta, without its MLP. BitFit and full
     fine-tuning are already in the weights.
 
@@ -47,8 +48,10 @@ def fold(model: nn.Module) -> nn.Module:
         detach(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
         foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
-        for delta in (d for d in foldable if find_linear(d, table)):
-            _fold_into_linear(folded.get_submodule(find_linear(delta, table)), delta)
+        linear = [delta for delta in foldable if find_linear(delta, table)]
+        for delta in sorted(linear, key=_is_rescaling):  # what it rescales includes other changes
+            module = folded.get_submodule(find_linear(delta, table))
+            (_rescale if _is_rescaling(delta) else _fold_into_linear)(module, delta)
         wide = [delta for delta in foldable if not find_linear(delta, table)]
         for delta in wide:
             _widen_feed_forward(folded, table, delta)
@@ -104,12 +107,16 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
         return None
     if isinstance(form, Vectors):
         return "a prompt lengthens the input, and no weight can do that"
+    if _is_rescaling(delta):
+        return None if find_linear(delta, table) else "it rescales a sum, not one weight's output"
     if not isinstance(form, Bottleneck) or not isinstance(composition, Add | Scaled | LearnedScale):
         return f"no folding rule for {type(form).__name__} with {type(composition).__name__}"
     if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):
         return "its own LayerNorm is not linear"
     if find_linear(delta, table):
         return None
+    if _changes_input(delta):
+        return "its activation comes before the weight"
     if delta.insertion is sequential:
         return "it reads the sub-layer's output, and no weight follows there"
     if delta.site.representation not in FEED_FORWARD:
@@ -124,6 +131,10 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
 def find_linear(delta: Delta, table: Family) -> str:
     """Return the path of the Linear that the delta can be folded into; empty if there is none."""
     site, form = delta.site, delta.form
+    if _is_rescaling(delta) and site.representation in FEED_FORWARD:
+        return _feed_forward_tap(site, table, "ffn.down", 1).path
+    if _is_rescaling(delta):
+        return site.write.path if site.representation != "ffn.block" else ""
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
         return ""
     if delta.insertion is parallel and site.read.path == site.write.path:
@@ -131,6 +142,15 @@ def find_linear(delta: Delta, table: Family) -> str:
     if delta.insertion is sequential and site.representation in FEED_FORWARD:
         return _feed_forward_tap(site, table, "ffn.down", 1).path
     return site.write.path if delta.insertion is sequential else ""
+
+
+def _is_rescaling(delta: Delta) -> bool:
+    return isinstance(delta.composition, Rescale)
+
+
+def _changes_input(delta: Delta) -> bool:
+    """Return whether the delta reads and modifies the input of the weight that it is at."""
+    return delta.site.write.side == "in" and delta.site.read == delta.site.write
 
 
 def _feed_forward_tap(site: Site, table: Family, name: str, end: int) -> Tap:
@@ -145,22 +165,36 @@ def _scale(delta: Delta) -> Any:
 
 
 def _fold_into_linear(linear: Any, delta: Delta) -> None:
-    """Add s W_up W_down to a parallel weight, or multiply it into a preceding one, in float64."""
+    """Add s W_up W_down to a parallel weight, or multiply it into the one beside, in float64."""
     form: Any = delta.form
     scale, double = _scale(delta), torch.float64
     product = scale * (form.up.weight.to(double) @ form.down.weight.to(double))
     weight = linear.weight.to(double)
     bias = _bias(linear).to(double)
-    if delta.insertion is sequential:
+    shift = torch.zeros_like(product[:, 0])
+    if form.down.bias is not None:
+        shift = scale * (form.up.weight.to(double) @ form.down.bias.to(double))
+        shift = shift + scale * form.up.bias.to(double)
+    if _changes_input(delta):
+        weight, shift = weight + weight @ product, weight @ shift
+    elif delta.insertion is sequential:
         weight, bias = weight + product @ weight, bias + product @ bias
     else:
         weight = weight + product
-    if form.down.bias is not None:
-        bias = bias + scale * (form.up.weight.to(double) @ form.down.bias.to(double))
-        bias = bias + scale * form.up.bias.to(double)
     linear.weight.copy_(weight)
     if linear.bias is not None or form.down.bias is not None:
-        linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=False)
+        linear.bias = nn.Parameter((bias + shift).to(linear.weight), requires_grad=False)
+
+
+def _rescale(linear: Any, delta: Delta) -> None:
+    """Multiply the columns of a weight, or its rows and its bias, by the delta's factors."""
+    factors: Any = delta.form.factors
+    if delta.site.write.side == "in":
+        linear.weight.mul_(factors)
+    else:
+        linear.weight.mul_(factors[:, None])
+        if linear.bias is not None:
+            linear.bias.mul_(factors)
 
 
 def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:

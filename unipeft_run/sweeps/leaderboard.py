@@ -60,6 +60,7 @@ def _lines(
     """Yield a line for each printed metric of a row."""
     average = median if experiment.average == "median" else fmean
     for metric, printed in zip(experiment.metrics[cell.task or ""], cell.printed, strict=True):
-        scores = [o["metrics"][key] for o in outcomes if (key := f"test/{metric}") in o["metrics"]]
+        found = [outcome["metrics"].get(f"test/{metric}") for outcome in outcomes]
+        scores = [score for score in found if score is not None]
         ours = f"{average(scores):.2f}" if scores else ""
         yield cell.row, metric, ours, f"{printed:.1f}", cell.status, cell.source

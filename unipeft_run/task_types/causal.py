@@ -16,7 +16,7 @@ from unipeft_run.data.causal_batches import CausalCollator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.causal import CausalTask
-from unipeft_run.evaluation.generation import can_generate, generate
+from unipeft_run.evaluation.generation import describe, generate
 from unipeft_run.evaluation.metrics.choices import Likelihoods
 from unipeft_run.evaluation.texts import decode_texts
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
@@ -78,9 +78,7 @@ class CausalStep(EvaluationStep):
         """Return the signature of the decoding, with the rules that were followed."""
         if self.generation is None or self.decoding is None:
             return {}
-        rules = self.decoding.rules if can_generate(model) else "transformers"
-        settings = {**self.decoding.model_dump(exclude_none=True), "rules": rules}
-        return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
+        return {"decoding": describe(model, self.decoding)}
 
     def count_positions(self, source: Any) -> int:
         if self.generation is not None:

@@ -4,6 +4,7 @@ Imports torch but not transformers, so a count takes only a second or two.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.base import drop_repeated
 from unipeft_run.deltas.slots import Slot, build_slots, matching_parameters
 
 
@@ -49,7 +51,8 @@ def count(
         deltas = list(_build_deltas(shapes, config, slots))
         unfrozen = [prod(shapes[name]) for name in sorted(matching_parameters(shapes, unfreeze))]
         table = tabulate(deltas, unfrozen, size_of(shapes))
-        matrices = [t for _, d in deltas for _, t in d.form.inference_tensors() if t.ndim > 1]
+        stored = drop_repeated((d, t) for _, d in deltas for _, t in d.form.inference_tensors())
+        matrices = [tensor for _, tensor in stored if tensor.ndim > 1]
     for row in (table, *table["sites"]):
         row["receiving_gradient"] = row["trained"]
     table["formula"] = sum(matrix.numel() for matrix in matrices) + sum(unfrozen)
@@ -98,10 +101,11 @@ def _build_deltas(
     shapes: Mapping[str, Shape], config: Any, slots: Mapping[str, Slot | None]
 ) -> Iterator[tuple[str, Delta]]:
     model: Any = _LayerCounts(shapes)
+    shared: dict[str, Any] = {}
     for name, slot in slots.items():
         if slot is not None:
             for site in find_sites(model, config, **dict(slot.representation)):
-                yield name, slot.build(site).eval()
+                yield name, slot.build(replace(site, model_shared=shared)).eval()
 
 
 def build_without_weights(config: RunConfig) -> list[Delta]:
@@ -118,19 +122,21 @@ Key = TypeVar("Key")
 def count_by(deltas: Iterable[tuple[Key, Delta]]) -> dict[Key, dict[str, int]]:
     """Count the sites and the trained and stored parameters of deltas with the same key.
 
-    A trunk shared by several sites counts once, at the first of them.
+    A module shared by several sites counts once, at the first of them.
     """
-    rows: dict[Key, dict[str, int]] = {}
-    counted: set[int] = set()
-    for key, delta in deltas:
-        row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
-        uncounted = [p for p in delta.parameters() if id(p) not in counted]
-        counted |= {id(p) for p in uncounted}
-        row["sites"] += 1
-        row["trained"] += sum(p.numel() for p in uncounted if p.requires_grad)
-        row["stored"] += sum(t.numel() for _, t in delta.form.inference_tensors())
-        row["stored"] += sum(p.numel() for p in delta.composition.parameters())
+    keyed, rows = list(deltas), dict[Key, dict[str, int]]()
+    for key, _ in keyed:
+        rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})["sites"] += 1
+    for key, parameter in drop_repeated((key, p) for key, d in keyed for p in d.parameters()):
+        rows[key]["trained"] += parameter.numel() if parameter.requires_grad else 0
+    for key, tensor in drop_repeated((key, t) for key, d in keyed for t in _stored(d)):
+        rows[key]["stored"] += tensor.numel()
     return rows
+
+
+def _stored(delta: Delta) -> Iterator[torch.Tensor]:
+    yield from (tensor for _, tensor in delta.form.inference_tensors())
+    yield from delta.composition.parameters()
 
 
 def tabulate(

@@ -17,27 +17,37 @@ import torch
 from torch import Tensor
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.config.schema import Rules
+from unipeft_run.config.schema import DecodingConfig, Rules
 from unipeft_run.evaluation.generation.beam_search import BeamSearch
 from unipeft_run.evaluation.generation.causal import CausalDecoder, Prompts
 from unipeft_run.evaluation.generation.decoder import Decoder
 from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder, encode
 from unipeft_run.evaluation.generation.fallback import (
     find_obstacle,
-    find_recomputed,
     generate_with_transformers,
+    is_recomputed,
 )
 from unipeft_run.evaluation.generation.greedy import GreedySearch
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.evaluation.generation.static_step import StaticDecoder
 from unipeft_run.evaluation.generation.uncached import UncachedCausal, UncachedEncoderDecoder
 
-__all__ = ["can_generate", "encode", "generate"]
+__all__ = ["can_generate", "describe", "encode", "generate"]
 
 
 def can_generate(model: Any) -> bool:
     """Return whether `generate` supports this model itself, without transformers' `generate`."""
     return find_obstacle(model) is None
+
+
+def describe(model: Any, decoding: DecodingConfig) -> str:
+    """Return the signature of a decoding, with the rules that `generate` follows for this model."""
+    settings = decoding.model_dump(exclude_none=True)
+    if not can_generate(model):
+        settings["rules"] = "transformers"
+    if is_recomputed(model):
+        settings["cache"] = False
+    return "|".join(f"{name}:{value}" for name, value in settings.items())
 
 
 @torch.no_grad()
@@ -105,7 +115,7 @@ def _build_decoder(
     states: Tensor | None,
     static: bool,
 ) -> Decoder:
-    recomputed = find_recomputed(model)
+    recomputed = is_recomputed(model)
     if not model.config.is_encoder_decoder:
         if static or states is not None:
             raise ValueError("static and encoder_states are for encoder-decoder models")

@@ -25,12 +25,15 @@ IMPLEMENTATIONS = GENERATION | {ATTACHED[name]: GENERATION[name] for name in GEN
 
 
 def find_prefix(module: nn.Module) -> tuple[Delta, Memory] | None:
-    """Return the module's delta and form if it is a prefix, that is, precedes its own keys."""
+    """Return the module's delta and form if it is a prefix, that is, precedes its own keys.
+
+    The keys and values of a prefix with a gate change at every step, and `attend` adds them.
+    """
     delta = getattr(module, HEADS, None)
     if not isinstance(delta, Delta) or not isinstance(delta.form, Memory):
         return None
-    is_prefix = delta.form.is_attention and isinstance(delta.composition, Gated)
-    return (delta, delta.form) if is_prefix else None
+    is_constant = type(delta.composition) is Gated  # GatedMemory depends on the input
+    return (delta, delta.form) if delta.form.is_attention and is_constant else None
 
 
 def attend_beams(
@@ -64,12 +67,19 @@ def attend_beams(
         mask = window_mask
     if mask is not None:
         mask = mask[..., -key.size(2) :]
-    bias = biases.get(key.size(2)) if is_own and biases else None
+    bias = biases[key.size(2)] if is_own and biases else None
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     if isinstance(delta := getattr(module, HEADS, None), Delta):
         if find_prefix(module) is None:
-            settings = {"dropout": dropout, "scaling": scale, "position_bias": bias}
-            return attend(module, query, key, value, mask, core=core, **settings, **kwargs)
+            return attend(
+                *(module, query, key, value, mask),
+                core=core,
+                dropout=dropout,
+                scaling=scale,
+                position_bias=bias,
+                biases=biases,
+                **kwargs,
+            )
         delta.x = None
     h, weights = _attend_grouped(core, query, key, value, mask, dropout, scale, bias)
     return h.transpose(1, 2).contiguous(), weights
@@ -95,13 +105,12 @@ def _attend_grouped(
     assert bias is None, "no family has a relative bias and grouped heads"
     if mask is not None and mask.size(2) > 1:
         mask = mask.repeat(1, 1, groups, 1)
-    folded = query.unflatten(1, (-1, groups)).flatten(2, 3)
+    batch, heads, beams, width = query.shape
+    folded = query.reshape(batch, -1, groups * beams, width)
     h, weights = core(folded, key, value, mask, dropout, scale)
-    h, weights = (
-        None if part is None else part.unflatten(2, (groups, -1)).flatten(1, 2)
-        for part in (h, weights)
-    )
-    return h, weights
+    if weights is not None:
+        weights = weights.reshape(batch, heads, beams, -1)
+    return h.reshape(batch, heads, beams, width), weights
 
 
 def register() -> None:

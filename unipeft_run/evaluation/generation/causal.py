@@ -41,9 +41,12 @@ class Prompts:
         return cls(input_ids.gather(1, order), attention_mask.gather(1, order))
 
     def find_positions(self) -> Tensor:
-        """Return the position of each token: the number of tokens before it, [B, S]."""
+        """Return the position of each token: the number of tokens before it, [B, S].
+
+        Padding is at position 1, as in transformers 4, which UniPELT's published gates depend on.
+        """
         positions = self.mask.long().cumsum(dim=1) - 1
-        return positions.clamp(min=0)
+        return positions.masked_fill(self.mask == 0, 1)
 
 
 class CausalDecoder(Decoder):

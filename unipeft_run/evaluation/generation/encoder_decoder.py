@@ -48,7 +48,7 @@ class EncoderDecoder(Decoder):
         self.cross_mask = _build_cross_mask(attention_mask, states.size(1) + count_longest(cross))
         self.own = self._build_cache(own, self.steps)
         self.cache = BeamCache(self.own, CrossCache(cross))
-        self.bias = RelativeBias.find(model, own)
+        self.bias = RelativeBias.find(model)
 
     def start(self) -> None:
         super().start()

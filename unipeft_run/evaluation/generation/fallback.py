@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from unipeft_run.backbones.families import FAMILIES, family_of
+from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
@@ -30,12 +31,17 @@ def find_obstacle(model: Any) -> str | None:
     return None
 
 
-def find_recomputed(model: Any) -> str | None:
-    """Say why the decoder has to be recomputed at every step; None if it has a cache."""
-    layers = model.get_submodule(family_of(model.config).stacks["decoder"].path)
-    if any(getattr(module, "per", None) == "example" for module in layers.modules()):
-        return "gates are averaged over all positions"
-    return None
+def is_recomputed(model: Any) -> bool:
+    """Return whether a delta of the decoder reads later positions, so that a cache is wrong."""
+    per_example = [
+        path
+        for path, delta in find_deltas(model)
+        if any(getattr(module, "per", None) == "example" for module in delta.modules())
+    ]
+    if not per_example:
+        return False
+    decoder = family_of(model.config).stacks["decoder"].path
+    return any(path.startswith(f"{decoder}.") for path in per_example)
 
 
 def generate_with_transformers(
@@ -45,6 +51,7 @@ def generate_with_transformers(
     note = "" if settings.num_beams == 1 else ", under the beam-search rules of transformers"
     log.info("Generating through transformers%s: %s.", note, obstacle)
     config = settings.to_generation_config()
+    config.use_cache = not is_recomputed(model)
     with _replaced_generation_config(model, config):
         tokens = model.generate(
             input_ids=input_ids,

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.evaluation.generation.cache import Prefixes
+from unipeft_run.deltas.attach import find_deltas
+from unipeft_run.deltas.forms.memory import Memory
 
 
 class RelativeBias:
-    """The bias of a step's queries against the keys in the cache, by the number of keys.
+    """The bias of a step's queries against all keys, by the number of keys.
 
     Layers differ in their number of keys if only some have a prefix. A prefix is at positions 0 to
     P - 1 and shifts the keys after it, but not the queries, as in `deltas.attention`.
@@ -26,10 +27,11 @@ class RelativeBias:
         self.attention, self.lengths = attention, lengths
 
     @classmethod
-    def find(cls, model: Any, prefixes: Prefixes) -> RelativeBias | None:
+    def find(cls, model: Any) -> RelativeBias | None:
         """Return the bias of the decoder; None if its family has none."""
         path = family_of(model.config).relative_bias.get("decoder")
-        lengths = frozenset({0, *(keys.size(1) for keys, _ in prefixes.values())})
+        forms = (delta.form for _, delta in find_deltas(model))
+        lengths = frozenset({0, *(form.length for form in forms if isinstance(form, Memory))})
         return None if path is None else cls(model.get_submodule(path), lengths)
 
     def __call__(self, position: int, beams: int) -> Mapping[int, Tensor]:

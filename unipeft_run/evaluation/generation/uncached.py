@@ -31,7 +31,7 @@ class UncachedDecoder(Decoder):
     def __call__(self, seen: Tensor, visible: Tensor) -> Tensor:
         del visible
         logits = self.run(seen.flatten(0, 1), seen.size(1))[:, -1]
-        return logits.unflatten(0, seen.shape[:2])
+        return logits.view(*seen.shape[:2], -1)
 
     def run(self, tokens: Tensor, beams: int) -> Tensor:
         """Return logits [B K, n, V] of the rows `tokens` [B K, n]."""

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from unipeft_run.miniatures.pretraining.pictures import MEAN, SIZE, STD
 from unipeft_run.miniatures.pretraining.tokenizer import IDS, VOCABULARY
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 
 END, END_ID = "<end>", VOCABULARY - 1
 UNUSED = "<translate>"  # the token of bart_mini with the highest id, which ends a text here
-WIDTH, HEADS, VISION_LAYERS, TEXT_LAYERS, PATCH = 128, 4, 4, 3, 8
-POSITIONS = 96
+WIDTH, HEADS, VISION_LAYERS, TEXT_LAYERS, PATCH = 128, 4, 4, 3, 16
+POSITIONS = 64
 VISION: dict[str, Any] = {
     "hidden_size": WIDTH,
     "intermediate_size": 4 * WIDTH,
@@ -46,7 +49,7 @@ TEXT: dict[str, Any] = {
 
 
 def build_clip() -> CLIPModel:
-    """Build a randomly initialised CLIP."""
+    """Build a randomly initialised CLIP, with the main components of bart_mini's embeddings."""
     from transformers import CLIPConfig, CLIPModel
 
     config = CLIPConfig(
@@ -54,7 +57,19 @@ def build_clip() -> CLIPModel:
         vision_config={**VISION, "projection_dim": WIDTH},
         projection_dim=WIDTH,
     )
-    return CLIPModel(config)
+    model = CLIPModel(config)
+    with torch.no_grad():
+        model.text_model.embeddings.token_embedding.weight.copy_(reduce_embeddings())
+    return model
+
+
+def reduce_embeddings() -> Tensor:
+    """Return the `WIDTH` principal components of bart_mini's embeddings, with CLIP's deviation."""
+    trained = load_file(PACKAGED / "bart_mini" / "model.safetensors")["model.shared.weight"].float()
+    trained -= trained.mean(0)
+    _, _, directions = torch.linalg.svd(trained, full_matrices=False)
+    reduced = trained @ directions[:WIDTH].T
+    return 0.02 * reduced / reduced.std()
 
 
 def build_vit() -> ViTForImageClassification:

@@ -15,7 +15,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 SIZE = 64
 MEAN = STD = 0.5
-SHIFT, ZOOM, TURN = 0.15, 0.25, 15.0  # of half the width; relative; degrees
+SHIFT, ZOOM, TURN = 0.12, 0.2, 10.0  # of half the width; relative; degrees
 
 
 def decode(picture: bytes) -> Tensor:
@@ -61,7 +61,7 @@ def _recolour(images: Tensor, generator: torch.Generator) -> Tensor:
     n = len(images)
     gain, offset = _uniform(n, 0.7, 1.3, generator), _uniform(n, -0.15, 0.15, generator)
     saturation = _uniform(n, 0.2, 1.6, generator)
-    mixing = torch.eye(3) + 0.12 * torch.randn(n, 3, 3, generator=generator)
+    mixing = torch.eye(3) + 0.08 * torch.randn(n, 3, 3, generator=generator)
     images = torch.einsum("nij,njhw->nihw", mixing, images)
     grey = images.mean(1, keepdim=True)
     images = grey + saturation.view(-1, 1, 1, 1) * (images - grey)
@@ -69,10 +69,10 @@ def _recolour(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _cover(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Fill a square of a quarter to a half of the width with grey, in half of the pictures."""
+    """Fill a square of a quarter to a half of the width with grey, in a third of the pictures."""
     corners = torch.randint(0, SIZE, (len(images), 2), generator=generator)
     sides = torch.randint(SIZE // 4, SIZE // 2, (len(images),), generator=generator)
-    sides *= torch.rand(len(images), generator=generator) < 0.5
+    sides *= torch.rand(len(images), generator=generator) < 1 / 3
     places = torch.arange(SIZE)
     inside = (places >= corners[..., None]) & (places < (corners + sides[:, None])[..., None])
     covered = inside[:, 0, :, None] & inside[:, 1, None, :]

@@ -22,6 +22,7 @@ VALIDATION = 0.2  # share of the emoji; the others are for testing
 class Artist:
     """The archive of one artist's pictures, and the folder of the pictures in it."""
 
+    name: str
     release: NpmRelease
     folder: str
     licence: str
@@ -38,6 +39,7 @@ class Artist:
 
 
 NOTO = Artist(
+    "Noto Emoji",
     NpmRelease(
         "emoji-datasource-google",
         "16.0.0",
@@ -48,6 +50,7 @@ NOTO = Artist(
     "Apache-2.0",
 )
 TWEMOJI = Artist(
+    "Twemoji",
     NpmRelease(
         "emoji-datasource-twitter",
         "16.0.0",
@@ -58,6 +61,7 @@ TWEMOJI = Artist(
     "CC BY 4.0",
 )
 EMOJIONE = Artist(
+    "EmojiOne",
     NpmRelease(
         "emojione",
         "2.2.7",

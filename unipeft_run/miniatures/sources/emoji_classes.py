@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from unipeft_run.miniatures.sources import emoji
 from unipeft_run.miniatures.sources.emoji import Emoji
-from unipeft_run.miniatures.sources.rows import Row, write_json
+from unipeft_run.miniatures.sources.rows import Row
 from unipeft_run.miniatures.sources.split import Splits, hash_fraction
 
 SMALLEST, LARGEST = 8, 40  # emoji in a class; larger classes are sampled
@@ -48,7 +49,7 @@ def build(folder: Path) -> None:
         n for n, count in Counter(i.subcategory for i in found).items() if count < SMALLEST
     )
     splits = split_rows(classes, emoji.NOTO.read_pictures(), emoji.TWEMOJI.read_pictures())
-    write_json(folder / "labels.json", {"label": list(classes)})
+    (folder / "labels.json").write_text(json.dumps(list(classes), indent=1), encoding="utf-8")
     source = {
         "what": f"pictures of emoji and their subcategories ({len(classes)} classes)",
         "split": "by artist: Noto Emoji trains, Twemoji tests; the emoji of validation and test "
