@@ -7,20 +7,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
-from unipeft_run.backbones.site import Site, Tap
+from unipeft_run.backbones.site import Site
+from unipeft_run.backbones.sites import find_neighbour
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.compositions import Add, LearnedScale, Rescale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
-from unipeft_run.deltas.insertions import parallel, sequential
+from unipeft_run.deltas.insertions import sequential
+from unipeft_run.deltas.probe import make_probe
 from unipeft_run.errors import UserError
 
 FEED_FORWARD = ("ffn", "ffn.normed")  # sites that span the whole feed-forward sub-layer
+# site of a whole sub-layer -> site of its last weight
+OUTPUT_WEIGHTS = {**dict.fromkeys(FEED_FORWARD, "ffn.down"), "attn.output": "attn.projection"}
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
@@ -121,7 +126,14 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
         return "it reads the sub-layer's output, and no weight follows there"
     if delta.site.representation not in FEED_FORWARD:
         return "it spans more than one weight"
-    if delta.site.read != _feed_forward_tap(delta.site, table, "ffn.up", 0):
+    return _find_widening_obstacle(delta, table)
+
+
+def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
+    """Say why the adapter cannot become hidden units of the feed-forward; None if it can."""
+    if table.activation is None:
+        return "the hidden units of the feed-forward are gated"
+    if delta.read_tap != find_neighbour(table, delta.site, "ffn.up")[0]:
         return (
             "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
         )
@@ -131,17 +143,21 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
 def find_linear(delta: Delta, table: Family) -> str:
     """Return the path of the Linear that the delta can be folded into; empty if there is none."""
     site, form = delta.site, delta.form
-    if _is_rescaling(delta) and site.representation in FEED_FORWARD:
-        return _feed_forward_tap(site, table, "ffn.down", 1).path
+    output = _find_output_weight(site, table)
     if _is_rescaling(delta):
-        return site.write.path if site.representation != "ffn.block" else ""
+        return output
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
         return ""
-    if delta.insertion is parallel and site.read.path == site.write.path:
-        return site.write.path
-    if delta.insertion is sequential and site.representation in FEED_FORWARD:
-        return _feed_forward_tap(site, table, "ffn.down", 1).path
-    return site.write.path if delta.insertion is sequential else ""
+    if delta.insertion is sequential:
+        return output
+    return site.write.path if delta.read_tap.path == site.write.path else ""
+
+
+def _find_output_weight(site: Site, table: Family) -> str:
+    """Return the path of the weight whose output, or input, is h; empty if h is a sum."""
+    if site.representation in OUTPUT_WEIGHTS:
+        return find_neighbour(table, site, OUTPUT_WEIGHTS[site.representation])[1].path
+    return site.write.path if site.representation != "ffn.block" else ""
 
 
 def _is_rescaling(delta: Delta) -> bool:
@@ -153,15 +169,22 @@ def _changes_input(delta: Delta) -> bool:
     return delta.site.write.side == "in" and delta.site.read == delta.site.write
 
 
-def _feed_forward_tap(site: Site, table: Family, name: str, end: int) -> Tap:
-    """Return the tap for x (end 0) or h (end 1) of site `name` in the feed-forward of `site`."""
-    up = table.ffn[site.representation].split(" -> ")[0].partition(":")[0]
-    layer = site.read.path.removesuffix(up).rstrip(".")
-    return Tap.parse(table.ffn[name].split(" -> ")[end], layer)
-
-
 def _scale(delta: Delta) -> Any:
     return getattr(delta.composition, "scale", 1.0)
+
+
+def _matrix(module: Any) -> torch.Tensor:
+    """Return the weight of a Linear, or of GPT-2's transposed Conv1D, as a view [D_out, D_in]."""
+    weight: torch.Tensor = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def _rows(tensor: torch.Tensor, site: Site) -> torch.Tensor:
+    """Return the rows of a weight or bias that belong to the site, as a view."""
+    if site.write.part is None:
+        return tensor
+    index, count = site.write.part
+    return tensor.chunk(count)[index]
 
 
 def _fold_into_linear(linear: Any, delta: Delta) -> None:
@@ -169,8 +192,9 @@ def _fold_into_linear(linear: Any, delta: Delta) -> None:
     form: Any = delta.form
     scale, double = _scale(delta), torch.float64
     product = scale * (form.up.weight.to(double) @ form.down.weight.to(double))
-    weight = linear.weight.to(double)
-    bias = _bias(linear).to(double)
+    matrix = _rows(_matrix(linear), delta.site)
+    weight = matrix.to(double)
+    bias = _rows(_bias(linear), delta.site).to(double)
     shift = torch.zeros_like(product[:, 0])
     if form.down.bias is not None:
         shift = scale * (form.up.weight.to(double) @ form.down.bias.to(double))
@@ -181,43 +205,48 @@ def _fold_into_linear(linear: Any, delta: Delta) -> None:
         weight, bias = weight + product @ weight, bias + product @ bias
     else:
         weight = weight + product
-    linear.weight.copy_(weight)
-    if linear.bias is not None or form.down.bias is not None:
-        linear.bias = nn.Parameter((bias + shift).to(linear.weight), requires_grad=False)
+    matrix.copy_(weight)
+    if linear.bias is None and form.down.bias is not None:
+        linear.bias = nn.Parameter(_bias(linear), requires_grad=False)
+    if linear.bias is not None:
+        _rows(linear.bias, delta.site).copy_(bias + shift)
 
 
 def _rescale(linear: Any, delta: Delta) -> None:
     """Multiply the columns of a weight, or its rows and its bias, by the delta's factors."""
     factors: Any = delta.form.factors
     if delta.site.write.side == "in":
-        linear.weight.mul_(factors)
-    else:
-        linear.weight.mul_(factors[:, None])
-        if linear.bias is not None:
-            linear.bias.mul_(factors)
+        _matrix(linear).mul_(factors)
+        return
+    _rows(_matrix(linear), delta.site).mul_(factors[:, None])
+    if linear.bias is not None:
+        _rows(linear.bias, delta.site).mul_(factors)
 
 
 def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
     """Turn the adapter into r additional hidden units of the parallel feed-forward."""
     form: Any = delta.form
-    up = _feed_forward_tap(delta.site, table, "ffn.up", 1).path
-    down = _feed_forward_tap(delta.site, table, "ffn.down", 1).path
-    layer = up.removesuffix(Tap.parse(table.ffn["ffn.up"].split(" -> ")[1]).path)
+    up = find_neighbour(table, delta.site, "ffn.up")[1].path
+    down = find_neighbour(table, delta.site, "ffn.down")[1].path
+    assert table.activation is not None, "checked by find_obstacle"
+    stack = table.stacks[delta.site.stack]
+    place = table.activation.replace("{f}", stack.ffn).removeprefix(".")
+    path = f"{stack.path}.{delta.site.layer}.{place}"
     first: Any = model.get_submodule(up)
     second: Any = model.get_submodule(down)
-    scale, activation = _scale(delta), model.get_submodule(layer + table.activation)
-    split = SplitActivation(first.out_features, activation, form.activation)
+    inner, outer = _matrix(first), _matrix(second)
+    scale, activation = _scale(delta), model.get_submodule(path)
+    split = SplitActivation(len(inner), activation, form.activation)
     biases = [_bias(first), _bias(form.down)]
-    outer = [second.weight, scale * form.up.weight]
-    model.set_submodule(up, _linear(torch.cat([first.weight, form.down.weight]), torch.cat(biases)))
-    model.set_submodule(
-        down, _linear(torch.cat(outer, dim=1), _bias(second) + scale * _bias(form.up))
-    )
-    model.set_submodule(layer + table.activation, split)
+    model.set_submodule(up, _linear(torch.cat([inner, form.down.weight]), torch.cat(biases)))
+    wide = torch.cat([outer, scale * form.up.weight], dim=1)
+    model.set_submodule(down, _linear(wide, _bias(second) + scale * _bias(form.up)))
+    model.set_submodule(path, split)
 
 
-def _bias(linear: nn.Linear) -> torch.Tensor:
-    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+def _bias(linear: Any) -> torch.Tensor:
+    matrix = _matrix(linear)
+    return matrix.new_zeros(len(matrix)) if linear.bias is None else linear.bias
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
@@ -236,21 +265,6 @@ def _drop_mlp(form: Any) -> None:
             delattr(form, name)
     form.keys = nn.Parameter(keys, requires_grad=False)
     form.values = nn.Parameter(values, requires_grad=False)
-
-
-def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
-    """Make a random batch of two examples, one of them padded, each with one end token."""
-    config, generator = model.config, torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
-    for special in (config.pad_token_id, config.eos_token_id):
-        ids[ids == special] += 1
-    mask = torch.ones_like(ids)
-    ids[1, 6:], mask[1, 6:] = config.pad_token_id, 0
-    ids[0, 8] = ids[1, 5] = config.eos_token_id  # BART's classifier reads the state there
-    batch = {"input_ids": ids, "attention_mask": mask}
-    if "decoder" in table.stacks:
-        batch["decoder_input_ids"] = ids
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
 def _check_logits(logits: torch.Tensor, expected: torch.Tensor) -> None:
