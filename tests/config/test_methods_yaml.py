@@ -15,11 +15,13 @@ from unipeft_run.extensions import conf_dir
 METHODS = options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")
 TASKS, OWN_DATA = (*SEQ2SEQ, *GLUE), ("text2text", "text_classification")
+CAUSAL = ("commonsense", "piqa", "boolq", "obqa", "arc_challenge", "gsm8k", "causal_lm")
+IMAGES = ("cifar100", "didemo")
 MORE_GLUE = ("cola", "mrpc", "qqp", "stsb", "qnli", "rte", "wnli")  # not in the paper
 
 
 def test_tasks_and_methods_match_the_contract() -> None:
-    assert set(options("task")) == {*TASKS, *OWN_DATA, *MORE_GLUE}
+    assert set(options("task")) == {*TASKS, *OWN_DATA, *MORE_GLUE, *CAUSAL, *IMAGES}
     assert set(METHODS) == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
         *("adapter_attn", "adapter_ffn", "parallel_attn", "parallel_ffn", "scaled_parallel_ffn"),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from transformers import GenerationConfig
 
 from unipeft_run.backbones.quiet import no_progress_bars
 from unipeft_run.evaluation.generation.settings import Settings
@@ -22,20 +19,14 @@ def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
     """
     generation = run.predictor().generation
     if generation is not None:
-        model.generation_config = _convert_settings(generation, model.config)
+        prompt = None if model.config.is_encoder_decoder else 1
+        settings = Settings.read(generation, model.config, generation["rules"], prompt)
+        if prompt is None:
+            model.config.decoder_start_token_id = settings.start
+        model.generation_config = settings.to_generation_config()
+        if generation.get("max_new_tokens") is not None:
+            model.generation_config.max_length = None
+            model.generation_config.max_new_tokens = generation["max_new_tokens"]
     with no_progress_bars():
         model.save_pretrained(folder)
         task_type_of(run.task).save_processor(run.task, run.tokenizer, folder)
-
-
-def _convert_settings(generation: Mapping[str, Any], config: Any) -> GenerationConfig:
-    """Convert decoding settings for transformers, and record the decoder's start in `config`."""
-    if config.is_encoder_decoder:
-        settings = Settings.read(generation, config, generation["rules"])
-        config.decoder_start_token_id = settings.start
-        return settings.to_generation_config()
-    settings = Settings.read(generation, config, generation["rules"], prompt=0)
-    own = settings.to_generation_config()
-    if generation.get("max_new_tokens") is not None:
-        own.max_length, own.max_new_tokens = None, settings.max_length
-    return own
