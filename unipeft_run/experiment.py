@@ -204,4 +204,5 @@ class PreparedRun:
         for name, split in self.encoded.items():
             yield from self.type.lengths(name, split)
         if decoding := self.config.evaluation.decoding:
-            yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()
+            longest = self.type.longest_output(decoding, self.encoded)
+            yield f"evaluation.decoding.{decoding.length_key}", longest

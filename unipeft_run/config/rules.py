@@ -104,7 +104,9 @@ def _check_decoding(config: RunConfig) -> None:
         raise Illegal(f"{path}: task {config.task.name} {DOES[task.kind]}; nothing is generated")
     if decoding.max_new_tokens is not None:
         return
-    longest = decoding.find_longest()
+    longest = decoding.max_length
+    if longest is None:
+        raise UserError(f"{path}.max_length has no value; give it or {path}.max_new_tokens")
     if decoding.min_length > longest:
         raise UserError(
             f"{path}.min_length={decoding.min_length}: must be at most {path}.max_length={longest}"
