@@ -115,6 +115,7 @@ class ImageClassification(ImageTask):
 
 def read_label_names(file: Path) -> tuple[str, ...]:
     """Read a JSON list of class names, or `{"label": list}`. Raises `UserError`."""
+    names: Any = None
     try:
         names = json.loads(file.read_bytes())
     except OSError as error:
@@ -123,7 +124,7 @@ def read_label_names(file: Path) -> tuple[str, ...]:
             '["cat", "dog"], or give task.labels=[cat,dog]'
         ) from error
     except (ValueError, RecursionError):
-        names = None
+        pass
     names = names.get("label") if isinstance(names, dict) else names
     valid = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not valid or len({name.casefold() for name in names}) < max(2, len(names)):
