@@ -11,8 +11,14 @@ from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.slots import build_slots
 
-METHODS = [method for method in options("method") if method != "none"]
+# those of the design space; tests/support/tuners.py has those of the PEFT library
+METHODS = [method for method in options("method") if method != "none" and "/" not in method]
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+
+# method -> overrides with which generation is the same with and without a cache
+CAUSAL = {
+    "unipelt": tuple(f"{slot}.composition.per=position" for slot in ("attn", "ffn", "matrix"))
+}
 
 
 def attach_method(
@@ -26,9 +32,11 @@ def attach_method(
     return model, config
 
 
-def perturbed_model(family: str, method: str, core: str = "sdpa") -> Any:
-    """Build a tiny model in eval mode whose deltas are far from their initialisation."""
-    config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
+def perturbed_model(family: str, method: str, core: str = "sdpa", *overrides: str) -> Any:
+    """Build a tiny causal model in eval mode whose deltas are far from their initialisation."""
+    causal = CAUSAL.get(method, ())
+    words = (f"task={TASKS[family]}", f"method={method}", "scale=mini", *causal, *overrides)
+    config = configured(*words)
     model = backbone(family)
     model.set_attn_implementation(core)
     attach(model, build_slots(config), config.unfreeze)

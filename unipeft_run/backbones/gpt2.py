@@ -63,6 +63,7 @@ GPT2 = Family(
         "attn.heads": "{a}:in -> {a}:heads",
         "attn.context": "{a}:in -> {a}.c_proj:in",
         "attn.output": "{a}:in -> {a}.resid_dropout:out",
+        "attn.projection": "{a}.c_proj:in -> {a}.c_proj:out",
         "attn.query": "{a}.c_attn:in -> {a}.c_attn:out:0/3",
         "attn.key": "{a}.c_attn:in -> {a}.c_attn:out:1/3",
         "attn.value": "{a}.c_attn:in -> {a}.c_attn:out:2/3",

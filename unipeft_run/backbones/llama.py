@@ -70,6 +70,7 @@ LLAMA = Family(
         "attn.heads": "{a}:in -> {a}:heads",
         "attn.context": "{a}:in -> {a}.o_proj:in",
         "attn.output": "{a}:in -> {a}.o_proj:out",
+        "attn.projection": "{a}.o_proj:in -> {a}.o_proj:out",
         "attn.query": "{a}.q_proj:in -> {a}.q_proj:out",
         "attn.key": "{a}.k_proj:in -> {a}.k_proj:out",
         "attn.value": "{a}.v_proj:in -> {a}.v_proj:out",
@@ -105,8 +106,11 @@ MISTRAL = replace(
     name="mistral",
     model="MistralForCausalLM",
     config_class="MistralConfig",
-    fixed={"sliding_window": None},
-    fields={k: v for k, v in FIELDS.items() if k not in ("attention_bias", "mlp_bias")},
+    fixed={},
+    fields={
+        **{k: v for k, v in FIELDS.items() if k not in ("attention_bias", "mlp_bias")},
+        "sliding_window": WIDTH.or_null(),
+    },
 )
 QWEN2 = replace(
     LLAMA,

@@ -1,7 +1,7 @@
 """Sites: the places in a backbone where a delta reads x and modifies h."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -36,6 +36,8 @@ class Site:
 
     Args:
         representation: name of the modified representation, such as `attn.heads`.
+        stack, layer, kind: the stack's name, the layer's number, and the attention type or `ffn`;
+            empty for the embedding.
         read: where x is read.
         write: where h is written.
         residual: where the residual stream before the sub-layer is read; None: nowhere.
@@ -46,10 +48,14 @@ class Site:
         reference_query: the query option of the official code for this family, by activation.
         relative_bias: path of the attention module with the relative position bias, or None.
         positions: path of the module that takes `position_ids`, or None.
-        shared: modules shared by all sites of one attention type.
+        shared: modules shared by all sites of one attention type in a stack.
+        model_shared: modules shared by all sites of a model, whatever their slot.
     """
 
     representation: str
+    stack: str = ""
+    layer: int = -1
+    kind: str = ""
     read: Tap
     write: Tap
     width_in: int
@@ -62,9 +68,18 @@ class Site:
     relative_bias: str | None = None
     positions: str | None = None
     shared: dict[str, Any]
+    model_shared: dict[str, Any] = field(default_factory=dict)
 
     def share(self, name: str, build: Callable[[], Any]) -> Any:
-        """Return the shared module `name`; the first call builds it."""
-        if name not in self.shared:
-            self.shared[name] = build()
-        return self.shared[name]
+        """Return the module `name` of this attention type; the first call builds it."""
+        return _find_or_build(self.shared, name, build)
+
+    def share_in_model(self, name: str, build: Callable[[], Any]) -> Any:
+        """Return the module `name` of the whole model; the first call builds it."""
+        return _find_or_build(self.model_shared, name, build)
+
+
+def _find_or_build(modules: dict[str, Any], name: str, build: Callable[[], Any]) -> Any:
+    if name not in modules:
+        modules[name] = build()
+    return modules[name]

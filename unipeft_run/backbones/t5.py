@@ -38,7 +38,8 @@ FIELDS = {
     "layer_norm_epsilon": EPSILON,
     "initializer_factor": DEVIATION,
     "feed_forward_proj": one_of(*PLAIN),
-    "tie_word_embeddings": FLAG,
+    "tie_word_embeddings": FLAG,  # false in the files of version 1.1: outputs are not scaled
+    "scale_decoder_outputs": FLAG,  # the same in files written by transformers 5
     "use_cache": FLAG,
     "pad_token_id": TOKEN,
     "eos_token_id": TOKEN,
@@ -83,6 +84,7 @@ T5 = Family(
         "attn.heads": "{a}:in -> {a}:heads",
         "attn.context": "{a}:in -> {a}.o:in",
         "attn.output": "{a}:in -> {b}.dropout:out",
+        "attn.projection": "{a}.o:in -> {a}.o:out",
         "attn.query": "{a}.q:in -> {a}.q:out",
         "attn.key": "{a}.k:in -> {a}.k:out",
         "attn.value": "{a}.v:in -> {a}.v:out",

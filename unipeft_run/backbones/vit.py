@@ -33,6 +33,7 @@ def attention_taps(output: str) -> dict[str, str]:
         "attn.heads": "{a}:in -> {a}:heads",
         "attn.context": f"{{a}}:in -> {{a}}.{output}:in",
         "attn.output": f"{{a}}:in -> {{a}}.{output}:out",
+        "attn.projection": f"{{a}}.{output}:in -> {{a}}.{output}:out",
         "attn.query": "{a}.q_proj:in -> {a}.q_proj:out",
         "attn.key": "{a}.k_proj:in -> {a}.k_proj:out",
         "attn.value": "{a}.v_proj:in -> {a}.v_proj:out",

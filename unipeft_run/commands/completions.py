@@ -19,7 +19,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.extensions import config_dirs, extended_by, groups, options
 from unipeft_run.runs.search import search
 
-SLOTS = ("attn", "ffn", "input")
+SLOTS = ("attn", "ffn", "input", "matrix")
 AXES = ("form", "insertion", "representation", "composition")
 # commands that take the keys of a run
 CONFIGURED = ("train", "params", "space", "report", "import-official")

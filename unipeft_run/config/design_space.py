@@ -165,8 +165,9 @@ def describe_function(slot: SlotConfig, family: str) -> str:
     if slot.composition.name == "Scaled" and slot.composition.keywords.get("scale") == 1:
         composition["_target_"] = composition["_target_"].replace("Scaled", "Add")
     place = slot.representation.model_dump(exclude={"sites"})
-    taps = [_tap(table, site, slot.insertion) for site in slot.representation.sites]
-    parts = (form, composition, slot.insertion, place, taps)
+    reads = _reads_input(slot.form)
+    taps = [_tap(table, site, slot.insertion, reads) for site in slot.representation.sites]
+    parts = (form, composition, place, taps)
     return repr([sorted(part.items()) if isinstance(part, dict) else part for part in parts])
 
 
@@ -190,13 +191,20 @@ def drop_sizes(value: Any) -> Any:
     return value
 
 
-def _tap(table: Family, site: str, insertion: str) -> str:
-    """Return where x is read (unless sequential) and where h is written."""
-    taps = table.taps(site) or site
-    write = taps.rpartition(" -> ")[2]
+def _reads_input(form: PartConfig) -> bool:
+    """Return whether the form's change depends on its input, so that the insertion matters."""
+    declared = declaration_of(form.target)
+    return bool(declared.attributes.get("reads", True)) if declared else True
+
+
+def _tap(table: Family, site: str, insertion: str, reads: bool) -> str:
+    """Return where u is read, if the form reads it, and where h is written."""
+    read, _, write = (table.taps(site) or site).rpartition(" -> ")
+    if not reads:
+        return write
     if insertion == "residual":
-        return f"{table.residual[site.partition('.')[0]]} -> {write}"
-    return write if insertion == "sequential" else taps
+        read = table.residual[site.partition(".")[0]]
+    return f"{write if insertion == 'sequential' else read} -> {write}"
 
 
 def equal_points(slot: SlotConfig, name: str) -> dict[Point, list[str]]:

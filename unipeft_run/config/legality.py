@@ -7,9 +7,11 @@ sites of each slot and the insertions that are legal at each site.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.declarations import Declaration, declaration_of
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import PartConfig, RepresentationConfig, SlotConfig
 from unipeft_run.errors import UserError
@@ -22,6 +24,7 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "attn.query",
         "attn.key",
         "attn.value",
+        "attn.projection",
     ),
     "ffn": (
         "ffn",
@@ -35,6 +38,15 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "ffn.block",
     ),
     "input": ("embedding",),
+    "matrix": (
+        "attn.query",
+        "attn.key",
+        "attn.value",
+        "attn.projection",
+        "ffn.up",
+        "ffn.gate",
+        "ffn.down",
+    ),
 }
 _MATRIX = "the change belongs to a weight matrix, which reads its own input"
 # site -> why a sequential insertion is illegal there
@@ -44,6 +56,7 @@ NOT_SEQUENTIAL: Mapping[str, str] = {
     "attn.query": _MATRIX,
     "attn.key": _MATRIX,
     "attn.value": _MATRIX,
+    "attn.projection": _MATRIX,
     "ffn.up": _MATRIX,
     "ffn.gate": _MATRIX,
     "ffn.down": _MATRIX,
@@ -68,6 +81,33 @@ def check_slot(name: str, slot: SlotConfig) -> None:
     for site in representation.sites:
         for reason in objections(site, slot):
             raise Illegal(f"slot {name}: {reason}")
+
+
+def check_places(slots: Mapping[str, SlotConfig]) -> None:
+    """Raise `Illegal` if two slots change one place in ways that cannot be summed."""
+    for (name, slot), (other_name, other) in combinations(slots.items(), 2):
+        shared = _shared_site(slot.representation.sites, other.representation.sites)
+        if shared and not (_is_added(slot) and _is_added(other)):
+            raise Illegal(
+                f"slots {name} and {other_name} both change {shared}; that needs two changes "
+                "that are added, with insertion parallel"
+            )
+
+
+def _shared_site(sites: Sequence[str], others: Sequence[str]) -> str | None:
+    """Return a site that writes to the same place as one of `others` in some family, or None."""
+    for table in FAMILIES.values():
+        places = {(table.taps(site) or site).rpartition(" -> ")[2] for site in others}
+        for site in sites:
+            if (table.taps(site) or site).rpartition(" -> ")[2] in places:
+                return site
+    return None
+
+
+def _is_added(slot: SlotConfig) -> bool:
+    declared = declaration_of(slot.composition.target)
+    adds = declared is not None and declared.attributes.get("adds", False)
+    return bool(adds) and slot.insertion == "parallel"
 
 
 def objections(site: str, slot: SlotConfig) -> Iterator[str]:
@@ -118,16 +158,36 @@ def _composition_objections(site: str, slot: SlotConfig) -> Iterator[str]:
         # the part with the more specific requirement explains it
         specific = form if composition.attributes["takes"] == "change" else composition
         yield specific.attributes["needs"]
+    if composition:
+        yield from _requirements(site, composition, slot.form)
+
+
+def _requirements(site: str, composition: Declaration, form: PartConfig) -> Iterator[str]:
+    """Yield what the composition requires of the site and of the form's keywords."""
+    declared = composition.attributes
+    if declared["sites"] and site not in declared["sites"]:
+        yield f"{declared['elsewhere']} (this is {site})"
+    required = declared["requires"]
+    if any(_keyword(form, name, value) != value for name, value in required.items()):
+        yield declared["needs"]
+
+
+def _keyword(form: PartConfig, name: str, default: Any) -> Any:
+    """Return a keyword of the form, or its default there; `default` if there is no such keyword."""
+    declared = declaration_of(form.target)
+    fields = declared.keywords.model_fields if declared and declared.keywords else {}
+    own = fields[name].default if name in fields else default
+    return form.keywords.get(name, own)
 
 
 def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot: str) -> None:
     if not names:
         raise UserError(f"{path} is empty; choose from {', '.join(allowed)}")
     for name in names:
-        other = next((s for s, sites in SITES.items() if name in sites and s != slot), None)
-        if other is not None and path.endswith("sites"):
-            raise Illegal(f"slot {slot} cannot hold {name}: that site belongs to slot {other}")
         if name not in allowed:
+            other = next((s for s, sites in SITES.items() if name in sites), None)
+            if other is not None and path.endswith("sites"):
+                raise Illegal(f"slot {slot} cannot hold {name}: that site belongs to slot {other}")
             raise UserError(unknown_choice(path, name, allowed))
         if names.count(name) > 1:
             raise UserError(f"{path} names {name} twice")

@@ -32,13 +32,21 @@ class Delta(nn.Module):
         # the module with the relative position bias; in a tuple, so that it is no child
         self.bias_source: tuple[nn.Module, ...] = ()
 
-    def forward(self, x: torch.Tensor, h: torch.Tensor, **gate: torch.Tensor) -> torch.Tensor:
-        return self.composition(h, self.form(self.insertion(x, h)), **gate)
+    def forward(
+        self, x: torch.Tensor, h: torch.Tensor, module: nn.Module | None = None
+    ) -> torch.Tensor:
+        u = self.insertion(x, h)
+        return self.compose(h, self.form(u), u=u, module=module)
+
+    def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: Any) -> torch.Tensor:
+        """Merge dh into h, with those of the given arguments that the composition reads."""
+        given["form"] = self.form
+        return self.composition(h, dh, **{name: given[name] for name in self.composition.reads})
 
     @property
     def reads_x(self) -> bool:
         """True if the form reads the sub-layer's input x; a sequential form reads only h."""
-        return self.insertion is not sequential
+        return self.form.reads and self.insertion is not sequential
 
     @property
     def read_tap(self) -> Tap:
@@ -68,12 +76,12 @@ class Delta(nn.Module):
 
     def write(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return the modified h."""
-        return self(self.get_x(h, module), h)
+        return self(self.get_x(h, module), h, module)
 
     def change(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return what `write` adds to h, for a composition that adds."""
         u = self.insertion(self.get_x(h, module), h)
-        return self.composition(torch.zeros_like(h), self.form(u))
+        return self.compose(torch.zeros_like(h), self.form(u), u=u)
 
     def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return x: stored, computed from h, or h itself, depending on the tap for x."""

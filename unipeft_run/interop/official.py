@@ -13,15 +13,15 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.weights import FLOAT_TYPES
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.deltas.attach import Slot, attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated, LearnedScale, Prepend, Scaled
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
-from unipeft_run.interop.official_names import ALL, PROMPT, is_unused, named_parameters
+from unipeft_run.interop.official_names import PROMPT, is_unused, named_parameters
 from unipeft_run.interop.options import complete_options
+from unipeft_run.interop.tensors import RemainingTensors, fill, find_dtype
 
 Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
@@ -35,20 +35,6 @@ QUERIES: Mapping[str, Any] = {
 }
 ATTENTION_SITES = {"parallel": "attn.context", "sequential": "attn.output"}
 INSERTIONS = {"parallel": "parallel", "sequential": "sequential", "pfeiffer": "post_norm"}
-
-
-class RemainingTensors(dict[str, torch.Tensor]):
-    """The official tensors that are not loaded yet, by name. Raises ValueError for others."""
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self:
-            raise ValueError(f"the checkpoint has no tensor {name}")
-        return super().__getitem__(name)
-
-    def pop(self, name: str, *_: Any) -> torch.Tensor:
-        tensor = self[name]
-        del self[name]
-        return tensor
 
 
 def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
@@ -67,15 +53,14 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     _check_sizes(options, state)
     config = deepcopy(config)  # attaching names our attention in it
     model = getattr(transformers, family_of(config).model)(config)
-    kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in FLOAT_TYPES)
-    model.to(next(kinds, torch.float32))
+    model.to(find_dtype(state))
     remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
     _load_backbone(model, remaining)
     attach(model, slots, unfreeze_patterns(options, model))
     for path, delta in find_deltas(model):
         for parameter, name, rows in named_parameters(path, delta, remaining):
             parameter.requires_grad_(_is_trained(name, options))
-            _fill(parameter, name, remaining[name], rows)
+            fill(parameter, name, remaining[name], rows)
     _check_rest(model, remaining, options)
     return model.eval()  # type: ignore[no-any-return]
 
@@ -214,26 +199,11 @@ def _ffn_adapter(options: Options) -> Slot:
     return _slot(form, [site], partial(composition, norm=norm == "out"), INSERTIONS[option])
 
 
-def _fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice = ALL) -> None:
-    """Copy `rows` of `tensor`. Raises ValueError for another shape or an integer type."""
-    part = tensor[rows] if tensor.ndim else tensor
-    if parameter.shape != part.shape:
-        raise ValueError(
-            f"the official tensor {name} is {list(part.shape)}; "
-            f"the options and the configuration make it {list(parameter.shape)}"
-        )
-    if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
-        kind = str(part.dtype).removeprefix("torch.")
-        raise ValueError(f"the official tensor {name} is {kind}, not of a floating-point type")
-    with torch.no_grad():
-        parameter.copy_(part)
-
-
 def _load_backbone(model: nn.Module, remaining: dict[str, torch.Tensor]) -> None:
     wanted = model.state_dict(keep_vars=True)
     missing = [name for name in wanted if name not in remaining]
     for name in [name for name in wanted if name in remaining]:
-        _fill(wanted[name], name, remaining.pop(name))
+        fill(wanted[name], name, remaining.pop(name))
     tied = {name for name in missing if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
     if rest := sorted(set(missing) - tied - {"final_logits_bias"}):
         raise ValueError(f"the checkpoint has no tensor {rest[0]}")

@@ -12,10 +12,10 @@ from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
+from unipeft_run.interop.tensors import ALL
 
 # our parameter, its official name, and its rows of the official tensor
 Named = tuple[torch.Tensor, str, slice]
-ALL = slice(None)
 
 PROMPT = "prompt_model."
 # attention type -> (embedding, MLP, stem of the tables without MLP) of the prefix generator

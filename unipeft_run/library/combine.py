@@ -27,7 +27,7 @@ NO_JOIN = (
     "two memories join only if both are prefixes (composition gated), "
     "or both add a relu of the plain query"
 )
-ADDITIVE = (Add, Scaled, LearnedScale)
+FIXED = (Add, Scaled, LearnedScale)  # compositions whose factor does not depend on the input
 Deltas = Sequence[tuple[str, Delta]]
 
 
@@ -88,7 +88,7 @@ def _find_objection(first: Delta, second: Delta) -> str | None:
     pair = (first, second)
     if first.site.write.side == "heads":
         return None if _can_join(pair) else NO_JOIN
-    if not all(isinstance(delta.composition, ADDITIVE) for delta in pair):
+    if not all(delta.composition.adds for delta in pair):
         return "only changes that are added can be summed"
     return None
 
@@ -100,9 +100,9 @@ def _can_join(pair: Sequence[Delta]) -> bool:
         return False
     if len({(form.query, form.shifts_positions) for form in forms}) > 1:  # type: ignore[union-attr]
         return False
-    if all(isinstance(delta.composition, Gated) for delta in pair):
+    if all(type(delta.composition) is Gated for delta in pair):
         return all(form.is_attention for form in forms)  # type: ignore[union-attr]
-    added = all(isinstance(delta.composition, ADDITIVE) for delta in pair)
+    added = all(isinstance(delta.composition, FIXED) for delta in pair)
     return added and all(form.activation == "relu" for form in forms)  # type: ignore[union-attr]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipeft_run.config.declarations import is_ours
-from unipeft_run.config.legality import check_slot
+from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.messages import options, shorten, unknown_choice
 from unipeft_run.config.schema import SLOTS, SlotConfig
 from unipeft_run.config.validation import check, check_part
@@ -136,4 +136,5 @@ def _read_slots(
             raise UserError(unknown_choice(f"{key}.insertion", slot.insertion, names))
         check_slot(key, slot)
         slots[key] = slot
+    check_places(slots)
     return slots

@@ -13,7 +13,8 @@ from unipeft_run.runs.reading import UnreadableFile, read_records
 
 ROWS = 500  # predictions shown; the file in the run folder has all of them
 LONGEST_TAG = 64  # characters that W&B accepts
-SLOTS, AXES = ("attn", "ffn", "input"), ("form", "insertion", "representation", "composition")
+SLOTS = ("attn", "ffn", "input", "matrix")
+AXES = ("form", "insertion", "representation", "composition")
 
 Table = tuple[list[str], list[list[Any]]]  # column names, rows
 

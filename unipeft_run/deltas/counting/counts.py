@@ -4,7 +4,9 @@ Imports torch but not transformers, so a count takes only a second or two.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +19,7 @@ from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import RunConfig, TaskConfig
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.forms.base import drop_repeated
 from unipeft_run.deltas.slots import Slot, build_slots, matching_parameters
 
 
@@ -26,6 +29,10 @@ def counts(config: RunConfig) -> dict[str, Any]:
     Raises UserError for an unknown backbone, and for an `unfreeze` pattern or a representation
     that matches nothing.
     """
+    if config.peft is not None:
+        from unipeft_run.deltas.counting.library_counts import count_library
+
+        return count_library(config)
     shape = architecture(config.backbone, num_labels(config.task))
     head = family_of(shape).head if config.head == "trained" else ()
     return count(shape, build_slots(config), [*config.unfreeze, *head])
@@ -49,7 +56,8 @@ def count(
         deltas = list(_build_deltas(shapes, config, slots))
         unfrozen = [prod(shapes[name]) for name in sorted(matching_parameters(shapes, unfreeze))]
         table = tabulate(deltas, unfrozen, size_of(shapes))
-        matrices = [t for _, d in deltas for _, t in d.form.inference_tensors() if t.ndim > 1]
+        stored = drop_repeated((d, t) for _, d in deltas for _, t in d.form.inference_tensors())
+        matrices = [tensor for _, tensor in stored if tensor.ndim > 1]
     for row in (table, *table["sites"]):
         row["receiving_gradient"] = row["trained"]
     table["formula"] = sum(matrix.numel() for matrix in matrices) + sum(unfrozen)
@@ -98,10 +106,16 @@ def _build_deltas(
     shapes: Mapping[str, Shape], config: Any, slots: Mapping[str, Slot | None]
 ) -> Iterator[tuple[str, Delta]]:
     model: Any = _LayerCounts(shapes)
+    shared: dict[str, Any] = {}
     for name, slot in slots.items():
         if slot is not None:
             for site in find_sites(model, config, **dict(slot.representation)):
-                yield name, slot.build(site).eval()
+                yield name, slot.build(replace(site, model_shared=shared)).eval()
+
+
+def backbone_shapes(config: RunConfig) -> dict[str, Shape]:
+    """Return the shape of each parameter of the backbone of a configuration, by name."""
+    return shapes_of(architecture(config.backbone, num_labels(config.task)))
 
 
 def build_without_weights(config: RunConfig) -> list[Delta]:
@@ -118,30 +132,37 @@ Key = TypeVar("Key")
 def count_by(deltas: Iterable[tuple[Key, Delta]]) -> dict[Key, dict[str, int]]:
     """Count the sites and the trained and stored parameters of deltas with the same key.
 
-    A trunk shared by several sites counts once, at the first of them.
+    A module shared by several sites counts once, at the first of them.
     """
-    rows: dict[Key, dict[str, int]] = {}
-    counted: set[int] = set()
-    for key, delta in deltas:
-        row = rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})
-        uncounted = [p for p in delta.parameters() if id(p) not in counted]
-        counted |= {id(p) for p in uncounted}
-        row["sites"] += 1
-        row["trained"] += sum(p.numel() for p in uncounted if p.requires_grad)
-        row["stored"] += sum(t.numel() for _, t in delta.form.inference_tensors())
-        row["stored"] += sum(p.numel() for p in delta.composition.parameters())
+    keyed, rows = list(deltas), dict[Key, dict[str, int]]()
+    for key, _ in keyed:
+        rows.setdefault(key, {"sites": 0, "trained": 0, "stored": 0})["sites"] += 1
+    for key, parameter in drop_repeated((key, p) for key, d in keyed for p in d.parameters()):
+        rows[key]["trained"] += parameter.numel() if parameter.requires_grad else 0
+    for key, tensor in drop_repeated((key, t) for key, d in keyed for t in _stored(d)):
+        rows[key]["stored"] += tensor.numel()
     return rows
 
 
+def _stored(delta: Delta) -> Iterator[torch.Tensor]:
+    yield from (tensor for _, tensor in delta.form.inference_tensors())
+    yield from delta.composition.parameters()
+
+
 def tabulate(
-    deltas: Iterable[tuple[str, Delta]], unfrozen: Sequence[int], backbone: int
+    deltas: Iterable[tuple[str, Delta]],
+    unfrozen: Sequence[int],
+    backbone: int,
+    library: Mapping[tuple[str, str], dict[str, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Tabulate trained and stored parameters by slot and representation, with shares in percent.
 
     `deltas` holds the slot and delta of each site, `unfrozen` the sizes of the trained backbone
-    parameters, `backbone` the size of the backbone.
+    parameters, `backbone` the size of the backbone, `library` the rows of the PEFT library's
+    modules.
     """
     rows = count_by(((slot, delta.site.representation), delta) for slot, delta in deltas)
+    rows |= library
     if unfrozen:
         total = sum(unfrozen)
         rows["unfreeze", "backbone"] = {"sites": len(unfrozen), "trained": total, "stored": total}

@@ -3,8 +3,8 @@
 Shape legend: B batch, T tokens, H heads, D width of a site, R rank, L prefix length.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ ACTIVATIONS: dict[str, nn.Module] = {
     "silu": nn.SiLU(),
     "tanh": nn.Tanh(),
 }
+Key = TypeVar("Key")
 
 
 class Form(nn.Module):
@@ -30,6 +31,7 @@ class Form(nn.Module):
     illegal_at: ClassVar[dict[str, str]] = {}  # site where it is illegal -> error message
     gives: ClassVar[tuple[str, ...]] = ("change",)  # a composition's `takes` must be among these
     needs: ClassVar[str] = ""  # the error message for a composition that takes a change
+    reads: ClassVar[bool] = True  # false: dh does not depend on u, so that insertions are equal
     # keyword -> another keyword; the first has no effect if the second is null
     acts_with: ClassVar[dict[str, str]] = {}
     # keyword that does not change what the stored tensors compute -> reason
@@ -40,3 +42,15 @@ class Form(nn.Module):
     def inference_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor of everything that inference needs (a prefix without its MLP)."""
         yield from self.named_parameters()
+
+
+def drop_repeated(
+    tensors: Iterable[tuple[Key, torch.Tensor]],
+) -> Iterator[tuple[Key, torch.Tensor]]:
+    """Yield each parameter once, at the first of the sites that share it; keep other tensors."""
+    seen: set[int] = set()
+    for key, tensor in tensors:
+        if id(tensor) not in seen:
+            yield key, tensor
+        if isinstance(tensor, nn.Parameter):  # others are temporary, and their ids are reused
+            seen.add(id(tensor))

@@ -25,6 +25,7 @@ class Vectors(Form):
     needs: ClassVar[str] = (
         "form vectors and composition prepend need each other: vectors go before the input"
     )
+    reads: ClassVar[bool] = False
 
     def __init__(self, site: Site, *, length: Count) -> None:
         super().__init__()
