@@ -24,11 +24,11 @@ NOT_IN_THE_PAPER = (
 
 def test_tasks_and_methods_match_the_contract() -> None:
     assert set(options("task")) == {*TASKS, *OWN_DATA, *NOT_IN_THE_PAPER}
-    assert set(METHODS) == {
+    assert {method for method in METHODS if "/" not in method} == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
         *("adapter_attn", "adapter_ffn", "parallel_attn", "parallel_ffn", "scaled_parallel_ffn"),
         *("mh_parallel", "lora_attn", "lora_ffn", "prefix_lora_ffn", "parallel_attn_ffn", "mam"),
-        *("ia3", "compacter", "unipelt"),
+        *("ia3", "compacter", "unipelt", "dora", "vera", "adaptformer"),
     }
 
 
@@ -52,9 +52,9 @@ def test_a_method_is_headed_by_one_sentence_and_its_equations(method: str) -> No
     package, sentence, *equations = header[0].splitlines()
     assert package == "# @package _global_"
     assert re.match(r"# \w", sentence)
-    assert equations and len(equations) <= 2
+    assert equations and len(equations) <= 3
     for equation in equations:
-        assert re.match(r"#     h <- .*   .*(eq\. \(\d|section 2\.2)", equation)
+        assert re.match(r"#     h <- .*   .*(eq\. \(\d|section \d)", equation)
     assert not re.search(r"\d\.\d %|\d\d\.\d|Table", text), "scores are in conf/experiment"
 
 

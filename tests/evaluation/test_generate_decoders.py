@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from unipeft_run import generate
-from unipeft_run.evaluation.generation import causal, uncached
+from unipeft_run.config.schema import DecodingConfig
+from unipeft_run.evaluation.generation import causal, describe, uncached
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAST, ALL = 2, 20  # seeds
@@ -313,3 +314,11 @@ def test_other_attention_falls_back_to_transformers(
     with caplog.at_level(logging.INFO):
         assert torch.equal(generate(model, **sources, decoding=decoding), expected)
     assert "under the beam-search rules of transformers: a reason" in caplog.text
+
+
+def test_the_signature_says_that_the_model_is_recomputed() -> None:
+    decoding = DecodingConfig(num_beams=2, max_new_tokens=5)
+    gated, ours = with_deltas("llama", "gated_prefix_per_example"), build("llama")
+    assert describe(gated, decoding) == f"{describe(ours, decoding)}|cache:False"
+    assert describe(ours, decoding).endswith("|rules:2021")
+    assert "max_length" not in describe(ours, decoding)

@@ -16,8 +16,12 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification
 
+from unipeft_run.data.tasks.cifar100 import CIFAR100
+from unipeft_run.data.tasks.didemo import DiDeMo
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220)}
 SIZE = 16
+NORMAL: dict[str, Any] = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 SPLITS = ("train", "validation", "test")
 TOWER = {
     "hidden_size": 32,
@@ -95,3 +99,13 @@ def write_clip(folder: Path) -> Path:
     model.config.text_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     return folder
+
+
+def classes(**settings: Any) -> CIFAR100:
+    size = {"image_size": 16, "resize": 16}
+    return CIFAR100(name="cifar100", labels=tuple(COLOURS), **{**size, **NORMAL, **settings})
+
+
+def pairs(**settings: Any) -> DiDeMo:
+    size = {"image_size": 16, "resize": 16, "max_source_length": 24}
+    return DiDeMo(name="didemo", **{**size, **NORMAL, **settings})

@@ -167,14 +167,17 @@ ARCHITECTURES: Mapping[str, Sizes] = {
 }
 
 
-def architecture(backbone: BackboneConfig, num_labels: int | None) -> Any:
+def architecture(
+    backbone: BackboneConfig, num_labels: int | None, *, complete: bool = False
+) -> Any:
     """Return the configuration of a backbone: from the sizes above, else from its config.json.
 
-    `num_labels` sizes a classifier. Raises UserError if there is no configuration, if it belongs to
+    `num_labels` sizes a classifier; `complete`: return a configuration that transformers can build
+    the model of. Raises UserError if there is no configuration, if it belongs to
     another family, or if a field of `backbone.config` is not allowed.
     """
     known = ARCHITECTURES.get(backbone.hub or "") if backbone.path is None else None
-    if known and not backbone.config:
+    if known and not backbone.config and not complete:
         labels = {"num_labels": num_labels} if num_labels else {}
         return _as_config({**known, **labels}, FAMILIES[backbone.family])
     # slower: imports transformers, which fills in the defaults

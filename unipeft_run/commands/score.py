@@ -38,8 +38,10 @@ TASK_KEYS = {
     "wmt16_en_ro": ("target_language",),
     "text2text": ("metric", "target_language", "rouge_tokenizer"),
     "text_classification": ("metric", "labels"),
+    "cifar100": ("labels",),
+    "causal_lm": ("metric", "extract", "answer_words", "marker"),
 }
-LISTS = ("metric", "labels")  # keys of a task that hold several values
+LISTS = ("metric", "labels", "answer_words")  # keys of a task that hold several values
 TOKENIZERS = ("unicode", "null")
 
 
@@ -82,17 +84,20 @@ def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Tas
     from omegaconf import OmegaConf
 
     from unipeft_run.config.validation import check, check_task
+    from unipeft_run.data.new_inputs import check_predicts
     from unipeft_run.data.tasks.build import build_task
 
     if name not in options("task"):
         raise UserError(unknown_choice("task", name, options("task")))
     overrides = check_overrides(name, given)
-    if name == "text_classification" and "labels" not in overrides:
-        overrides["labels"] = find_labels(files)
+    if name in CLASSES_OF and "labels" not in overrides:
+        overrides["labels"] = CLASSES_OF[name](files)
     config = OmegaConf.load(find_option("task", name)).task
     task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
     check_task(task)
-    return build_task(task)
+    built = build_task(task)
+    check_predicts(built)
+    return built
 
 
 def check_overrides(name: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -115,6 +120,17 @@ def find_labels(files: Sequence[Path]) -> list[str]:
     from unipeft_run.data.tasks.own_source import order_labels
 
     return list(order_labels([line.strip() for file in files for line in _read_lines(file)]))
+
+
+def cifar_classes(files: Sequence[Path]) -> list[str]:
+    """Return CIFAR-100's classes."""
+    from unipeft_run.data.tasks.cifar100 import CLASSES
+
+    return list(CLASSES)
+
+
+# tasks whose classes are not in their YAML -> their names, for the files to score
+CLASSES_OF = {"text_classification": find_labels, "cifar100": cifar_classes}
 
 
 def read_examples(task: Task, file: Path) -> list[Any]:

@@ -15,7 +15,7 @@ from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
 from unipeft_run.config.presets import preset_axes, register_presets
 from unipeft_run.config.schema import OptimizerName
-from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
+from unipeft_run.config.short_keys import TEXTS, VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 
 PATH_KEYS = (
@@ -26,6 +26,7 @@ PATH_KEYS = (
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
 )
+QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
 
 
@@ -53,13 +54,17 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
 def normalise_overrides(words: Sequence[str]) -> list[str]:
     """Expand short keys, and quote paths and names that Hydra would misread.
 
-    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides.
+    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides, but
+    not in a text such as a prompt's template.
     """
     return [_with_quoted_value(word) for word in expand_short_keys(words)]
 
 
 def _with_quoted_value(word: str) -> str:
     key, _, value = word.partition("=")
+    if key.lstrip("+") in TEXTS and value != "null" and not QUOTED.fullmatch(value):
+        text = value.replace("\\n", "\n").replace("'", r"\'")
+        return f"{key}='{text}'"
     if key.lstrip("+") not in PATH_KEYS or EXPRESSION.fullmatch(value):
         return word
     return f"{key}={','.join(map(_quote, value.split(',')))}"

@@ -50,8 +50,9 @@ def _register(folder: Path) -> None:
         for section, methods in sections.items():
             for method, settings in methods.items():
                 group = _group(section, file.stem)
+                parents, _, name = f"{group}/{method}".rpartition("/")
                 others = {key: value for key, value in settings.items() if key != AXES_KEY}
-                store.store(method, others, group=group, package="_global_")
+                store.store(name, others, group=parents, package="_global_")
                 _axes[group, method] = dict(settings.get(AXES_KEY, {}))
 
 

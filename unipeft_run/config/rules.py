@@ -82,7 +82,8 @@ def _check_schedule(config: RunConfig) -> None:
 
 
 def _check_trainable(config: RunConfig) -> None:
-    if not config.slots() and not config.unfreeze and config.method != "none":
+    fills = config.slots() or config.peft
+    if not fills and not config.unfreeze and config.method != "none":
         raise Illegal(
             f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
             "unfreeze=[...], or use method=none to evaluate the untouched backbone"
@@ -103,7 +104,9 @@ def _check_decoding(config: RunConfig) -> None:
         raise Illegal(f"{path}: task {config.task.name} {DOES[task.kind]}; nothing is generated")
     if decoding.max_new_tokens is not None:
         return
-    longest = decoding.find_longest()
+    longest = decoding.max_length
+    if longest is None:
+        raise UserError(f"{path}.max_length has no value; give it or {path}.max_new_tokens")
     if decoding.min_length > longest:
         raise UserError(
             f"{path}.min_length={decoding.min_length}: must be at most {path}.max_length={longest}"

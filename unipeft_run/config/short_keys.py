@@ -20,9 +20,10 @@ SHORT_KEYS = {  # by task
 # Keys whose values are paths or names of columns, which Hydra must not read as numbers or syntax.
 VERBATIM = (
     *("task.data", "task.source", "task.target", "task.text", "task.label", "task.metric"),
-    *("task.prompt", "task.response", "task.prompt_template", "task.response_template"),
-    "task.marker",
+    *("task.prompt", "task.response"),
 )
+# Keys whose values are any text, with commas and braces; \n in them stands for a line break.
+TEXTS = ("task.prompt_template", "task.response_template", "task.marker")
 
 
 def short_keys(overrides: Iterable[str]) -> list[str]:

@@ -39,9 +39,12 @@ def _row(task: Task, example: Any, number: int) -> Sequence[str]:
         raise UserError(
             f"input {number} is {describe_value(example)}: task {task.name} reads {expected}"
         )
-    for column, text in zip(columns, texts, strict=True):
-        if not isinstance(text, str):
-            raise UserError(f"input {number}: {column} is {describe_value(text)}, not text")
+    for column, value in zip(columns, texts, strict=True):
+        if column in task.columns.lists:
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                raise UserError(f"input {number}: {column} must be a list of texts")
+        elif not isinstance(value, str):
+            raise UserError(f"input {number}: {column} is {describe_value(value)}, not text")
     return texts
 
 

@@ -19,9 +19,14 @@ def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
     """
     generation = run.predictor().generation
     if generation is not None:
-        settings = Settings.read(generation, model.config, generation["rules"])
-        model.config.decoder_start_token_id = settings.start
+        prompt = None if model.config.is_encoder_decoder else 1
+        settings = Settings.read(generation, model.config, generation["rules"], prompt)
+        if prompt is None:
+            model.config.decoder_start_token_id = settings.start
         model.generation_config = settings.to_generation_config()
+        if generation.get("max_new_tokens") is not None:
+            model.generation_config.max_length = None
+            model.generation_config.max_new_tokens = generation["max_new_tokens"]
     with no_progress_bars():
         model.save_pretrained(folder)
         task_type_of(run.task).save_processor(run.task, run.tokenizer, folder)

@@ -168,6 +168,10 @@ class TaskType(ABC):
         """Yield length keys of the task with the longest example of `split` that they allow."""
         yield "task.max_source_length", int(lengths(encoded, "input_ids").max())
 
+    def longest_output(self, decoding: DecodingConfig, encoded: Mapping[str, Dataset]) -> int:
+        """Return the positions of the longest generated text, with the prompt it starts with."""
+        return decoding.find_longest()
+
     def build_loader(
         self,
         encoded: Dataset,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
+from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.causal_batches import CausalCollator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
@@ -138,6 +141,20 @@ class Causal(TaskType):
 
     def build_loss(self, smoothing: float) -> Loss:
         return CausalLoss(smoothing)
+
+    def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
+        """Write the tokenizer, set to pad on the left."""
+        own, lengths = copy.deepcopy(tokenizer), cast("CausalTask", task)
+        own.model_max_length = lengths.max_source_length + lengths.max_target_length
+        own.padding_side = own.init_kwargs["padding_side"] = "left"
+        if own.pad_token is None:
+            own.pad_token = own.eos_token
+        own.save_pretrained(folder)
+
+    def longest_output(self, decoding: DecodingConfig, encoded: Mapping[str, Dataset]) -> int:
+        held_out = [split for name, split in encoded.items() if name != "train"]
+        prompts = (max(split["prompt_length"], default=1) for split in held_out)
+        return decoding.find_longest(max(prompts, default=1))
 
     def lengths(self, split: str, encoded: Dataset) -> Iterator[tuple[str, int]]:
         longest = int(lengths(encoded, "input_ids").max())

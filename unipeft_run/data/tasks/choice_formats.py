@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.questions import Question, as_dataset
+from unipeft_run.data.tasks.questions import Question, as_dataset, interleave
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -54,10 +54,10 @@ class Format:
             raise ValueError(f"the right choice is number {answer + 1} of {len(choices)}")
         return Question(text, choices, answer, row[self.task] if self.task else test)
 
-    def convert(self, dataset: Dataset, test: str) -> Dataset:
+    def convert(self, dataset: Dataset, test: str, limit: int | None = None) -> Dataset:
         """Convert `dataset` to the columns of `Question`, and `id` if it has one.
 
-        Raises `UserError`.
+        Several tests take turns; the first `limit` questions are kept. Raises `UserError`.
         """
         questions = []
         for number, row in enumerate(dataset, start=1):
@@ -65,7 +65,10 @@ class Format:
                 questions.append(self.question(row, test))  # type: ignore[arg-type]
             except ValueError as error:
                 raise UserError(f"{test}, example {number}: {error}") from None
-        return as_dataset(questions, dataset["id"] if "id" in dataset.column_names else None)
+        ids = list(dataset["id"]) if "id" in dataset.column_names else None
+        order = interleave([question.task for question in questions])[:limit]
+        chosen = [questions[place] for place in order]
+        return as_dataset(chosen, None if ids is None else [ids[place] for place in order])
 
 
 def _from(first: int) -> Callable[[str, Row], int]:

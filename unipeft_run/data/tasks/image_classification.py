@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # these take long to import
     from PIL.Image import Image
 
 LABELS = "labels.json"  # beside local data: the names of the classes, in the order of their numbers
+MINI_LABELS = Path(__file__).parents[2] / "miniatures" / "labels"  # known before data is fetched
 
 
 @dataclass(kw_only=True)
@@ -61,10 +62,12 @@ class ImageClassification(ImageTask):
 
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes where the data is. Raises `UserError`."""
-        folder = self._source.folder()
-        if folder is None:
+        if self.path is not None:
+            return read_label_names(Path(self.path) / LABELS)
+        packaged = MINI_LABELS / f"{self.mini}.json"
+        if self.mini is None or not packaged.is_file():
             raise UserError(f"task {self.name}: name the classes, as in task.labels=[cat,dog]")
-        return read_label_names(folder / LABELS)
+        return read_label_names(packaged)
 
     @property
     def columns(self) -> Columns:
@@ -111,7 +114,8 @@ class ImageClassification(ImageTask):
 
 
 def read_label_names(file: Path) -> tuple[str, ...]:
-    """Read a JSON list of class names. Raises `UserError`."""
+    """Read a JSON list of class names, or `{"label": list}`. Raises `UserError`."""
+    names: Any = None
     try:
         names = json.loads(file.read_bytes())
     except OSError as error:
@@ -120,7 +124,8 @@ def read_label_names(file: Path) -> tuple[str, ...]:
             '["cat", "dog"], or give task.labels=[cat,dog]'
         ) from error
     except (ValueError, RecursionError):
-        names = None
+        pass
+    names = names.get("label") if isinstance(names, dict) else names
     valid = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not valid or len({name.casefold() for name in names}) < max(2, len(names)):
         raise UserError(f'{file}: must be a list of two or more different names, as in ["a", "b"]')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from unipeft_run.data.tasks.causal import CausalTask, Decision, most_frequent
 from unipeft_run.data.tasks.choice_formats import FORMATS, Format
 from unipeft_run.data.tasks.choice_wordings import wording_of
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.questions import Question, as_columns, interleave, read_questions
+from unipeft_run.data.tasks.questions import Question, as_columns, read_questions
 from unipeft_run.data.tasks.source import DataSource, Source
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.errors import UserError
@@ -72,10 +73,11 @@ class MultipleChoice(CausalTask):
         """Load `splits` as questions, with the columns of `Question`; several tests take turns."""
         loaded = super().load(splits)
         limits = super()._limits()
-        return {name: self._convert(data, limits.get(name)) for name, data in loaded.items()}
+        convert = partial(self._format.convert, test=self.name)
+        return {name: convert(data, limit=limits.get(name)) for name, data in loaded.items()}
 
     def load_file(self, file: Path) -> Dataset:
-        return self._convert(super().load_file(file))
+        return self._format.convert(super().load_file(file), self.name)
 
     def references(self, dataset: Dataset) -> list[Reference]:
         return [_refer(question) for question in read_questions(dataset[:])]
@@ -142,12 +144,6 @@ class MultipleChoice(CausalTask):
     def _limits(self) -> dict[str, int | None]:
         """Return no limits if there are several tests: `load` keeps as many of each."""
         return {} if self._format.task else super()._limits()
-
-    def _convert(self, dataset: Dataset, limit: int | None = None) -> Dataset:
-        converted = self._format.convert(dataset, self.name)
-        if self._format.task is None:
-            return converted
-        return converted.select(interleave(converted["task"])[:limit]).flatten_indices()
 
     def _cache_key(self, train: bool) -> dict[str, Any]:
         return {**super()._cache_key(train), "by": self.by}

@@ -13,11 +13,11 @@ from unipeft_run.data.tasks.images import ImageTask
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.evaluation.metrics import Scores
+from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.evaluation.metrics.retrieval import (
     METRICS,
     best_videos,
     build_features,
-    is_lower_better,
     retrieval,
 )
 

@@ -10,6 +10,7 @@ from unipeft_run.config.messages import unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.classification import Confusion, accuracy
 from unipeft_run.evaluation.metrics.correlation import pearson, spearman
+from unipeft_run.evaluation.metrics.retrieval import LOWER as LOWER_IN_RETRIEVAL
 from unipeft_run.evaluation.metrics.scores import Scores, mean
 from unipeft_run.evaluation.metrics.summaries import ROUGES, rouge_per_example, rouge_signatures
 from unipeft_run.evaluation.metrics.translation import TOKENIZERS, bleu_paper
@@ -65,6 +66,8 @@ def check_names(names: Sequence[str], kind: Kind) -> None:
 def is_lower_better(name: str) -> bool:
     """Return whether lower scores of the metric `name` are better, as for ter or test/ter."""
     metric = METRICS.get(name.rpartition("/")[2])
+    if name.endswith(LOWER_IN_RETRIEVAL):
+        return True
     return metric is not None and metric.lower_is_better
 
 

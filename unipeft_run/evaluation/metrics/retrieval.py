@@ -22,6 +22,7 @@ METRICS = tuple(
     for direction in DIRECTIONS
     for name in (*(f"r{k}" for k in RECALLS), "median_rank")
 )
+LOWER = "median_rank"  # the end of the names of metrics that are better when lower
 CHUNK = 2**22  # similarities at a time
 TIES = "ties count against the right one"
 
@@ -111,8 +112,3 @@ def _chunks(queries: NDArray[Any], candidates: NDArray[Any]) -> Iterator[tuple[i
     rows = max(1, CHUNK // len(candidates))
     for start in range(0, len(queries), rows):
         yield start, queries[start : start + rows] @ candidates.T
-
-
-def is_lower_better(name: str) -> bool:
-    """Return whether lower values of the metric `name` are better."""
-    return name.rpartition("/")[2].endswith("median_rank")
