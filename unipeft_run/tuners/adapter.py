@@ -132,7 +132,7 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     )
     _freeze_unstored(model)
     setattr(model, ATTRIBUTE, adapter)
-    model.eval()
+    model.train(model.training)  # the new modules too
     return adapter
 
 
