@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from unipeft_run.backbones.load import check_lengths
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
-from unipeft_run.data.batching import measure_padding, train_loader
+from unipeft_run.data.batching import measure_padding
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.evaluation.evaluator import Evaluator
@@ -145,7 +145,7 @@ class PreparedRun:
         }
 
     def _loader(self) -> DataLoader[dict[str, Tensor]]:
-        return train_loader(
+        return self.type.build_loader(
             self.encoded["train"],
             self.collator,
             seed=self.config.seed,
@@ -204,4 +204,5 @@ class PreparedRun:
         for name, split in self.encoded.items():
             yield from self.type.lengths(name, split)
         if decoding := self.config.evaluation.decoding:
-            yield "evaluation.decoding.max_length", decoding.max_length
+            longest = self.type.longest_output(decoding, self.encoded)
+            yield f"evaluation.decoding.{decoding.length_key}", longest

@@ -9,11 +9,10 @@ import sys
 import pytest
 from tiny_config import configured
 
-from unipeft_run.config import compose, plan, resolve, run_id
-from unipeft_run.config import tuner_fields
+from unipeft_run.config import compose, plan, resolve, run_id, tuner_fields
 from unipeft_run.config.messages import options
-from unipeft_run.config.tuners import LEFT_OUT, MANAGED
 from unipeft_run.config.tuner_fields import find_kinds, list_fields
+from unipeft_run.config.tuners import LEFT_OUT, MANAGED
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir
 
@@ -68,7 +67,9 @@ def test_the_fields_read_from_the_source_are_those_of_the_library() -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], message: str) -> None:
-    given = [word for word in BASE if not any(w.startswith("method=") for w in words) or word != BASE[1]]
+    given = [
+        word for word in BASE if not any(w.startswith("method=") for w in words) or word != BASE[1]
+    ]
     with pytest.raises(UserError, match=message) as error:
         resolve(compose([*given, *words]))
     assert len(str(error.value).splitlines()) == 1

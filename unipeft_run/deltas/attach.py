@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.family import Family, Prompt
+from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta, SummedDeltas
 from unipeft_run.deltas.forms.memory import Memory
+from unipeft_run.deltas.prompts import (
+    CachedPromptHooks,
+    PositionShift,
+    PromptHooks,
+    hook_prompt,
+)
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
 from unipeft_run.errors import UserError
@@ -29,89 +35,6 @@ class ResidualDropout(nn.Dropout):
 
     def apply(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return self(output)
-
-
-@dataclass
-class PromptHooks:
-    """Hooks that adapt masks and outputs to a prompt of `length` vectors."""
-
-    length: int
-    keyword: str = ""
-
-    def lengthen(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible."""
-        mask = kwargs.get(self.keyword)
-        if mask is None:
-            return None
-        seen = mask.new_ones(mask.size(0), self.length)
-        return args, {**kwargs, self.keyword: torch.cat([seen, mask], dim=1)}
-
-    def trim(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Remove the prompt's positions, [B, L + T, D] to [B, T, D], so that <s> is first again."""
-        output["last_hidden_state"] = output["last_hidden_state"][:, self.length :]
-        return output
-
-
-@dataclass
-class CachedPromptHooks:
-    """Hooks of a decoder with a cache: its first call gets the prompt before its embeddings.
-
-    Args:
-        delta: the prompt.
-        embedding: the decoder's embedding, in a list that is not a module of this object.
-        length: number of prompt vectors.
-    """
-
-    delta: Delta
-    embedding: Sequence[nn.Module]
-    length: int
-    is_first: bool = True
-
-    def prepend(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Replace `input_ids` by embeddings with the prompt, and shift the positions."""
-        assert not args, "decoders are called with keywords"
-        cache = kwargs.get("past_key_values")
-        self.is_first = cache is None or cache.get_seq_length() == 0
-        positions = kwargs.get("position_ids")
-        if positions is not None:
-            kwargs["position_ids"] = self._shift(positions + self.length)
-        if self.is_first:
-            states = kwargs.get("inputs_embeds")
-            if states is None:
-                states = self.embedding[0](kwargs["input_ids"])
-            kwargs |= {"input_ids": None, "inputs_embeds": self.delta.write(states, module)}
-        return args, kwargs
-
-    def _shift(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return `positions` [B, T], preceded by those of the prompt in the first call."""
-        if not self.is_first:
-            return positions
-        first = torch.arange(self.length, device=positions.device).expand(len(positions), -1)
-        return torch.cat([first, positions], dim=1)
-
-    def trim(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Remove the prompt's positions from the first output, [B, L + T, D] to [B, T, D]."""
-        if self.is_first:
-            output["last_hidden_state"] = output["last_hidden_state"][:, self.length :]
-        return output
-
-
-@dataclass
-class PositionShift:
-    """A hook that moves the tokens of a decoder `length` positions to the right."""
-
-    length: int
-
-    def shift(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Add to `position_ids` [B, T], or make them. A forward pre-hook."""
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            tokens = kwargs.get("input_ids")
-            tokens = kwargs["inputs_embeds"] if tokens is None else tokens
-            cache = kwargs.get("past_key_values")
-            past = 0 if cache is None else cache.get_seq_length()
-            positions = torch.arange(tokens.size(1), device=tokens.device)[None] + past
-        return args, {**kwargs, "position_ids": positions + self.length}
 
 
 def attach(
@@ -136,6 +59,7 @@ def attach(
             for site in list(find_sites(model, config, **dict(slot.representation))):
                 delta = slot.build(replace(site, model_shared=shared))
                 _add_module(model, child_name(name, site), delta)
+                delta.composition.start(model.get_submodule(site.write.path))
     register_hooks(model)
     return list(find_deltas(model))
 
@@ -259,7 +183,9 @@ def register_hooks(model: Any) -> None:
     for delta in deltas:
         if delta.site.representation == "embedding":
             assert table.prompt is not None, "there is no such site without a prompt"
-            _hook_prompt(model, table.prompt, delta)
+            hook_prompt(model, table.prompt, delta)
+            if len(table.prompt.masks) > 1:
+                _use_our_attention(model)
     if deltas:
         model.save_pretrained = refuse_save_pretrained
 
@@ -330,24 +256,6 @@ def _connect_attention(model: Any, deltas: Sequence[Delta]) -> None:
     for path, length in shifts.items():
         hook = PositionShift(length).shift
         model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _hook_prompt(model: nn.Module, prompt: Prompt, delta: Delta) -> None:
-    length = next(delta.form.parameters()).size(0)
-    if prompt.cached:
-        assert prompt.trim is not None
-        embedding = model.get_submodule(delta.site.write.path)
-        hooks = CachedPromptHooks(delta, [embedding], length)
-        decoder = model.get_submodule(prompt.trim)
-        decoder.register_forward_pre_hook(hooks.prepend, with_kwargs=True)
-        decoder.register_forward_hook(hooks.trim)
-    for path, keyword in prompt.masks:
-        hook = PromptHooks(length, keyword).lengthen
-        model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-    if prompt.trim is not None and not prompt.cached:
-        model.get_submodule(prompt.trim).register_forward_hook(PromptHooks(length).trim)
-    if len(prompt.masks) > 1:
-        _use_our_attention(model)
 
 
 def _use_our_attention(model: Any) -> None:

@@ -39,8 +39,11 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
 
 
 def name_classes(model: Any, config: RunConfig) -> None:
-    """Record the task's class names in the model's config, which is saved along with it."""
-    if names := build_task(config.task).label_names:
+    """Record the task's classes, or that it predicts numbers, in the model's config."""
+    task = build_task(config.task)
+    if task.kind == "regression":
+        model.config.problem_type = "regression"
+    if names := task.label_names:
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: number for number, name in enumerate(names)}
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,13 +61,11 @@ class Place:
     """Where a site is.
 
     Args:
-        layer: path of its layer.
         adapter: path of a bottleneck adapter at the site in `adapters`.
         location: of its prefix in the pool.
         index, depth: its number among the prefixes of this location, and how many there are.
     """
 
-    layer: str
     adapter: str
     location: str
     index: int
@@ -99,50 +98,34 @@ def locate(
 
     Layers are numbered through all stacks, in the order of the family's table.
     """
-    found: list[tuple[str, str, int] | None] = []
-    for site in sites:
-        stack, kind, number = _find_layer(model, table, site)
-        found.append(None if number in left_out else (stack, kind, number))
-    depths = Counter(where[:2] for where in found if where)
-    if any("heads" not in site.representation for site in sites):
-        depths = Counter()
+    first, total = {"": 0}, 0
+    for name, stack in table.stacks.items():
+        first[name] = total
+        total += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
+    kept = [site for site in sites if first[site.stack] + site.layer not in left_out]
+    depths = Counter((site.stack, site.kind) for site in kept)
     seen: Counter[tuple[str, str]] = Counter()
     places: list[Place | None] = []
-    for site, where in zip(sites, found, strict=True):
-        if where is None:
+    for site in sites:
+        if first[site.stack] + site.layer in left_out:
             places.append(None)
             continue
-        key = where[:2]
-        places.append(_place(table, site, *key, seen[key], depths[key]))
+        key = (site.stack, site.kind)
+        places.append(_place(table, site, seen[key], depths[key]))
         seen[key] += 1
     return places
 
 
-def _find_layer(model: nn.Module, table: Family, site: Site) -> tuple[str, str, int]:
-    """Return stack, attention type (or "ffn") and number of a site's layer."""
-    first = 0
-    for name, stack in table.stacks.items():
-        if site.write.path.startswith(f"{stack.path}."):
-            inside = site.read.path.removeprefix(f"{stack.path}.").partition(".")[2]
-            index = site.write.path.removeprefix(f"{stack.path}.").partition(".")[0]
-            kinds = [k for k, module in stack.attentions.items() if inside.startswith(module)]
-            attention = site.representation.startswith("attn")
-            return name, kinds[0] if attention else "ffn", first + int(index)
-        first += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
-    return "", "input", -1
-
-
-def _place(table: Family, site: Site, name: str, kind: str, index: int, depth: int) -> Place:
-    if not name:
-        return Place("", "", "", index, depth)
-    stack = table.stacks[name]
-    number = site.write.path.removeprefix(f"{stack.path}.").partition(".")[0]
-    layer = f"{stack.path}.{number}"
-    module = MODULES[table.name][kind == "ffn"]
-    block = stack.attentions.get(kind, "").rpartition(".")[0]
+def _place(table: Family, site: Site, index: int, depth: int) -> Place:
+    if not site.stack:
+        return Place("", "", index, depth)
+    stack = table.stacks[site.stack]
+    block = stack.attentions.get(site.kind, "").rpartition(".")[0]
+    module = MODULES[table.name][site.kind == "ffn"]
     module = module.replace("{block}", block).replace("{ffn}", stack.ffn)
-    location = LOCATIONS[name, kind] if len(table.stacks) > 1 and kind != "ffn" else "self_prefix"
-    return Place(layer, f"{layer}.{module}", location, index, depth)
+    several = len(table.stacks) > 1 and site.kind != "ffn"
+    location = LOCATIONS[site.stack, site.kind] if several else "self_prefix"
+    return Place(f"{stack.path}.{site.layer}.{module}", location, index, depth)
 
 
 def tensors_of(delta: Delta, place: Place, matrices: Sequence[str]) -> Iterator[PeerTensor]:
@@ -174,17 +157,18 @@ def _memory(form: Memory, place: Place) -> Iterator[PeerTensor]:
     if "keys" in form._parameters:
         length = form.keys.size(0)
         for offset, parameter in enumerate((form.keys, form.values)):
-            row = 2 * place.index + offset
-            yield PeerTensor(
-                parameter,
-                f"{base}.control_trans",
-                lambda t, row=row: t.view(length, 2 * place.depth, -1)[:, row],
-            )
+            pick = partial(_flat_part, length=length, place=place, offset=offset)
+            yield PeerTensor(parameter, f"{base}.control_trans", pick)
         return
     rows = slice(place.index * form.head.out_features, (place.index + 1) * form.head.out_features)
     yield PeerTensor(form.trunk.embedding, f"{base}.wte.weight")
     yield from _weight_and_bias(form.trunk.hidden, f"{base}.control_trans.0")
     yield from _weight_and_bias(form.head, f"{base}.control_trans.2", lambda t: t[rows])
+
+
+def _flat_part(tensor: torch.Tensor, *, length: int, place: Place, offset: int) -> torch.Tensor:
+    """Return the keys (offset 0) or values (1) of a layer, [L, D], from a flat prefix."""
+    return tensor.view(length, 2 * place.depth, -1)[:, 2 * place.index + offset]
 
 
 def _lora(

@@ -39,7 +39,7 @@ def attach(
     """Attach a method to `model` as a named delta, activate it, and freeze the rest of the model.
 
     Args:
-        model: a transformers model of a supported family: BART, mBART or RoBERTa.
+        model: a transformers model of a supported family (docs/backbones.md).
         method: a file in conf/method, such as `mam`; without it, the axes describe the delta.
         name: the delta's name; defaults to the method's.
         unfreeze: patterns of backbone parameters that train as well, such as `*LayerNorm*`.
@@ -47,7 +47,8 @@ def attach(
         choices: sizes for every slot (`bottleneck=8`, `scale=4`, `mlp_width=None`); the axes and
             sizes of one slot (`ffn=dict(composition="add", bottleneck=64)`), or None to leave it
             out (`attn=None`); dotted keys (`**{"attn.bottleneck": 30}`). Sizes that are not given
-            are the paper's: for XSum with BART, WMT16 en-ro with mBART, SST-2 with RoBERTa.
+            are the paper's: for a backbone that generates text, those for XSum (mBART: WMT16
+            en-ro); for others, those for SST-2.
 
     Returns the delta's sites and parameter counts, to print. Deltas that were active before are
     kept, inactive. Raises UserError; the model is then unchanged.

@@ -13,10 +13,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.config.inert import refuse_inert
 from unipeft_run.config.messages import (
-    list_options,
     options,
     shorten,
     unknown_key,
@@ -26,8 +26,14 @@ from unipeft_run.config.presets import register_presets
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
 
-# family -> the task of the paper whose sizes are the defaults
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
+# type of task -> the task of the paper whose sizes are the defaults
+TASKS = {
+    "seq2seq": "xsum",
+    "causal": "xsum",
+    "classification": "sst2",
+    "image_classification": "sst2",
+    "retrieval": "sst2",
+}
 SIZES = tuple(name for name in SlotConfig.model_fields if name not in AXES)
 WORD = re.compile(r"[A-Za-z_][\w.-]*")  # what Hydra reads as a string without quotes
 IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=")  # the axes of a command line
@@ -37,9 +43,9 @@ CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of `method`, changed by `choices`, for a family of backbones.
 
-    `choices` holds a slot (`attn`, `ffn`, `input`, `matrix`) with a mapping of its axes and sizes or None, a
-    size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key (`attn.bottleneck`).
-    Raises UserError.
+    `choices` holds a slot (`attn`, `ffn`, `input`, `matrix`) with a mapping of its axes and sizes
+    or None, a size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key
+    (`attn.bottleneck`). Raises UserError.
     """
     try:
         config = _configure(family, method, choices)
@@ -57,7 +63,7 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
 def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
     if method is not None and method not in options("method"):
         raise UserError(unknown_option("method", method))
-    overrides, parts = [f"task={TASKS[family]}", f"method={method or 'none'}"], {}
+    overrides, parts = [f"task={_find_task(family)}", f"method={method or 'none'}"], {}
     for key, value in choices.items():
         if key not in SIZES:
             for path, chosen in _flatten(key, value):
@@ -72,6 +78,11 @@ def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> R
     config = resolve(composed)
     refuse_inert(config, [*overrides, *sizes])
     return config
+
+
+def _find_task(family: str) -> str:
+    """Return the task whose sizes are the defaults for a family: en-ro for mBART."""
+    return "wmt16_en_ro" if family == "mbart" else TASKS[FAMILIES[family].task_type]
 
 
 def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:

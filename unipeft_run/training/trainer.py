@@ -22,7 +22,7 @@ from unipeft_run.training.accumulation import GradientAccumulator, LossFn
 from unipeft_run.training.cadence import Cadence, count_steps
 from unipeft_run.training.checkpoint_store import CheckpointStore
 from unipeft_run.training.compute.plan import ComputeOptions
-from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum
+from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum, reshard
 from unipeft_run.training.divergence import (
     Diverged,
     check_finite,
@@ -265,6 +265,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad(), isolated_rng(self.device), self.interrupts.immediate():
             metrics = self.evaluate(self.model, self.eval_limit)
+        reshard(self.model)
         self.model.train()
         if self.selection[0] not in metrics:
             known = ", ".join(metrics)

@@ -179,7 +179,7 @@ def _check_head(model: Any, key: str) -> None:
 
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
-            f"{key} changes the output embeddings, which the loss reads by itself; in this backbone "
+            f"{key} changes the output embeddings, which the loss reads by itself; "
             "they may be tied to the input embeddings"
         )
 

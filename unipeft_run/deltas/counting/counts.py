@@ -113,6 +113,11 @@ def _build_deltas(
                 yield name, slot.build(replace(site, model_shared=shared)).eval()
 
 
+def backbone_shapes(config: RunConfig) -> dict[str, Shape]:
+    """Return the shape of each parameter of the backbone of a configuration, by name."""
+    return shapes_of(architecture(config.backbone, num_labels(config.task)))
+
+
 def build_without_weights(config: RunConfig) -> list[Delta]:
     """Build the stored deltas of a configuration on the meta device, to inspect their types."""
     shape = architecture(config.backbone, num_labels(config.task))

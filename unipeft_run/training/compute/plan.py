@@ -12,7 +12,7 @@ from torch import nn
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.errors import UserError
 from unipeft_run.training.compute.onednn import has_onednn, is_onednn_faster
-from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.compute.shapes import BatchGrid
 from unipeft_run.training.distributed import processes
 from unipeft_run.tuners.adapter import find_adapter
 
@@ -28,7 +28,7 @@ class ComputeOptions:
 
     config: ComputeConfig = field(default_factory=ComputeConfig)
     deterministic: bool = False
-    grid: ShapeGrid | None = None
+    grid: BatchGrid | None = None
 
 
 @dataclass(frozen=True)
