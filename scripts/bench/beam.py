@@ -2,6 +2,7 @@
 
     python scripts/bench/beam.py --shape base --types fp32 bf16
     python scripts/bench/beam.py --shape mini --sources 16 --beams 4 --json beam.json
+    python scripts/bench/beam.py --shape mini --family llama --types fp32
 
 Both decode the same sources to the same length under the rules of transformers, alternately; the
 shortest time of several repeats counts. The time of a step is the difference between two searches
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from results import close
-from shapes import SHAPES, TYPES, build_model
+from shapes import FAMILIES, SHAPES, TYPES
 from torch import Tensor
 
 import unipeft_run
@@ -29,6 +30,7 @@ SHORT = 20  # tokens of the shorter search
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="base")
+    parser.add_argument("--family", choices=FAMILIES, default="bart")
     parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--sources", type=int, default=4)
     parser.add_argument("--beams", type=int, default=6)
@@ -61,7 +63,7 @@ SEARCHES: dict[str, Callable[..., Tensor]] = {
 
 def measure(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
     """Return a row per implementation: seconds per search, milliseconds per step, both ratios."""
-    model = build_model(options.shape, TYPES[dtype], options.device)
+    model = FAMILIES[options.family](options.shape, TYPES[dtype], options.device)
     shape = (options.sources, options.source_tokens)
     sources = torch.randint(5, model.config.vocab_size, shape, device=options.device)
     inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources)}
@@ -100,10 +102,11 @@ def time_search(
     options: argparse.Namespace,
 ) -> tuple[float, Tensor]:
     """Return the seconds of a search that generates exactly `new_tokens`, and its tokens."""
+    given = options.source_tokens if options.family == "llama" else 1
     decoding = {
         "num_beams": options.beams,
-        "max_length": new_tokens + 1,
-        "min_length": new_tokens + 1,
+        "max_length": new_tokens + given,
+        "min_length": new_tokens + given,
         "no_repeat_ngram_size": 3,
         "early_stopping": True,
         "forced_eos": True,

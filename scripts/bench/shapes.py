@@ -1,11 +1,16 @@
-"""The model shapes that the benchmarks measure: BART with random weights."""
+"""The model shapes that the benchmarks measure: BART and Llama with random weights."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 SHAPES: dict[str, dict[str, int]] = {
     "mini": {"d_model": 256, "layers": 3, "heads": 4, "ffn": 1024, "vocab": 8192},
@@ -31,3 +36,23 @@ def build_model(shape: str, dtype: torch.dtype, device: str) -> Any:
         init_std=0.04,
     )
     return BartForConditionalGeneration(config).to(device, dtype).eval()
+
+
+def build_llama(shape: str, dtype: torch.dtype, device: str) -> Any:
+    """Build a Llama of this width and depth, in evaluation mode; two heads share a key."""
+    size = SHAPES[shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size["vocab"],
+        hidden_size=size["d_model"],
+        num_hidden_layers=size["layers"],
+        num_attention_heads=size["heads"],
+        num_key_value_heads=size["heads"] // 2,
+        intermediate_size=size["ffn"],
+        pad_token_id=0,
+        initializer_range=0.04,
+    )
+    return LlamaForCausalLM(config).to(device, dtype).eval()
+
+
+FAMILIES = {"bart": build_model, "llama": build_llama}

@@ -115,6 +115,7 @@ ACTS = {
     "evaluation.references": "reference_code",
     "evaluation.decoding.num_beams": "3",
     "evaluation.decoding.max_length": "33",
+    "evaluation.decoding.max_new_tokens": "33",
     "evaluation.decoding.min_length": "3",
     "evaluation.decoding.no_repeat_ngram_size": "5",
     "evaluation.decoding.length_penalty": "0.3",

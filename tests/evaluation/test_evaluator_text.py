@@ -20,6 +20,7 @@ from tiny_evaluators import (
 
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
+from unipeft_run.evaluation import generation
 from unipeft_run.evaluation.generation import generate
 from unipeft_run.task_types import seq2seq as module
 from unipeft_run.training.losses import SequenceLoss
@@ -117,7 +118,7 @@ def test_signatures_name_the_rules_that_were_followed(
 ) -> None:
     evaluator, model = summariser(tmp_path)
     assert evaluator(model, "test").signatures["decoding"].endswith("|rules:2021")
-    monkeypatch.setattr(module, "can_generate", lambda model: False)
+    monkeypatch.setattr(generation, "find_obstacle", lambda model: "a reason")
     assert evaluator(model, "test").signatures["decoding"].endswith("|rules:transformers")
 
 

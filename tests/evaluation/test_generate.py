@@ -25,7 +25,7 @@ from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
-from unipeft_run.evaluation.generation import decoder, onednn, search, static_step
+from unipeft_run.evaluation.generation import decoder, encode, onednn, search, static_step
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAMILIES = tuple(STARTS)
@@ -240,7 +240,7 @@ def test_lengths_and_forced_tokens() -> None:
 def test_encoder_states_can_be_given(beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sources, decoding = tiny_case(num_beams=beams)
     expected = generate(model, **sources, decoding=decoding)
-    states = decoder.encode(model, **sources)
+    states = encode(model, **sources)
     monkeypatch.setattr(type(model.get_encoder()), "forward", None)
     generated = generate(model, **sources, decoding=decoding, encoder_states=states)
     assert torch.equal(generated, expected)

@@ -1,13 +1,16 @@
 """Beam search of June 2021, restated literally: Python lists, no cache, one source at a time.
 
 Follows `BeamSearchScorer` and the logits processors of transformers at the official code's commit.
+Of a decoder-only model, every length and every n-gram includes the prompt and its padding.
 It is slow, and serves as the reference for `unipeft_run.generate(..., rules="2021")`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,17 +51,45 @@ class BeamHypotheses:
 
 def generate_2021(model: Any, input_ids: Tensor, attention_mask: Tensor, **decoding: Any) -> Any:
     """Generate unpadded token ids for each source, with `decoding` as in `generate`."""
+    start = decoding.pop("decoder_start_token_id", None)
     with torch.no_grad():
-        return [
-            _search(model, ids[None], mask[None], **decoding)
-            for ids, mask in zip(input_ids, attention_mask, strict=True)
-        ]
+        rows = []
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            score = _recompute_decoder if model.config.is_encoder_decoder else _recompute
+            prompt = [start] if model.config.is_encoder_decoder else ids.tolist()
+            rows.append(_search(partial(score, model, ids[None], mask[None]), prompt, **decoding))
+    return rows
+
+
+def _recompute_decoder(model: Any, ids: Tensor, mask: Tensor, tokens: list[list[int]]) -> Tensor:
+    """Return the logits after `tokens`, [K, V], of an encoder-decoder model."""
+    states = model.get_encoder()(input_ids=ids, attention_mask=mask)[0]
+    logits: Tensor = model(
+        attention_mask=mask.expand(len(tokens), -1),
+        encoder_outputs=BaseModelOutput(states.expand(len(tokens), -1, -1)),
+        decoder_input_ids=torch.tensor(tokens),
+        use_cache=False,
+    ).logits
+    return logits[:, -1]
+
+
+def _recompute(model: Any, ids: Tensor, mask: Tensor, tokens: list[list[int]]) -> Tensor:
+    """Return the logits after `tokens`, [K, V], which include the prompt `ids` and its padding."""
+    new = mask.new_ones(len(tokens), len(tokens[0]) - ids.size(1))
+    mask = torch.cat([mask.expand(len(tokens), -1), new], dim=1)
+    positions = (mask.cumsum(dim=1) - 1).masked_fill(mask == 0, 1)
+    logits: Tensor = model(
+        input_ids=torch.tensor(tokens),
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=False,
+    ).logits
+    return logits[:, -1]
 
 
 def _search(
-    model: Any,
-    input_ids: Tensor,
-    attention_mask: Tensor,
+    score: Callable[[list[list[int]]], Tensor],
+    prompt: list[int],
     *,
     num_beams: int,
     max_length: int,
@@ -68,21 +99,14 @@ def _search(
     early_stopping: bool,
     forced_bos: bool,
     forced_eos: bool,
-    decoder_start_token_id: int,
 ) -> list[int]:
     hypotheses = BeamHypotheses(num_beams, length_penalty, early_stopping)
-    states = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
-    tokens = [[decoder_start_token_id]] * num_beams
+    tokens = [prompt] * num_beams
     scores = torch.tensor([0.0] + [-1e9] * (num_beams - 1))
     done = False
     while len(tokens[0]) < max_length and not done:
         length = len(tokens[0])
-        logits = model(
-            attention_mask=attention_mask.expand(num_beams, -1),
-            encoder_outputs=BaseModelOutput(states.expand(num_beams, -1, -1)),
-            decoder_input_ids=torch.tensor(tokens),
-            use_cache=False,
-        ).logits[:, -1]
+        logits = score(tokens)
         log_probs = logits.log_softmax(dim=-1)
         _ban_ngrams(log_probs, tokens, no_repeat_ngram_size)
         if length < min_length:

@@ -15,6 +15,7 @@ from unipeft_run.config.types import (
     Count,
     CountOrZero,
     Fraction,
+    MethodName,
     Name,
     Names,
     NotNegative,
@@ -22,11 +23,12 @@ from unipeft_run.config.types import (
     Section,
     StringOrList,
 )
+from unipeft_run.errors import UserError
 
 SLOTS = ("attn", "ffn", "input", "matrix")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-OptimizerName = Literal["adamw", "adamw_official"]
+OptimizerName = Literal["adamw", "adamw_official", "sgd"]
 ScheduleName = Literal["polynomial", "linear", "cosine", "constant"]
 Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
@@ -74,6 +76,15 @@ class SlotConfig(Section):
     bottleneck: Count | None = key("r of an adapter or LoRA, l of a prefix or prompt", None)
     scale: Positive | None = key("s of a scaled composition", None)
     mlp_width: Count | None = key("width of the prefix MLP; null: none", None)
+
+
+class TunerConfig(Section):
+    """A method of the PEFT library, which takes the place of the slots."""
+
+    type: str = key("the method, as the library names it: LORA, OFT, ...")
+    config: Mapping[str, Any] = key(
+        "fields of the library's configuration; lists of modules may name representations", {}
+    )
 
 
 class HubConfig(Section):
@@ -142,6 +153,7 @@ class OptimConfig(Section):
     lr: Positive = key("the peak learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
+    momentum: Fraction | None = key("momentum of SGD", None)
     weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
@@ -151,8 +163,13 @@ class DecodingConfig(Section):
     """Beam search, or greedy search with one beam."""
 
     num_beams: Count = key("beams; 1 is greedy search")
-    max_length: Annotated[int, Field(ge=2, le=10**6)] = key(
-        "maximum length in tokens, including the start token"
+    max_length: Annotated[int, Field(ge=2, le=10**6)] | None = key(
+        "maximum length in tokens, including the start token or, of a decoder-only model, the "
+        "padded prompt",
+        None,
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = key(
+        "maximum number of generated tokens; takes precedence over max_length", None
     )
     min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
     no_repeat_ngram_size: CountOrZero = key(
@@ -165,6 +182,22 @@ class DecodingConfig(Section):
     forced_bos: bool = key("force <s> as the first token", False)
     forced_eos: bool = key("force </s> as the last token at max_length", True)
     rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
+
+    @property
+    def length_key(self) -> str:
+        """The key that limits the length."""
+        return "max_length" if self.max_new_tokens is None else "max_new_tokens"
+
+    def find_longest(self, prompt: int = 1) -> int:
+        """Return the maximum length, including `prompt` given tokens. Raises UserError.
+
+        An encoder-decoder model is given one token, the start token.
+        """
+        if self.max_new_tokens is not None:
+            return prompt + self.max_new_tokens
+        if self.max_length is None:
+            raise UserError("decoding.max_length has no value; give it or decoding.max_new_tokens")
+        return self.max_length
 
 
 class EvaluationConfig(Section):
@@ -214,7 +247,7 @@ class RunConfig(Section):
     """The configuration of one run: a point of the design space, its data and its recipe."""
 
     task: TaskConfig
-    method: Name = key("the method's name in folders and tables")
+    method: MethodName = key("the method's name in folders and tables")
     scale: Literal["paper", "mini"] = key("the paper's setting, or a miniature")
     backbone: BackboneConfig
     recipe: RecipeConfig
@@ -227,6 +260,7 @@ class RunConfig(Section):
     matrix: SlotConfig | None = key(
         "changes of weight matrices, beside those of attn and ffn", None
     )
+    peft: TunerConfig | None = key("a method of the PEFT library, in place of the slots", None)
     unfreeze: Names = key("patterns of backbone parameters to train as well", ())
     head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")
     limit: LimitConfig = LimitConfig()
@@ -246,7 +280,7 @@ class RunConfig(Section):
 
     def trains(self) -> bool:
         """Tell whether any parameter trains."""
-        return bool(self.slots() or self.unfreeze or self.head == "trained")
+        return bool(self.slots() or self.peft or self.unfreeze or self.head == "trained")
 
     def plain(self) -> dict[str, Any]:
         """Convert to dictionaries, lists and scalars, as stored in config.yaml."""

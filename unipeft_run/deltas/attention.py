@@ -6,6 +6,7 @@ the cache, and beam search and cached cross-attention need no extra code.
 Shapes: B batch, H heads, G key-value heads, T queries, S keys, L prefix length, C head width.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -85,13 +86,15 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
     position_bias: torch.Tensor | None = None,
+    biases: Mapping[int, torch.Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute attention, modified by the module's delta if it has one.
 
     query is [B, H, T, C], key and value are [B, G, S, C], where G key-value heads serve H / G heads
     each. attention_mask is [B, 1, T or 1, S], True where a key is visible; position_bias is
-    [1, H, T, S]. Returns [B, T, H, C] and, with the eager core, the weights.
+    [1, H, T, S]. `biases` gives it by the number of keys, prefix included, where the queries are
+    not consecutive positions. Returns [B, T, H, C] and, with the eager core, the weights.
     """
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     delta = getattr(module, HEADS, None)
@@ -103,25 +106,32 @@ def attend(
     assert isinstance(form, Memory)
     gated = delta.composition if isinstance(delta.composition, Gated) else None
     factor = None if gated is None else gated.memory_factor(x)
-    if gated is not None and form.is_attention and (factor is None or factor.size(2) == 1):
+    bias: Any = position_bias
+    prefix_bias = None
+    is_prefix = gated is not None and form.is_attention
+    if is_prefix and bias is not None:
+        keys = form.length + key.size(2)
+        shifted = _shift_bias(delta, bias, form.length) if biases is None else biases[keys]
+        prefix_bias, bias = shifted[..., : form.length], shifted[..., form.length :]
+    if is_prefix and (factor is None or factor.size(2) == 1):
         prefix = (p if factor is None else factor * p for p in form.heads())
         joined = [
             repeat_heads(_prepend(memory.to(own.dtype), own), query)
             for memory, own in zip(prefix, (key, value), strict=True)
         ]
-        length = joined[0].size(2) - key.size(2)
-        mask, bias = _see_prefix(attention_mask, length), _shift_bias(delta, position_bias, length)
-        h, weights = core(query, *joined, mask, dropout, scale, bias)
+        mask = _see_prefix(attention_mask, joined[0].size(2) - key.size(2))
+        joint = torch.cat([prefix_bias, bias], dim=-1) if prefix_bias is not None else None
+        h, weights = core(query, *joined, mask, dropout, scale, joint)
     else:
         key, value = (repeat_heads(states, query) for states in (key, value))
-        h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
+        h, weights = core(query, key, value, attention_mask, dropout, scale, bias)
         q = _memory_query(module, delta, x, query, scale)
         q = q if factor is None else factor * q  # the same as factor * P_k
-        dh = form(q) if factor is None else factor * form(q)
+        dh = form(q, prefix_bias) if factor is None else factor * form(q, prefix_bias)
         given = {"u": x}
         if gated is not None:
-            logits = _logits(query * scale, key, attention_mask, position_bias)
-            given["gate"] = _gate(form, q, logits)
+            own = _logits(query * scale, key, attention_mask, bias)
+            given["gate"] = _gate(form.logits(q, prefix_bias), own)
         h = delta.compose(h, dh, **given)
     return h.transpose(1, 2).contiguous(), weights
 
@@ -131,14 +141,12 @@ def _prepend(memory: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     return torch.cat([memory.expand(own.size(0), -1, -1, -1), own], dim=2)
 
 
-def _shift_bias(delta: Delta, bias: torch.Tensor | None, length: int) -> torch.Tensor | None:
+def _shift_bias(delta: Delta, bias: torch.Tensor, length: int) -> torch.Tensor:
     """Return the relative position bias [1, H, T, L + S] of a prefix of L and S keys.
 
     The prefix counts as keys 0 to L - 1, and key j as L + j; queries keep their positions. Without
     a relative bias (cross-attention), the prefix has none either.
     """
-    if bias is None:
-        return None
     if not delta.bias_source:
         return F.pad(bias, (length, 0))
     queries, keys = bias.shape[-2:]
@@ -162,10 +170,9 @@ def _memory_query(
     return query if "unscaled" in form.query else query * scale
 
 
-def _gate(form: Memory, q: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Return lambda of Eq. 7, [B, H, T, 1]: the softmax mass on the prefix."""
-    prefix = form.logits(q).logsumexp(-1, keepdim=True)
-    return torch.sigmoid(prefix - logits.logsumexp(-1, keepdim=True))
+def _gate(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Return lambda of Eq. 7, [B, H, T, 1]: the softmax mass on the prefix, from all logits."""
+    return torch.sigmoid(prefix.logsumexp(-1, keepdim=True) - own.logsumexp(-1, keepdim=True))
 
 
 def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:

@@ -27,6 +27,7 @@ from unipeft_run.deltas.magnitude import Magnitude
 from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.weights import bias_or_zero, replace_bias, weight_at
 from unipeft_run.errors import UserError
+from unipeft_run.tuners.adapter import find_adapter, merge_tuner
 
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -38,7 +39,8 @@ def fold(model: nn.Module) -> nn.Module:
     LoRA is added to the weight it modifies, and (IA)3 rescales its rows or columns. A parallel
     feed-forward adapter becomes r additional hidden units of the feed-forward, with their own
     activation. A prefix or multi-head parallel adapter modifies attention, not a weight, so it
-    stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights.
+    stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights. The PEFT
+    library merges its own methods.
 
     The logits of both models are compared on a random batch, in the model's own precision.
 
@@ -51,6 +53,8 @@ def fold(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         batch = make_probe(folded, table)
         expected = folded(**batch)[0]
+        if adapter := find_adapter(folded):
+            merge_tuner(adapter)
         detach(folded)
         biases = _biases(folded)
         kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]

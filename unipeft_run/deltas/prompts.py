@@ -21,9 +21,12 @@ class PromptHooks:
     keyword: str = ""
 
     def lengthen(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible."""
+        """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible.
+
+        A complete mask, [B, 1, T, S], already covers the prompt.
+        """
         mask = kwargs.get(self.keyword)
-        if mask is None:
+        if mask is None or mask.ndim == 4:
             return None
         seen = mask.new_ones(mask.size(0), self.length)
         return args, {**kwargs, self.keyword: torch.cat([seen, mask], dim=1)}

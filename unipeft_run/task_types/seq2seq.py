@@ -12,8 +12,9 @@ from torch import nn
 from unipeft_run.backbones.families import decoder_start
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
-from unipeft_run.data.tasks.base import SequenceTask, Task
-from unipeft_run.evaluation.generation import can_generate, encode, generate
+from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.sequence import SequenceTask
+from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
 from unipeft_run.evaluation.texts import decode_texts, generation_token_ids
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
 from unipeft_run.training.losses import Loss, SequenceLoss
@@ -70,14 +71,13 @@ class Seq2SeqStep(EvaluationStep):
     def signatures(self, model: nn.Module) -> dict[str, str]:
         """Return the signature of the decoding, with the rules that were followed."""
         assert self.decoding is not None
-        rules = self.decoding.rules if can_generate(model) else "transformers"
-        settings = {**self.decoding.model_dump(), "rules": rules}
-        return {"decoding": "|".join(f"{name}:{value}" for name, value in settings.items())}
+        return {"decoding": describe(model, self.decoding)}
 
     def added_positions(self, encoded: Dataset, generate: bool) -> int:
         """Count the longest target: keys and values of it are held too, for every beam."""
         if generate:
-            return int(self.generation["num_beams"] * self.generation["max_length"])
+            assert self.decoding is not None
+            return self.decoding.num_beams * self.decoding.find_longest()
         return int(lengths(encoded, "labels").max(initial=0))
 
     def _generate(self, model: Any, **inputs: Any) -> list[list[int]]:

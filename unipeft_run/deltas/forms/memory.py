@@ -117,6 +117,12 @@ class Memory(Form):
         """
         return self.activation == "softmax" and self.query == "scaled"
 
+    @property
+    def length(self) -> int:
+        """L, the number of vectors."""
+        own = self._parameters.get("keys")
+        return (self.trunk.embedding if own is None else own).size(0)
+
     def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return P_k and P_v, each [L, D]."""
         if "keys" in self._parameters:
@@ -131,13 +137,13 @@ class Memory(Form):
         )
         return keys, values
 
-    def logits(self, q: torch.Tensor) -> torch.Tensor:
-        """Compute q P_k^T, [B, H, T, L]."""
-        return q @ repeat_heads(self.heads()[0], q).transpose(-1, -2)
+    def logits(self, q: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute q P_k^T + bias, [B, H, T, L]; bias is a relative position bias, if any."""
+        logits = q @ repeat_heads(self.heads()[0], q).transpose(-1, -2)
+        return logits if bias is None else logits + bias
 
-    def forward(self, q: torch.Tensor) -> torch.Tensor:
-        keys, values = (repeat_heads(part, q) for part in self.heads())
-        logits = q @ keys.transpose(-1, -2)
+    def forward(self, q: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        logits, values = self.logits(q, bias), repeat_heads(self.heads()[1], q)
         weights = F.softmax(logits, dim=-1) if self.activation == "softmax" else F.relu(logits)
         return self.attention_dropout(weights) @ values
 

@@ -1,9 +1,11 @@
-"""Generation: greedy and beam search for BART and mBART, with or without deltas.
+"""Generation: greedy and beam search for text models, with or without deltas.
 
 `settings.py` validates the decoding settings. `search.py` is the loop that greedy and beam search
 share. `hypotheses.py` implements the two sets of beam-search rules. `decoder.py`, `cache.py` and
-`attention.py` run the model's own decoder for all beams of a source at once; `static_step.py` does
-so with static shapes. `onednn.py` speeds up matrix products on a CPU.
+`attention.py` run the model's own decoder for all beams of a source at once: `encoder_decoder.py`
+that of BART, mBART and T5, `causal.py` decoder-only models, `uncached.py` models that have to be
+recomputed at every step. `static_step.py` does so with static shapes. `onednn.py` speeds up matrix
+products on a CPU.
 """
 
 from __future__ import annotations
@@ -14,20 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipeft_run.config.schema import Rules
+from unipeft_run.backbones.families import family_of
+from unipeft_run.config.schema import DecodingConfig, Rules
 from unipeft_run.evaluation.generation.beam_search import BeamSearch
-from unipeft_run.evaluation.generation.decoder import Decoder, encode
-from unipeft_run.evaluation.generation.fallback import find_obstacle, generate_with_transformers
+from unipeft_run.evaluation.generation.causal import CausalDecoder, Prompts
+from unipeft_run.evaluation.generation.decoder import Decoder
+from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder, encode
+from unipeft_run.evaluation.generation.fallback import (
+    find_obstacle,
+    generate_with_transformers,
+    is_recomputed,
+)
 from unipeft_run.evaluation.generation.greedy import GreedySearch
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.evaluation.generation.static_step import StaticDecoder
+from unipeft_run.evaluation.generation.uncached import UncachedCausal, UncachedEncoderDecoder
 
-__all__ = ["can_generate", "encode", "generate"]
+__all__ = ["can_generate", "describe", "encode", "generate"]
 
 
 def can_generate(model: Any) -> bool:
     """Return whether `generate` supports this model itself, without transformers' `generate`."""
     return find_obstacle(model) is None
+
+
+def describe(model: Any, decoding: DecodingConfig) -> str:
+    """Return the signature of a decoding, with the rules that `generate` follows for this model."""
+    settings = decoding.model_dump(exclude_none=True)
+    if not can_generate(model):
+        settings["rules"] = "transformers"
+    if is_recomputed(model):
+        settings["cache"] = False
+    return "|".join(f"{name}:{value}" for name, value in settings.items())
 
 
 @torch.no_grad()
@@ -43,31 +63,69 @@ def generate(
 ) -> Tensor:
     """Generate a target for each source; return token ids, [B, T].
 
-    Rows start with the decoder start token and are padded on the right. Nothing is taken from
-    `model.generation_config`. For a model or an attention implementation that this search does not
-    support, transformers' `generate` is called instead, which is logged.
+    Rows of an encoder-decoder model start with the decoder start token; those of a decoder-only
+    model start with the prompt, with all of its padding moved to the left. Rows are padded on the
+    right. Nothing is taken from `model.generation_config`.
+
+    The length of a decoder-only model's row includes the prompt and its padding, in `max_length`
+    and `min_length` under both sets of rules, and in the length penalty under the rules of 2021
+    (transformers' count generated tokens only). `max_new_tokens` counts generated tokens. No n-gram
+    of prompt and target together occurs twice under `no_repeat_ngram_size`. All of this follows
+    transformers, of 4.6 under the rules of 2021.
+
+    For a model or an attention implementation that this search does not support, transformers'
+    `generate` is called instead, which is logged. A model with a delta that depends on later
+    positions, such as UniPELT's gates, is recomputed at every step, without a cache.
 
     Args:
-        model: BART or mBART, with or without deltas.
-        input_ids: the sources, [B, S], padded on either side.
+        model: an encoder-decoder or decoder-only model, with or without deltas.
+        input_ids: the sources or prompts, [B, S], padded on either side.
         attention_mask: 1 for tokens, 0 for padding, [B, S].
         decoding: keys of `evaluation.decoding`, and optionally `decoder_start_token_id`,
             `forced_bos_token_id`, `forced_eos_token_id`, `eos_token_id`, `pad_token_id` and
-            `bos_token_id`, which default to the model's config.
+            `bos_token_id`, which default to the model's config. Without `pad_token_id`, rows are
+            padded with `eos_token_id`.
         rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
         encoder_states: the encoder's output for these sources, if already computed.
-        static: run decoder steps with static shapes, on a GPU as a CUDA graph.
+        static: run decoder steps with static shapes, on a GPU as a CUDA graph. BART and mBART only.
 
     Raises:
-        ValueError: for an unknown key, a missing key or a value out of range.
+        ValueError: for an unknown key, a missing key or a value out of range, for prompts without
+            tokens or without room for another one, and for `static` with another family.
     """
-    settings = Settings.read(decoding, model.config, rules)
+    if not model.config.is_encoder_decoder:
+        prompts = Prompts.align(input_ids, attention_mask)
+        input_ids, attention_mask = prompts.tokens, prompts.mask
+    width = None if model.config.is_encoder_decoder else input_ids.size(1)
+    settings = Settings.read(decoding, model.config, rules, width)
     if obstacle := find_obstacle(model):
         return generate_with_transformers(model, input_ids, attention_mask, settings, obstacle)
-    if encoder_states is None:
-        encoder_states = encode(model, input_ids, attention_mask)
+    decoder = _build_decoder(model, input_ids, attention_mask, settings, encoder_states, static)
     search = GreedySearch if settings.num_beams == 1 else BeamSearch
-    decoder_type = StaticDecoder if static else Decoder
-    with decoder_type(model, encoder_states, attention_mask, settings) as decoder:
+    with decoder:
         return search(decoder, settings).run().to(input_ids.dtype)
+
+
+def _build_decoder(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: Settings,
+    states: Tensor | None,
+    static: bool,
+) -> Decoder:
+    recomputed = is_recomputed(model)
+    if not model.config.is_encoder_decoder:
+        if static or states is not None:
+            raise ValueError("static and encoder_states are for encoder-decoder models")
+        prompts = Prompts(input_ids, attention_mask)
+        return (UncachedCausal if recomputed else CausalDecoder)(model, prompts, settings)
+    if states is None:
+        states = encode(model, input_ids, attention_mask)
+    if recomputed:
+        return UncachedEncoderDecoder(model, states, attention_mask, settings)
+    if static and family_of(model.config).relative_bias:
+        raise ValueError("static steps need the positions of BART and mBART")
+    decoder = StaticDecoder if static else EncoderDecoder
+    return decoder(model, states, attention_mask, settings)

@@ -1,10 +1,12 @@
 """The decoder's attention function during generation, with prefixes in the cache.
 
-Shape legend: B sources, K beams, H heads, C width of a head, P prefix length, S key positions.
+Shape legend: B sources, K beams, H heads, G key-value heads, C width of a head, P prefix length,
+S key positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -43,27 +45,72 @@ def attend_beams(
     *,
     core: Any,
     cross_mask: Tensor | None = None,
+    window_mask: Tensor | None = None,
+    biases: Mapping[int, Tensor] | None = None,
+    sliding_window: int | None = None,
+    position_bias: Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute the attention of K beams, query [B, H, K, C], to keys and values [B, H, P + S, C].
+    """Compute the attention of K beams, query [B, H, K, C], to keys and values [B, G, P + S, C].
 
     A mask may have more leading columns than the module has prefix vectors. transformers passes a
-    mask for self-attention only; `cross_mask` is used for cross-attention.
+    mask for self-attention only; `cross_mask` is used for cross-attention, and `window_mask` by
+    layers with a sliding window. `biases` holds the relative bias of self-attention by the number
+    of keys; transformers' `position_bias` takes beams for positions.
     """
-    mask = cross_mask if attention_mask is None else attention_mask
+    del position_bias
+    is_own = attention_mask is not None
+    mask = attention_mask if is_own else cross_mask
+    if is_own and sliding_window is not None:
+        mask = window_mask
     if mask is not None:
         mask = mask[..., -key.size(2) :]
-    prefix = find_prefix(module)
-    if prefix is None:
-        return attend(
-            module, query, key, value, mask, core=core, dropout=dropout, scaling=scaling, **kwargs
-        )
-    prefix[0].x = None
+    bias = biases[key.size(2)] if is_own and biases else None
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
-    h, weights = core(query, key, value, mask, dropout, scale)
+    if isinstance(delta := getattr(module, HEADS, None), Delta):
+        if find_prefix(module) is None:
+            return attend(
+                *(module, query, key, value, mask),
+                core=core,
+                dropout=dropout,
+                scaling=scale,
+                position_bias=bias,
+                biases=biases,
+                **kwargs,
+            )
+        delta.x = None
+    h, weights = _attend_grouped(core, query, key, value, mask, dropout, scale, bias)
     return h.transpose(1, 2).contiguous(), weights
+
+
+def _attend_grouped(
+    core: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    scale: float,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the output of `core`, [B, H, K, C], and its weights, without copies of the keys.
+
+    The H / G heads that share keys become further queries of these keys.
+    """
+    groups = query.size(1) // key.size(1)
+    if groups == 1:
+        return core(query, key, value, mask, dropout, scale, bias)  # type: ignore[no-any-return]
+    assert bias is None, "no family has a relative bias and grouped heads"
+    if mask is not None and mask.size(2) > 1:
+        mask = mask.repeat(1, 1, groups, 1)
+    batch, heads, beams, width = query.shape
+    folded = query.reshape(batch, -1, groups * beams, width)
+    h, weights = core(folded, key, value, mask, dropout, scale)
+    if weights is not None:
+        weights = weights.reshape(batch, heads, beams, -1)
+    return h.reshape(batch, heads, beams, width), weights
 
 
 def register() -> None:

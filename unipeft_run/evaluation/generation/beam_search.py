@@ -34,12 +34,12 @@ class BeamSearch(Search):
         self.dtype = torch.float32
         if settings.rules == "2021":
             self.dtype = torch.promote_types(decoder.dtype, torch.float32)
-        self.beams = Beams(self.targets, settings.num_beams, self.dtype)
+        self.beams = Beams(self.targets, settings.num_beams, self.dtype, decoder.shared)
         self.hypotheses = RULES[settings.rules](self.targets, settings)
 
     def advance(self, length: int) -> None:
         seen = self.beams.tokens[..., :length]
-        logits = self.decoder(seen[..., -1], self.beams.find_visible(length))
+        logits = self.decoder(seen, self.beams.find_visible(length))
         totals = F.log_softmax(logits.to(self.dtype), dim=-1)
         constrain(totals, seen, self.settings)
         totals += self.beams.scores[..., None]

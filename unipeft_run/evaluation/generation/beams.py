@@ -39,11 +39,13 @@ class Beams:
         tokens: [B, K, L], padded after the last token.
         ancestry: [B, K, L], the beam index of beam k's ancestor at each position. Keys and values
             are never reordered in the cache; this table yields the attention mask.
+        shared: the first positions, whose keys and values all beams of a source share.
         scores: summed log-probabilities, [B, K]. All but the first start at -1e9, so that the first
             step does not select one token K times.
     """
 
-    def __init__(self, first: Tensor, num_beams: int, dtype: torch.dtype) -> None:
+    def __init__(self, first: Tensor, num_beams: int, dtype: torch.dtype, shared: int = 0) -> None:
+        self.shared = shared
         self.tokens = first[:, None].repeat(1, num_beams, 1)
         self.ancestry = torch.zeros_like(self.tokens)
         self.indices = torch.arange(num_beams, device=first.device)
@@ -51,9 +53,9 @@ class Beams:
         self.scores[:, 1:] = -1e9
 
     def find_visible(self, length: int) -> Tensor:
-        """Return the mask of the cached positions each beam descends from, [B, 1, K, n * K]."""
+        """Return the mask of the positions each beam descends from, [B, 1, K, (n - shared) K]."""
         self.ancestry[:, :, length - 1] = self.indices
-        mask = self.ancestry[:, :, :length, None] == self.indices
+        mask = self.ancestry[:, :, self.shared : length, None] == self.indices
         return mask.flatten(2)[:, None]
 
     def extend(self, chosen: Candidates, length: int) -> None:

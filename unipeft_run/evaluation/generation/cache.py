@@ -94,6 +94,41 @@ class SelfCache(LayerCache):
         )
 
 
+class PromptCache(SelfCache):
+    """The keys and values of prompts and targets, [B, H, P + S + (L - S) K, C].
+
+    The first pass writes those of the prompts, [B, H, S, C], once for all beams of a source. It
+    returns them without the prefix, which the attention function of that pass adds itself.
+    """
+
+    def __init__(self, prefixes: Prefixes, positions: int, beams: int) -> None:
+        super().__init__(prefixes, positions)
+        self.beams = beams
+        self.prompt = 0  # S, once the prompts are written
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.prompt + super().get_seq_length(layer)
+
+    def get_query_offset(self, layer: int = 0) -> int:
+        """Return the position of the first query, for transformers' masks."""
+        return self.get_seq_length(layer)
+
+    def get_mask_sizes(self, queries: int, layer: int = 0) -> tuple[int, int]:
+        """Return the number of keys and the position of the first, for transformers' masks."""
+        return self.get_seq_length(layer) + queries, 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Write keys and values; return those to attend to."""
+        if layer in self.layers:
+            return super().update(keys, values, layer)
+        self.prompt = keys.size(2)
+        stored = zip(self._prefix_of(layer, keys), (keys, values), strict=True)
+        space = keys.new_zeros(*keys.shape[:2], self.positions * self.beams, keys.size(3))
+        joined = (torch.cat([prefix, own, space], dim=2) for prefix, own in stored)
+        self.layers[layer] = Layer(*joined)
+        return keys, values
+
+
 class BeamCache(EncoderDecoderCache):  # type: ignore[misc]
     """Both caches, with the interface that transformers' decoder expects."""
 

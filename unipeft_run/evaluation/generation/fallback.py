@@ -10,14 +10,13 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
-from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.families import FAMILIES, family_of
+from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
 
 log = logging.getLogger(__name__)
-
-OURS = ("bart", "mbart")  # families with our own search
 
 
 def find_obstacle(model: Any) -> str | None:
@@ -25,11 +24,24 @@ def find_obstacle(model: Any) -> str | None:
     config = model.config
     if is_sharded(model):
         return "its parameters are sharded"
-    if not any(FAMILIES[name].fits(config) for name in OURS):
+    if not any(family.fits(config) for family in FAMILIES.values() if "decoder" in family.stacks):
         return f"the family {config.model_type} is not supported"
     if config._attn_implementation not in IMPLEMENTATIONS:
         return f"the attention implementation {config._attn_implementation} is not supported"
     return None
+
+
+def is_recomputed(model: Any) -> bool:
+    """Return whether a delta of the decoder reads later positions, so that a cache is wrong."""
+    per_example = [
+        path
+        for path, delta in find_deltas(model)
+        if any(getattr(module, "per", None) == "example" for module in delta.modules())
+    ]
+    if not per_example:
+        return False
+    decoder = family_of(model.config).stacks["decoder"].path
+    return any(path.startswith(f"{decoder}.") for path in per_example)
 
 
 def generate_with_transformers(
@@ -39,6 +51,7 @@ def generate_with_transformers(
     note = "" if settings.num_beams == 1 else ", under the beam-search rules of transformers"
     log.info("Generating through transformers%s: %s.", note, obstacle)
     config = settings.to_generation_config()
+    config.use_cache = not is_recomputed(model)
     with _replaced_generation_config(model, config):
         tokens = model.generate(
             input_ids=input_ids,

@@ -21,8 +21,8 @@ class GreedySearch(Search):
 
     def advance(self, length: int) -> None:
         seen = self.tokens[..., :length]
-        visible = torch.ones((1, 1, 1, length), dtype=torch.bool, device=self.device)
-        scores = self.decoder(seen[..., -1], visible.expand(len(seen), -1, -1, -1)).float()
+        visible = seen.new_ones((1, 1, 1, length - self.decoder.shared), dtype=torch.bool)
+        scores = self.decoder(seen, visible.expand(len(seen), -1, -1, -1)).float()
         constrain(scores, seen, self.settings)
         token = scores.argmax(dim=-1)[:, 0].masked_fill(self.done, self.settings.pad)
         self.tokens[:, 0, length] = token

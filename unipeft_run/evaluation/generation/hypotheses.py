@@ -33,7 +33,7 @@ class Hypotheses(ABC):
     def __init__(self, first: Tensor, settings: Settings) -> None:
         self.settings, shape = settings, (len(first), settings.num_beams)
         self.tokens = first[:, None].repeat(1, settings.num_beams, 1)
-        self.lengths = torch.ones(shape, dtype=torch.long, device=first.device)
+        self.lengths = torch.full(shape, settings.prompt, device=first.device)
         self.scores = torch.full(shape, self.no_score, dtype=self.score_type, device=first.device)
         self.done = torch.zeros(len(first), dtype=torch.bool, device=first.device)
 
@@ -75,7 +75,8 @@ class Hypotheses2021(Hypotheses):
 
     Scores are float64. A source is done when its worst hypothesis is at least as good as the best
     of all 2 K candidates, including those that have just ended. Open beams become hypotheses at
-    `max_length`. Hypotheses are stored latest first, because the latest of equal ones wins.
+    `max_length`. Hypotheses are stored latest first, because the latest of equal ones wins. The
+    length that normalises a score includes the prompt of a decoder-only model and its padding.
     """
 
     score_type = torch.float64
@@ -132,7 +133,8 @@ class HypothesesOfTransformers(Hypotheses):
     """The rules of transformers 5.23, with the same order of operations, so that ties agree.
 
     Scores are float32. A source is done when its worst hypothesis beats the best open beam. At
-    `max_length` the K best candidates become hypotheses. Hypotheses are stored best first.
+    `max_length` the K best candidates become hypotheses. Hypotheses are stored best first. The
+    length that normalises a score counts generated tokens only.
     """
 
     score_type = torch.float32
@@ -152,14 +154,14 @@ class HypothesesOfTransformers(Hypotheses):
         best = open_scores.topk(count, dim=1)
         chosen = replace(candidates.take(best.indices), scores=best.values)
         self._add(candidates, ended, beams, length)
-        self._update_done(chosen.scores[:, 0] / length**settings.length_penalty)
+        self._update_done(chosen.scores[:, 0] / self._divisor(length))
         return chosen
 
     def _add(self, candidates: Candidates, ended: Tensor, beams: Beams, length: int) -> None:
         settings, count = self.settings, self.settings.num_beams
         ended = ended & (torch.arange(2 * count, device=ended.device) < count)
         closed = self.finished.all(dim=1, keepdim=True) & settings.early_stopping
-        scores = candidates.scores / length**settings.length_penalty
+        scores = candidates.scores / self._divisor(length)
         scores += closed.float() * LOWEST_SCORE
         scores += (~self.improvable[:, None]).float() * LOWEST_SCORE
         scores += (~ended) * LOWEST_SCORE
@@ -168,6 +170,11 @@ class HypothesesOfTransformers(Hypotheses):
         tokens[:, :, length] = candidates.tokens
         self._select(index, scores, tokens, torch.full_like(candidates.tokens, length + 1))
         self.finished = torch.cat([self.finished, ended], dim=1).gather(1, index)
+
+    def _divisor(self, length: int) -> float:
+        """Return the length penalty of targets of `length` tokens and one more."""
+        settings = self.settings
+        return float((length + 1 - settings.prompt) ** settings.length_penalty)
 
     def _update_done(self, best_open: Tensor) -> None:
         worst = torch.where(self.finished, self.scores.amin(dim=1, keepdim=True), LOWEST_SCORE)

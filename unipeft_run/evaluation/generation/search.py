@@ -27,14 +27,14 @@ class Search(ABC):
         count, longest = decoder.sources, settings.max_length
         self.sources = torch.arange(count, device=self.device)  # rows of `targets`, [B]
         self.targets = torch.full((count, longest), settings.pad, device=self.device)
-        self.targets[:, 0] = settings.start
-        self.lengths = torch.ones(count, dtype=torch.long, device=self.device)
+        self.targets[:, : settings.prompt] = decoder.prompts
+        self.lengths = torch.full((count,), settings.prompt, device=self.device)
         self.done = torch.zeros(count, dtype=torch.bool, device=self.device)
 
     def run(self) -> Tensor:
         """Decode until every source is finished or `max_length` is reached."""
         every = CHECK_EVERY.get(self.device.type, CHECK_EVERY_ON_GPU)
-        for length in range(1, self.settings.max_length):
+        for length in range(self.settings.prompt, self.settings.max_length):
             self.advance(length)
             if length % every == 0 and self._all_finished():
                 break

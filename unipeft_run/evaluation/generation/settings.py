@@ -10,10 +10,15 @@ from transformers import GenerationConfig
 
 from unipeft_run.config.schema import DecodingConfig, Rules
 from unipeft_run.config.validation import check
+from unipeft_run.errors import UserError
 
 TOKENS = (
     *("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"),
     *("forced_bos_token_id", "forced_eos_token_id"),
+)
+COPIED = (
+    *("num_beams", "min_length", "no_repeat_ngram_size"),
+    *("length_penalty", "early_stopping", "rules"),
 )
 
 
@@ -21,7 +26,9 @@ TOKENS = (
 class Settings:
     """The settings of one search.
 
-    Lengths include the decoder start token. If `eos` is None, hypotheses end at `max_length` only.
+    Lengths include the `prompt` tokens that every target starts with, padding included: the prompt
+    of a decoder-only model, and otherwise the decoder start token. If `eos` is None, hypotheses end
+    at `max_length` only.
     """
 
     num_beams: int
@@ -31,21 +38,31 @@ class Settings:
     length_penalty: float
     early_stopping: bool
     rules: Rules
-    start: int
+    prompt: int
+    start: int | None
     eos: int | None
     pad: int
     forced_bos: int | None
     forced_eos: int | None
 
     @classmethod
-    def read(cls, decoding: Mapping[str, Any], config: Any, rules: Rules) -> Self:
-        """Validate `decoding` and fill in defaults and the token ids of `config`."""
+    def read(
+        cls, decoding: Mapping[str, Any], config: Any, rules: Rules, prompt: int | None = None
+    ) -> Self:
+        """Validate `decoding` and fill in defaults and the token ids of `config`.
+
+        `prompt`: width of the prompts of a decoder-only model.
+        """
         keys = {key: value for key, value in decoding.items() if key not in TOKENS}
         values = check(DecodingConfig, {"rules": rules, **keys}, "decoding")
         tokens = {name: _read_token(name, decoding, config) for name in TOKENS}
+        if tokens["pad_token_id"] is None:  # as in transformers
+            tokens["pad_token_id"] = tokens["eos_token_id"]
         return cls(
-            **values.model_dump(exclude={"forced_bos", "forced_eos"}),
-            start=_require("decoder_start_token_id", tokens),
+            **values.model_dump(include=set(COPIED)),
+            max_length=_find_longest(values, prompt),
+            prompt=1 if prompt is None else prompt,
+            start=_require("decoder_start_token_id", tokens) if prompt is None else None,
             eos=tokens["eos_token_id"],
             pad=_require("pad_token_id", tokens),
             forced_bos=_find_forced("bos", decoding, tokens, values.forced_bos),
@@ -72,6 +89,17 @@ class Settings:
             forced_eos_token_id=self.forced_eos,
             **(beams if self.num_beams > 1 else {}),  # with one beam, transformers warns about them
         )
+
+
+def _find_longest(values: DecodingConfig, prompt: int | None) -> int:
+    """Return the maximum length. Raises UserError if the prompts leave no room for a token."""
+    longest = values.find_longest(1 if prompt is None else prompt)
+    if prompt is not None and longest <= prompt:
+        raise UserError(
+            f"decoding.max_length={longest}: includes the prompts, which have {prompt} tokens; "
+            "give decoding.max_new_tokens instead"
+        )
+    return longest
 
 
 def _read_token(name: str, decoding: Mapping[str, Any], config: Any) -> int | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unipeft_run.evaluation.generation.cache import Layer, Prefixes, SelfCache
-from unipeft_run.evaluation.generation.decoder import Decoder
+from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder
 from unipeft_run.evaluation.generation.settings import Settings
 
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ class StaticSelfCache(SelfCache):
         return stored.keys, stored.values
 
 
-class StaticDecoder(Decoder):
+class StaticDecoder(EncoderDecoder):
     """The decoder with static shapes; a new graph is captured when sources leave the batch."""
 
     def __init__(
@@ -65,15 +65,15 @@ class StaticDecoder(Decoder):
     def _build_cache(self, prefixes: Prefixes, positions: int) -> SelfCache:
         return StaticSelfCache(prefixes, positions, self.place)
 
-    def _step(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, mask: Tensor) -> Tensor:
         missing = self.prefix_length + self.own.positions * tokens.size(1) - mask.size(-1)
         mask = F.pad(mask, (0, missing), value=False)
         self.place.fill_(self.own.position)
         # the first step projects the sources
         if self.device.type != "cuda" or self.own.position == 0:
-            return super()._step(tokens, mask)
+            return super()._run(tokens, mask)
         if self.graph is None:
-            self.graph = CapturedStep(super()._step, tokens, mask)
+            self.graph = CapturedStep(super()._run, tokens, mask)
         return self.graph(tokens, mask)
 
     def _share_position(
