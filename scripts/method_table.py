@@ -69,8 +69,9 @@ class Method:
 
 
 def read_methods() -> list[Method]:
-    """Read all methods; those that fill no slot come first."""
-    return sorted(map(_read, options("method")), key=lambda method: list(method.axes))
+    """Read all methods but those of the PEFT library; those that fill no slot come first."""
+    own = [name for name in options("method") if "/" not in name]
+    return sorted(map(_read, own), key=lambda method: list(method.axes))
 
 
 def _read(name: str) -> Method:
