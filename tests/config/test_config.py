@@ -78,7 +78,9 @@ def test_legal_combinations_at_one_representation(slot: str) -> None:
     places = {"attn": "heads", "ffn": "ffn", "input": "embedding", "matrix": "key_value"}
     points = combinations(slot, {"representation": places[slot]})
     legal = {(p.form, p.insertion, p.composition) for p in points if not find_objections(p)}
-    adapters = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank", "hypercomplex"}
+    linear = {"low_rank", "low_rank_shared"}
+    bottlenecks = {f"bottleneck{end}" for end in ("", "_attn", "_zero", "_plain", "_tanh")}
+    adapters = {*bottlenecks, *linear, "hypercomplex"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
     adding = {"add", "scaled", "learned_scale", "input_gate"}
     insertions = ("parallel", "sequential", "residual")
@@ -88,6 +90,7 @@ def test_legal_combinations_at_one_representation(slot: str) -> None:
         | {("factors", i, "rescale") for i in insertions},
         "input": {("vectors", "parallel", "prepend")},
         "matrix": {(f, "parallel", c) for f in adapters for c in adding}
+        | {(f, "parallel", "magnitude") for f in linear}
         | {("factors", "parallel", "rescale")},
     }
     assert legal == expected[slot]
