@@ -112,9 +112,9 @@ def _slots(
     """Yield a row per filled slot, and one for the unfrozen parameters."""
     for name, slot in config.slots().items():
         sites = [row for row in counted["sites"] if row["slot"] == name]
-        scale = f", s={slot.scale:g}" if slot.scale else ""
+        size = str(slot.bottleneck or "") + (f", s={slot.scale:g}" if slot.scale else "")
         axes = {axis: method.axes[name][axis] for axis in AXES}
-        yield {"slot": name, **axes, "size": f"{slot.bottleneck}{scale}", **_sum(sites)}
+        yield {"slot": name, **axes, "size": size, **_sum(sites)}
     if config.unfreeze:
         sites = [row for row in counted["sites"] if row["slot"] == "unfreeze"]
         yield {"slot": f"`unfreeze=[{', '.join(config.unfreeze)}]`", **_sum(sites)}

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from unipeft_run.backbones.load import check_lengths
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
-from unipeft_run.data.batching import measure_padding, train_loader
+from unipeft_run.data.batching import measure_padding
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.evaluation.evaluator import Evaluator
@@ -34,6 +34,8 @@ from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.precision import autocast_dtype, resolve_precision
 from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
+from unipeft_run.tuners.library import library_version
+from unipeft_run.tuners.training import penalised_loss, update_hook
 
 
 class PreparedRun:
@@ -137,12 +139,13 @@ class PreparedRun:
             **fitted.metrics,
             **prefix_keys("compute", fitted.compute),
             **prefix_keys("parameters", {k: v for k, v in table.items() if k != "sites"}),
+            **({"peft": library_version()} if config.peft else {}),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
 
     def _loader(self) -> DataLoader[dict[str, Tensor]]:
-        return train_loader(
+        return self.type.build_loader(
             self.encoded["train"],
             self.collator,
             seed=self.config.seed,
@@ -162,7 +165,7 @@ class PreparedRun:
         return Trainer(
             self.model,
             loader,
-            self.loss_fn,
+            penalised_loss(self.model, self.loss_fn),
             optim=partial(
                 build_optimizer_and_schedule,
                 **self.config.optim.model_dump(),
@@ -170,6 +173,7 @@ class PreparedRun:
                 warmup_ratio=recipe.warmup_ratio,
                 fused=resolve_precision(self.config.precision) != "fp16",
             ),
+            build_hook=partial(update_hook, self.model),
             folder=folder,
             trackers=trackers,
             evaluate=validate,
@@ -200,4 +204,5 @@ class PreparedRun:
         for name, split in self.encoded.items():
             yield from self.type.lengths(name, split)
         if decoding := self.config.evaluation.decoding:
-            yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()
+            longest = self.type.longest_output(decoding, self.encoded)
+            yield f"evaluation.decoding.{decoding.length_key}", longest

@@ -44,10 +44,8 @@ def load_inputs(config: RunConfig, splits: Collection[str] | None = None) -> Inp
 
 def load_file_inputs(config: RunConfig, file: Path) -> Inputs:
     """Load the examples of one file as the split FILE_SPLIT. Raises UserError, as `load_inputs`."""
-    from unipeft_run.data.tasks.loading import load_file
-
     task, backbone = build_task(config.task), config.backbone
-    dataset = load_file(file, task.columns)
+    dataset = task.load_file(file)
     source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
     return Inputs(task, {FILE_SPLIT: dataset}, source)
 

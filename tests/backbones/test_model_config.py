@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_families
 import torch
 from hostile_models import change_json
 from safetensors.torch import load_file, save_file
@@ -84,9 +85,10 @@ def test_config_json_obeys_the_same_rules(
         ('{"a": ' + "[" * 50_000, "nested too deeply"),
         ('{"hidden_size": ' + "9" * 5000 + "}", "cannot be read"),
         ("\x00\xff", "cannot be read"),
-        ("{}", "model_type=None is unknown; choose from bart, mbart, roberta"),
+        ("{}", "model_type=None is unknown; choose from bart, mbart, t5, roberta, bert"),
         ('{"model_type": "bart"}', "model_type=bart, but the backbone's family is roberta"),
-        ('{"model_type": "gpt2"}', "model_type=gpt2 is unknown"),
+        ('{"model_type": "gpt3"}', "model_type=gpt3 is unknown"),
+        ('{"model_type": "t5", "feed_forward_proj": "x"}', "t5 with feed_forward_proj=x is not"),
         ('{"model_type": ["roberta"]}', "is unknown"),
         ('{"model_type": "roberta", "is_decoder": true}', "is_decoder=True is not supported"),
         ('{"model_type": "roberta", "id2label": {}}', "num_labels=0: must be from 1"),
@@ -103,7 +105,7 @@ def test_a_damaged_config_json_gives_one_sentence(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_fields_of_a_saved_model_are_read(family: str, tmp_path: Path) -> None:
-    model = tiny.backbone(family)
+    model = tiny_families.backbone(family)
     model.config.save_pretrained(tmp_path)
     read = read_config(str(tmp_path), family, {})
     ours, theirs = read.to_dict(), model.config.to_dict()

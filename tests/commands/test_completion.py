@@ -38,7 +38,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("tr", ["train"]),
         ("import", ["import-official"]),
-        ("train task=s", ["task=sst2"]),
+        ("train task=ss", ["task=sst2"]),
         ("train method=lora", ["method=lora_attn", "method=lora_ffn"]),
         ("train method=mam,lora", ["method=mam,lora_attn", "method=mam,lora_ffn"]),
         ("train form@attn=low", ["form@attn=low_rank"]),

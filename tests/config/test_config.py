@@ -72,19 +72,23 @@ def test_an_empty_slot_is_filled_from_the_command_line() -> None:
     assert config["unfreeze"] == ["*bias"]
 
 
-@pytest.mark.parametrize("slot", ["attn", "ffn", "input"])
+@pytest.mark.parametrize("slot", ["attn", "ffn", "input", "matrix"])
 def test_legal_combinations_at_one_representation(slot: str) -> None:
     """Combine all forms, insertions and compositions at one representation per slot."""
-    representation = {"attn": "heads", "ffn": "ffn", "input": "embedding"}[slot]
-    points = combinations(slot, {"representation": representation})
+    places = {"attn": "heads", "ffn": "ffn", "input": "embedding", "matrix": "key_value"}
+    points = combinations(slot, {"representation": places[slot]})
     legal = {(p.form, p.insertion, p.composition) for p in points if not find_objections(p)}
-    bottlenecks = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank"}
+    adapters = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank", "hypercomplex"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
-    adding = {"add", "scaled", "learned_scale"}
+    adding = {"add", "scaled", "learned_scale", "input_gate"}
+    insertions = ("parallel", "sequential", "residual")
     expected = {
-        "attn": {(f, "parallel", c) for f in memories for c in {*adding, "gated"}},
-        "ffn": {(f, i, c) for f in bottlenecks for i in ("parallel", "sequential") for c in adding},
+        "attn": {(f, "parallel", c) for f in memories for c in {*adding, "gated", "gated_memory"}},
+        "ffn": {(f, i, c) for f in adapters for i in insertions for c in adding}
+        | {("factors", i, "rescale") for i in insertions},
         "input": {("vectors", "parallel", "prepend")},
+        "matrix": {(f, "parallel", c) for f in adapters for c in adding}
+        | {("factors", "parallel", "rescale")},
     }
     assert legal == expected[slot]
 
@@ -109,7 +113,8 @@ def test_a_point_equals_the_configuration_of_its_overrides(point: Point) -> None
 def test_sites_are_those_of_the_backbone_tables() -> None:
     ours = {site for sites in SITES.values() for site in sites} - {"embedding"}
     for table in FAMILIES.values():
-        assert ours == {*table.ffn, *table.attention, "attn.heads"} - {"embedding"}
+        assert {*table.ffn, *table.attention} <= ours
+    assert ours == {site for f in FAMILIES.values() for site in (*f.ffn, *f.attention)}
 
 
 def test_max_steps_overrides_epochs() -> None:

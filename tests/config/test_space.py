@@ -1,6 +1,7 @@
 """The design space: legal points train, equal points compute the same, illegal ones say why."""
 
 import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_counts_of_the_design_space(
         assert int(rows[slot][0]) == len(list(combinations(slot)))
         assert int(rows[slot][1]) == len(legal_points(slot)) >= int(rows[slot][2]) > 0
     filled = [len(legal_points(slot)) + 1 for slot in SLOTS]
-    assert int(rows["all"][1]) == filled[0] * filled[1] * filled[2] - 1
+    assert int(rows["all"][1]) == prod(filled) - 1
 
 
 EXPLAINED = {
@@ -137,7 +138,7 @@ BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn 
 WRONG = {
     "": "the following arguments are required",
     "lis": "choose from list, count, explain, solve",
-    "list ffm": "choose from attn, ffn, input",
+    "list ffm": "choose from attn, ffn, input, matrix",
     "count x": "takes no arguments",
     "explain": "give axes",
     "explain form@fn=x": "did you mean form@ffn",

@@ -8,13 +8,9 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
-import transformers
 from tiny_config import configured
 
 from unipeft_run.backbones.architectures import ARCHITECTURES
-from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.backbones.shapes import shapes_of
 from unipeft_run.commands import params
 from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach
@@ -69,20 +65,6 @@ def test_every_recorded_count(name: str, case: str) -> None:
     assert round(table["formula_percent"], 4) == recorded["pct_appendix_B"]
     built_there = table["trained"] + unused(name, tune, table["trained"])
     assert built_there == recorded["trainable_as_stored"]
-
-
-@pytest.mark.parametrize("hub", ARCHITECTURES)
-def test_the_shapes_equal_transformers(hub: str) -> None:
-    settings = dict(ARCHITECTURES[hub])
-    family = settings.pop("model_type")
-    cls = getattr(transformers, FAMILIES[family].model)
-    config = cls.config_class(**settings)
-    with torch.device("meta"):
-        model = cls(config)
-    theirs = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    assert shapes_of(config) == theirs
-    data = SimpleNamespace(**ARCHITECTURES[hub], num_labels=config.num_labels)
-    assert shapes_of(data) == theirs
 
 
 @pytest.mark.parametrize("family", TASKS)

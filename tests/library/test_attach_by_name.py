@@ -132,10 +132,17 @@ def test_a_refusal_names_what_is_wrong_and_changes_nothing(
     [
         (nn.Linear(2, 2), "Linear is not a transformers model"),
         (
-            transformers.T5Model(
-                transformers.T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=9)
+            transformers.OPTModel(
+                transformers.OPTConfig(
+                    hidden_size=8,
+                    word_embed_proj_dim=8,
+                    ffn_dim=8,
+                    num_hidden_layers=1,
+                    num_attention_heads=1,
+                    vocab_size=9,
+                )
             ),
-            "model_type=t5 is not supported: have bart, mbart, roberta",
+            "model_type=opt is not supported: have bart, mbart, t5",
         ),
         (
             transformers.RobertaModel(transformers.RobertaConfig(**ENCODER)),

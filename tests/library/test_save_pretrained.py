@@ -15,7 +15,7 @@ from tiny_config import configured
 import unipeft
 from unipeft_run.backbones.families import family_of
 from unipeft_run.deltas.attach import attach, detach
-from unipeft_run.deltas.fold import make_probe
+from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 

@@ -57,7 +57,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "t5_gated": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "roberta": TEXT,
     "bert": TEXT,
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), LLAMA),
+    **dict.fromkeys(("llama", "qwen3", "gemma"), LLAMA),
+    "mistral": {**LLAMA, "sliding_window": None},
+    "qwen2": {name: size for name, size in LLAMA.items() if name != "head_dim"},
     "gpt2": {
         "vocab_size": 96,
         "n_positions": 64,
@@ -89,8 +91,6 @@ def backbone(family: str, seed: int = 0) -> Any:
     """Build a random model in eval mode, with weights that are large enough to matter."""
     table = FAMILIES[family]
     settings = dict(CONFIGS[family])
-    if family == "mistral":
-        settings["sliding_window"] = None
     torch.manual_seed(seed)
     config = getattr(transformers, table.config_class)(**settings)
     model = getattr(transformers, table.model)(config)

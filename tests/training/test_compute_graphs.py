@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import tiny_vision
 import torch
 from attached_models import attach_method
 from tiny_compute import (
@@ -26,7 +27,8 @@ from unipeft_run.errors import UserError
 from unipeft_run.training import accumulation, losses
 from unipeft_run.training.compute import plan as plans
 from unipeft_run.training.compute.plan import ComputeOptions, ComputePlan
-from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.compute.shapes import RowGrid, ShapeGrid
+from unipeft_run.training.micro_batches import MicroBatch
 
 
 @pytest.fixture
@@ -152,3 +154,20 @@ def test_a_resumed_run_with_graphs_equals_an_uninterrupted_one(tmp_path: Path) -
     resumed = train(tmp_path / "parts", 20)
     for (name, p), q in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q), name
+
+
+@pytest.mark.usefixtures("repeated")
+def test_batches_of_images_are_padded_to_full_ones() -> None:
+    def batch(count: int) -> MicroBatch:
+        images = torch.randn(count, 3, tiny_vision.SIZE, tiny_vision.SIZE, dtype=torch.float64)
+        return MicroBatch({"pixel_values": images, "labels": torch.arange(count) % 3})
+
+    plain = tiny_vision.vit().double()
+    graphed = copy.deepcopy(plain)
+    options = {"accumulation": 2, "grid": RowGrid(4)}
+    expected, ours = make_accumulator(plain, **options), make_accumulator(graphed, **options)
+    ours._prepare(ComputePlan(graphs=True))
+    batches = [batch(4), batch(3)]
+    assert ours.accumulate(batches) == pytest.approx(expected.accumulate(batches), rel=1e-9)
+    assert_close(gradients(graphed), gradients(plain), 1e-9)
+    assert RepeatRecorder.recordings == 1

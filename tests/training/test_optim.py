@@ -129,3 +129,17 @@ def test_biases_and_layer_norms_do_not_decay() -> None:
     assert [names[id(p)] for p in decayed["params"]] == ["scale", "layer.weight", "prefix.weight"]
     assert [names[id(p)] for p in plain["params"]] == ["norm.weight", "norm.bias", "layer.bias"]
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+def test_sgd_with_momentum_is_torchs_own() -> None:
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, name="sgd", lr=0.1, momentum=0.9, weight_decay=0.01)
+    groups = [{"params": [theirs.weight], "weight_decay": 0.01}, {"params": [theirs.bias]}]
+    expected = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    for _ in range(3):
+        for model, stepper in ((ours, optimizer), (theirs, expected)):
+            stepper.zero_grad()
+            model(torch.ones(1, 3)).square().sum().backward()
+            stepper.step()
+    assert torch.allclose(ours.weight, theirs.weight) and torch.allclose(ours.bias, theirs.bias)

@@ -106,8 +106,11 @@ MISTRAL = replace(
     name="mistral",
     model="MistralForCausalLM",
     config_class="MistralConfig",
-    fixed={"sliding_window": None},
-    fields={k: v for k, v in FIELDS.items() if k not in ("attention_bias", "mlp_bias")},
+    fixed={},
+    fields={
+        **{k: v for k, v in FIELDS.items() if k not in ("attention_bias", "mlp_bias")},
+        "sliding_window": WIDTH.or_null(),
+    },
 )
 QWEN2 = replace(
     LLAMA,

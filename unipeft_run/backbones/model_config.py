@@ -141,7 +141,7 @@ def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[s
 
     Fields of a part of the configuration get dotted names.
     """
-    content = _flatten(content, family)
+    content = flatten(content, family)
     for key, value in family.fixed.items():
         if content.get(key, value) != value:
             raise UserError(
@@ -158,7 +158,7 @@ def _fields_of(content: Mapping[str, Any], family: Family, file: Path) -> dict[s
     return fields
 
 
-def _flatten(content: Mapping[str, Any], family: Family) -> dict[str, Any]:
+def flatten(content: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """Replace the parts of a configuration by their fields, with dotted names."""
     parts = {name.partition(".")[0] for name in family.fields if "." in name}
     flat = {key: value for key, value in content.items() if key not in parts}
@@ -170,7 +170,7 @@ def _flatten(content: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 
 def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `_flatten`."""
+    """Undo `flatten`."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
         part, dot, key = name.partition(".")

@@ -36,6 +36,8 @@ class Site:
 
     Args:
         representation: name of the modified representation, such as `attn.heads`.
+        stack, layer, kind: the stack's name, the layer's number, and the attention type or `ffn`;
+            empty for the embedding.
         read: where x is read.
         write: where h is written.
         residual: where the residual stream before the sub-layer is read; None: nowhere.
@@ -51,6 +53,9 @@ class Site:
     """
 
     representation: str
+    stack: str = ""
+    layer: int = -1
+    kind: str = ""
     read: Tap
     write: Tap
     width_in: int

@@ -40,7 +40,7 @@ def find_sites(
         for i in range(depth) if layers == "all" else [int(i) for i in layers]:
             if not 0 <= i < depth:
                 raise UserError(f"layer {i}: the {name} has layers 0 to {depth - 1}")
-            layer = _Layer(table, config, name, f"{stack.path}.{i}")
+            layer = _Layer(table, config, name, i)
             for representation in sites:
                 for kind in layer.modules(representation, set(attentions)):
                     count += 1
@@ -57,12 +57,12 @@ def selected_stacks(table: Family, names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer at `path` in the stack `name`."""
+    """Layer number `index` in the stack `name`."""
 
     table: Family
     config: Any
     name: str
-    path: str
+    index: int
 
     @property
     def stack(self) -> Stack:
@@ -77,15 +77,18 @@ class _Layer:
 
     def site(self, representation: str, kind: str, shared: dict[str, Any]) -> Site:
         table, sizes = self.table, self.stack.read(self.config)
-        pair = table.taps(representation)
-        assert pair is not None
-        read, write = (self._tap(text, kind) for text in pair.split(" -> "))
+        read, write = find_taps(table, self.name, self.index, kind, representation)
         width_in, width_out = _widths(representation, sizes)
         return Site(
             representation=representation,
+            stack=self.name,
+            layer=self.index,
+            kind=kind,
             read=read,
             write=write,
-            residual=self._tap(table.residual["ffn" if kind == "ffn" else "attn"], kind),
+            residual=_tap(
+                self.stack, self.index, kind, table.residual["ffn" if kind == "ffn" else "attn"]
+            ),
             width_in=width_in,
             width_out=width_out,
             num_heads=sizes.kv_heads,
@@ -97,12 +100,31 @@ class _Layer:
             shared=shared,
         )
 
-    def _tap(self, text: str, kind: str) -> Tap:
-        attention = self.stack.attentions.get(kind, "")
-        names = {"{a}": attention, "{b}": attention.rpartition(".")[0], "{f}": self.stack.ffn}
-        for placeholder, module in names.items():
-            text = text.replace(placeholder, module)
-        return Tap.parse(text.removeprefix("."), self.path)
+
+def find_taps(
+    table: Family, stack: str, layer: int, kind: str, representation: str
+) -> tuple[Tap, Tap]:
+    """Return the taps for x and h of a representation that the family has, in one layer.
+
+    `kind`: the attention type, or `ffn`.
+    """
+    pair = table.taps(representation)
+    assert pair is not None, f"{table.name} has no {representation}"
+    read, write = (_tap(table.stacks[stack], layer, kind, text) for text in pair.split(" -> "))
+    return read, write
+
+
+def find_neighbour(table: Family, site: Site, representation: str) -> tuple[Tap, Tap]:
+    """Return the taps of another representation in the sub-layer of `site`."""
+    return find_taps(table, site.stack, site.layer, site.kind, representation)
+
+
+def _tap(stack: Stack, layer: int, kind: str, text: str) -> Tap:
+    attention = stack.attentions.get(kind, "")
+    names = {"{a}": attention, "{b}": attention.rpartition(".")[0], "{f}": stack.ffn}
+    for placeholder, module in names.items():
+        text = text.replace(placeholder, module)
+    return Tap.parse(text.removeprefix("."), f"{stack.path}.{layer}")
 
 
 def _widths(representation: str, sizes: StackSizes) -> tuple[int, int]:

@@ -38,7 +38,8 @@ FIELDS = {
     "layer_norm_epsilon": EPSILON,
     "initializer_factor": DEVIATION,
     "feed_forward_proj": one_of(*PLAIN),
-    "tie_word_embeddings": FLAG,
+    "tie_word_embeddings": FLAG,  # false in the files of version 1.1: outputs are not scaled
+    "scale_decoder_outputs": FLAG,  # the same in files written by transformers 5
     "use_cache": FLAG,
     "pad_token_id": TOKEN,
     "eos_token_id": TOKEN,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unipeft_run.commands.arguments import Parser, parse_overrides
 from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.errors import UserError
 from unipeft_run.interop.target import check_export_target
+
+if TYPE_CHECKING:
+    from unipeft_run.config import RunConfig
 
 HELP = """\
 Export a finished run to a folder:
@@ -24,6 +27,14 @@ unipeft export outputs/xsum/lora_ffn/ab12cd34 --out my-summariser
 unipeft export ab12 --out my-summariser --format delta
 
 backbone.path=DIR names the backbone's current folder, for a run copied from elsewhere."""
+AUTO = {  # kind of a task -> the class of transformers that loads a merged model
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "image_classification": "AutoModelForImageClassification",
+    "retrieval": "AutoModel",
+}
 FORMATS = ("auto", "merged", "delta", "peft")
 
 
@@ -49,7 +60,7 @@ def export(argv: Sequence[str], name: str = "export", kind: str = "auto") -> int
 
     chosen = choose_kind(run.config, args.format)
     export_run(run, args.out, chosen)
-    print(f"{args.out}: {chosen}, {_loading(run.config.evaluation.decoding, chosen, args.out)}")
+    print(f"{args.out}: {chosen}, {_loading(run.config, chosen, args.out)}")
     return 0
 
 
@@ -65,11 +76,13 @@ def _parser(name: str, kind: str) -> Parser:
     return parser
 
 
-def _loading(decoding: Any, kind: str, out: Path) -> str:
+def _loading(config: RunConfig, kind: str, out: Path) -> str:
     """Return the expression that loads an export."""
     if kind == "delta":
         return f"python {out}/load.py TEXT"
     if kind == "peft":
         return f"peft.PeftModel.from_pretrained(backbone, {str(out)!r})"
-    auto = "AutoModelForSequenceClassification" if decoding is None else "AutoModelForSeq2SeqLM"
+    from unipeft_run.data.tasks.build import build_task
+
+    auto = AUTO[build_task(config.task).kind]
     return f"transformers.{auto}.from_pretrained({str(out)!r})"

@@ -80,6 +80,6 @@ def _footer(table: Mapping[str, Any]) -> Iterator[str]:
     yield f"by Appendix B of the paper (weight matrices only): {table['formula']:,}, {share}"
     for row in table["paper"]:
         note = f" ({row['note']})" if row["note"] else ""
-        yield f"the paper prints {row['percent']:g} % in {row['where']}{note}"
+        yield f"{row.get('by', 'the paper')} prints {row['percent']:g} % in {row['where']}{note}"
     if not table["paper"]:
         yield "the paper prints no share for this configuration"

@@ -138,13 +138,14 @@ class PredictionJob:
 
 def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> PredictionJob:
     """Check the output file, format and column; return the job. Raises UserError."""
+    from unipeft_run.data.tasks.build import build_task
     from unipeft_run.inference.prediction_file import choose_format
 
     out: Path | None = args.out
     if out is not None:
         _check_out(out, args.file, force=args.force)
     columns = [args.column]
-    if run.config.evaluation.decoding is None:
+    if build_task(run.config.task).label_names:
         is_default = args.column == "prediction"
         columns.append("probability" if is_default else f"{args.column}_probability")
     for name in columns:
@@ -176,7 +177,9 @@ def _load_predictor(run: StoredRun, batch_size: Any, decoding: Mapping[str, Any]
 
 
 def _cells(prediction: Any) -> tuple[Any, ...]:
-    """Return the predicted cells of a row: the text, or the class and its probability."""
+    """Return the predicted cells of a row: the text, the number, or a class, its probability."""
     if isinstance(prediction, str):
         return (prediction,)
+    if isinstance(prediction, float):
+        return (round(prediction, 6),)
     return prediction.label, round(prediction.probability, 6)

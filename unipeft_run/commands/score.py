@@ -38,8 +38,10 @@ TASK_KEYS = {
     "wmt16_en_ro": ("target_language",),
     "text2text": ("metric", "target_language", "rouge_tokenizer"),
     "text_classification": ("metric", "labels"),
+    "cifar100": ("labels",),
+    "causal_lm": ("metric", "extract", "answer_words", "marker"),
 }
-LISTS = ("metric", "labels")  # keys of a task that hold several values
+LISTS = ("metric", "labels", "answer_words")  # keys of a task that hold several values
 TOKENIZERS = ("unicode", "null")
 
 
@@ -82,17 +84,20 @@ def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Tas
     from omegaconf import OmegaConf
 
     from unipeft_run.config.validation import check, check_task
+    from unipeft_run.data.new_inputs import check_predicts
     from unipeft_run.data.tasks.build import build_task
 
     if name not in options("task"):
         raise UserError(unknown_choice("task", name, options("task")))
     overrides = check_overrides(name, given)
-    if name == "text_classification" and "labels" not in overrides:
-        overrides["labels"] = find_labels(files)
+    if name in CLASSES_OF and "labels" not in overrides:
+        overrides["labels"] = CLASSES_OF[name](files)
     config = OmegaConf.load(find_option("task", name)).task
     task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
     check_task(task)
-    return build_task(task)
+    built = build_task(task)
+    check_predicts(built)
+    return built
 
 
 def check_overrides(name: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -117,13 +122,26 @@ def find_labels(files: Sequence[Path]) -> list[str]:
     return list(order_labels([line.strip() for file in files for line in _read_lines(file)]))
 
 
+def cifar_classes(files: Sequence[Path]) -> list[str]:
+    """Return CIFAR-100's classes."""
+    from unipeft_run.data.tasks.cifar100 import CLASSES
+
+    return list(CLASSES)
+
+
+# tasks whose classes are not in their YAML -> their names, for the files to score
+CLASSES_OF = {"text_classification": find_labels, "cifar100": cifar_classes}
+
+
 def read_examples(task: Task, file: Path) -> list[Any]:
-    """Read one example per line: a text, or a class by name or number.
+    """Read one example per line: a text, a class by name or number, or a number.
 
     Only a line feed, or a carriage return before it, ends a line; a byte-order mark is skipped.
     Raises `UserError` if the file cannot be read.
     """
     lines = _read_lines(file)
+    if task.columns.numbers:
+        return [_parse_number(line, f"{file}, line {n}") for n, line in enumerate(lines, start=1)]
     if not task.label_names:
         return lines
     return [
@@ -147,6 +165,15 @@ def _read_lines(file: Path) -> list[str]:
     if not text:
         raise UserError(f"{file}: the file is empty.")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _parse_number(text: str, where: str) -> float:
+    from unipeft_run.data.tasks.labels import LabelError, parse_number
+
+    try:
+        return parse_number(text)
+    except LabelError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _parse_class(text: str, names: Sequence[str], where: str) -> int:

@@ -92,14 +92,29 @@ def _differing_overrides(point: Point, other: Point) -> str:
 def _count(arguments: Sequence[str]) -> Iterator[str]:
     if arguments:
         raise UserError(f"unipeft space count takes no arguments, but got {arguments[0]}")
-    heads = ("slot", "combinations", "legal", *(f"distinct on {family}" for family in FAMILIES))
-    columns = [{slot: len(list(combinations(slot))) for slot in SLOTS}]
-    columns += [{slot: len(legal_points(slot)) for slot in SLOTS}]
-    columns += [{slot: count_distinct(slot, family) for slot in SLOTS} for family in FAMILIES]
-    rows = {slot: [column[slot] for column in columns] for slot in SLOTS}
-    rows["all"] = [count_configurations(column) for column in columns]
-    yield from align(heads, [[name, *map(str, row)] for name, row in rows.items()], left=(0,))
+    counts = {
+        "combinations": {slot: len(list(combinations(slot))) for slot in SLOTS},
+        "legal": {slot: len(legal_points(slot)) for slot in SLOTS},
+        **_count_distinct_by_families(),
+    }
+    rows = [
+        [name, *(str(count[slot]) for slot in SLOTS), str(count_configurations(count))]
+        for name, count in counts.items()
+    ]
+    yield from align(("slot", *SLOTS, "all"), rows, left=(0,))
     yield "all: ways to fill the four slots, each with a point or left empty; sizes not counted"
+
+
+def _count_distinct_by_families() -> dict[str, dict[str, int]]:
+    """Count the distinct functions in each slot, for groups of families with equal counts."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for family in FAMILIES:
+        counts = tuple(count_distinct(slot, family) for slot in SLOTS)
+        groups.setdefault(counts, []).append(family)
+    return {
+        f"distinct on {', '.join(families)}": dict(zip(SLOTS, counts, strict=True))
+        for counts, families in groups.items()
+    }
 
 
 def _explain(overrides: Sequence[str]) -> Iterator[str]:

@@ -36,25 +36,32 @@ def _by_size(values: Mapping[float, Any], *, _root_: DictConfig) -> Any:
 
 
 def _class_names(*, _root_: DictConfig) -> list[str]:
-    return list(_summarise(_root_).labels)
+    task = _build(_root_)
+    if not hasattr(task, "class_names"):
+        raise UserError(f"class_names needs a task with classes of its data, unlike {task.name}")
+    return list(task.class_names())
 
 
 def _summarise(root: DictConfig) -> Any:
     """Summarise the training data of a configuration that is not resolved yet."""
+    from unipeft_run.data.tasks.own_data import OwnData
+
+    task = _build(root)
+    if not isinstance(task, OwnData):
+        raise UserError(f"by_size needs a task on your own data, which {task.name} is not")
+    return task.summarise()
+
+
+def _build(root: DictConfig) -> Any:
+    """Build the task of a configuration that is not resolved yet."""
     from unipeft_run.config.resolve import with_absolute_paths
     from unipeft_run.config.schema import TaskConfig
     from unipeft_run.config.validation import check, check_task
     from unipeft_run.data.tasks.build import build_task
-    from unipeft_run.data.tasks.own_data import OwnData
 
     section = OmegaConf.to_container(root.task)
     assert isinstance(section, dict)
     given = {key: value for key, value in section.items() if "${" not in str(value)}
     config = check(TaskConfig, with_absolute_paths({"task": given})["task"], "task")
     check_task(config)
-    task = build_task(config)
-    if not isinstance(task, OwnData):
-        raise UserError(
-            f"by_size and class_names need a task on your own data, which {task.name} is not"
-        )
-    return task.summarise()
+    return build_task(config)

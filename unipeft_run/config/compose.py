@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from typing import get_args
 
 import hydra
 from omegaconf import DictConfig
@@ -12,8 +13,9 @@ from omegaconf import DictConfig
 from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
-from unipeft_run.config.presets import register_presets
-from unipeft_run.config.short_keys import VERBATIM, expand_short_keys
+from unipeft_run.config.presets import preset_axes, register_presets
+from unipeft_run.config.schema import OptimizerName
+from unipeft_run.config.short_keys import TEXTS, VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 
 PATH_KEYS = (
@@ -24,6 +26,7 @@ PATH_KEYS = (
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
 )
+QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
 
 
@@ -51,13 +54,17 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
 def normalise_overrides(words: Sequence[str]) -> list[str]:
     """Expand short keys, and quote paths and names that Hydra would misread.
 
-    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides.
+    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides, but
+    not in a text such as a prompt's template.
     """
     return [_with_quoted_value(word) for word in expand_short_keys(words)]
 
 
 def _with_quoted_value(word: str) -> str:
     key, _, value = word.partition("=")
+    if key.lstrip("+") in TEXTS and value != "null" and not QUOTED.fullmatch(value):
+        text = value.replace("\\n", "\n").replace("'", r"\'")
+        return f"{key}='{text}'"
     if key.lstrip("+") not in PATH_KEYS or EXPRESSION.fullmatch(value):
         return word
     return f"{key}={','.join(map(_quote, value.split(',')))}"
@@ -69,7 +76,15 @@ def _quote(path: str) -> str:
 
 
 def implied_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return further overrides that these imply: recipe.epochs overrides recipe.max_steps."""
+    """Return further overrides that these imply.
+
+    recipe.epochs overrides recipe.max_steps, optim=NAME the optimiser that a recipe names, and a
+    preset chooses axes.
+    """
     values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     by_epochs = values.get("recipe.epochs", "null") != "null"
-    return ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    implied = ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
+    optimizer = values.get("optim")
+    if optimizer in get_args(OptimizerName) and "optim.name" not in values:
+        implied.append(f"optim.name={optimizer}")
+    return [*implied, *preset_axes(values)]

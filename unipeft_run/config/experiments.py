@@ -4,6 +4,9 @@ A file lists `cells`. A cell has the overrides of its run (`run`, and `paper` or
 scale) and what the paper prints: `share`, and by task `printed` (ordered as the file's `metrics`)
 and `std`. Cells of tables also have `parts`, the modules and their sizes, by task if they differ.
 `table6_xsum` names the cells of table6 on one task.
+
+A leaderboard row (seeds_*.yaml) was printed by other papers, and not always for what it claims to
+be. Its cells also have a `source`, and a `status`, a key of `STATUS`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -22,6 +25,13 @@ from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, config_dirs
 
+STATUS = {  # of a leaderboard row: how sure its source is
+    "A": "identified",
+    "B": "found under another label",
+    "C": "not found",
+}
+LEADERBOARD = "seeds_"  # begins the names of leaderboard rows
+Average = Literal["mean", "median"]
 FILTERS = ("task", "method")  # given along with experiment=, these select among its cells
 
 
@@ -30,8 +40,9 @@ class Cell:
     """One run of an experiment.
 
     `overrides` holds its overrides by scale. `printed` and `std` are in percent, `share` in percent
-    of the backbone's parameters. `parts` names its modules as `name_parts` does; `size_note` says
-    where the size or the share comes from.
+    of the backbone's parameters, or of all parameters with the added ones if `share_of` is "all".
+    `parts` names its modules as `name_parts` does; `size_note` says where the size or the share
+    comes from. `source`: who printed the results, and `status` how sure that is, in words.
     """
 
     row: str
@@ -43,6 +54,9 @@ class Cell:
     note: str = ""
     parts: str = ""
     size_note: str = ""
+    share_of: Literal["backbone", "all"] = "backbone"
+    source: str = ""
+    status: str = ""
 
     @property
     def notes(self) -> list[str]:
@@ -57,13 +71,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One published table or figure. `metrics` lists the printed metrics of each task."""
+    """One published table or figure. `metrics` lists the printed metrics of each task.
+
+    `average`: how the printed results summarise several seeds.
+    """
 
     name: str
     title: str
     cells: tuple[Cell, ...]
     metrics: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    average: Average = "mean"
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the cells say who printed their results."""
+        return any(cell.source for cell in self.cells)
 
     @property
     def label(self) -> str:
@@ -85,7 +108,8 @@ def read(name: str, folders: Sequence[Path] = ()) -> Experiment | None:
         cells = tuple(cell for cell in rows if task in (None, cell.task))
         metrics = {task: tuple(names) for task, names in data.get("metrics", {}).items()}
         notes = tuple(map(str, data.get("notes", ())))
-        return Experiment(name, str(data.get("title", name)), cells, metrics, notes)
+        average: Average = "median" if data.get("average") == "median" else "mean"
+        return Experiment(name, str(data.get("title", name)), cells, metrics, notes, average)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"experiment {name}: every cell needs run: [key=value, ...]; see conf/experiment"
@@ -142,6 +166,9 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
             note=str(row.get("note", "")),
             parts=_of_task(row.get("parts", ""), task),
             size_note=str(row.get("size_note", "")),
+            share_of="all" if row.get("share_of") == "all" else "backbone",
+            source=str(row.get("source", "")),
+            status=STATUS[row["status"]] if "status" in row else "",
         )
 
 
@@ -159,12 +186,23 @@ def read_tables() -> tuple[Experiment, ...]:
     return tuple(table for table in found if table is not None)
 
 
+@cache
+def read_leaderboards() -> tuple[Experiment, ...]:
+    """Read the leaderboard rows."""
+    found = (read(name) for name in options("experiment") if name.startswith(LEADERBOARD))
+    return tuple(board for board in found if board is not None)
+
+
 def names() -> list[str]:
-    """List the experiments: the files of conf/experiment/, and each with one of its tasks."""
+    """List the experiments: the files of conf/experiment/, and each with one of its tasks.
+
+    A file named after its task is not listed twice.
+    """
     experiments = []
     for name in options("experiment"):
         tasks = _load(find_option("experiment", name)).get("metrics", {})
-        experiments += [name, *(f"{name}_{task}" for task in tasks)]
+        parts = (f"{name}_{task}" for task in tasks if f"_{task}_" not in f"{name}_")
+        experiments += [name, *parts]
     return sorted(experiments)
 
 

@@ -23,6 +23,7 @@ SCIENTIFIC = (
     "task",
     "backbone",
     *SLOTS,
+    "peft",
     "unfreeze",
     "head",
     "recipe",
@@ -64,8 +65,13 @@ def plan_config(config: RunConfig) -> PlannedRun:
     contents = hash_contents(config)
     identity = run_id(config, contents)
     output = Path(os.path.expanduser(config.output))
-    folder = output / config.task.name / config.method / identity
+    folder = output / config.task.name / folder_name(config.method) / identity
     return PlannedRun(config, contents, identity, folder)
+
+
+def folder_name(method: str) -> str:
+    """Return the folder of a method's runs: `peft-dora` for the method `peft/dora`."""
+    return method.replace("/", "-")
 
 
 def run_id(config: RunConfig, contents: Mapping[str, str] | None = None) -> str:

@@ -17,6 +17,11 @@ from unipeft_run.data.tasks.build import build_task
 Inert = tuple[str, str]  # dotted key, reason
 # Of the recipe, what the evaluation of a model that does not train reads.
 READ_UNTRAINED = ("label_smoothing",)
+UNREAD_BY_OPTIMIZER = {
+    "adamw": ("momentum",),
+    "adamw_official": ("momentum",),
+    "sgd": ("betas", "eps"),
+}
 
 
 def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
@@ -57,9 +62,13 @@ def unread_keys(config: RunConfig) -> Iterator[str]:
 
 
 def _evaluation(config: RunConfig) -> Iterator[Inert]:
-    decoding = config.evaluation.decoding
+    decoding, task = config.evaluation.decoding, build_task(config.task)
+    if task.kind != "seq2seq":
+        yield "evaluation.references", f"task {config.task.name} has no reference texts to truncate"
     if decoding is None:
-        yield "evaluation.references", f"task {config.task.name} predicts a class, not a text"
+        return
+    if not task.generates:
+        yield "evaluation.decoding", "task.by=likelihood compares responses and generates none"
         return
     if decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):
@@ -69,10 +78,14 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:
+    if build_task(config.task).kind == "regression":
+        yield "recipe.label_smoothing", f"task {config.task.name} predicts a number, not a class"
     if config.recipe.max_steps is not None:
         yield "recipe.epochs", "recipe.max_steps takes precedence"
     if config.recipe.accumulation == 1:
         yield "recipe.accumulation_weighting", "recipe.accumulation=1: one micro-batch per update"
+    for key in UNREAD_BY_OPTIMIZER[config.optim.name]:
+        yield f"optim.{key}", f"optim.name={config.optim.name} does not read it"
     if config.optim.schedule != "polynomial":
         yield "optim.lr_end", "only the polynomial schedule has a final learning rate"
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.declarations import Declaration, declaration_of
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import PartConfig, RepresentationConfig, SlotConfig
 from unipeft_run.errors import UserError
@@ -37,7 +38,15 @@ SITES: Mapping[str, tuple[str, ...]] = {
         "ffn.block",
     ),
     "input": ("embedding",),
-    "matrix": ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.gate", "ffn.down"),
+    "matrix": (
+        "attn.query",
+        "attn.key",
+        "attn.value",
+        "attn.projection",
+        "ffn.up",
+        "ffn.gate",
+        "ffn.down",
+    ),
 }
 _MATRIX = "the change belongs to a weight matrix, which reads its own input"
 # site -> why a sequential insertion is illegal there
@@ -77,12 +86,22 @@ def check_slot(name: str, slot: SlotConfig) -> None:
 def check_places(slots: Mapping[str, SlotConfig]) -> None:
     """Raise `Illegal` if two slots change one place in ways that cannot be summed."""
     for (name, slot), (other_name, other) in combinations(slots.items(), 2):
-        shared = sorted({*slot.representation.sites} & {*other.representation.sites})
+        shared = _shared_site(slot.representation.sites, other.representation.sites)
         if shared and not (_is_added(slot) and _is_added(other)):
             raise Illegal(
-                f"slots {name} and {other_name} both change {shared[0]}; that needs two changes "
+                f"slots {name} and {other_name} both change {shared}; that needs two changes "
                 "that are added, with insertion parallel"
             )
+
+
+def _shared_site(sites: Sequence[str], others: Sequence[str]) -> str | None:
+    """Return a site that writes to the same place as one of `others` in some family, or None."""
+    for table in FAMILIES.values():
+        places = {(table.taps(site) or site).rpartition(" -> ")[2] for site in others}
+        for site in sites:
+            if (table.taps(site) or site).rpartition(" -> ")[2] in places:
+                return site
+    return None
 
 
 def _is_added(slot: SlotConfig) -> bool:
@@ -139,6 +158,26 @@ def _composition_objections(site: str, slot: SlotConfig) -> Iterator[str]:
         # the part with the more specific requirement explains it
         specific = form if composition.attributes["takes"] == "change" else composition
         yield specific.attributes["needs"]
+    if composition:
+        yield from _requirements(site, composition, slot.form)
+
+
+def _requirements(site: str, composition: Declaration, form: PartConfig) -> Iterator[str]:
+    """Yield what the composition requires of the site and of the form's keywords."""
+    declared = composition.attributes
+    if declared["sites"] and site not in declared["sites"]:
+        yield f"{declared['elsewhere']} (this is {site})"
+    required = declared["requires"]
+    if any(_keyword(form, name, value) != value for name, value in required.items()):
+        yield declared["needs"]
+
+
+def _keyword(form: PartConfig, name: str, default: Any) -> Any:
+    """Return a keyword of the form, or its default there; `default` if there is no such keyword."""
+    declared = declaration_of(form.target)
+    fields = declared.keywords.model_fields if declared and declared.keywords else {}
+    own = fields[name].default if name in fields else default
+    return form.keywords.get(name, own)
 
 
 def _check_names(path: str, names: Sequence[str], allowed: tuple[str, ...], slot: str) -> None:

@@ -2,10 +2,14 @@
 
 One Hydra file per method, task and scale would mean a hundred files of three lines. Instead, the
 sections of a preset file are registered with Hydra as if they were files.
+
+`axes` of a method under a task choose other axes than the method's own file, as in
+`axes: {representation@ffn: ffn_up_down}`. They act as overrides that the command line replaces.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,8 @@ from hydra.core.config_store import ConfigStore
 from unipeft_run.config.messages import options
 from unipeft_run.extensions import conf_dir, config_dirs
 
+AXES_KEY = "axes"
+_axes: dict[tuple[str, str], dict[str, str]] = {}  # (group, method) -> axis -> its choice
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -23,6 +29,17 @@ def register_presets() -> None:
     """Register every method of every section under the group names used in conf/train.yaml."""
     for folder in (*reversed(config_dirs()), conf_dir()):  # the last folder takes precedence
         _register(folder / "preset")
+
+
+def preset_axes(values: Mapping[str, str]) -> list[str]:
+    """Return overrides for the axes that the preset of a command line chooses.
+
+    `values`: the keys of the command line, which take precedence, with their values.
+    """
+    register_presets()
+    group = _group(values.get("task", ""), values.get("scale", "paper"))
+    chosen = _axes.get((group, values.get("method", "")), {})
+    return [f"{axis}={choice}" for axis, choice in chosen.items() if axis not in values]
 
 
 @cache
@@ -33,7 +50,10 @@ def _register(folder: Path) -> None:
         for section, methods in sections.items():
             for method, settings in methods.items():
                 group = _group(section, file.stem)
-                store.store(method, settings, group=group, package="_global_")
+                parents, _, name = f"{group}/{method}".rpartition("/")
+                others = {key: value for key, value in settings.items() if key != AXES_KEY}
+                store.store(name, others, group=parents, package="_global_")
+                _axes[group, method] = dict(settings.get(AXES_KEY, {}))
 
 
 def _group(section: str, scale: str) -> str:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.rules import check_combinations
 from unipeft_run.config.schema import EvalConfig, RunConfig
+from unipeft_run.config.tuners import check_tuner
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
 from unipeft_run.data.tasks.split_files import is_hub_name
 from unipeft_run.errors import UserError
@@ -68,6 +69,7 @@ def resolve_data(data: dict[Any, Any]) -> RunConfig:
         data = {**data, "recipe": {**recipe, "epochs": None}}  # max_steps takes precedence
     config = validate(with_absolute_paths(data))
     check_combinations(config)
+    check_tuner(config)
     for name, slot in config.slots().items():
         check_slot(name, slot)
     check_places(config.slots())

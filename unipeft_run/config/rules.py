@@ -5,8 +5,18 @@ from __future__ import annotations
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import SLOTS, RunConfig
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 
+DOES = {  # kind of a task -> what its backbone does
+    "seq2seq": "generates text",
+    "classification": "predicts a class",
+    "regression": "predicts a number",
+    "causal": "continues text",
+    "image_classification": "predicts the class of an image",
+    "retrieval": "compares texts with images",
+}
+NEEDS = {"regression": "classification"}  # kind -> the type of its families, if it differs
 LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples of mBART's codes
 
 
@@ -21,20 +31,19 @@ def check_combinations(config: RunConfig) -> None:
 
 
 def _check_backbone(config: RunConfig) -> None:
-    name, generates = config.backbone.family, config.evaluation.decoding is not None
+    name, kind = config.backbone.family, build_task(config.task).kind
     if name not in FAMILIES:
         raise UserError(unknown_choice("backbone.family", name, FAMILIES))
-    task_type = "seq2seq" if generates else "classification"
-    able = [family.name for family in FAMILIES.values() if family.task_type == task_type]
+    wanted = NEEDS.get(kind, kind)
+    able = [family.name for family in FAMILIES.values() if family.task_type == wanted]
     if name not in able:
-        output = "generates text" if generates else "predicts a class"
         families = " or ".join(able)
         raise Illegal(
-            f"task {config.task.name} {output}, which backbone {config.backbone.name} cannot; "
+            f"task {config.task.name} {DOES[kind]}, which backbone {config.backbone.name} cannot; "
             f"use a {families} backbone"
         )
-    if config.head == "trained" and generates:
-        raise Illegal("head=trained: a backbone that generates text has no classifier to train")
+    if config.head == "trained" and not FAMILIES[name].head:
+        raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
 
 
 def _check_languages(config: RunConfig) -> None:
@@ -73,7 +82,8 @@ def _check_schedule(config: RunConfig) -> None:
 
 
 def _check_trainable(config: RunConfig) -> None:
-    if not config.slots() and not config.unfreeze and config.method != "none":
+    fills = config.slots() or config.peft
+    if not fills and not config.unfreeze and config.method != "none":
         raise Illegal(
             f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
             "unfreeze=[...], or use method=none to evaluate the untouched backbone"
@@ -82,7 +92,17 @@ def _check_trainable(config: RunConfig) -> None:
 
 def _check_decoding(config: RunConfig) -> None:
     decoding, path = config.evaluation.decoding, "evaluation.decoding"
-    if decoding is None or decoding.max_new_tokens is not None:
+    task = build_task(config.task)
+    if decoding is None:
+        if task.generates:
+            raise UserError(
+                f"task {config.task.name} generates text; give {path}.num_beams=... and "
+                f"{path}.max_new_tokens=..."
+            )
+        return
+    if task.label_names:
+        raise Illegal(f"{path}: task {config.task.name} {DOES[task.kind]}; nothing is generated")
+    if decoding.max_new_tokens is not None:
         return
     longest = decoding.max_length
     if longest is None:

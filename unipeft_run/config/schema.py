@@ -15,6 +15,7 @@ from unipeft_run.config.types import (
     Count,
     CountOrZero,
     Fraction,
+    MethodName,
     Name,
     Names,
     NotNegative,
@@ -27,7 +28,7 @@ from unipeft_run.errors import UserError
 SLOTS = ("attn", "ffn", "input", "matrix")
 AXES = ("form", "insertion", "representation", "composition")
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-OptimizerName = Literal["adamw", "adamw_official"]
+OptimizerName = Literal["adamw", "adamw_official", "sgd"]
 ScheduleName = Literal["polynomial", "linear", "cosine", "constant"]
 Rules = Annotated[Literal["2021", "transformers"], BeforeValidator(str)]
 
@@ -75,6 +76,15 @@ class SlotConfig(Section):
     bottleneck: Count | None = key("r of an adapter or LoRA, l of a prefix or prompt", None)
     scale: Positive | None = key("s of a scaled composition", None)
     mlp_width: Count | None = key("width of the prefix MLP; null: none", None)
+
+
+class TunerConfig(Section):
+    """A method of the PEFT library, which takes the place of the slots."""
+
+    type: str = key("the method, as the library names it: LORA, OFT, ...")
+    config: Mapping[str, Any] = key(
+        "fields of the library's configuration; lists of modules may name representations", {}
+    )
 
 
 class HubConfig(Section):
@@ -143,6 +153,7 @@ class OptimConfig(Section):
     lr: Positive = key("the peak learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
+    momentum: Fraction | None = key("momentum of SGD", None)
     weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
@@ -236,7 +247,7 @@ class RunConfig(Section):
     """The configuration of one run: a point of the design space, its data and its recipe."""
 
     task: TaskConfig
-    method: Name = key("the method's name in folders and tables")
+    method: MethodName = key("the method's name in folders and tables")
     scale: Literal["paper", "mini"] = key("the paper's setting, or a miniature")
     backbone: BackboneConfig
     recipe: RecipeConfig
@@ -249,6 +260,7 @@ class RunConfig(Section):
     matrix: SlotConfig | None = key(
         "changes of weight matrices, beside those of attn and ffn", None
     )
+    peft: TunerConfig | None = key("a method of the PEFT library, in place of the slots", None)
     unfreeze: Names = key("patterns of backbone parameters to train as well", ())
     head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")
     limit: LimitConfig = LimitConfig()
@@ -268,7 +280,7 @@ class RunConfig(Section):
 
     def trains(self) -> bool:
         """Tell whether any parameter trains."""
-        return bool(self.slots() or self.unfreeze or self.head == "trained")
+        return bool(self.slots() or self.peft or self.unfreeze or self.head == "trained")
 
     def plain(self) -> dict[str, Any]:
         """Convert to dictionaries, lists and scalars, as stored in config.yaml."""

@@ -10,10 +10,20 @@ SHORT_KEYS = {  # by task
         *("data", "source", "target", "metric", "source_language", "target_language"),
         *SPLIT_SIZES,
     ),
+    "causal_lm": (
+        *("data", "prompt", "response", "prompt_template", "response_template", "metric"),
+        *("extract", "answer_words", "marker"),
+        *SPLIT_SIZES,
+    ),
     "text_classification": ("data", "text", "label", "labels", "metric", *SPLIT_SIZES),
 }
 # Keys whose values are paths or names of columns, which Hydra must not read as numbers or syntax.
-VERBATIM = ("task.data", "task.source", "task.target", "task.text", "task.label", "task.metric")
+VERBATIM = (
+    *("task.data", "task.source", "task.target", "task.text", "task.label", "task.metric"),
+    *("task.prompt", "task.response"),
+)
+# Keys whose values are any text, with commas and braces; \n in them stands for a line break.
+TEXTS = ("task.prompt_template", "task.response_template", "task.marker")
 
 
 def short_keys(overrides: Iterable[str]) -> list[str]:

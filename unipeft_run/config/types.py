@@ -12,7 +12,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+MethodName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")]  # peft/NAME has two parts
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list, made immutable
+Channels = Annotated[
+    tuple[NotNegative, NotNegative, NotNegative], Field(strict=False)
+]  # of red, green and blue
+Range = Annotated[tuple[Positive, Positive], Field(strict=False)]  # lower and upper bound
 
 
 def _one_or_many(value: object) -> object:

@@ -281,7 +281,8 @@ def measure_padding(loader: DataLoader[Any]) -> float:
     """Return the fraction of padding in the first epoch of a `train_loader`."""
     sampler, collator = loader.batch_sampler, cast("Any", loader.collate_fn)
     assert isinstance(sampler, BatchSampler)
-    return padding_fraction(cast("Dataset", loader.dataset), sampler.plan(0), collator.multiple)
+    encoded: Any = getattr(loader.dataset, "encoded", loader.dataset)
+    return padding_fraction(encoded, sampler.plan(0), collator.multiple)
 
 
 def padding_fraction(encoded: Dataset, batches: Batches, multiple: int) -> float:

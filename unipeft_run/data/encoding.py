@@ -34,6 +34,7 @@ CHECKSUM = 32  # hex digits in a file's name
 TOKENS = List(Value("int32"))
 Tokenize = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
 Advance = Callable[[int], None]  # called with the number of examples just encoded
+Write = Callable[[Path, Advance], None]  # writes an Arrow file
 
 
 def encode(
@@ -47,7 +48,7 @@ def encode(
 ) -> Dataset:
     """Apply `tokenize` to `dataset` in batches; return its columns.
 
-    A column holds token ids (a list of int32), lists of token ids, or whole numbers.
+    A column holds token ids (a list of int32), lists of token ids, whole numbers, or floats.
 
     The result is a memory-mapped Arrow file in the cache, shared by all runs. `key` holds
     everything that `tokenize` depends on besides the tokenizer, such as lengths. `progress` shows
@@ -55,7 +56,18 @@ def encode(
     the data is encoded again. Raises `UserError` if the cache cannot be written.
     """
     recipe = json.dumps({**key, "recipe": RECIPE}, sort_keys=True)
-    name = _digest(content_hash(dataset), tokenizer_hash(tokenizer), recipe)
+    name = digest(content_hash(dataset), tokenizer_hash(tokenizer), recipe)
+
+    def write(file: Path, advance: Advance) -> None:
+        _write_arrow(dataset, tokenize, file, advance)
+
+    return cached(name, write, len(dataset), description, progress)
+
+
+def cached(
+    name: str, write: Write, examples: int, description: str, progress: Progress = no_progress
+) -> Dataset:
+    """Return the encoded split `name` from the cache; `write` it if it is missing or damaged."""
     folder = cache_root() / "encoded"
     for file in sorted(folder.glob(f"{name}-*.arrow")):
         if (cached := _read(file)) is not None:
@@ -63,8 +75,8 @@ def encode(
         print(f"{description}: {file} in the cache is damaged; encoding again", file=sys.stderr)
         with writable_cache():
             file.unlink(missing_ok=True)
-    with progress(description, len(dataset)) as advance:
-        return Dataset.from_file(str(_write(dataset, tokenize, folder, name, advance)))
+    with progress(description, examples) as advance:
+        return Dataset.from_file(str(_write(write, folder, name, advance)))
 
 
 def _read(file: Path) -> Dataset | None:
@@ -77,13 +89,13 @@ def _read(file: Path) -> Dataset | None:
     return None
 
 
-def _write(dataset: Dataset, tokenize: Tokenize, folder: Path, name: str, advance: Advance) -> Path:
-    """Encode `dataset` in a temporary folder; move the file to `folder` once it is complete."""
+def _write(write: Write, folder: Path, name: str, advance: Advance) -> Path:
+    """Write a file in a temporary folder; move it to `folder` once it is complete."""
     with writable_cache():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
             file = Path(scratch, "encoded.arrow")
-            _write_arrow(dataset, tokenize, file, advance)
+            write(file, advance)
             return file.rename(folder / f"{name}-{fingerprint(file)[:CHECKSUM]}.arrow")
 
 
@@ -104,7 +116,7 @@ def _write_arrow(dataset: Dataset, tokenize: Tokenize, file: Path, advance: Adva
 def _feature(value: Any) -> Any:
     """Return the feature of a column with this value."""
     if not isinstance(value, list):
-        return Value("int64")
+        return Value("float64" if isinstance(value, float) else "int64")
     return List(_feature(value[0])) if value and isinstance(value[0], list) else TOKENS
 
 
@@ -124,7 +136,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     for transient in ("truncation", "padding"):
         state.pop(transient, None)
     sides = tokenizer.truncation_side, tokenizer.special_tokens_map
-    return _digest(json.dumps(state, sort_keys=True), repr(sides))
+    return digest(json.dumps(state, sort_keys=True), repr(sides))
 
 
 def lengths(encoded: Dataset, column: str) -> NDArray[np.int64]:
@@ -133,5 +145,5 @@ def lengths(encoded: Dataset, column: str) -> NDArray[np.int64]:
     return np.asarray(pc.list_value_length(values).to_numpy(), dtype=np.int64)
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

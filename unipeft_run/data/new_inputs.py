@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import Task, TextTask
+from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -16,9 +17,15 @@ def input_columns(task: Task) -> tuple[str, ...]:
     return task.input_columns
 
 
+def check_predicts(task: Task) -> None:
+    """Raise UserError if the task makes no predictions for new inputs."""
+    if task.no_predictions:
+        raise UserError(f"task {task.name} predicts nothing for new inputs: {task.no_predictions}")
+
+
 def encode_inputs(
-    task: Task, inputs: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase
-) -> list[list[int]]:
+    task: Task, inputs: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase
+) -> list[Any]:
     """Return the token ids of new examples, encoded as the task encodes its test split.
 
     `inputs` maps each of `input_columns` to its texts. Placeholders stand for the references, so
@@ -27,11 +34,7 @@ def encode_inputs(
     """
     from unipeft_run.data.text_encoder import TextEncoder
 
-    task._check_tokenizer(tokenizer)
-    columns = task.columns
-    count = len(inputs[input_columns(task)[0]])
-    placeholders: dict[str, list[Any]] = {
-        name: [0 if name == columns.label else ""] * count for name in columns.required
-    }
-    encoded = task._tokenize({**placeholders, **inputs}, TextEncoder(tokenizer), train=False)
-    return encoded["input_ids"]
+    reader = cast("TextTask", task)
+    reader._check_tokenizer(tokenizer)
+    examples = reader.complete_inputs(inputs)
+    return reader.inputs_of(reader._tokenize(examples, TextEncoder(tokenizer), train=False))

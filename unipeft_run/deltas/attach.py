@@ -12,6 +12,7 @@ from unipeft_run.backbones.families import family_of
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_sites
+from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta, SummedDeltas
 from unipeft_run.deltas.forms.memory import Memory
@@ -24,6 +25,7 @@ from unipeft_run.deltas.prompts import (
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
 from unipeft_run.errors import UserError
+from unipeft_run.tuners.adapter import Adapter, attach_tuner, detach_tuner, find_adapter
 
 PREFIX = "delta_"
 
@@ -46,7 +48,7 @@ def attach(
     Raises UserError if a pattern or a representation matches nothing, and ValueError if the model
     already has deltas.
     """
-    if next(find_deltas(model), None) is not None:
+    if next(find_deltas(model), None) is not None or find_adapter(model):
         raise ValueError("this model already has deltas; call detach(model) first")
     config: Any = model.config
     family_of(config)
@@ -57,8 +59,19 @@ def attach(
             for site in list(find_sites(model, config, **dict(slot.representation))):
                 delta = slot.build(replace(site, model_shared=shared))
                 _add_module(model, child_name(name, site), delta)
+                delta.composition.start(model.get_submodule(site.write.path))
     register_hooks(model)
     return list(find_deltas(model))
+
+
+def attach_library(model: nn.Module, tuner: TunerConfig) -> Adapter:
+    """Put the modules of a method of the PEFT library into a model that `attach` has frozen.
+
+    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    """
+    adapter = attach_tuner(model, tuner)
+    model.save_pretrained = refuse_save_pretrained  # type: ignore[assignment]
+    return adapter
 
 
 def reattach(model: Any, deltas: Iterable[tuple[str, Delta]]) -> None:
@@ -96,6 +109,8 @@ def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
 def detach(model: nn.Module) -> None:
     """Remove all deltas and their hooks; this undoes `attach`, except that it unfreezes nothing."""
     table = family_of(model.config)
+    if adapter := find_adapter(model):
+        detach_tuner(adapter)
     for module in list(model.modules()):
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if _is_ours(hook)]:

@@ -10,10 +10,11 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.config import RunConfig
 from unipeft_run.data.tasks.build import build_task
-from unipeft_run.deltas.attach import PREFIX, attach
+from unipeft_run.deltas.attach import PREFIX, attach, attach_library
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import load_delta
 from unipeft_run.deltas.slots import build_slots, stored_slots
+from unipeft_run.tuners.adapter import find_adapter
 
 
 def build_model(config: RunConfig, source: str, *, inference: bool = False) -> nn.Module:
@@ -32,12 +33,17 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
     )
     name_classes(model, config)
     attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
+    if config.peft is not None:
+        attach_library(model, config.peft)
     return model
 
 
 def name_classes(model: Any, config: RunConfig) -> None:
-    """Record the task's class names in the model's config, which is saved along with it."""
-    if names := build_task(config.task).label_names:
+    """Record the task's classes, or that it predicts numbers, in the model's config."""
+    task = build_task(config.task)
+    if task.kind == "regression":
+        model.config.problem_type = "regression"
+    if names := task.label_names:
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: number for number, name in enumerate(names)}
 
@@ -60,6 +66,8 @@ def unfreeze_patterns(config: RunConfig) -> list[str]:
 
 def backbone_size(model: nn.Module) -> int:
     """Count the parameters of the backbone, tied ones once."""
+    if adapter := find_adapter(model):
+        return adapter.backbone
     return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
 
 
@@ -70,6 +78,9 @@ def delta_recipe(config: RunConfig) -> dict[str, Any]:
         for name, slot in stored_slots(config).items()
     }
     backbone = config.backbone.model_dump(mode="json")
-    recipe = {"backbone": backbone, "unfreeze": unfreeze_patterns(config), "slots": slots}
+    recipe: dict[str, Any] = {"backbone": backbone, "unfreeze": unfreeze_patterns(config)}
+    recipe["slots"] = slots
+    if config.peft is not None:
+        recipe["peft"] = config.peft.model_dump(mode="json")
     labels = build_task(config.task).label_names
     return {**recipe, "labels": list(labels)} if labels else recipe

@@ -1,6 +1,6 @@
 """Composition functions: how the change is merged, h <- compose(h, dh). Table 1 of the paper."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,10 +18,18 @@ class Composition(nn.Module):
 
     takes: ClassVar[str] = "change"  # must be among the `gives` of the form
     needs: ClassVar[str] = ""  # the error message for a form that does not give it
-    # further arguments of `forward`: `u`, what the form read; `gate`, the softmax mass on a prefix
+    sites: ClassVar[tuple[str, ...]] = ()  # the only sites where it is legal; empty: all
+    elsewhere: ClassVar[str] = ""  # the error message for other sites
+    # keyword of the form -> the value that it must have, if the form has it; otherwise `needs`
+    requires: ClassVar[dict[str, Any]] = {}
+    # further arguments of `forward`: `u`, what the form read; `gate`, the softmax mass on a prefix;
+    # `form`; `module`, which computes h
     reads: ClassVar[tuple[str, ...]] = ()
     # whether it adds to h, so that the changes of several deltas at one place can be summed
     adds: ClassVar[bool] = False
+
+    def start(self, module: nn.Module) -> None:
+        """Set initial values that depend on `module`, which computes h. Called by `attach`."""
 
 
 class Scaled(Composition):
@@ -97,7 +105,7 @@ class Gated(Composition):
 
 
 class Rescale(Composition):
-    """h <- h * dh, elementwise, with h [B, T, D] and dh [D]. (IA)3, Liu et al. 2022, section 3.3."""
+    """h <- h * dh, elementwise, with h [B, T, D] and dh [D]. (IA)3 (Liu et al. 2022)."""
 
     takes: ClassVar[str] = "factors"
     needs: ClassVar[str] = (

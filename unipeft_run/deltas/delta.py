@@ -32,12 +32,15 @@ class Delta(nn.Module):
         # the module with the relative position bias; in a tuple, so that it is no child
         self.bias_source: tuple[nn.Module, ...] = ()
 
-    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, h: torch.Tensor, module: nn.Module | None = None
+    ) -> torch.Tensor:
         u = self.insertion(x, h)
-        return self.compose(h, self.form(u), u=u)
+        return self.compose(h, self.form(u), u=u, module=module)
 
-    def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
-        """Merge dh into h, with those of the given tensors that the composition reads."""
+    def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: Any) -> torch.Tensor:
+        """Merge dh into h, with those of the given arguments that the composition reads."""
+        given["form"] = self.form
         return self.composition(h, dh, **{name: given[name] for name in self.composition.reads})
 
     @property
@@ -73,7 +76,7 @@ class Delta(nn.Module):
 
     def write(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return the modified h."""
-        return self(self.get_x(h, module), h)
+        return self(self.get_x(h, module), h, module)
 
     def change(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return what `write` adds to h, for a composition that adds."""

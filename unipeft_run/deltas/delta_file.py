@@ -19,6 +19,7 @@ from unipeft_run.runs.checkpoint import replace_tensors, sha256
 from unipeft_run.runs.folder import DELTA_FILES, check_has_delta
 from unipeft_run.runs.reading import UnreadableFile, read_json
 from unipeft_run.runs.writing import Check, no_check, replace_file
+from unipeft_run.tuners.adapter import find_adapter
 
 TENSORS, RECIPE = DELTA_FILES
 
@@ -26,6 +27,16 @@ TENSORS, RECIPE = DELTA_FILES
 def inference_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and tensor of everything that inference needs besides the frozen backbone."""
     yield from stored_tensors(find_deltas(model))
+    if adapter := find_adapter(model):
+        yield from adapter.tensors().items()
+    yield from unfrozen_parameters(model)
+
+
+def unfrozen_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield name and parameter of everything in the backbone that trains."""
+    if adapter := find_adapter(model):
+        yield from adapter.unfrozen_parameters()
+        return
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and f".{PREFIX}" not in name:
             yield name, parameter
@@ -100,11 +111,16 @@ def load_delta(model: nn.Module, folder: Path) -> None:
     Raises UserError if a file is missing or damaged, or if a tensor is missing, unexpected or of
     another shape.
     """
-    copy_tensors(folder, dict(inference_tensors(model)))
+    stored = copy_tensors(folder, dict(inference_tensors(model)))
+    if adapter := find_adapter(model):
+        adapter.load({name: stored[name] for name in adapter.tensors()})
 
 
-def copy_tensors(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
-    """Copy the tensors in `folder` into those of the same names, as `load_delta` does."""
+def copy_tensors(folder: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy the tensors in `folder` into those of the same names, as `load_delta` does.
+
+    Returns the tensors in `folder`.
+    """
     stored = read_tensors(folder)
     if stored.keys() != expected.keys():
         name = min(stored.keys() ^ expected.keys())
@@ -116,11 +132,12 @@ def copy_tensors(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
                 shapes = f"shape {list(stored[name].shape)}, but the model has {list(tensor.shape)}"
                 raise UserError(f"{folder / TENSORS}: {name} has {shapes}")
             tensor.copy_(stored[name])
+    return stored
 
 
 def tabulate_parameters(model: nn.Module, backbone: int) -> dict[str, Any]:
     """Count the parameters of a model with deltas, by site; `backbone` is the backbone's count."""
     deltas = ((slot_of(path), delta) for path, delta in find_deltas(model))
-    named = model.named_parameters()
-    unfrozen = [p.numel() for name, p in named if p.requires_grad and f".{PREFIX}" not in name]
-    return tabulate(deltas, unfrozen, backbone)
+    unfrozen = [parameter.numel() for _, parameter in unfrozen_parameters(model)]
+    adapter = find_adapter(model)
+    return tabulate(deltas, unfrozen, backbone, adapter.rows() if adapter else {})

@@ -13,7 +13,7 @@ from unipeft_run.deltas.compositions import Composition, Gated
 
 
 class Gate(nn.Linear):
-    """g(z) = sigmoid(z w + b), [B, 1 or T, 1], for z [B, T, D]. Mao et al. 2022, section 3.2.
+    """g(z) = sigmoid(z w + b), [B, 1 or T, 1], for z [B, T, D]. Mao et al. 2022.
 
     Args:
         width: D.

@@ -113,7 +113,7 @@ class Evaluator:
                 outputs = self._run(model, encoded, split, generate)
         finally:
             model.train(training)
-        return self._result(outputs, raw, encoded, self.step.signatures(model))
+        return self._result(model, split, outputs, raw, encoded)
 
     def _run(self, model: nn.Module, encoded: Dataset, split: str, generate: bool) -> Outputs:
         state, outputs = PartialState(), Outputs()
@@ -145,26 +145,28 @@ class Evaluator:
         outputs.add_loss(found.loss.item(), found.count)
 
     def _result(
-        self, outputs: Outputs, raw: Dataset, encoded: Dataset, computed: Mapping[str, str]
+        self, model: nn.Module, split: str, outputs: Outputs, raw: Dataset, encoded: Dataset
     ) -> EvalResult:
-        metrics = {"loss": outputs.loss / outputs.count}
-        if not outputs.predictions:
+        places = range(len(encoded)) if outputs.predictions else ()
+        found = [outputs.predictions[index] for index in places]
+        references = self.step.read_references(raw, encoded) if found else []
+        loss = self.step.split_loss(model, found, references)
+        metrics = {"loss": outputs.loss / outputs.count if loss is None else loss}
+        if not found:
             return EvalResult(metrics)
-        found = [outputs.predictions[index] for index in range(len(encoded))]
         predictions = self.step.finish(found)
-        references = self.step.read_references(raw, encoded)
         scores = self.task.score(predictions, references)
+        computed = self.step.signatures(model)
         signatures = {**scores.signatures, "references": self.step.references, **computed}
         names = "id", "prediction", "reference", "score"
-        texts = self._name_classes(predictions), self._name_classes(references)
-        rows = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
-        return EvalResult(
-            {**metrics, **scores.metrics},
-            [dict(zip(names, r, strict=True)) for r in rows],
-            signatures,
+        texts = (
+            self.task.name_predictions(predictions, raw),
+            self.task.name_references(references, raw),
         )
-
-    def _name_classes(self, values: list[Any]) -> list[str]:
-        """Replace class numbers by class names; return texts unchanged."""
-        names = self.task.label_names
-        return [names[value] for value in values] if names else values
+        triples = zip(self.task.ids(raw), *texts, scores.per_example, strict=True)
+        rows = [dict(zip(names, row, strict=True)) for row in triples]
+        parts = {
+            f"{split}_{name}": [rows[index] for index in indices]
+            for name, indices in self.task.parts(raw).items()
+        }
+        return EvalResult({**metrics, **scores.metrics}, rows, signatures, parts)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from unipeft_run.data.tasks.base import SequenceTask
 from unipeft_run.data.tasks.languages import language_code_id
+from unipeft_run.data.tasks.sequence import SequenceTask
 
 References = Literal["raw", "reference_code"]
 DecoderStart = int | Literal["rotate"] | None  # as in Collator

@@ -42,12 +42,14 @@ if __name__ == "__main__":
 def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
     """Return the kind of export: for `auto` merged if the run can be merged, else delta.
 
-    Loads no weights. Raises UserError, with the reason, if the run cannot be exported as `wanted`.
+    A method of the PEFT library is exported for it by default, and merged by it. Loads no weights. Raises UserError, with the reason, if the run cannot be exported as `wanted`.
     """
-    from unipeft_run.deltas.counting.counts import build_without_weights
+    from unipeft_run.deltas.counting.counts import backbone_shapes, build_without_weights
     from unipeft_run.deltas.merge import find_merge_obstacle
     from unipeft_run.interop.peft import find_objection
 
+    if config.peft is not None:
+        return "peft" if wanted == "auto" else wanted
     if wanted == "delta":
         return wanted
     deltas = build_without_weights(config)
@@ -56,7 +58,8 @@ def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
             if reason := find_objection(delta):
                 raise UserError(f"cannot export {delta.site.representation}: {reason}")
         return wanted
-    obstacle = find_merge_obstacle(deltas, FAMILIES[config.backbone.family])
+    table = FAMILIES[config.backbone.family]
+    obstacle = find_merge_obstacle(deltas, table, backbone_shapes(config))
     if obstacle and wanted == "merged":
         raise UserError(f"cannot merge {obstacle}; --format delta exports it with a loader")
     return "delta" if obstacle else "merged"

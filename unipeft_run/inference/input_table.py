@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.data.new_inputs import input_columns
+from unipeft_run.data.new_inputs import check_predicts, input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.records import BYTE_ORDER_MARK, is_csv, read_records
@@ -45,6 +45,7 @@ def read_inputs(name: str, task: Task) -> InputTable:
 
     A .txt file holds one text per line. The format of stdin is guessed from its first line.
     """
+    check_predicts(task)
     if name == STDIN:
         with _stdin_as_file(task) as file:
             return _read(file, task)
@@ -59,7 +60,9 @@ def _read(file: Path, task: Task) -> InputTable:
         raise UserError(f"{file}: its name must end in one of {known}")
     from unipeft_run.data.tasks.loading import load_file
 
-    columns = Columns(input_columns(task), other_names=task.columns.other_names)
+    names, own = input_columns(task), task.columns
+    lists = tuple(name for name in own.lists if name in names)
+    columns = Columns(names, other_names=own.other_names, lists=lists)
     dataset = load_file(file, columns)
     texts = {column: list(dataset[column]) for column in input_columns(task)}
     suffix = file.suffix if file.suffix == ".parquet" else ".csv" if is_csv(file) else ".jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipeft_run.data.new_inputs import input_columns
+from unipeft_run.data.new_inputs import check_predicts, input_columns
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.messages import describe_value, missing_column
 from unipeft_run.errors import UserError
@@ -17,6 +17,7 @@ def collect_inputs(task: Task, examples: Sequence[Any]) -> dict[str, list[str]]:
     An example is a text (for tasks with one input column), a tuple of texts in the order of the
     columns, or a mapping from the columns' names. Raises UserError for anything else.
     """
+    check_predicts(task)
     if isinstance(examples, str | Mapping):
         kind = "text" if isinstance(examples, str) else "mapping"
         raise UserError(f"predict takes a list of inputs, not a single {kind}: predict([...])")
@@ -38,9 +39,12 @@ def _row(task: Task, example: Any, number: int) -> Sequence[str]:
         raise UserError(
             f"input {number} is {describe_value(example)}: task {task.name} reads {expected}"
         )
-    for column, text in zip(columns, texts, strict=True):
-        if not isinstance(text, str):
-            raise UserError(f"input {number}: {column} is {describe_value(text)}, not text")
+    for column, value in zip(columns, texts, strict=True):
+        if column in task.columns.lists:
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                raise UserError(f"input {number}: {column} must be a list of texts")
+        elif not isinstance(value, str):
+            raise UserError(f"input {number}: {column} is {describe_value(value)}, not text")
     return texts
 
 

@@ -74,8 +74,8 @@ class LoadedRun:
         batch_size: int | None = None,
         probabilities: bool = False,
         **decoding: Any,
-    ) -> list[str] | list[ClassPrediction]:
-        """Return the generated text or the class name for every input, in order.
+    ) -> list[str] | list[ClassPrediction] | list[float]:
+        """Return the generated text, the class name or the number for every input, in order.
 
         Args:
             inputs: texts; for a task that reads two columns tuples; or mappings by column name.
@@ -86,10 +86,11 @@ class LoadedRun:
         Raises UserError for an input that is not what the task reads, and for a wrong setting.
         """
         predictor = self.predictor(batch_size, **decoding)
-        if probabilities and predictor.generation is not None:
-            raise UserError(f"probabilities=True: task {self.task.name} generates text, no classes")
+        if probabilities and not self.label_names:
+            output = "predicts numbers" if predictor.generation is None else "generates text"
+            raise UserError(f"probabilities=True: task {self.task.name} {output}, no classes")
         found: list[Any] = predictor(collect_inputs(self.task, inputs))
-        if probabilities or predictor.generation is not None:
+        if probabilities or not self.label_names:
             return found
         return [prediction.label for prediction in found]
 

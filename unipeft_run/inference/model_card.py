@@ -22,6 +22,22 @@ tokenizer = AutoTokenizer.from_pretrained({name!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({name!r})
 batch = tokenizer({texts}, truncation=True, padding=True, return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))""",
+    "causal": """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({name!r})
+model = AutoModelForCausalLM.from_pretrained({name!r})
+prompts = {texts}  # fill in the fields in braces
+batch = tokenizer(prompts, padding=True, return_tensors="pt")
+tokens = model.generate(**batch)[:, batch["input_ids"].size(1) :]
+print(tokenizer.batch_decode(tokens, skip_special_tokens=True))""",
+    "regression": """\
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({name!r})
+model = AutoModelForSequenceClassification.from_pretrained({name!r})
+batch = tokenizer({texts}, truncation=True, padding=True, return_tensors="pt")
+print(model(**batch).logits[:, 0].tolist())""",
     "classification": """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -75,6 +91,8 @@ def _usage(run: LoadedRun, kind: str, name: str) -> str:
     pair = len(input_columns(run.task)) == 2
     if kind == "merged":
         texts = '["a premise"], ["a hypothesis"]' if pair else '["a text"]'
+        if template := getattr(run.task, "prompt_template", None):
+            texts = f"[{template!r}]"
         return MERGED[run.task.kind].format(name=name, texts=texts)
     example = '("a text", "another text")' if pair else '"a text"'
     foreign = foreign_classes(run.config)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 from unipeft_run.backbones.quiet import no_progress_bars
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.inference.loaded_run import LoadedRun
+from unipeft_run.task_types.registry import task_type_of
 
 
 def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
@@ -24,19 +24,9 @@ def save_for_transformers(run: LoadedRun, model: Any, folder: Path) -> None:
         if prompt is None:
             model.config.decoder_start_token_id = settings.start
         model.generation_config = settings.to_generation_config()
-        if generation["max_new_tokens"] is not None:
+        if generation.get("max_new_tokens") is not None:
             model.generation_config.max_length = None
             model.generation_config.max_new_tokens = generation["max_new_tokens"]
     with no_progress_bars():
         model.save_pretrained(folder)
-        _make_tokenizer(run).save_pretrained(folder)
-
-
-def _make_tokenizer(run: LoadedRun) -> Any:
-    """Return a copy of the tokenizer that truncates, and marks languages, as the run does."""
-    tokenizer = copy.deepcopy(run.tokenizer)
-    tokenizer.model_max_length = run.task.max_source_length
-    codes = getattr(run.task, "language_codes", None)
-    if codes and hasattr(tokenizer, "src_lang"):
-        tokenizer.src_lang, tokenizer.tgt_lang = codes
-    return tokenizer
+        task_type_of(run.task).save_processor(run.task, run.tokenizer, folder)

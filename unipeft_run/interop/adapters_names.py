@@ -60,13 +60,11 @@ class Place:
     """Where a site is.
 
     Args:
-        layer: path of its layer.
         adapter: path of a bottleneck adapter at the site in `adapters`.
         location: of its prefix in the pool.
         index, depth: its number among the prefixes of this location, and how many there are.
     """
 
-    layer: str
     adapter: str
     location: str
     index: int
@@ -99,50 +97,34 @@ def locate(
 
     Layers are numbered through all stacks, in the order of the family's table.
     """
-    found: list[tuple[str, str, int] | None] = []
-    for site in sites:
-        stack, kind, number = _find_layer(model, table, site)
-        found.append(None if number in left_out else (stack, kind, number))
-    depths = Counter(where[:2] for where in found if where)
-    if any("heads" not in site.representation for site in sites):
-        depths = Counter()
+    first, total = {"": 0}, 0
+    for name, stack in table.stacks.items():
+        first[name] = total
+        total += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
+    kept = [site for site in sites if first[site.stack] + site.layer not in left_out]
+    depths = Counter((site.stack, site.kind) for site in kept)
     seen: Counter[tuple[str, str]] = Counter()
     places: list[Place | None] = []
-    for site, where in zip(sites, found, strict=True):
-        if where is None:
+    for site in sites:
+        if first[site.stack] + site.layer in left_out:
             places.append(None)
             continue
-        key = where[:2]
-        places.append(_place(table, site, *key, seen[key], depths[key]))
+        key = (site.stack, site.kind)
+        places.append(_place(table, site, seen[key], depths[key]))
         seen[key] += 1
     return places
 
 
-def _find_layer(model: nn.Module, table: Family, site: Site) -> tuple[str, str, int]:
-    """Return stack, attention type (or "ffn") and number of a site's layer."""
-    first = 0
-    for name, stack in table.stacks.items():
-        if site.write.path.startswith(f"{stack.path}."):
-            inside = site.read.path.removeprefix(f"{stack.path}.").partition(".")[2]
-            index = site.write.path.removeprefix(f"{stack.path}.").partition(".")[0]
-            kinds = [k for k, module in stack.attentions.items() if inside.startswith(module)]
-            attention = site.representation.startswith("attn")
-            return name, kinds[0] if attention else "ffn", first + int(index)
-        first += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
-    return "", "input", -1
-
-
-def _place(table: Family, site: Site, name: str, kind: str, index: int, depth: int) -> Place:
-    if not name:
-        return Place("", "", "", index, depth)
-    stack = table.stacks[name]
-    number = site.write.path.removeprefix(f"{stack.path}.").partition(".")[0]
-    layer = f"{stack.path}.{number}"
-    module = MODULES[table.name][kind == "ffn"]
-    block = stack.attentions.get(kind, "").rpartition(".")[0]
+def _place(table: Family, site: Site, index: int, depth: int) -> Place:
+    if not site.stack:
+        return Place("", "", index, depth)
+    stack = table.stacks[site.stack]
+    block = stack.attentions.get(site.kind, "").rpartition(".")[0]
+    module = MODULES[table.name][site.kind == "ffn"]
     module = module.replace("{block}", block).replace("{ffn}", stack.ffn)
-    location = LOCATIONS[name, kind] if len(table.stacks) > 1 and kind != "ffn" else "self_prefix"
-    return Place(layer, f"{layer}.{module}", location, index, depth)
+    several = len(table.stacks) > 1 and site.kind != "ffn"
+    location = LOCATIONS[site.stack, site.kind] if several else "self_prefix"
+    return Place(f"{stack.path}.{site.layer}.{module}", location, index, depth)
 
 
 def tensors_of(delta: Delta, place: Place, matrices: Sequence[str]) -> Iterator[PeerTensor]:

@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
+# files of a folder, and the prefix of the names in it
+CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")  # where LoRA is ours
+TASK_TYPES = {  # our task types -> the library's; it has none for images
+    "seq2seq": "SEQ_2_SEQ_LM",
+    "classification": "SEQ_CLS",
+    "causal": "CAUSAL_LM",
+}
 # fields of LoraConfig that change the computation and have no counterpart here
 FOREIGN = (
     "use_dora",
@@ -36,41 +43,41 @@ NAMES = Rule(
 MAX_PATTERN, MAX_REPEATS = 200, 4  # bounds on a regular expression from a file
 
 
-def check_config(config: Mapping[str, Any], folder: Path) -> None:
+def check_config(config: Mapping[str, Any], source: object) -> None:
     """Raise UserError for anything but plain LoRA, and for a value of the wrong type."""
     if (kind := config.get("peft_type")) != "LORA":
-        raise UserError(f"{folder} holds {shorten(kind)}; only LORA can be imported")
+        raise UserError(f"{source} holds {shorten(kind)}; only LORA can be imported")
     if foreign := [name for name in FOREIGN if config.get(name)]:
-        raise UserError(f"{folder}: {foreign[0]} has no counterpart here")
+        raise UserError(f"{source}: {foreign[0]} has no counterpart here")
     if (bias := config.get("bias", "none")) != "none":
-        raise UserError(f"{folder}: bias={shorten(bias)} has no counterpart here")
+        raise UserError(f"{source}: bias={shorten(bias)} has no counterpart here")
     if (init := config.get("init_lora_weights", True)) not in PLAIN_INITS:
         raise UserError(
-            f"{folder}: init_lora_weights={shorten(init)} changes the backbone's weights"
+            f"{source}: init_lora_weights={shorten(init)} changes the backbone's weights"
         )
-    _check_value("lora_alpha", config.get("lora_alpha"), ALPHA, folder)
-    _check_value("lora_dropout", config.get("lora_dropout", 0.0), PROBABILITY, folder)
-    _check_value("modules_to_save", config.get("modules_to_save") or [], NAMES, folder)
-    _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, folder)
+    _check_value("lora_alpha", config.get("lora_alpha"), ALPHA, source)
+    _check_value("lora_dropout", config.get("lora_dropout", 0.0), PROBABILITY, source)
+    _check_value("modules_to_save", config.get("modules_to_save") or [], NAMES, source)
+    _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, source)
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
-        _check_value(f"alpha_pattern {pattern}", alpha, ALPHA, folder)
-        _check_pattern(pattern, folder)
+        _check_value(f"alpha_pattern {pattern}", alpha, ALPHA, source)
+        _check_pattern(pattern, source)
 
 
-def _check_value(name: str, value: Any, rule: Rule, folder: Path) -> None:
+def _check_value(name: str, value: Any, rule: Rule, source: object) -> None:
     if not rule.is_valid(value):
-        raise UserError(f"{folder}: {shorten(name)}={shorten(value)}: must be {rule.description}")
+        raise UserError(f"{source}: {shorten(name)}={shorten(value)}: must be {rule.description}")
 
 
-def _check_pattern(pattern: str, folder: Path) -> None:
+def _check_pattern(pattern: str, source: object) -> None:
     """Raise UserError for a regular expression that is invalid, or may take very long to match."""
     repeats = sum(pattern.count(sign) for sign in "*+?{")
     if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
-        raise UserError(f"{folder}: alpha_pattern {shorten(pattern)} is too complex")
+        raise UserError(f"{source}: alpha_pattern {shorten(pattern)} is too complex")
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{folder}: alpha_pattern {shorten(pattern)}: {error}") from None
+        raise UserError(f"{source}: alpha_pattern {shorten(pattern)}: {error}") from None
 
 
 def alpha_of(config: Mapping[str, Any], path: str) -> float:

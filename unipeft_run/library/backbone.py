@@ -31,8 +31,8 @@ def head_patterns(model: Any) -> list[str]:
 
     A language model's head is not one: it is trained with the base model.
     """
-    if model.get_output_embeddings() is not None:
-        return []
     base = model.base_model_prefix
+    if model.get_output_embeddings() is not None or not hasattr(model, base):
+        return []
     tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
     return [f"{top}.*" for top in tops if top != base]

@@ -31,7 +31,7 @@ def describe_backbone(model: Any, unfrozen: Sequence[str]) -> dict[str, Any]:
         "family": family_of(config).name,
         "name": config.name_or_path,
         "class": type(model).__name__,
-        "sizes": {key: getattr(config, key) for key in SIZES},
+        "sizes": {key: getattr(config, key) for key in SIZES if hasattr(config, key)},
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "fingerprint": {name: _sample(weight).tolist() for name, weight in matrices},
     }
@@ -44,7 +44,7 @@ def check_backbone(model: Any, recorded: Mapping[str, Any], folder: object) -> N
         raise UserError(f"{folder} holds a delta for {shorten(known)}, but this model is {family}")
     sizes = recorded.get("sizes")
     for key, value in sizes.items() if isinstance(sizes, dict) else ():
-        if key in SIZES and getattr(model.config, key) != value:
+        if key in SIZES and getattr(model.config, key, None) != value:
             raise UserError(
                 f"{folder} holds a delta for {_name(recorded)} with {key}={shorten(value)}, "
                 f"but this model has {key}={getattr(model.config, key)}"

@@ -7,7 +7,7 @@ configuration, all seeds together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
@@ -118,15 +118,20 @@ def group_by_cell(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
     return list(cells.values())
 
 
-def measure_spread(runs: Sequence[RunRecord], name: str) -> Spread | None:
-    """Return mean and deviation of metric `name` over `runs`; None if one of them lacks it."""
+def measure_spread(
+    runs: Sequence[RunRecord], name: str, average: Callable[[Sequence[float]], float] = fmean
+) -> Spread | None:
+    """Return mean and deviation of metric `name` over `runs`; None if one of them lacks it.
+
+    `average` replaces the mean.
+    """
     if not all(name in run.metrics for run in runs):
         return None
     values = [run.metrics[name] for run in runs]
     if not all(map(is_number, values)):  # null replaces values that were not finite
         return Spread(math.nan)
     try:
-        return Spread(fmean(values), stdev(map(float, values)) if len(values) > 1 else None)
+        return Spread(average(values), stdev(map(float, values)) if len(values) > 1 else None)
     except OverflowError:
         return Spread(math.nan)
 

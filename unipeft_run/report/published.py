@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from unipeft_run.config import compose, resolve
@@ -24,6 +25,7 @@ MINIATURE = (
     "scale mini uses other data and another backbone: compare its rows with each other, not with "
     "the paper's"
 )
+MEDIAN = "both printed and our scores are medians over the seeds"
 DEPARTURES = "differs in: settings of our run that the paper's cell does not have"
 
 
@@ -105,14 +107,14 @@ def _make_table(
         if run.metrics["scale"] == scale:
             by_method.setdefault(_method_id(run.config), []).append(run)
     cells = [cell for cell in experiment.cells if cell.task == task]
-    metrics = experiment.metrics.get(task, ())
     rows: list[Row] = []
     for cell in cells:
         known = not by_name or any(_names_method(cell, run) for run in runs)
-        rows += _make_rows(cell, scale, metrics, by_method if known else {})
+        rows += _make_rows(cell, scale, experiment, by_method if known else {})
     notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
+        notes += [MEDIAN] * (experiment.average == "median")
     if any(row["differs in"] for row in rows):
         notes.append(DEPARTURES)
     facts = {"experiment": experiment.name, "task": task, "scale": scale}
@@ -128,16 +130,16 @@ def _method_id(config: Mapping[str, Any]) -> str:
 
 
 def _make_rows(
-    cell: Cell, scale: str, metrics: Sequence[str], runs: Mapping[str, Sequence[RunRecord]]
+    cell: Cell, scale: str, experiment: Experiment, runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
     """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
     if not runs:
-        yield _make_row(cell, metrics, [], "")
+        yield _make_row(cell, experiment, [], "")
         return
     config = _compose((*cell.overrides[scale], f"scale={scale}"))
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
-        yield _make_row(cell, metrics, group, departures)
+        yield _make_row(cell, experiment, group, departures)
 
 
 @cache
@@ -147,7 +149,7 @@ def _compose(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _make_row(
-    cell: Cell, metrics: Sequence[str], group: Sequence[RunRecord], departures: str
+    cell: Cell, experiment: Experiment, group: Sequence[RunRecord], departures: str
 ) -> Row:
     row: Row = {
         "row": cell.row,
@@ -155,8 +157,12 @@ def _make_row(
         "% ours": float(group[0].metrics["parameters/stored_percent"]) if group else None,
         "seeds": len(group) or None,
     }
+    average = median if experiment.average == "median" else fmean
+    metrics = experiment.metrics.get(cell.task or "", ())
     std = cell.std or (None,) * len(cell.printed)
     for metric, mean, deviation in zip(metrics, cell.printed, std, strict=True):
         row[f"{metric} printed"] = Spread(mean, deviation)
-        row[f"{metric} ours"] = measure_spread(group, f"test/{metric}") if group else None
+        row[f"{metric} ours"] = measure_spread(group, f"test/{metric}", average) if group else None
+    if experiment.has_sources:
+        row |= {"status": cell.status, "source": cell.source}
     return {**row, "differs in": departures}

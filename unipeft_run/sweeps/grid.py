@@ -27,6 +27,7 @@ from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting, is_search
+from unipeft_run.sweeps.leaderboard import print_leaderboard
 from unipeft_run.sweeps.table import Cell, print_table
 
 Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns an id of the run
@@ -51,6 +52,7 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     launched = iter(_launch(hydra, config_name, settings, [cells[n] for n in legal], job))
     outcomes = [verdict or next(launched) for verdict in verdicts]
     print_table(cells, outcomes)
+    print_leaderboard(rows, outcomes, overrides, settings)
     return exit_code(outcomes)
 
 

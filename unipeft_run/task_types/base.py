@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from unipeft_run.backbones.load import check_lengths, count_positions, load_tokenizer
 from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.data.batching import Batches, pack_batches, round_up
+from unipeft_run.data.batching import Batches, pack_batches, round_up, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.new_inputs import encode_inputs
-from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.base import Task, TextTask
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.texts import References
-from unipeft_run.training.compute.shapes import ROWS, ShapeGrid
+from unipeft_run.training.compute.shapes import ROWS, BatchGrid, ShapeGrid
 from unipeft_run.training.losses import Loss
 
 Rows = Sequence[Mapping[str, Any]]  # encoded examples
@@ -73,6 +76,12 @@ class EvaluationStep(ABC):
         """Return the references that predictions of this split are scored against."""
         return self.task.references(raw)
 
+    def split_loss(
+        self, model: Any, outputs: Sequence[Any], references: Sequence[Any]
+    ) -> float | None:
+        """Return the loss of a split that is not the mean over its batches; None if it is."""
+        return None
+
     def signatures(self, model: nn.Module) -> dict[str, str]:
         """Return how predictions were computed, by name."""
         return {}
@@ -80,9 +89,13 @@ class EvaluationStep(ABC):
     def encode_inputs(self, model: Any, inputs: Mapping[str, list[str]]) -> list[Any]:
         """Encode new inputs. Raises UserError for one longer than the backbone's positions."""
         sources = encode_inputs(self.task, inputs, self.tokenizer)
-        longest = max(map(len, sources), default=0)
+        longest = max(map(self.count_positions, sources), default=0)
         check_lengths([("task.max_source_length", longest)], model.config)
         return sources
+
+    def count_positions(self, source: Any) -> int:
+        """Return the number of positions of an encoded input."""
+        return len(source)
 
     def plan_batches(self, encoded: Dataset, batch_size: int, generate: bool) -> Batches:
         """Batch examples by length, longest first, so that running out of memory shows at once.
@@ -142,11 +155,38 @@ class TaskType(ABC):
         """Load what encodes the examples from the backbone at `source`."""
         return load_tokenizer(source)
 
+    def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
+        """Write to `folder` what transformers needs to prepare inputs as the task does."""
+        own = copy.deepcopy(tokenizer)
+        own.model_max_length = cast("TextTask", task).max_source_length
+        codes = getattr(task, "language_codes", None)
+        if codes and hasattr(own, "src_lang"):
+            own.src_lang, own.tgt_lang = codes
+        own.save_pretrained(folder)
+
     def lengths(self, split: str, encoded: Dataset) -> Iterator[tuple[str, int]]:
         """Yield length keys of the task with the longest example of `split` that they allow."""
         yield "task.max_source_length", int(lengths(encoded, "input_ids").max())
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> ShapeGrid | None:
+    def longest_output(self, decoding: DecodingConfig, encoded: Mapping[str, Dataset]) -> int:
+        """Return the positions of the longest generated text, with the prompt it starts with."""
+        return decoding.find_longest()
+
+    def build_loader(
+        self,
+        encoded: Dataset,
+        collator: Any,
+        *,
+        seed: int,
+        batch_size: int | None,
+        max_tokens: int | None,
+    ) -> DataLoader[dict[str, Tensor]]:
+        """Return the loader of training batches."""
+        return train_loader(
+            encoded, collator, seed=seed, batch_size=batch_size, max_tokens=max_tokens
+        )
+
+    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> BatchGrid | None:
         """Return the batch shapes for CUDA graphs; None if there are no fixed shapes."""
         return ShapeGrid(collator.pad_token_id, batch_size or ROWS, count_positions(config))
 

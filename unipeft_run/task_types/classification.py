@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.base import Task
@@ -32,11 +33,16 @@ class ClassificationStep(EvaluationStep):
         return BatchOutput(loss, len(rows), logits.argmax(dim=-1).tolist())
 
     def predict(self, model: Any, inputs: Sequence[Any]) -> list[ClassPrediction]:
-        batch = on_device(model, self.collator.pad_sources(inputs))
-        device = batch["input_ids"].device
+        batch = on_device(model, self.collate_inputs(inputs))
+        device = next(model.parameters()).device
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             logits = class_logits(model, batch)
         return [self._as_class(row) for row in logits.float().softmax(dim=-1).tolist()]
+
+    def collate_inputs(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
+        """Collate new inputs, which have no labels."""
+        batch: dict[str, Tensor] = self.collator.pad_sources(inputs)
+        return batch
 
     def _as_class(self, probabilities: list[float]) -> ClassPrediction:
         by_name = dict(zip(self.task.label_names, probabilities, strict=True))

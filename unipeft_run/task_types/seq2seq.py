@@ -12,7 +12,8 @@ from torch import nn
 from unipeft_run.backbones.families import decoder_start
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
-from unipeft_run.data.tasks.base import SequenceTask, Task
+from unipeft_run.data.tasks.base import Task
+from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
 from unipeft_run.evaluation.texts import decode_texts, generation_token_ids
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device

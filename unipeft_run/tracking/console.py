@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from unipeft_run.tracking import Record, Tracker
+from unipeft_run.tracking.summary import format_speed
 
 Advance = Callable[[int], None]
 
@@ -158,10 +159,7 @@ def _clock(seconds: float) -> str:
 
 
 def _format_update(record: Record, next_evaluation: int | None) -> str:
-    text = (
-        f"loss {record['train/loss']:.4f}  lr {record['train/lr']:.2e}  "
-        f"{record['train/tokens_per_second']:,.0f} tokens/s"
-    )
+    text = f"loss {record['train/loss']:.4f}  lr {record['train/lr']:.2e}  {format_speed(record)}"
     return text if next_evaluation is None else f"{text}  next evaluation {next_evaluation}"
 
 

@@ -43,17 +43,26 @@ def _describe_batch(recipe: RecipeConfig) -> str:
 def format_result(summary: Mapping[str, Any], path: Path) -> str:
     """Format the closing table of a finished run."""
     primary = summary["primary"].removeprefix("test/")
+    speed, unit = format_speed(summary).split(" ")
     rows = {
         f"test {primary}": f"{summary[f'test/{primary}']:.2f}",
         "trivial baseline": f"{summary[f'trivial/{primary}']:.2f} ({summary['trivial/name']})",
         "test loss": f"{summary['test/loss']:.4f}",
         "trained parameters": _format_count(summary, "trained"),
         "stored parameters": _format_count(summary, "stored"),
-        "tokens/s": f"{summary.get('train/tokens_per_second', 0):,.0f}",
+        unit: speed,
         "run folder": str(path),
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def format_speed(record: Mapping[str, Any]) -> str:
+    """Format the tokens per second, or the examples where they have no tokens."""
+    tokens = record.get("train/tokens_per_second", 0)
+    if tokens or not record.get("train/samples_per_second"):
+        return f"{tokens:,.0f} tokens/s"
+    return f"{record['train/samples_per_second']:,.1f} examples/s"
 
 
 def _format_count(summary: Mapping[str, Any], kind: str) -> str:

@@ -22,7 +22,7 @@ from unipeft_run.training.compute.linears import (
 from unipeft_run.training.compute.memories import SharedMemories
 from unipeft_run.training.compute.onednn import onednn_linears
 from unipeft_run.training.compute.plan import ComputeOptions, ComputePlan
-from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.compute.shapes import BatchGrid
 from unipeft_run.training.compute.step import EagerStep
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import (
@@ -60,7 +60,7 @@ class GradientAccumulator:
         max_grad_norm: float | None,
         parallel: Parallel,
         autocast: torch.dtype | None = None,
-        grid: ShapeGrid | None = None,
+        grid: BatchGrid | None = None,
     ) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
         self.model, self.loss_fn, self.weighting = model, loss_fn, weighting

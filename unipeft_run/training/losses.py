@@ -65,7 +65,8 @@ class SequenceLoss:
         # without labels, the model does not compute a loss itself
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         inner: Any = extract_model_from_parallel(model)
-        chunked = _ChunkedHead(batch["labels"], inner.final_logits_bias, self)
+        bias = getattr(inner, "final_logits_bias", None)
+        chunked = _ChunkedHead(batch["labels"], bias, self)
         hook = inner.get_output_embeddings().register_forward_pre_hook(chunked)
         try:
             empty = model(**inputs, use_cache=False).logits  # [B, 0, V]
@@ -81,14 +82,14 @@ class _ChunkedHead:
     """A pre-forward hook of the head: hidden states [B, T, D] become a loss and [B, 0, D]."""
 
     labels: Tensor
-    bias: Tensor
+    bias: Tensor | None
     settings: SequenceLoss
     loss: Tensor | None = None
     count: int | Tensor = 0
 
     def __call__(self, head: nn.Linear, args: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = args
-        assert head.bias is None, "BART's bias is final_logits_bias"
+        assert head.bias is None, "no family has a biased head; BART's bias is final_logits_bias"
         states, gold = self._select(hidden)
         weight, smoothing = head.weight, self.settings.smoothing
         rows = max(1, self.settings.chunk // weight.size(0))
@@ -112,6 +113,8 @@ class _ChunkedHead:
 class _HeadLoss(torch.autograd.Function):
     """Mean loss of `gold` [N] under softmax(states W^T + bias), `rows` positions at a time.
 
+    `bias` is BART's, or None.
+
     `count`: the number of labels in `gold` that are not ignored.
 
     Gradients are computed chunk by chunk during forward, so backward never needs the logits.
@@ -123,7 +126,7 @@ class _HeadLoss(torch.autograd.Function):
         ctx: Any,
         states: Tensor,
         weight: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         gold: Tensor,
         smoothing: float,
         rows: int,
@@ -137,7 +140,9 @@ class _HeadLoss(torch.autograd.Function):
         for_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
         chunks = (torch.split(tensor, rows) for tensor in (states.to(dtype), gold))
         for states_of, gold_of in zip(*chunks, strict=True):
-            logits = F.linear(states_of, matrix).to(wide).add_(bias)
+            logits = F.linear(states_of, matrix).to(wide)
+            if bias is not None:
+                logits.add_(bias)
             losses.append(_to_probabilities(logits, gold_of, smoothing))
             if not any(wanted):
                 continue
@@ -203,8 +208,25 @@ class ClassificationLoss:
         return cross_entropy(class_logits(model, batch), labels, self.smoothing), len(labels)
 
 
+class RegressionLoss:
+    """Mean squared error of the classifier's only output, per example."""
+
+    smoothing = 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
+        labels = batch["labels"]
+        return squared_error(class_logits(model, batch)[:, 0], labels), len(labels)
+
+
+def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean squared error of `numbers` [B], computed in float32 or wider."""
+    wide = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+    return F.mse_loss(wide, labels.to(wide.dtype))
+
+
 def class_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits [B, C] of a classifier."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = model(**inputs).logits
     assert isinstance(logits, Tensor)
     return logits

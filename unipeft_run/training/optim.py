@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
 
@@ -49,7 +49,7 @@ class OfficialAdamW(AdamW):
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["decay"])
 
 
-OPTIMIZERS: dict[OptimizerName, type[AdamW]] = {"adamw": AdamW, "adamw_official": OfficialAdamW}
+ADAMS: dict[OptimizerName, type[AdamW]] = {"adamw": AdamW, "adamw_official": OfficialAdamW}
 SCHEDULES: dict[ScheduleName, str] = {
     "polynomial": "polynomial",
     "linear": "linear",
@@ -66,6 +66,7 @@ def build_optimizer_and_schedule(
     lr: float,
     betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
+    momentum: float | None = None,
     weight_decay: float = 0.0,
     schedule: ScheduleName = "polynomial",
     lr_end: float = 1e-7,
@@ -75,7 +76,14 @@ def build_optimizer_and_schedule(
 ) -> tuple[Optimizer, LRScheduler]:
     """Build the optimiser of the trained parameters and its schedule over `total_steps` updates."""
     optimizer = build_optimizer(
-        model, name=name, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused
+        model,
+        name=name,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        fused=fused,
     )
     warmup = warmup_steps or math.ceil(warmup_ratio * total_steps)
     if warmup == total_steps:
@@ -90,6 +98,7 @@ def build_optimizer(
     lr: float,
     betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
+    momentum: float | None = None,
     weight_decay: float = 0.0,
     fused: bool = True,
 ) -> Optimizer:
@@ -99,9 +108,11 @@ def build_optimizer(
     kernel for all parameters. With a loss scaler it must be false, because accelerate would not
     notice when the scaler skips an update.
     """
-    beta1, beta2 = betas
     groups = parameter_groups(model, weight_decay)
-    return OPTIMIZERS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused or None)
+    if name == "sgd":
+        return SGD(groups, lr=lr, momentum=momentum or 0.0, fused=fused or None)
+    beta1, beta2 = betas
+    return ADAMS[name](groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused or None)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

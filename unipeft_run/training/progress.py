@@ -54,11 +54,16 @@ class Meter:
         self.seconds += seconds
 
     def rates(self) -> dict[str, float]:
-        """Return mean loss and throughput, named as in train.jsonl and metrics.json."""
+        """Return mean loss and throughput, named as in train.jsonl and metrics.json.
+
+        Images have no tokens.
+        """
         seconds = max(self.seconds, 1e-9)
+        only_images = self.samples and not self.tokens
+        speed = {} if only_images else {"train/tokens_per_second": self.tokens / seconds}
         return {
             "train/loss": self.loss / max(1, self.steps),
-            "train/tokens_per_second": self.tokens / seconds,
+            **speed,
             "train/samples_per_second": self.samples / seconds,
         }
 
@@ -144,9 +149,13 @@ def count_tokens_and_samples(batches: Sequence[Mapping[str, Tensor]]) -> tuple[i
 
 
 def count_tokens(batch: Mapping[str, Tensor]) -> int:
-    """Count the tokens of `batch` without padding: source and, for text, target."""
-    tokens = int(batch["attention_mask"].sum())
-    return tokens + count_targets(batch) if batch["labels"].dim() > 1 else tokens
+    """Count the tokens of `batch` without padding: inputs and, of an encoder-decoder, targets.
+
+    Images have none.
+    """
+    mask = batch.get("attention_mask")
+    tokens = 0 if mask is None else int(mask.sum())
+    return tokens + count_targets(batch) if "decoder_input_ids" in batch else tokens
 
 
 def count_targets(batch: Mapping[str, Tensor]) -> int:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,19 @@ from unipeft_run.training.distributed.parallel import gather_full, local_part, s
 from unipeft_run.training.progress import Clock, Progress
 
 
+class UpdateHook(Protocol):
+    """A method that acts between updates: AdaLoRA's schedule of ranks."""
+
+    def __call__(self, step: int) -> None:
+        """Act after update number `step`, from 1, before the gradients are cleared."""
+
+    def gather(self) -> Checkpoint:
+        """Return its state."""
+
+    def restore(self, content: Checkpoint) -> None:
+        """Restore the state that `gather` returned."""
+
+
 @dataclass
 class TrainingState:
     """Everything that training needs to resume bit for bit."""
@@ -33,6 +46,7 @@ class TrainingState:
     progress: Progress
     clock: Clock = field(default_factory=Clock)
     compute: dict[str, Any] | None = None  # the plan of the steps; None: not chosen yet
+    hook: UpdateHook | None = None
 
     def gather(self) -> Checkpoint:
         """Return the current state, with trained parameters only. A collective call."""
@@ -50,6 +64,8 @@ class TrainingState:
             "optimizer": optimizer_state(self.optimizer, self.model),
             "training": Checkpoint({}, state),
         }
+        if self.hook is not None:
+            parts["hook"] = self.hook.gather()
         random = gather_object([rng_state()])  # each rank draws its own dropout
         return merge_parts(parts | {f"random{rank}": state for rank, state in enumerate(random)})
 
@@ -61,6 +77,8 @@ class TrainingState:
         self.schedule.load_state_dict(dict(state["schedule"]))
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
+        if self.hook is not None:
+            self.hook.restore(extract_part(content, "hook"))
         mine = f"random{processes.rank()}"
         if mine in content.state:  # otherwise there are more processes than before
             load_rng_state(extract_part(content, mine))

@@ -22,7 +22,7 @@ from unipeft_run.training.accumulation import GradientAccumulator, LossFn
 from unipeft_run.training.cadence import Cadence, count_steps
 from unipeft_run.training.checkpoint_store import CheckpointStore
 from unipeft_run.training.compute.plan import ComputeOptions
-from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum
+from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum, reshard
 from unipeft_run.training.divergence import (
     Diverged,
     check_finite,
@@ -40,6 +40,7 @@ from unipeft_run.training.progress import (
 )
 from unipeft_run.training.state import (
     TrainingState,
+    UpdateHook,
     isolated_rng,
     load_parameters,
     parameter_values,
@@ -69,7 +70,8 @@ class Trainer:
 
     `loss_fn(model, batch)` returns the mean loss over the batch's targets and their number.
     `loader`: see `MicroBatches`. `optim(model, total_steps)` builds the optimiser of the parameters
-    that require a gradient, and its schedule. `evaluate` runs every `eval_every` updates (None:
+    that require a gradient, and its schedule; `build_hook(total_steps)` what acts between updates,
+    or None. `evaluate` runs every `eval_every` updates (None:
     every epoch) and after the last one. `selection` names the metric that decides which state is
     the best; at equal metric the lower "loss" wins, then the earlier state.
 
@@ -84,6 +86,7 @@ class Trainer:
         loss_fn: LossFn,
         *,
         optim: Optim,
+        build_hook: Callable[[int], UpdateHook | None] = lambda total_steps: None,
         folder: RunFolder,
         trackers: Sequence[Tracker] = (),
         evaluate: Evaluate | None = None,
@@ -137,6 +140,7 @@ class Trainer:
             optimizer, scaler = self.accelerator.prepare(optimizer), self.accelerator.scaler
             clock = clock or Clock()
             self.state = TrainingState(model, optimizer, schedule, scaler, Progress(), clock)
+            self.state.hook = build_hook(self.cadence.total)
 
     def fit(self) -> FitResult:
         """Train to the end, from the last checkpoint if there is one; leave the best state loaded.
@@ -215,6 +219,8 @@ class Trainer:
             check_loss_scale(state.scaler, state.progress.step + 1)
         else:
             state.schedule.step()
+        if state.hook is not None:
+            state.hook(state.progress.step + 1)
         self.accumulator.clear()
         state.progress.add_update(loss, int(tokens), int(samples), time.perf_counter() - began)
         return lr, grad_norm
@@ -259,6 +265,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad(), isolated_rng(self.device), self.interrupts.immediate():
             metrics = self.evaluate(self.model, self.eval_limit)
+        reshard(self.model)
         self.model.train()
         if self.selection[0] not in metrics:
             known = ", ".join(metrics)

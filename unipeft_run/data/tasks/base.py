@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.types import Count
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.languages import encode_texts, language_code_id, uses_language_codes
 from unipeft_run.data.tasks.source import DataSource, Source
 from unipeft_run.data.tasks.splits import SPLITS, Companion, Splits
-from unipeft_run.data.text_encoder import check_length, shortest_length
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores
 from unipeft_run.tracking import Progress, no_progress
@@ -30,15 +28,17 @@ if TYPE_CHECKING:  # these take seconds to import, and unipeft score needs neith
 
     from unipeft_run.data.text_encoder import TextEncoder
 
-Kind = Literal["seq2seq", "classification", "causal", "image_classification", "retrieval"]
+Kind = Literal[
+    "seq2seq", "classification", "regression", "causal", "image_classification", "retrieval"
+]
 
 
 @dataclass(kw_only=True)
 class Task(ABC):
     """One task on one data set. Concrete subclasses are final; their fields are the YAML keys.
 
-    Lengths are in tokens and include special tokens. `limit` maps a split to the number of examples
-    to read. `selection` names the validation metric that selects the best state.
+    `limit` maps a split to the number of examples to read. `selection` names the validation metric
+    that selects the best state.
 
     Raises `UserError` for an unknown `selection` and for columns that exclude each other.
     """
@@ -48,11 +48,11 @@ class Task(ABC):
     mini: str | None = None
     hub: Mapping[str, str | None] | None = None
     limit: Mapping[str, int | None] = field(default_factory=dict)
-    max_source_length: Count
     selection: str = ""
 
     kind: ClassVar[Kind]  # names a type of unipeft_run.task_types
     label_key: ClassVar[str] = "task.label_column"  # names the column of labels
+    no_predictions: ClassVar[str] = ""  # why there are none for new inputs, if there are none
     optional_splits: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[Mapping[str, str]] = {}  # names of splits on the hub, if they differ
     # split -> suffix of the metrics' names -> the evaluation that accompanies that of the split
@@ -103,19 +103,6 @@ class Task(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Scores: ...
 
-    @abstractmethod
-    def _cache_key(self, train: bool) -> dict[str, Any]:
-        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
-
-    @abstractmethod
-    def _tokenize(
-        self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
-    ) -> dict[str, list[Any]]: ...
-
-    @abstractmethod
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
-
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers; () for a task that writes text."""
@@ -123,7 +110,13 @@ class Task(ABC):
 
     @property
     def num_labels(self) -> int | None:
+        """The outputs of the classifier; None for a task that needs no classifier."""
         return len(self.label_names) or None
+
+    @property
+    def generates(self) -> bool:
+        """Whether predictions are generated texts."""
+        return False
 
     @property
     def selection_rule(self) -> tuple[str, Literal["max", "min"]]:
@@ -149,33 +142,19 @@ class Task(ABC):
         """
         return self._source.fingerprints(self._split_names(splits))
 
-    def encode(
-        self,
-        splits: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        progress: Progress = no_progress,
-    ) -> Splits:
-        """Encode every split as token ids and labels, cached by content.
+    @abstractmethod
+    def encode(self, splits: Splits, tokenizer: Any, progress: Progress = no_progress) -> Splits:
+        """Encode every split for a collator of the task's type, cached by content."""
 
-        Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
-        Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
-        """
-        from unipeft_run.data.encoding import encode
-        from unipeft_run.data.text_encoder import TextEncoder
+    def name_predictions(self, predictions: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return predictions for `dataset` as they are written to files: classes by name."""
+        if names := self.label_names:
+            return [names[value] for value in predictions]
+        return [f"{value:.6g}" if isinstance(value, float) else value for value in predictions]
 
-        self._check_tokenizer(tokenizer)
-        encoder = TextEncoder(tokenizer)
-        return {
-            name: encode(
-                dataset,
-                partial(self._tokenize, encoder=encoder, train=name == "train"),
-                tokenizer,
-                key={**self._cache_key(name == "train"), "columns": self.columns.text},
-                description=f"encoding {name}",
-                progress=progress,
-            )
-            for name, dataset in splits.items()
-        }
+    def name_references(self, references: Sequence[Any], dataset: Dataset) -> list[Any]:
+        """Return the references of `dataset` as they are written to files."""
+        return self.name_predictions(references, dataset)
 
     def ids(self, dataset: Dataset) -> list[str]:
         """Return the ids in the data if they are present and unique, else row numbers."""
@@ -185,6 +164,16 @@ class Task(ABC):
             if len(set(own)) == len(own):
                 return own
         return [str(number) for number in self._row_numbers(dataset)]
+
+    def load_file(self, file: Path) -> Dataset:
+        """Load all examples of one file, as `load` loads those of a split. Raises `UserError`."""
+        from unipeft_run.data.tasks.loading import load_file
+
+        return load_file(file, self.columns)
+
+    def parts(self, dataset: Dataset) -> dict[str, list[int]]:
+        """Return the rows of each test that a split consists of; {} for a single test."""
+        return {}
 
     def inert_keys(self) -> dict[str, str]:
         """Return the fields that have no effect with this data and these metrics, with reasons."""
@@ -218,61 +207,70 @@ class Task(ABC):
 
 
 @dataclass(kw_only=True)
-class SequenceTask(Task):
-    """A task from text to text.
+class TextTask(Task):
+    """A task that reads texts. Lengths are in tokens and include special tokens."""
 
-    As in the paper's code, targets are truncated to different lengths for training and evaluation.
-    `language_codes`: mBART's codes of source and target, for tokenizers that use them.
-    """
+    max_source_length: Count
 
-    max_target_length: Count
-    eval_target_length: Count
-
-    kind: ClassVar[Kind] = "seq2seq"
-    # configuration keys of the language codes, for error messages
-    language_keys: ClassVar[tuple[str, str]] = ("task.source_code", "task.target_code")
-
-    @property
     @abstractmethod
-    def language_codes(self) -> tuple[str, str]: ...
-
-    @property
-    @abstractmethod
-    def source(self) -> str: ...
-
-    @property
-    @abstractmethod
-    def target(self) -> str: ...
-
-    @property
-    def input_columns(self) -> tuple[str, ...]:
-        return (self.source,)
-
-    def references(self, dataset: Dataset) -> list[str]:
-        """Return the raw target texts."""
-        return list(dataset[self.target])
-
     def _cache_key(self, train: bool) -> dict[str, Any]:
-        target = self._target_length(train)
-        return {"lengths": (self.max_source_length, target), "codes": self.language_codes}
+        """Return everything that `_tokenize` depends on besides the tokenizer and the columns."""
 
-    def _target_length(self, train: bool) -> int:
-        return self.max_target_length if train else self.eval_target_length
-
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        for key, code in zip(self.language_keys, self.language_codes, strict=True):
-            language_code_id(tokenizer, code, key)
-        shortest = 3 if uses_language_codes(tokenizer) else shortest_length(tokenizer)
-        for key in ("max_source_length", "max_target_length", "eval_target_length"):
-            check_length(f"task.{key}", getattr(self, key), shortest)
-
+    @abstractmethod
     def _tokenize(
         self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
-    ) -> dict[str, list[Any]]:
-        source_code, target_code = self.language_codes
-        sources, targets = batch[self.source], batch[self.target]
-        length = self._target_length(train)
+    ) -> dict[str, list[Any]]: ...
+
+    @abstractmethod
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise `UserError` for a length or language code that `tokenizer` does not allow."""
+
+    def encode(
+        self,
+        splits: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress = no_progress,
+    ) -> Splits:
+        """Encode every split as token ids and labels, cached by content.
+
+        Columns: `input_ids`, a list of int32; `labels`, a list of int32 or one class number.
+        Raises `UserError` for lengths and language codes that `tokenizer` does not allow.
+        """
+        from unipeft_run.data.encoding import encode
+        from unipeft_run.data.text_encoder import TextEncoder
+
+        self._check_tokenizer(tokenizer)
+        encoder = TextEncoder(tokenizer)
         return {
-            "input_ids": encode_texts(encoder, sources, self.max_source_length, source_code),
-            "labels": encode_texts(encoder, targets, length, target_code),
+            name: encode(
+                dataset,
+                partial(self._tokenize, encoder=encoder, train=name == "train"),
+                tokenizer,
+                key={**self._cache_key(name == "train"), "columns": self.columns.text},
+                description=f"encoding {name}",
+                progress=progress,
+            )
+            for name, dataset in splits.items()
         }
+
+    def complete_inputs(self, inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return examples with these input columns, and placeholders for their references."""
+        columns = self.columns
+        count = len(inputs[self.input_columns[0]])
+        placeholders: dict[str, list[Any]] = {
+            name: [0 if name == columns.label else ""] * count for name in columns.required
+        }
+        return {**placeholders, **inputs}
+
+    def inputs_of(self, encoded: Mapping[str, list[Any]]) -> list[Any]:
+        """Return what a model reads of encoded examples: token ids."""
+        return encoded["input_ids"]
+
+
+def __getattr__(name: str) -> Any:
+    """Find SequenceTask where it was in version 0.2, for tasks outside this package."""
+    if name == "SequenceTask":
+        from unipeft_run.data.tasks.sequence import SequenceTask
+
+        return SequenceTask
+    raise AttributeError(name)

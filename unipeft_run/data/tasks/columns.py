@@ -10,17 +10,22 @@ from dataclasses import dataclass, field
 class Columns:
     """The column names of a task; a nested column has a dotted name ("translation.en").
 
-    `text` may name a column twice. `labels` are the class names, in order; None to read labels as
-    words. The data may lack the column `identifier`. `other_names` maps a column to an alternative
-    name, `keys` to the configuration key that names it, for error messages.
+    `text` may name a column twice; those in `lists` hold a list of texts. `labels` are the class
+    names, in order; None to read labels as words. `numbers`: the labels are numbers to predict. The
+    data may lack the column `identifier`. `other_names` maps a column to an alternative name,
+    `keys` to the configuration key that names it, for error messages. `images` is the column of
+    images, which is read separately.
     """
 
     text: tuple[str, ...]
     label: str | None = None
     labels: tuple[str, ...] | None = ()
     identifier: str | None = None
+    numbers: bool = False
     other_names: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
+    images: str | None = None
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from unipeft_run.data.tasks.messages import printable
 from unipeft_run.errors import UserError
 from unipeft_run.hub import is_hub_reachable
 
-ADVICE = "Use scale=mini, or task.path=DIR with {train,validation,test}.jsonl."
+FILES = "task.path=DIR with {train,validation,test}.jsonl"
 CONVERTED = "refs/convert/parquet"  # the hub's conversion of data sets that are scripts
 
 
@@ -34,7 +34,7 @@ def load_hub(
     path: str,
     name: str | None = None,
     revision: str | None = None,
-    advice: str = ADVICE,
+    advice: str = f"Use {FILES}.",
 ) -> datasets.DatasetDict:
     """Load all splits of the data set `path` (configuration `name`) from the hub or its cache.
 

@@ -1,8 +1,9 @@
-"""Parse class labels in data, which are numbers or names of the task's classes."""
+"""Parse labels in data: numbers or names of the task's classes, or numbers to predict."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,17 @@ def parse_word(value: Any) -> str:
     if not isinstance(value, str | int) or not (word := _word(value)):
         raise LabelError(f"{describe_value(value)}, not a label: give a word or a whole number")
     return word
+
+
+def parse_number(value: Any) -> float:
+    """Return a label as a number; text may spell it, as in CSV. Raises `LabelError`."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise LabelError(f"{describe_value(value)}, not a number")
+    return number
 
 
 def _word(value: str | int) -> str:

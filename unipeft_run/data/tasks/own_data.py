@@ -66,6 +66,10 @@ class OwnData(Task):
         """Count the examples and collect the labels. Raises `UserError`."""
         return self._own_source.summarise(self._summary_columns)
 
+    def class_names(self) -> tuple[str, ...]:
+        """List the distinct labels of the data. Raises `UserError`."""
+        return tuple(self.summarise().labels)
+
     def inert_keys(self) -> dict[str, str]:
         try:
             divided = self._own_source.divided()

@@ -86,9 +86,11 @@ class Source:
         self, hub: Mapping[str, str | None], splits: Sequence[str]
     ) -> dict[str, tuple[str, Dataset]]:
         """Return each split's data set on the hub, with its place for error messages."""
-        from unipeft_run.data.tasks.hub import load_hub
+        from unipeft_run.data.tasks.hub import FILES, load_hub
+        from unipeft_run.miniatures.sources import DATA
 
-        datasets = load_hub(self.task, **hub)  # type: ignore[arg-type]
+        mini = "scale=mini, or " if self.task in DATA else ""
+        datasets = load_hub(self.task, **hub, advice=f"Use {mini}{FILES}.")  # type: ignore[arg-type]
         selected = {}
         for name in splits:
             hub_name = self.hub_splits.get(name, name)

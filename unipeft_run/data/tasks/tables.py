@@ -16,6 +16,7 @@ from unipeft_run.data.tasks.labels import (
     class_names,
     is_numbering,
     parse_label,
+    parse_number,
     parse_word,
 )
 from unipeft_run.data.tasks.messages import missing_column, printable
@@ -81,7 +82,8 @@ def check_table(
 ) -> tuple[pa.Table, bool | None]:
     """Return the columns of the task, and whether class numbers are in the task's order.
 
-    Texts become strings, labels the task's class numbers (words if `columns.labels` is None).
+    Texts become strings, labels the task's class numbers (words if `columns.labels` is None, floats
+    if `columns.numbers`).
     `names` are the class names recorded for `table`; without them the order is unknown (None).
     Raises `UserError`.
     """
@@ -92,9 +94,13 @@ def check_table(
         if values.null_count:
             row = pc.index(pc.is_null(values), True).as_py() + 1
             raise UserError(f"{where}: column {name!r} is empty in row {row}")
-        if name == columns.label:
+        if name == columns.label and columns.numbers:
+            checked[name] = _numbers(values, name, where)
+        elif name == columns.label:
             checked[name] = _classes(values, columns, names, where)
             in_order = _is_in_order(values, columns, names)
+        elif name in columns.lists:
+            checked[name] = _lists(values, name, where)
         else:
             checked[name] = _texts(values, name, where)
     identifier = columns.identifier
@@ -136,6 +142,18 @@ def _texts(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     return values
 
 
+def _lists(values: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """Return a column of lists of texts. Raises `UserError`."""
+    kind = values.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise UserError(f"{where}: column {name!r} holds {printable(str(kind))}, not lists of text")
+    texts = _decoded(pc.list_flatten(values))
+    if texts.null_count:
+        raise UserError(f"{where}: column {name!r} has a list with an empty value")
+    _texts(texts, name, where)
+    return values
+
+
 def _is_utf8(values: pa.ChunkedArray) -> bool:
     try:
         values.validate(full=True)
@@ -168,6 +186,17 @@ def _classes(
             ) from error
     kind = pa.string() if labels is None else pa.int64()
     return pa.array(classes, kind).take(encoded.indices)
+
+
+def _numbers(values: pa.ChunkedArray, name: str, where: str) -> pa.Array:
+    """Return the labels as float64. Raises `UserError` for one that is not a finite number."""
+    numbers = []
+    for row, value in enumerate(values.to_pylist(), start=1):
+        try:
+            numbers.append(parse_number(value))
+        except LabelError as error:
+            raise UserError(f"{where}, row {row}: column {name!r} holds {error}") from error
+    return pa.array(numbers, pa.float64())
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from unipeft_run.config.types import StringOrList
-from unipeft_run.data.tasks.base import SequenceTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.own_data import IDENTIFIER, OwnData
+from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from unipeft_run.data.tasks.columns import Columns
-from unipeft_run.data.tasks.labels import LabelError, parse_label, parse_word
+from unipeft_run.data.tasks.labels import LabelError, parse_label, parse_number, parse_word
 from unipeft_run.data.tasks.messages import describe_value, missing_column
 from unipeft_run.data.tasks.records import Record, is_csv, parse_integer, read_records
 from unipeft_run.errors import UserError
@@ -21,7 +21,8 @@ MISSING = object()
 def read_text_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.Table, bool]:
     """Read the first `limit` rows of `file`; also return whether all labels are class names.
 
-    Texts are strings, and labels class numbers (words if `columns.labels` is None). Ids are
+    Texts are strings, and labels class numbers (words if `columns.labels` is None; floats if
+    `columns.numbers`). Ids are
     included if every row has one. Raises `UserError` with the line of the first wrong value.
     """
     rows = _Rows(file, columns)
@@ -43,23 +44,27 @@ class _Rows:
         for name, values in self.values.items():
             value = _find(record, name, self.columns, str(self.file) if self.csv else where)
             label = name == self.columns.label
-            values.append(self._label(value, where) if label else _text(value, name, where))
+            read = _texts if name in self.columns.lists else _text
+            values.append(self._label(value, where) if label else read(value, name, where))
         self.ids.append(_id(record.get(self.columns.identifier or "")))
 
-    def _label(self, value: Any, where: str) -> int | str:
+    def _label(self, value: Any, where: str) -> int | str | float:
         labels = self.columns.labels
         if labels and self.csv and value.strip() not in labels:
             value = _as_number(value)
         self.named = self.named and isinstance(value, str)
         try:
+            if self.columns.numbers:
+                return parse_number(value)
             return parse_word(value) if labels is None else parse_label(value, labels)
         except LabelError as error:
             raise UserError(f"{where}: column {self.columns.label!r} holds {error}") from error
 
     def table(self) -> pa.Table:
-        kinds = {name: pa.string() for name in self.values}
+        kinds = dict.fromkeys(self.values, pa.string())
+        kinds |= dict.fromkeys(self.columns.lists, pa.list_(pa.string()))
         if self.columns.label is not None and self.columns.labels is not None:
-            kinds[self.columns.label] = pa.int64()
+            kinds[self.columns.label] = pa.float64() if self.columns.numbers else pa.int64()
         table = pa.table({name: pa.array(self.values[name], kinds[name]) for name in kinds})
         identifier = self.columns.identifier
         if identifier is None or identifier in kinds or None in self.ids:
@@ -100,6 +105,13 @@ def _text(value: Any, name: str, where: str) -> str:
     if not _is_unicode(value):
         raise UserError(f"{where}: column {name!r} holds a lone surrogate, which is not text")
     return value
+
+
+def _texts(value: Any, name: str, where: str) -> list[str]:
+    if not isinstance(value, list):
+        shown = describe_value(value)
+        raise UserError(f"{where}: column {name!r} holds {shown}, not a list of texts")
+    return [_text(item, name, where) for item in value]
 
 
 def _id(value: Any) -> str | None:

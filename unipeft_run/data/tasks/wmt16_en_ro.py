@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unipeft_run.data.tasks.base import SequenceTask
 from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.evaluation.metrics import Scores, bleu
 

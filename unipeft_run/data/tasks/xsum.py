@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from unipeft_run.config.types import Count
-from unipeft_run.data.tasks.base import SequenceTask
 from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.evaluation.metrics import Scores, rouge, split_sentences
 

@@ -6,6 +6,7 @@ Imports torch but not transformers, so a count takes only a second or two.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +29,10 @@ def counts(config: RunConfig) -> dict[str, Any]:
     Raises UserError for an unknown backbone, and for an `unfreeze` pattern or a representation
     that matches nothing.
     """
+    if config.peft is not None:
+        from unipeft_run.deltas.counting.library_counts import count_library
+
+        return count_library(config)
     shape = architecture(config.backbone, num_labels(config.task))
     head = family_of(shape).head if config.head == "trained" else ()
     return count(shape, build_slots(config), [*config.unfreeze, *head])
@@ -108,6 +113,11 @@ def _build_deltas(
                 yield name, slot.build(replace(site, model_shared=shared)).eval()
 
 
+def backbone_shapes(config: RunConfig) -> dict[str, Shape]:
+    """Return the shape of each parameter of the backbone of a configuration, by name."""
+    return shapes_of(architecture(config.backbone, num_labels(config.task)))
+
+
 def build_without_weights(config: RunConfig) -> list[Delta]:
     """Build the stored deltas of a configuration on the meta device, to inspect their types."""
     shape = architecture(config.backbone, num_labels(config.task))
@@ -140,14 +150,19 @@ def _stored(delta: Delta) -> Iterator[torch.Tensor]:
 
 
 def tabulate(
-    deltas: Iterable[tuple[str, Delta]], unfrozen: Sequence[int], backbone: int
+    deltas: Iterable[tuple[str, Delta]],
+    unfrozen: Sequence[int],
+    backbone: int,
+    library: Mapping[tuple[str, str], dict[str, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Tabulate trained and stored parameters by slot and representation, with shares in percent.
 
     `deltas` holds the slot and delta of each site, `unfrozen` the sizes of the trained backbone
-    parameters, `backbone` the size of the backbone.
+    parameters, `backbone` the size of the backbone, `library` the rows of the PEFT library's
+    modules.
     """
     rows = count_by(((slot, delta.site.representation), delta) for slot, delta in deltas)
+    rows |= library
     if unfrozen:
         total = sum(unfrozen)
         rows["unfreeze", "backbone"] = {"sites": len(unfrozen), "trained": total, "stored": total}

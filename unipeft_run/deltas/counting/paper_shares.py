@@ -1,8 +1,8 @@
-"""The paper's printed parameter shares of a configuration, compared with the paper's own formula.
+"""The printed parameter shares of a configuration: the paper's, and those of leaderboard rows.
 
-The shares are those of the tables in conf/experiment/. The formula of Appendix B counts weight
-matrices only. All shares of the generation tasks are percentages of BART-large, also for mBART.
-Imports nothing heavy.
+The shares are those of the tables and leaderboards in conf/experiment/. The paper's formula, in
+Appendix B, counts weight matrices only. All its shares of the generation tasks are percentages of
+BART-large, also for mBART. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import floor
 from typing import Any
 
-from unipeft_run.config.experiments import read_tables
+from unipeft_run.config.experiments import key_values, read_leaderboards, read_tables
 from unipeft_run.config.schema import RunConfig
 
 BART_LARGE = 406_291_456
@@ -33,14 +33,38 @@ PARTS = {
     ("ffn.block", "relu", "post_norm"): "Pfeiffer",
     ("ffn.up ffn.down", "identity", "parallel"): "LoRA (ffn)",
     ("embedding", None, "parallel"): "prompt",
+    ("ffn.up ffn.down", "tanh", "parallel"): "adapters (up, down)",
 }
 
 
 def paper_shares(config: RunConfig, counted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the shares that the paper prints for a configuration: `where`, `percent`, `note`.
+    """List the printed shares of a configuration: `where`, `percent`, `note`.
 
-    `counted` is the result of `counts`. Empty if the backbone is not the paper's.
+    Those of a leaderboard row also have `by`, their source. `counted` is the result of `counts`.
+    Empty if no such configuration was printed, as with another backbone.
     """
+    return [*_of_paper(config, counted), *_of_leaderboards(config, counted)]
+
+
+def _of_leaderboards(config: RunConfig, counted: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    parts, added = name_parts(config), counted["stored"]
+    of_all = 100 * added / (counted["backbone"] + added)
+    for board in read_leaderboards():
+        for cell in board.cells:
+            backbone = key_values(cell.overrides["paper"]).get("backbone")
+            of_config = (cell.task, backbone) == (config.task.name, config.backbone.name)
+            if cell.share is None or cell.parts != parts or not of_config:
+                continue
+            ours = of_all if cell.share_of == "all" else counted["stored_percent"]
+            same = round(ours, 2) == cell.share
+            notes = [f"ours is {ours:.2f} %"] * (not same)
+            if cell.share_of == "all":
+                notes.append("of the backbone and the adapters together")
+            note = "; ".join([*notes, *filter(None, [cell.size_note])])
+            yield {"by": cell.source, "where": cell.row, "percent": cell.share, "note": note}
+
+
+def _of_paper(config: RunConfig, counted: Mapping[str, Any]) -> list[dict[str, Any]]:
     task = config.task.name
     if BACKBONES.get(task) != config.backbone.name:
         return []

@@ -1,7 +1,7 @@
 """The bottleneck: adapters (Eq. 4) and, with the identity as activation, LoRA (Eq. 6)."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -55,8 +55,8 @@ class Bottleneck(Form):
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(site.width_in) if norm == "in" else None
-        self.down = nn.Linear(site.width_in, rank, bias=bias)
-        self.up = nn.Linear(rank, site.width_out, bias=bias)
+        self.down: Any = nn.Linear(site.width_in, rank, bias=bias)
+        self.up: Any = nn.Linear(rank, site.width_out, bias=bias)
         self.activation = ACTIVATIONS[activation]
         self.dropout = nn.Dropout(site.dropout[dropout] if isinstance(dropout, str) else dropout)
         self.input_dropout = nn.Dropout(input_dropout)

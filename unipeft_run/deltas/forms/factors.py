@@ -19,7 +19,7 @@ class Factors(Form):
     illegal_at: ClassVar[dict[str, str]] = {
         "attn.heads": "form factors rescales a whole hidden state, not a head; "
         "use representation@attn=context",
-        "embedding": "form factors rescales hidden states; at the embedding, use form@input=vectors",
+        "embedding": "form factors rescales hidden states; use form@input=vectors",
     }
     gives: ClassVar[tuple[str, ...]] = ("factors",)
     needs: ClassVar[str] = (

@@ -30,8 +30,8 @@ class Rules(nn.Module):
 class HypercomplexLinear(nn.Module):
     """y = x H + b, H = sum_i A_i (x) (S_i T_i), with the Kronecker product (x).
 
-    Karimi Mahabadi et al. 2021, Eqs. 3 and 5. A_i is [n, n], S_i is [D_in / n, P] and T_i is
-    [P, D_out / n]; S and T are Glorot-uniform with gain sqrt 2, and b is 0 at first.
+    Karimi Mahabadi et al. 2021. A_i is [n, n], S_i is [D_in / n, P] and T_i is [P, D_out / n]. S
+    and T are Glorot-uniform with gain sqrt 2 and b is 0 at first, as in the published code.
     """
 
     def __init__(self, width_in: int, width_out: int, rules: Rules, rank: int, bias: bool) -> None:
@@ -56,7 +56,7 @@ class HypercomplexLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute y without building H."""
         n, rank = self.left.size(0), self.left.size(2)
-        parts = x.unflatten(-1, (n, -1))  # [..., n, D_in / n]
+        parts = x.reshape(*x.shape[:-1], n, -1)  # [..., n, D_in / n]
         inner = torch.einsum("...ac,icp->...aip", parts, self.left)
         mixed = torch.einsum("...aip,iab->...bip", inner, self.rules.weight).flatten(-2)
         y = (mixed @ self.right.reshape(n * rank, -1)).flatten(-2)
@@ -66,7 +66,7 @@ class HypercomplexLinear(nn.Module):
 class Hypercomplex(Bottleneck):
     """dh = act(u H_down + b_down) H_up + b_up with parametrised hypercomplex H (Compacter).
 
-    u is [B, T, D_in], dh is [B, T, D_out]. Karimi Mahabadi et al. 2021, section 3.
+    u is [B, T, D_in], dh is [B, T, D_out]. Karimi Mahabadi et al. 2021.
 
     Args:
         site: provides D_in, D_out, the dropout rates and the modules shared by the model.

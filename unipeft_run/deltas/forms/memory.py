@@ -45,7 +45,7 @@ def _check_site(site: Site, query: str, shifted: bool) -> None:
             "normalised input; use scaled or unscaled"
         )
     if shifted and site.positions is None:
-        raise UserError("form.positions=shifted: this backbone is not told positions; use kept")
+        raise UserError("form.positions=shifted: this backbone is not told positions; use null")
 
 
 class Memory(Form):
@@ -63,8 +63,8 @@ class Memory(Form):
             `reference`: the official code's choice for this family and activation.
         mlp_width: width M of the reparametrising MLP of prefix tuning; None trains P directly.
         dropout: rate on the MLP's output (official `prefix_dropout`).
-        positions: `kept`: tokens keep their positions (as in `adapters`); `shifted`: their
-            positions start at L (as in PEFT). Only for families that are told positions.
+        positions: null: tokens keep their positions (as in `adapters`); `shifted`: they start at L
+            (as in PEFT), in the families that are told positions.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("attn.heads",)
@@ -90,7 +90,7 @@ class Memory(Form):
         ] = "reference",
         mlp_width: Count | None = 800,
         dropout: Fraction = 0.0,
-        positions: Literal["kept", "shifted"] = "kept",
+        positions: Literal["shifted"] | None = None,
     ) -> None:
         super().__init__()
         self.shifts_positions = positions == "shifted"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.classification import Confusion, accuracy
+from unipeft_run.evaluation.metrics.correlation import pearson, spearman
+from unipeft_run.evaluation.metrics.retrieval import LOWER as LOWER_IN_RETRIEVAL
 from unipeft_run.evaluation.metrics.scores import Scores, mean
 from unipeft_run.evaluation.metrics.summaries import ROUGES, rouge_per_example, rouge_signatures
 from unipeft_run.evaluation.metrics.translation import TOKENIZERS, bleu_paper
@@ -16,7 +18,7 @@ from unipeft_run.evaluation.metrics.translation import TOKENIZERS, bleu_paper
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacrebleuMetric
 
-Kind = Literal["texts", "classes"]
+Kind = Literal["texts", "classes", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def check_names(names: Sequence[str], kind: Kind) -> None:
 def is_lower_better(name: str) -> bool:
     """Return whether lower scores of the metric `name` are better, as for ter or test/ter."""
     metric = METRICS.get(name.rpartition("/")[2])
+    if name.endswith(LOWER_IN_RETRIEVAL):
+        return True
     return metric is not None and metric.lower_is_better
 
 
@@ -147,6 +151,19 @@ def _classes(signature: str, compute: Callable[[Confusion], float]) -> NamedMetr
     return NamedMetric("classes", of_outputs)
 
 
+def _numbers(signature: str, compute: Callable[..., float]) -> NamedMetric:
+    """Make a correlation of numbers; the score per example is its squared error."""
+
+    def of_outputs(outputs: Outputs) -> Result:
+        pairs = zip(outputs.predictions, outputs.references, strict=True)
+        errors = [float(p - r) ** 2 for p, r in pairs]
+        mean(errors)  # raises if there is nothing to score
+        value = compute(outputs.predictions, outputs.references)
+        return Result(100.0 * value, signature, errors, "squared error")
+
+    return NamedMetric("numbers", of_outputs)
+
+
 MACRO = "mean over the classes that occur (%)"
 METRICS: Mapping[str, NamedMetric] = {
     "bleu": NamedMetric("texts", _bleu),
@@ -163,4 +180,6 @@ METRICS: Mapping[str, NamedMetric] = {
     "precision_macro": _classes(f"precision, {MACRO}", lambda c: mean([*c.precisions.values()])),
     "recall_macro": _classes(f"recall, {MACRO}", lambda c: mean([*c.recalls.values()])),
     "matthews": _classes("Matthews correlation x 100", lambda c: c.matthews),
+    "pearson": _numbers("Pearson correlation x 100", pearson),
+    "spearman": _numbers("Spearman rank correlation x 100", spearman),
 }

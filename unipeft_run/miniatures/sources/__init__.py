@@ -17,13 +17,22 @@ from unipeft_run.miniatures.sources.progress import console
 
 __all__ = ["fetch", "fetch_backbone"]
 
-DATA = {"sst2": "snippets", "mnli": "snli", "xsum": "synopses", "wmt16_en_ro": "manpages"}
+DATA = {
+    "sst2": "snippets",
+    "mnli": "snli",
+    "xsum": "synopses",
+    "wmt16_en_ro": "manpages",
+    "commonsense": "word_meanings",
+    "gsm8k": "word_problems",
+    "cifar100": "emoji_classes",
+    "didemo": "emoji_sequences",
+}
 WITHOUT_APT = {"synopses": "news"}
 PACKAGED = Path(__file__).parents[1]
 
 
 def fetch(name: str) -> Path:
-    """Return the folder of a task's miniature data: `{train,validation,test}.jsonl`, `source.json`.
+    """Return the folder of a task's miniature data: `{split}.jsonl` or `.parquet`, `source.json`.
 
     The data is fetched and split at first use, by one process while others wait, and fetched again
     if a file no longer matches its checksum. Raises UserError if it cannot be fetched.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unipeft_run.errors import UserError
 from unipeft_run.training.compute.gradients import FlatGradients
 from unipeft_run.training.compute.memories import SharedMemories
-from unipeft_run.training.compute.shapes import Shape, ShapeGrid, shape_of
+from unipeft_run.training.compute.shapes import BatchGrid, Shape, shape_of
 from unipeft_run.training.state import isolated_rng
 
 Inputs = Mapping[str, Tensor]
@@ -90,7 +90,7 @@ class GraphedStep:
         self,
         run: Run,
         recorder: Recorder,
-        grid: ShapeGrid,
+        grid: BatchGrid,
         parameters: Sequence[nn.Parameter],
         memories: SharedMemories | None,
         device: torch.device,

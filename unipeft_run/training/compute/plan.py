@@ -12,8 +12,9 @@ from torch import nn
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.errors import UserError
 from unipeft_run.training.compute.onednn import has_onednn, is_onednn_faster
-from unipeft_run.training.compute.shapes import ShapeGrid
+from unipeft_run.training.compute.shapes import BatchGrid
 from unipeft_run.training.distributed import processes
+from unipeft_run.tuners.adapter import find_adapter
 
 Products = Literal["torch", "onednn"]
 
@@ -27,7 +28,7 @@ class ComputeOptions:
 
     config: ComputeConfig = field(default_factory=ComputeConfig)
     deterministic: bool = False
-    grid: ShapeGrid | None = None
+    grid: BatchGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class ComputePlan:
         Raises `UserError` for an impossible value.
         """
         config = options.config
-        can_graph = options.grid is not None and _has_graphs(device) and not _drops_layers(model)
+        fixed = not _drops_layers(model) and find_adapter(model) is None
+        can_graph = options.grid is not None and _has_graphs(device) and fixed
         if config.graphs and not can_graph:
             raise UserError(
                 "compute.graphs=true: CUDA graphs need one process with a GPU, and a model without "
-                "layerdrop"
+                "layerdrop or modules of the PEFT library"
             )
         graphs = can_graph if config.graphs is None else config.graphs
         return cls(graphs, _choose_products(config.products, device, autocast))

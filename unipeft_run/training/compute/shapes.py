@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +16,27 @@ from unipeft_run.data.batching import IGNORED, round_up
 
 ROWS = 8  # B is rounded up to a multiple of it if batches vary in size
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class BatchGrid(Protocol):
+    """Pads batches to a few shapes."""
+
+    def pad(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class RowGrid:
+    """A multiple that B is rounded up to, for batches whose tensors [B, ...] differ in B alone."""
+
+    rows: int
+
+    def pad(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add examples of zeros, whose labels are ignored."""
+        added = -len(batch["labels"]) % self.rows
+        return {
+            name: F.pad(t, (0, 0) * (t.dim() - 1) + (0, added), value=IGNORED * (name == "labels"))
+            for name, t in batch.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,8 @@ class ShapeGrid:
         labels = batch["labels"]
         if labels.dim() == 1:
             return {**padded, "labels": F.pad(labels, (0, rows - len(labels)), value=IGNORED)}
+        if "decoder_input_ids" not in batch:
+            return {**padded, "labels": _pad(labels, rows, source, IGNORED)}
         target = self._widen(labels.size(1), self.target)
         inputs = _pad(batch["decoder_input_ids"], rows, target, self.pad_token_id)
         return {

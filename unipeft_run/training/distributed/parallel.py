@@ -70,7 +70,8 @@ def _shard(model: nn.Module, device: torch.device) -> nn.Module:
     mesh = init_device_mesh(device.type, (processes.world_size(),))
     trained = {p for p in model.parameters() if p.requires_grad}
     has_frozen = any(p not in trained for p in model.parameters())
-    options: Any = {"mesh": mesh, "ignored_params": trained if has_frozen else set()}
+    scalars = _find_scalars(model)
+    options: Any = {"mesh": mesh, "ignored_params": scalars | (trained if has_frozen else set())}
     for module in list(model.modules()):
         if isinstance(module, GradientCheckpointingLayer):
             fully_shard(module, **options)
@@ -78,6 +79,15 @@ def _shard(model: nn.Module, device: torch.device) -> nn.Module:
     if hasattr(model, "generate"):  # it calls the encoder without the model
         register_fsdp_forward_method(model, "generate")
     return model
+
+
+def _find_scalars(model: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters without dimensions. Raises UserError if all parameters train."""
+    scalars = {name: p for name, p in model.named_parameters() if p.dim() == 0}
+    if scalars and all(p.requires_grad for p in model.parameters()):
+        name = next(iter(scalars))
+        raise UserError(f"parallel=fsdp cannot train {name}, a single number; use parallel=ddp")
+    return set(scalars.values())
 
 
 def no_sync(replica: nn.Module) -> AbstractContextManager[Any]:
@@ -110,6 +120,13 @@ def unshard(model: nn.Module) -> None:
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
+
+
+def reshard(model: nn.Module) -> None:
+    """Free the parameters gathered by a forward pass that no backward pass followed."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def gather_full(tensor: Tensor) -> Tensor:

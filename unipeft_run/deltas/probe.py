@@ -1,0 +1,39 @@
+"""A random batch with which two versions of a model are compared."""
+
+from typing import Any
+
+import torch
+
+from unipeft_run.backbones.family import Family
+
+
+def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
+    """Make a random batch of two examples, whose texts end with an end token, one of them padded.
+
+    Its first output is the logits.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batch: dict[str, torch.Tensor] = {}
+    for name, stack in table.stacks.items():
+        part = stack.part(model.config)
+        if name == "vision" or table.task_type == "image_classification":
+            shape = (2, part.num_channels, part.image_size, part.image_size)
+            batch["pixel_values"] = torch.randn(shape, generator=generator, dtype=model.dtype)
+        elif "input_ids" not in batch:
+            batch |= _make_text(part, generator)
+    if table.task_type == "seq2seq":
+        batch["decoder_input_ids"] = batch["input_ids"]
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def _make_text(config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    end = getattr(config, "eos_token_id", None) or 0
+    end = end[0] if isinstance(end, list) else end
+    pad = config.pad_token_id or 0
+    ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
+    for special in (pad, end):
+        ids[ids == special] += 1
+    mask = torch.ones_like(ids)
+    ids[1, 6:], mask[1, 6:] = pad, 0
+    ids[0, 8] = ids[1, 5] = end  # the classifier of BART and the text tower of CLIP read there
+    return {"input_ids": ids, "attention_mask": mask}

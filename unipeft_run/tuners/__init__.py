@@ -1,0 +1,1 @@
+"""Methods of the PEFT library (`method=peft/NAME`): its modules, attached to our backbones."""

@@ -1,0 +1,126 @@
+"""AdaLoRA (Zhang et al. 2023): its penalty on the loss, and its schedule of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unipeft_run.errors import UserError
+from unipeft_run.runs.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from unipeft_run.training.losses import Batch, Loss
+
+UNKNOWN_STEPS = 10**9  # total_step until the number of updates is known
+
+
+@contextmanager
+def full_ranks(config: Any) -> Iterator[None]:
+    """Let the library read all rows of A, B and E, pruned ones included, inside this context."""
+    if config.peft_type.value != "ADALORA":
+        yield
+        return
+    pattern, config.rank_pattern = config.rank_pattern, None
+    try:
+        yield
+    finally:
+        config.rank_pattern = pattern
+
+
+def orthogonality_penalty(model: nn.Module) -> Tensor:
+    """Return the mean of ||A A^T - I|| and ||B^T B - I|| (Frobenius) over all A and B of `model`.
+
+    As the library's AdaLoraModel computes it inside its forward.
+    """
+    distances = [
+        torch.linalg.matrix_norm(square - torch.eye(len(square)).to(square))
+        for name, p in model.named_parameters()
+        if (square := _square(name, p)) is not None
+    ]
+    return torch.stack(distances).mean()
+
+
+def _square(name: str, parameter: Tensor) -> Tensor | None:
+    if ".lora_A." in name:
+        return parameter @ parameter.T
+    return parameter.T @ parameter if ".lora_B." in name else None
+
+
+@dataclass
+class AddPenalty:
+    """A forward hook that adds the weighted penalty to the loss that the model computes."""
+
+    weight: float
+
+    def add(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Add to `output.loss`, where there is one."""
+        if getattr(output, "loss", None) is not None:
+            output.loss = output.loss + self.weight * orthogonality_penalty(module)
+        return output
+
+
+@dataclass
+class PenalisedLoss:
+    """A training loss with the weighted penalty of `model` added."""
+
+    loss: Loss
+    model: nn.Module
+    weight: float
+
+    def __call__(self, replica: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor]:
+        value, count = self.loss(replica, batch)
+        return value + self.weight * orthogonality_penalty(self.model), count
+
+
+class RankSchedule:
+    """Prunes singular values between updates, as the library's `update_and_allocate` does.
+
+    `tuner`: the library's AdaLoraModel. Raises UserError for a schedule that cannot prune.
+    """
+
+    STATE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # the allocator's importance of each weight
+
+    def __init__(self, tuner: Any, adapter: str, total_steps: int) -> None:
+        self.tuner, self.config = tuner, tuner.peft_config[adapter]
+        if self.config.total_step == UNKNOWN_STEPS:
+            self.config.total_step = total_steps
+        if self.config.target_r >= self.config.init_r:
+            raise UserError(
+                f"peft.config.target_r={self.config.target_r}: must be less than "
+                f"peft.config.init_r={self.config.init_r}"
+            )
+        fixed = self.config.tinit + self.config.tfinal
+        if fixed >= self.config.total_step:
+            raise UserError(
+                f"peft.config.tinit and peft.config.tfinal take {fixed} updates, which leaves none "
+                f"of {self.config.total_step} for pruning"
+            )
+
+    def __call__(self, step: int) -> None:
+        """Act after update number `step`, from 1."""
+        self.tuner.update_and_allocate(step)
+
+    def gather(self) -> Checkpoint:
+        """Return the importance of each weight, and which singular values are kept."""
+        allocator = self.tuner.rankallocator
+        tensors = {
+            f"{kind}/{name}": tensor
+            for kind in self.STATE
+            for name, tensor in getattr(allocator, kind).items()
+        }
+        return Checkpoint(tensors, {"rank_pattern": self.config.rank_pattern})
+
+    def restore(self, content: Checkpoint) -> None:
+        """Restore the state that `gather` returned."""
+        device = next(self.tuner.parameters()).device
+        for kind in self.STATE:
+            getattr(self.tuner.rankallocator, kind).clear()
+        for key, tensor in content.tensors.items():
+            kind, _, name = key.partition("/")
+            getattr(self.tuner.rankallocator, kind)[name] = tensor.to(device)
+        self.config.rank_pattern = content.state["rank_pattern"]

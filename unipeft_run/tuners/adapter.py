@@ -1,0 +1,191 @@
+"""Attach a method of the PEFT library to a backbone; read, load, count and merge its tensors.
+
+`TunerConfig` describes the method. The model keeps its class: the library replaces some of its
+modules in place. What belongs to the method is kept in an `Adapter`, in an attribute of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unipeft_run.config.schema import TunerConfig
+from unipeft_run.errors import UserError
+from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
+from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
+from unipeft_run.tuners.targets import name_modules, resolve_modules
+
+ATTRIBUTE = "_unipeft_adapter"
+ROOT = "base_model.model."  # the library's prefix of the model's names
+UNSTORED = (f".ranknum.{ADAPTER}",)  # the rank of AdaLoRA, a constant
+Rows = dict[tuple[str, str], dict[str, int]]
+
+
+@dataclass
+class Adapter:
+    """The library's modules in one model.
+
+    Args:
+        wrapper: the library's wrapper of the model, which finds, saves and merges its modules.
+        tuner: the method, with the paths of its modules.
+        backbone: the number of the backbone's parameters, tied ones once.
+        unfrozen: the trained parameters of the backbone: name without -> name with the modules.
+        places: path of each replaced module -> the representation that it computes.
+    """
+
+    wrapper: Any
+    tuner: TunerConfig
+    backbone: int
+    unfrozen: Mapping[str, str]
+    places: Mapping[str, str]
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.wrapper.get_base_model()
+
+    @property
+    def config(self) -> Any:
+        """The library's configuration."""
+        return self.wrapper.peft_config[ADAPTER]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what the library stores, by its names; the tensors share the model's memory."""
+        from peft import get_peft_model_state_dict
+
+        with quiet(), full_ranks(self.config):
+            return get_peft_model_state_dict(self.wrapper, save_embedding_layers=False)
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Load what `tensors` returned."""
+        from peft import set_peft_model_state_dict
+
+        with quiet():
+            set_peft_model_state_dict(self.wrapper, dict(tensors))
+
+    def unfrozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the trained parameters of the backbone, by their names without the modules."""
+        parameters = dict(self.model.named_parameters())
+        for name, current in self.unfrozen.items():
+            yield name, parameters[current]
+
+    def rows(self) -> Rows:
+        """Count sites, trained and stored parameters by representation.
+
+        Tensors that all sites share are counted in a row of their own.
+        """
+        rows: Rows = {}
+        for name in dict.fromkeys(self.places.values()):
+            rows["peft", name] = {"sites": 0, "trained": 0, "stored": 0}
+            rows["peft", name]["sites"] = list(self.places.values()).count(name)
+        stored = ((n.removeprefix(ROOT), t.numel()) for n, t in self.tensors().items())
+        for kind, counted in (("trained", self._trained()), ("stored", stored)):
+            for name, size in counted:
+                empty = {"sites": 0, "trained": 0, "stored": 0}
+                rows.setdefault(("peft", self._place(name)), empty)[kind] += size
+        return rows
+
+    def _trained(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size of each trained parameter of the method; shared ones have no name."""
+        unfrozen = set(self.unfrozen.values())
+        named = self.model.named_parameters(remove_duplicate=False)
+        places: dict[nn.Parameter, list[str]] = {}
+        for name, parameter in named:
+            if parameter.requires_grad and name not in unfrozen:
+                places.setdefault(parameter, []).append(name)
+        for parameter, names in places.items():
+            yield names[0] if len(names) == 1 else "", parameter.numel()
+
+    def _place(self, name: str) -> str:
+        """Return the representation of the module that holds the tensor `name`."""
+        parts = name.split(".")
+        paths = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+        return next((self.places[path] for path in paths if path in self.places), "shared")
+
+
+def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
+    """Put the modules of `tuner` into a frozen backbone; they and what trained before train.
+
+    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    """
+    before = {name: p for name, p in model.named_parameters()}
+    trained = [name for name, p in before.items() if p.requires_grad]
+    resolved, places = resolve_modules(model, tuner.config), name_modules(model)
+    config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
+    key = f"peft.type={tuner.type}"
+    with converted_errors(key):
+        wrapper = wrap(model, config, key)
+    _check_head(model, key)
+    names = {id(p): name for name, p in model.named_parameters()}
+    for name in trained:
+        before[name].requires_grad_(True)
+    adapter = Adapter(
+        wrapper,
+        TunerConfig(type=tuner.type, config=resolved),
+        sum(p.numel() for p in before.values()),
+        {name: names[id(before[name])] for name in trained},
+        {path: places.get(path, path.rpartition(".")[2]) for path in _replaced(model)},
+    )
+    _freeze_unstored(model)
+    setattr(model, ATTRIBUTE, adapter)
+    model.eval()
+    return adapter
+
+
+def find_adapter(model: nn.Module) -> Adapter | None:
+    """Return the library's modules in `model`; None if there are none."""
+    return vars(model).get(ATTRIBUTE)
+
+
+def detach_tuner(adapter: Adapter) -> None:
+    """Take the library's modules out of the model again."""
+    model = adapter.model
+    with quiet():
+        adapter.wrapper.unload()
+    delattr(model, ATTRIBUTE)
+
+
+def merge_tuner(adapter: Adapter) -> None:
+    """Merge the method into the model's weights, in place, and take its modules out.
+
+    Raises UserError if the library cannot merge this method.
+    """
+    model = adapter.model
+    with quiet(), converted_errors(f"peft.type={adapter.tuner.type} cannot be merged"):
+        adapter.wrapper.merge_and_unload(safe_merge=True)
+    delattr(model, ATTRIBUTE)
+
+
+def _needed(tuner: TunerConfig) -> dict[str, Any]:
+    """Return fields that the library demands before their value is known."""
+    unknown = tuner.type == "ADALORA" and tuner.config.get("total_step") is None
+    return {"total_step": UNKNOWN_STEPS} if unknown else {}
+
+
+def _replaced(model: nn.Module) -> list[str]:
+    """Return the paths of the modules that the library replaced."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _check_head(model: Any, key: str) -> None:
+    """Raise UserError for a changed output layer, which the loss reads by itself."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            f"{key} changes the output embeddings, which the loss reads by itself; in this backbone "
+            "they may be tied to the input embeddings"
+        )
+
+
+def _freeze_unstored(model: nn.Module) -> None:
+    """Freeze the parameters that the library trains but does not store."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(UNSTORED):
+            parameter.requires_grad_(False)
