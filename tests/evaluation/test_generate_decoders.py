@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import tuners
 from decoder_cases import cut, draw, generate_then, generate_today, prompt_width
 from tiny_decoders import DELTAS, MODELS, SLOTTED, build, with_deltas
 
 from unipeft_run import generate
 from unipeft_run.config.schema import DecodingConfig
+from unipeft_run.deltas.attach import attach
 from unipeft_run.evaluation.generation import describe, uncached
 from unipeft_run.evaluation.generation.beam_search import RULES
+from unipeft_run.tuners.adapter import attach_tuner
 
 FAST, ALL = 1, 20  # seeds
 SEEDS = [pytest.param(seed, marks=() if seed < FAST else pytest.mark.slow) for seed in range(ALL)]
@@ -108,6 +111,33 @@ def test_every_method(method: str, family: str) -> None:
             decoding["length_penalty"] = 0.0
         generated = generate(model, **sources, decoding=decoding)
         assert cut(generated, width) == generate_then(model, sources, decoding)
+
+
+LIBRARY = [
+    pytest.param(family, name, marks=() if name.endswith(("/lora", "/oft")) else pytest.mark.slow)
+    for family in ("llama", "t5")
+    for name in tuners.METHODS
+    if name != "peft/lily"  # its gates are means over all tokens of a batch
+    and (family, name) != ("t5", "peft/trainable_tokens")  # refused: tied embeddings
+]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize(("family", "method"), LIBRARY)
+def test_methods_of_the_peft_library(family: str, method: str) -> None:
+    pytest.importorskip("peft")
+    model = build(family, 2).float()
+    attach(model, {})
+    attach_tuner(model, tuners.tuner_of(method))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.double().parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    sources, decoding = draw(3, family, num_beams=3)
+    generated = generate(model, **sources, decoding=decoding)
+    width = prompt_width(family, sources)
+    assert cut(generated, width) == generate_then(model, sources, decoding)
 
 
 def test_the_signature_says_that_the_model_is_recomputed() -> None:
