@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 import tiny_families
 import torch
+from attached_models import METHODS
 
 import unipeft
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.sites import find_sites
-from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.fold import fold
 from unipeft_run.deltas.prompts import PositionShift
 from unipeft_run.errors import UserError
 
-METHODS = [method for method in options("method") if method != "none"]
 NEW = [name for name in FAMILIES if name not in ("bart", "mbart", "roberta")]
 CELLS = [(family, method) for family in NEW for method in METHODS]
 # a cell has no meaning -> the start of its message

@@ -9,7 +9,6 @@ import torch
 from golden_peers import backbone, case_names, float64_islands, inputs_of, load, widen_rotary
 from torch import nn
 
-from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.interop.peft import from_peft
 
 pytest.importorskip("peft")

@@ -11,8 +11,8 @@ from unipeft_run.config.messages import options
 from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.slots import build_slots
 
-# not those of the PEFT library, which have no slots
-METHODS = [name for name in options("method") if name != "none" and "/" not in name]
+# those of the design space; tests/support/tuners.py has those of the PEFT library
+METHODS = [method for method in options("method") if method != "none" and "/" not in method]
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 
 # method -> overrides with which generation is the same with and without a cache

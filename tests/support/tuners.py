@@ -38,7 +38,10 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "t5": {**COMMON, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
     "bart": {
         **COMMON,
-        **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 40},
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "max_position_embeddings": 40,
         **{f"{stack}_attention_heads": 4 for stack in ("encoder", "decoder")},
         **{f"{stack}_ffn_dim": 64 for stack in ("encoder", "decoder")},
     },

@@ -155,10 +155,11 @@ class Family:
 
     def fits(self, config: Any) -> bool:
         """Return whether a transformers configuration, or config.json, belongs to this family."""
-        get = config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
-        if get("model_type") != (self.model_type or self.name):
+        fields = config if isinstance(config, Mapping) else vars(config)
+        model_type = fields.get("model_type", getattr(config, "model_type", None))
+        if model_type != (self.model_type or self.name):
             return False
-        return all(get(key) in values for key, values in self.when.items())
+        return all(fields.get(key) in values for key, values in self.when.items())
 
     def taps(self, representation: str) -> str | None:
         """Return the tap pair of a representation; None if the family does not have it."""

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -156,17 +157,18 @@ def _memory(form: Memory, place: Place) -> Iterator[PeerTensor]:
     if "keys" in form._parameters:
         length = form.keys.size(0)
         for offset, parameter in enumerate((form.keys, form.values)):
-            row = 2 * place.index + offset
-            yield PeerTensor(
-                parameter,
-                f"{base}.control_trans",
-                lambda t, row=row: t.view(length, 2 * place.depth, -1)[:, row],
-            )
+            pick = partial(_flat_part, length=length, place=place, offset=offset)
+            yield PeerTensor(parameter, f"{base}.control_trans", pick)
         return
     rows = slice(place.index * form.head.out_features, (place.index + 1) * form.head.out_features)
     yield PeerTensor(form.trunk.embedding, f"{base}.wte.weight")
     yield from _weight_and_bias(form.trunk.hidden, f"{base}.control_trans.0")
     yield from _weight_and_bias(form.head, f"{base}.control_trans.2", lambda t: t[rows])
+
+
+def _flat_part(tensor: torch.Tensor, *, length: int, place: Place, offset: int) -> torch.Tensor:
+    """Return the keys (offset 0) or values (1) of a layer, [L, D], from a flat prefix."""
+    return tensor.view(length, 2 * place.depth, -1)[:, 2 * place.index + offset]
 
 
 def _lora(

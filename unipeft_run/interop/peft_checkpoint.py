@@ -6,7 +6,6 @@ that learns a prompt or a prefix keeps the library's wrapper, which prepends it.
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
