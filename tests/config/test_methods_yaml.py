@@ -24,7 +24,7 @@ NOT_IN_THE_PAPER = (
 
 def test_tasks_and_methods_match_the_contract() -> None:
     assert set(options("task")) == {*TASKS, *OWN_DATA, *NOT_IN_THE_PAPER}
-    assert set(METHODS) == {
+    assert {method for method in METHODS if "/" not in method} == {
         *("full", "none", "bitfit", "prompt", "prefix", "prefix_nomlp", "houlsby", "pfeiffer"),
         *("adapter_attn", "adapter_ffn", "parallel_attn", "parallel_ffn", "scaled_parallel_ffn"),
         *("mh_parallel", "lora_attn", "lora_ffn", "prefix_lora_ffn", "parallel_attn_ffn", "mam"),

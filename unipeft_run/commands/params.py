@@ -78,6 +78,10 @@ def _footer(table: Mapping[str, Any]) -> Iterator[str]:
     yield f"backbone: {table['backbone']:,}"
     share = f"{table['formula_percent']:.2f} %"
     yield f"by Appendix B of the paper (weight matrices only): {table['formula']:,}, {share}"
+    added = sum(row["stored"] for row in table["sites"] if row["slot"] != "unfreeze")
+    if added:
+        total = table["backbone"] + added
+        yield f"of the backbone and what is added to it: {100 * added / total:.2f} %"
     for row in table["paper"]:
         note = f" ({row['note']})" if row["note"] else ""
         yield f"{row.get('by', 'the paper')} prints {row['percent']:g} % in {row['where']}{note}"
