@@ -58,6 +58,7 @@ def test_the_fields_read_from_the_source_are_those_of_the_library() -> None:
         (("peft.type=LORAX",), r"peft\.type=LORAX is unknown \(did you mean LORA\?\)"),
         (("peft.type=PREFIX_TUNING",), r"peft\.type=PREFIX_TUNING: .*use method=prompt"),
         (("peft.config.modules_to_save=[a]",), r"modules_to_save cannot be set: .*unfreeze"),
+        (("parallel=fsdp",), r"parallel=fsdp: .*use parallel=ddp"),
         (("compute.graphs=true",), r"compute\.graphs=true: CUDA graphs cannot record"),
         (("peft.config.target_modules=[ffn.gate]",), r"ffn\.gate does not exist in a roberta"),
         (("method=mam", "+peft={type: LORA}"), r"slot attn is filled, and so is peft"),

@@ -36,7 +36,6 @@ FOREIGN_KEYS = {  # keys of other tools -> ours
     "model_name_or_path": "backbone.path",
     "dataset": "task",
     "data": "task.path",
-    "peft": "method",
     "adapter": "method",
     "learning_rate": "optim.lr",
     "optimizer": "optim",

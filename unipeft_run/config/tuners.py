@@ -67,6 +67,8 @@ def check_tuner(config: RunConfig) -> None:
         )
     if config.compute.graphs:
         raise UserError("compute.graphs=true: CUDA graphs cannot record the PEFT library's modules")
+    if config.parallel == "fsdp":
+        raise UserError("parallel=fsdp: not with the PEFT library's modules; use parallel=ddp")
     check_tuner_fields(tuner, config.backbone.family)
 
 
