@@ -153,3 +153,24 @@ def test_a_user_defined_form_is_found_on_the_search_path(tmp_path: Path) -> None
     }
     with pytest.raises(UserError, match=r"form@ffn=double is unknown \(did you mean doubled\?\)"):
         compose([*MAM, search_path, "form@ffn=double"])
+
+
+# Templates
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("{prompt}", "{prompt}"),
+        ("Q: {prompt}, please\\nA:", "Q: {prompt}, please\nA:"),
+        ("it's {prompt}", "it's {prompt}"),
+        ("'{prompt} [x]'", "{prompt} [x]"),
+        ("2024", "2024"),
+        ("true", "true"),
+    ],
+)
+def test_templates_are_texts_on_the_command_line(given: str, text: str, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.csv"
+    data.write_text("prompt,response\n" + "a,b\n" * 30)
+    words = ["task=causal_lm", f"data={data}", "method=none", "scale=mini"]
+    assert compose([*words, f"prompt_template={given}"]).task.prompt_template == text
