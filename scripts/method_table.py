@@ -16,7 +16,7 @@ from typing import Any
 
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, key_values, read_tables
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import own_options
 from unipeft_run.config.schema import AXES, RunConfig
 from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.extensions import conf_dir
@@ -70,7 +70,7 @@ class Method:
 
 def read_methods() -> list[Method]:
     """Read all methods; those that fill no slot come first."""
-    return sorted(map(_read, options("method")), key=lambda method: list(method.axes))
+    return sorted(map(_read, own_options("method")), key=lambda method: list(method.axes))
 
 
 def _read(name: str) -> Method:

@@ -78,7 +78,9 @@ def test_legal_combinations_at_one_representation(slot: str) -> None:
     places = {"attn": "heads", "ffn": "ffn", "input": "embedding", "matrix": "key_value"}
     points = combinations(slot, {"representation": places[slot]})
     legal = {(p.form, p.insertion, p.composition) for p in points if not find_objections(p)}
-    adapters = {"bottleneck", "bottleneck_attn", "bottleneck_zero", "low_rank", "hypercomplex"}
+    linear = {"low_rank", "low_rank_shared"}
+    bottlenecks = {f"bottleneck{end}" for end in ("", "_attn", "_zero", "_plain", "_tanh")}
+    adapters = {*bottlenecks, *linear, "hypercomplex"}
     memories = {"memory", "memory_nomlp", "memory_relu"}
     adding = {"add", "scaled", "learned_scale", "input_gate"}
     insertions = ("parallel", "sequential", "residual")
@@ -88,6 +90,7 @@ def test_legal_combinations_at_one_representation(slot: str) -> None:
         | {("factors", i, "rescale") for i in insertions},
         "input": {("vectors", "parallel", "prepend")},
         "matrix": {(f, "parallel", c) for f in adapters for c in adding}
+        | {(f, "parallel", "magnitude") for f in linear}
         | {("factors", "parallel", "rescale")},
     }
     assert legal == expected[slot]
@@ -150,3 +153,24 @@ def test_a_user_defined_form_is_found_on_the_search_path(tmp_path: Path) -> None
     }
     with pytest.raises(UserError, match=r"form@ffn=double is unknown \(did you mean doubled\?\)"):
         compose([*MAM, search_path, "form@ffn=double"])
+
+
+# Templates
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("{prompt}", "{prompt}"),
+        ("Q: {prompt}, please\\nA:", "Q: {prompt}, please\nA:"),
+        ("it's {prompt}", "it's {prompt}"),
+        ("'{prompt} [x]'", "{prompt} [x]"),
+        ("2024", "2024"),
+        ("true", "true"),
+    ],
+)
+def test_templates_are_texts_on_the_command_line(given: str, text: str, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.csv"
+    data.write_text("prompt,response\n" + "a,b\n" * 30)
+    words = ["task=causal_lm", f"data={data}", "method=none", "scale=mini"]
+    assert compose([*words, f"prompt_template={given}"]).task.prompt_template == text

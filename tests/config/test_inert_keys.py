@@ -146,7 +146,7 @@ NEUTRAL = {
 ELSEWHERE = (
     *("task.name", "task.path", "task.mini", "method", "scale", "backbone.name"),
     *("backbone.family", "recipe.max_tokens", "evaluation.decoding", "attn", "ffn", "input"),
-    "matrix",
+    *("matrix", "peft"),
     *(
         "input.insertion",
         "input.representation.sites",

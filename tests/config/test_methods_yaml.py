@@ -9,10 +9,10 @@ import yaml
 from tiny_config import resolved
 
 from unipeft_run.config.design_space import load_axis_file
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import options, own_options
 from unipeft_run.extensions import conf_dir
 
-METHODS = options("method")
+METHODS = own_options("method")
 SEQ2SEQ, GLUE = ("xsum", "wmt16_en_ro"), ("mnli", "sst2")
 TASKS, OWN_DATA = (*SEQ2SEQ, *GLUE), ("text2text", "text_classification")
 NOT_IN_THE_PAPER = (

@@ -27,6 +27,7 @@ from tiny_vision import (
     write,
 )
 
+from unipeft_run.data.fingerprint import observe
 from unipeft_run.data.images import encoding
 from unipeft_run.data.images.encoding import read_pixels
 from unipeft_run.data.images.frames import choose_frames
@@ -231,9 +232,14 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_the_fingerprint_changes_with_an_image(tmp_path: Path) -> None:
     task = classes(path=as_names(tmp_path / "data"))
-    before = task.fingerprints()
+    files = tmp_path / "data" / "files"
+    with observe() as hashed:
+        before = task.fingerprints()
     assert task.fingerprints() == before
-    (tmp_path / "data" / "files" / "3.png").write_bytes(ROWS[1]["image"])
+    assert {files / f"{i}.png" for i in range(4)} <= set(hashed)
+    (files / "0.png").rename(files / "old.png")
+    (files / "3.png").rename(files / "0.png")
+    (files / "old.png").rename(files / "3.png")
     assert task.fingerprints() != before
 
 

@@ -1,4 +1,4 @@
-"""Every family x method: a training step, both attention cores, cached generation, folding.
+"""Every family x method: training, resuming, both attention cores, cached generation, folding.
 
 The tiny models of tests/support/tiny_families.py have grouped-query attention, merged matrices,
 gated feed-forwards, relative positions and two towers.
@@ -20,6 +20,8 @@ from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.fold import fold
 from unipeft_run.deltas.prompts import PositionShift
 from unipeft_run.errors import UserError
+from unipeft_run.training.progress import Progress
+from unipeft_run.training.state import TrainingState, parameter_values
 
 NEW = [name for name in FAMILIES if name not in ("bart", "mbart", "roberta")]
 CELLS = [(family, method) for family in NEW for method in METHODS]
@@ -78,8 +80,40 @@ def check(family: str, method: str) -> None:
     output.loss.backward()
     untrained = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not untrained
+    check_resuming(family, method)
     if family in tiny_families.GENERATING:
         assert generate(model, family, cache=True) == generate(model, family, cache=False)
+
+
+def trainer(family: str, method: str) -> TrainingState:
+    model = perturbed(family, method).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer)
+    torch.manual_seed(7)
+    return TrainingState(model, optimizer, schedule, None, Progress())
+
+
+def update(state: TrainingState, family: str) -> None:
+    state.optimizer.zero_grad()
+    state.model(**batch(family)).loss.backward()
+    state.optimizer.step()
+    state.schedule.step()
+
+
+def check_resuming(family: str, method: str) -> None:
+    """Check that two updates equal one update, a checkpoint, and one more in a new process."""
+    whole = trainer(family, method)
+    for _ in range(2):
+        update(whole, family)
+    expected = parameter_values(whole.model)
+    first = trainer(family, method)
+    update(first, family)
+    content = first.gather()
+    resumed = trainer(family, method)
+    resumed.restore(content)
+    update(resumed, family)
+    for name, value in parameter_values(resumed.model).items():
+        assert torch.equal(value, expected[name]), name
 
 
 def generate(model: Any, family: str, *, cache: bool) -> list[list[int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import own_options
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import method_table
@@ -67,9 +67,9 @@ def test_an_outdated_file_is_named_and_rewritten(
 
 def test_the_readme_has_one_short_line_per_method() -> None:
     lines = TABLE().splitlines()
-    assert len(lines) == len(options("method")) + 2 <= 30
+    assert len(lines) == len(own_options("method")) + 2 <= 30
     assert max(map(len, lines)) <= 110
-    for method in options("method"):
+    for method in own_options("method"):
         assert sum(line.startswith(f"| `{method}` |") for line in lines) == 1
 
 
@@ -83,7 +83,7 @@ def test_the_readme_s_score_is_that_of_the_method_s_own_size(method: str, score:
 
 
 def test_every_method_has_a_section_with_its_equation_and_its_command() -> None:
-    for method in options("method"):
+    for method in own_options("method"):
         assert "\n    h <- " in section(method)
         assert re.search(rf"\nunipeft train task=\w+ method={method}\n", section(method))
         assert "| table | row | share |" in section(method) or "no row" in section(method)

@@ -12,7 +12,7 @@ from tiny_config import configured
 
 from unipeft_run.backbones.architectures import ARCHITECTURES
 from unipeft_run.commands import params
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import own_options
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.counts import count, counts
 from unipeft_run.deltas.counting.paper_shares import paper_shares
@@ -68,7 +68,7 @@ def test_every_recorded_count(name: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("family", TASKS)
-@pytest.mark.parametrize("method", [m for m in options("method") if m not in ("none", "full")])
+@pytest.mark.parametrize("method", [m for m in own_options("method") if m not in ("none", "full")])
 def test_the_counts_equal_those_of_a_model(method: str, family: str) -> None:
     config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini")
     slots = build_slots(config)

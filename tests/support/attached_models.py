@@ -7,12 +7,11 @@ from tiny import backbone
 from tiny_config import configured
 
 from unipeft_run.config import RunConfig
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import own_options
 from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.slots import build_slots
 
-# those of the design space; tests/support/tuners.py has those of the PEFT library
-METHODS = [method for method in options("method") if method != "none" and "/" not in method]
+METHODS = [method for method in own_options("method") if method != "none"]
 TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}
 
 # method -> overrides with which generation is the same with and without a cache

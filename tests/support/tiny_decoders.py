@@ -6,7 +6,7 @@ The windows of sliding attention are shorter than the targets.
 from __future__ import annotations
 
 import random
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -137,6 +137,7 @@ DELTAS: dict[str, dict[str, Slot]] = {
 SLOTTED = [method for method in METHODS if method not in ("bitfit", "full")]
 
 
+@cache
 def slots_of(method: str) -> dict[str, Slot]:
     """Return the slots of a method of `conf/`."""
     return build_slots(configured("task=xsum", f"method={method}", "scale=mini"))

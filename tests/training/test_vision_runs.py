@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_cli import call
 from tiny_vision import class_rows, pair_rows, write, write_clip, write_vit
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from unipeft_run import cli, load_run
-from unipeft_run.commands import predict
+from unipeft_run.commands import export, predict
 from unipeft_run.errors import UserError
 from unipeft_run.run import evaluate
 from unipeft_run.training.accumulation import GradientAccumulator
@@ -115,6 +117,25 @@ def test_predictions_for_image_files(
     assert [line.split(",")[1] for line in table[1:]] == expected
     with pytest.raises(UserError, match="cannot be read"):
         loaded.predict([str(tmp_path / "missing.png")])
+
+
+@pytest.mark.slow
+def test_an_exported_run_is_a_transformers_model(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    given = [w for w in words("cifar100", inputs, tmp_path / "outputs") if "ffn" not in w]
+    assert call(cli.train, monkeypatch, *given, "method=lora_attn") == 0
+    (run,) = (tmp_path / "outputs" / "cifar100" / "lora_attn").iterdir()
+    assert export.main([str(run), "--out", str(tmp_path / "export")]) == 0
+    (tmp_path / "p.png").write_bytes(class_rows(1, 0)[0]["image"])
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "export")
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "export").eval()
+    with Image.open(tmp_path / "p.png") as image:
+        logits = model(**processor(image, return_tensors="pt")).logits[0]
+    (ours,) = load_run(run).predict([str(tmp_path / "p.png")], probabilities=True)
+    assert list(ours.probabilities) == list(model.config.id2label.values())
+    assert logits.softmax(-1).tolist() == pytest.approx(list(ours.probabilities.values()), abs=1e-5)
 
 
 def test_retrieval_predicts_nothing_for_new_inputs(

@@ -5,7 +5,6 @@ would execute the code that `auto_map` names and accept loading options from eit
 """
 
 from collections.abc import Mapping
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +181,10 @@ def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def get_field(config: Any, name: str) -> Any:
-    """Return a field of a transformers configuration; the name may be dotted."""
-    return attrgetter(name)(config)
+    """Return a field of a transformers configuration, or None; the name may be dotted."""
+    for part in name.split("."):
+        config = getattr(config, part, None)
+    return config
 
 
 def _num_labels(content: Mapping[str, Any], file: Path) -> int | None:

@@ -141,7 +141,9 @@ def _explain_configuration(overrides: Sequence[str]) -> Iterator[str]:
         return
     for name, slot in config.slots().items():
         yield from _describe_legal(name, slot)
-    if not config.slots():
+    if config.peft is not None:
+        yield f"legal, outside the design space: {config.peft.type} of the PEFT library"
+    elif not config.slots():
         yield f"legal: no slot is filled; {', '.join(config.unfreeze) or 'nothing'} trains"
 
 

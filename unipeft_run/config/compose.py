@@ -26,6 +26,7 @@ PATH_KEYS = (
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
 )
+TUNER_FIELDS = "peft.config."
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
 
@@ -57,7 +58,12 @@ def normalise_overrides(words: Sequence[str]) -> list[str]:
     Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides, but
     not in a text such as a prompt's template.
     """
-    return [_with_quoted_value(word) for word in expand_short_keys(words)]
+    return [_with_quoted_value(_as_addition(word)) for word in expand_short_keys(words)]
+
+
+def _as_addition(word: str) -> str:
+    """Let a field of the PEFT library be set whether the method's file sets it or not."""
+    return f"++{word}" if word.startswith(TUNER_FIELDS) else word
 
 
 def _with_quoted_value(word: str) -> str:

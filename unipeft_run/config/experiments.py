@@ -43,6 +43,7 @@ class Cell:
     of the backbone's parameters, or of all parameters with the added ones if `share_of` is "all".
     `parts` names its modules as `name_parts` does; `size_note` says where the size or the share
     comes from. `source`: who printed the results, and `status` how sure that is, in words.
+    `share_source`: who printed the share, if that is someone else.
     """
 
     row: str
@@ -55,6 +56,7 @@ class Cell:
     parts: str = ""
     size_note: str = ""
     share_of: Literal["backbone", "all"] = "backbone"
+    share_source: str = ""
     source: str = ""
     status: str = ""
 
@@ -167,6 +169,7 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
             parts=_of_task(row.get("parts", ""), task),
             size_note=str(row.get("size_note", "")),
             share_of="all" if row.get("share_of") == "all" else "backbone",
+            share_source=str(row.get("share_source", "")),
             source=str(row.get("source", "")),
             status=STATUS[row["status"]] if "status" in row else "",
         )

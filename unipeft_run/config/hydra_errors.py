@@ -14,11 +14,13 @@ from unipeft_run.config.messages import (
     Illegal,
     dotted_keys,
     groups,
+    list_options,
     nearest,
     options,
     shorten,
     unknown_choice,
     unknown_key,
+    unknown_option,
 )
 from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.short_keys import short_keys
@@ -34,7 +36,6 @@ FOREIGN_KEYS = {  # keys of other tools -> ours
     "model_name_or_path": "backbone.path",
     "dataset": "task",
     "data": "task.path",
-    "peft": "method",
     "adapter": "method",
     "learning_rate": "optim.lr",
     "optimizer": "optim",
@@ -109,7 +110,7 @@ def explain_missing(overrides: Sequence[str]) -> str:
     keys = {_key(override) for override in overrides}
     missing = [name for name in REQUIRED if name not in keys]
     return "nothing to run yet: give " + " and ".join(
-        f"{name}= one of {', '.join(options(name))}" for name in missing
+        f"{name}= one of {', '.join(list_options(name))}" for name in missing
     )
 
 
@@ -151,7 +152,7 @@ def _explain_group_value(override: str) -> str | None:
     group = key.lstrip("~")
     if group not in groups() or group in ("experiment", "hparams_search", *AXES):
         return None
-    names = shorten(", ".join(options(group)), 90)
+    names = shorten(", ".join(list_options(group)), 90)
     if key != group:
         return f"{shorten(override)}: a run needs {group}=, one of {names}"
     no_name = re.fullmatch(r"[\[{].*|[-+.\d]+|true|false", value, re.DOTALL)
@@ -166,7 +167,12 @@ def _explain_missing_file(error: MissingConfigException, overrides: Sequence[str
         key, _, value = override.partition("=")
         group = key.lstrip("+").partition("@")[0]
         if path == f"{group}/{value}":
-            sentence = unknown_choice(key, value, error.options or options(group))
+            nested = group in groups() and "/" in "".join(options(group))
+            sentence = (
+                unknown_option(group, value, key)
+                if nested
+                else unknown_choice(key, value, error.options or options(group))
+            )
             if group in ("backbone", "task") and is_path(value):
                 hint = {"backbone": "did you mean ", "task": "give its task too: task=NAME "}[group]
                 return f"{key}={value} is a path; {hint}{group}.path={value}"
@@ -176,7 +182,7 @@ def _explain_missing_file(error: MissingConfigException, overrides: Sequence[str
                 else ""
             )
     group, _, name = path.partition("/")
-    return f"there is no {group} {name}; give {group}= one of {', '.join(options(group))}"
+    return f"there is no {group} {name}; give {group}= one of {', '.join(list_options(group))}"
 
 
 def is_path(value: str) -> bool:

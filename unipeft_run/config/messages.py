@@ -16,6 +16,17 @@ class Illegal(UserError):
     """A combination outside the design space. A sweep skips such a cell and prints the reason."""
 
 
+def own_options(group: str) -> list[str]:
+    """List the choices of a group without those in its folders, such as peft/dora."""
+    return [name for name in options(group) if "/" not in name]
+
+
+def list_options(group: str) -> list[str]:
+    """List the choices of a group for a message; a folder of them is one entry, as in peft/..."""
+    folders = {name.partition("/")[0] for name in options(group) if "/" in name}
+    return [*own_options(group), *(f"{folder}/..." for folder in sorted(folders))]
+
+
 def dotted_keys(node: Any, path: str = "") -> Iterator[str]:
     """Yield the dotted key of every section and value below `node`, parents first."""
     if path:
@@ -54,10 +65,23 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     )
 
 
-def unknown_choice(key: str, value: Any, allowed: Iterable[str]) -> str:
-    """Say that `key` cannot be `value`; list the allowed values and name the nearest."""
+def unknown_option(group: str, value: Any, key: str = "") -> str:
+    """Say that a group has no choice `value`; list its choices and name the nearest."""
+    folder = str(value).rpartition("/")[0]
+    inside = [name for name in options(group) if folder and name.startswith(f"{folder}/")]
+    listed = inside or list_options(group)
+    return unknown_choice(key or group, value, listed, options(group))
+
+
+def unknown_choice(
+    key: str, value: Any, allowed: Iterable[str], known: Iterable[str] | None = None
+) -> str:
+    """Say that `key` cannot be `value`; list the allowed values and name the nearest.
+
+    `known`: where the nearest is looked for, if the list is shortened.
+    """
     names = list(allowed)
-    by_case = {name.casefold(): name for name in names}
+    by_case = {name.casefold(): name for name in (names if known is None else known)}
     near = get_close_matches(str(value).casefold(), by_case, n=1)
     hint = f" (did you mean {by_case[near[0]]}?)" if near else ""
     choice = ", ".join(names) or "nothing"

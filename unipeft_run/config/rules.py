@@ -37,7 +37,8 @@ def _check_backbone(config: RunConfig) -> None:
     wanted = NEEDS.get(kind, kind)
     able = [family.name for family in FAMILIES.values() if family.task_type == wanted]
     if name not in able:
-        families = " or ".join(able)
+        *others, last = able
+        families = f"{', '.join(others)} or {last}" if others else last
         raise Illegal(
             f"task {config.task.name} {DOES[kind]}, which backbone {config.backbone.name} cannot; "
             f"use a {families} backbone"

@@ -82,9 +82,7 @@ class TunerConfig(Section):
     """A method of the PEFT library, which takes the place of the slots."""
 
     type: str = key("the method, as the library names it: LORA, OFT, ...")
-    config: Mapping[str, Any] = key(
-        "fields of the library's configuration; lists of modules may name representations", {}
-    )
+    config: Mapping[str, Any] = key("fields of the library's configuration of the method", {})
 
 
 class HubConfig(Section):
@@ -257,9 +255,7 @@ class RunConfig(Section):
     attn: SlotConfig | None = key("changes in attention", None)
     ffn: SlotConfig | None = key("changes in the feed-forward sub-layers", None)
     input: SlotConfig | None = key("changes of the embedded input", None)
-    matrix: SlotConfig | None = key(
-        "changes of weight matrices, beside those of attn and ffn", None
-    )
+    matrix: SlotConfig | None = key("changes of weight matrices, beside attn and ffn", None)
     peft: TunerConfig | None = key("a method of the PEFT library, in place of the slots", None)
     unfreeze: Names = key("patterns of backbone parameters to train as well", ())
     head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")

@@ -65,15 +65,22 @@ def check_tuner(config: RunConfig) -> None:
         raise Illegal(
             f"slot {slot} is filled, and so is peft; set {slot}=null, or use another method"
         )
+    if config.compute.graphs:
+        raise UserError("compute.graphs=true: CUDA graphs cannot record the PEFT library's modules")
+    if config.parallel == "fsdp":
+        raise UserError("parallel=fsdp: not with the PEFT library's modules; use parallel=ddp")
+    check_tuner_fields(tuner, config.backbone.family)
+
+
+def check_tuner_fields(tuner: TunerConfig, family: str) -> None:
+    """Raise UserError for a method, a field or a module name that a family cannot use."""
     kinds = [kind for kind in find_kinds() if kind not in LEFT_OUT]
     if reason := LEFT_OUT.get(tuner.type):
         raise Illegal(f"peft.type={tuner.type}: {reason}")
     if tuner.type not in kinds:
         raise UserError(unknown_choice("peft.type", tuner.type, kinds))
-    if config.compute.graphs:
-        raise UserError("compute.graphs=true: CUDA graphs cannot record the PEFT library's modules")
     _check_fields(tuner)
-    _check_modules(tuner, config.backbone.family)
+    _check_modules(tuner, family)
 
 
 def _check_fields(tuner: TunerConfig) -> None:

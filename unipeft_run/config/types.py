@@ -12,7 +12,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-MethodName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")]  # peft/NAME has two parts
+MethodName = Annotated[str, Field(pattern=r"^(peft/)?\w[\w.-]*$")]
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list, made immutable
 Channels = Annotated[
     tuple[NotNegative, NotNegative, NotNegative], Field(strict=False)

@@ -42,7 +42,8 @@ if __name__ == "__main__":
 def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
     """Return the kind of export: for `auto` merged if the run can be merged, else delta.
 
-    A method of the PEFT library is exported for it by default, and merged by it. Loads no weights. Raises UserError, with the reason, if the run cannot be exported as `wanted`.
+    A method of the PEFT library is exported for it by default, and merged by it. Loads no weights.
+    Raises UserError, with the reason, if the run cannot be exported as `wanted`.
     """
     from unipeft_run.deltas.counting.counts import backbone_shapes, build_without_weights
     from unipeft_run.deltas.merge import find_merge_obstacle

@@ -46,12 +46,35 @@ model = AutoModelForSequenceClassification.from_pretrained({name!r})
 batch = tokenizer({texts}, truncation=True, padding=True, return_tensors="pt")
 classes = model(**batch).logits.argmax(-1).tolist()
 print([model.config.id2label[number] for number in classes])""",
+    "image_classification": """\
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained({name!r})
+model = AutoModelForImageClassification.from_pretrained({name!r})
+batch = processor(Image.open("picture.png"), return_tensors="pt")
+print(model.config.id2label[int(model(**batch).logits.argmax(-1))])""",
+    "retrieval": """\
+from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+tokenizer = AutoTokenizer.from_pretrained({name!r})
+processor = AutoImageProcessor.from_pretrained({name!r})
+model = CLIPModel.from_pretrained({name!r})
+texts = tokenizer(["a text", "another"], truncation=True, padding=True, return_tensors="pt")
+images = processor([Image.open("picture.png")], return_tensors="pt")
+print(model(**texts, **images).logits_per_text)""",
 }
-DELTA = """\
+EXAMPLES = {"image_classification": '"picture.png"'}
+LOAD = """\
 from unipeft_run import load_run
 
-run = load_run({name!r}{allow})
+run = load_run({name!r}{allow})"""
+DELTA = (
+    LOAD
+    + """
 print(run.predict([{example}]))"""
+)
 PEFT = """\
 import peft
 
@@ -94,10 +117,16 @@ def _usage(run: LoadedRun, kind: str, name: str) -> str:
         if template := getattr(run.task, "prompt_template", None):
             texts = f"[{template!r}]"
         return MERGED[run.task.kind].format(name=name, texts=texts)
-    example = '("a text", "another text")' if pair else '"a text"'
+    if run.task.no_predictions:
+        return LOAD.format(name=name, allow=_allow(run))
+    example = '("a text", "another text")' if pair else EXAMPLES.get(run.task.kind, '"a text"')
+    usage = DELTA if kind == "delta" else PEFT
+    return usage.format(name=name, example=example, allow=_allow(run))
+
+
+def _allow(run: LoadedRun) -> str:
     foreign = foreign_classes(run.config)
-    allow = f", allow={foreign}" if foreign else ""
-    return (DELTA if kind == "delta" else PEFT).format(name=name, example=example, allow=allow)
+    return f", allow={foreign}" if foreign else ""
 
 
 def _search_note(run: LoadedRun, kind: str) -> str:

@@ -46,7 +46,8 @@ def find_objection(delta: Delta) -> str | None:
     if isinstance(form, Vectors):
         return "PEFT adds position embeddings to prompt vectors, ours have none"
     if not isinstance(form, Bottleneck) or not isinstance(composition, Add | Scaled | LearnedScale):
-        return f"PEFT has no {type(form).__name__} with {type(composition).__name__}"
+        pair = f"{type(form).__name__} with {type(composition).__name__}"
+        return f"there is no export of {pair} to PEFT"
     if not isinstance(form.activation, nn.Identity):
         return "PEFT has no bottleneck adapter, only linear ones"
     if form.norm is not None or isinstance(composition.norm, nn.LayerNorm):

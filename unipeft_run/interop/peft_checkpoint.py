@@ -176,7 +176,7 @@ def _load_generator(wrapper: Any, tensors: Tensors) -> None:
 
 
 def _load_stored(wrapper: Any, tensors: Tensors, *, generated: bool) -> None:
-    """Load the tensors of the checkpoint; `generated`: the prompt is generated, and only checked."""
+    """Load the tensors of the checkpoint; a `generated` prompt is only checked."""
     peft = import_library()
     with quiet():
         expected = peft.get_peft_model_state_dict(wrapper)

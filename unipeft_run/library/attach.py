@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
 
+from unipeft_run.config.identity import folder_name
 from unipeft_run.config.messages import shorten, unknown_choice
+from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
@@ -19,6 +22,7 @@ from unipeft_run.library.fingerprint import describe_backbone
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
 from unipeft_run.library.summary import Attached, tabulate_sites
 from unipeft_run.library.switch import activate, deactivate, forget
+from unipeft_run.tuners.adapter import Adapter
 
 HEADS = ("trained", "frozen")
 
@@ -53,24 +57,33 @@ def attach(
     if head not in HEADS:
         raise UserError(unknown_choice("head", head, HEADS))
     config = configure(family.name, method, choices)
-    slots, method = config.slots(), method or CUSTOM
+    slots, tuner, method = config.slots(), config.peft, method or CUSTOM
     patterns = [*config.unfreeze, *unfreeze, *(head_patterns(model) if head == "trained" else ())]
-    if not slots and not patterns:
+    if not slots and not patterns and tuner is None:
         raise UserError(f"method {method} attaches nothing to a {type(model).__name__}")
     stored = {key: stored_form(slot) for key, slot in slots.items()}
-    recipe = {
+    recipe: dict[str, Any] = {
         "method": method,
         "unfreeze": list(dict.fromkeys(patterns)),
         "slots": {key: slot.model_dump(mode="json", by_alias=True) for key, slot in stored.items()},
     }
+    if tuner is not None:
+        recipe["peft"] = tuner.model_dump(mode="json")
     built = {key: build_slot(key, slot) for key, slot in slots.items()}
-    return add_delta(model, name or method, recipe, built)
+    return add_delta(model, name or folder_name(method), recipe, built, tuner)
 
 
 def add_delta(
-    model: nn.Module, name: str, recipe: Mapping[str, Any], slots: Mapping[str, Slot]
+    model: nn.Module,
+    name: str,
+    recipe: Mapping[str, Any],
+    slots: Mapping[str, Slot],
+    tuner: TunerConfig | None = None,
 ) -> Attached:
-    """Attach `slots` as the only active delta of the model. Raises UserError, changing nothing."""
+    """Attach `slots`, or a method of the PEFT library, as the only active delta of the model.
+
+    Raises UserError, changing nothing.
+    """
     store = find_store(model)
     _check_name(name, store)
     names = [parameter for parameter, _ in model.named_parameters() if not _is_delta(parameter)]
@@ -84,7 +97,10 @@ def add_delta(
     try:
         deltas = core.attach(model, slots, recipe["unfreeze"])
         backbone = describe_backbone(model, unfrozen)
+        plain = copy_values(model, [key for key in unfrozen if key not in store.plain])
         summary = _summarise(model, name, recipe, deltas, unfrozen)
+        if tuner is not None:
+            summary = _with_library(summary, core.attach_library(model, tuner))
     except BaseException:
         deactivate(model, store)
         if store.named:
@@ -92,9 +108,9 @@ def add_delta(
         else:
             forget(model, store)
         raise
-    store.plain |= copy_values(model, [key for key in unfrozen if key not in store.plain])
+    store.plain |= plain
     recipe = {**recipe, "name": name, "backbone": backbone}
-    store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen)
+    store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
     store.active = (name,)
     setattr(model, ATTRIBUTE, store)
     return summary
@@ -122,3 +138,12 @@ def _summarise(
     rows = tabulate_sites(deltas, sizes, recipe["unfreeze"])
     kind = type(model).__name__
     return Attached(name, recipe["method"], kind, backbone_size(model), tuple(rows))
+
+
+def _with_library(summary: Attached, adapter: Adapter) -> Attached:
+    """Add the rows of the PEFT library's modules to a summary."""
+    rows = [
+        {"slot": slot, "representation": name, "path": adapter.tuner.type, **counts}
+        for (slot, name), counts in adapter.rows().items()
+    ]
+    return replace(summary, sites=(*rows, *summary.sites))

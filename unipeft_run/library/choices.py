@@ -16,7 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig, compose, resolve
 from unipeft_run.config.inert import refuse_inert
-from unipeft_run.config.messages import options, shorten, unknown_choice, unknown_key
+from unipeft_run.config.messages import (
+    options,
+    shorten,
+    unknown_key,
+    unknown_option,
+)
 from unipeft_run.config.presets import register_presets
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
@@ -56,8 +61,8 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
 
 
 def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
-    if method is not None and method not in (methods := options("method")):
-        raise UserError(unknown_choice("method", method, methods))
+    if method is not None and method not in options("method"):
+        raise UserError(unknown_option("method", method))
     overrides, parts = [f"task={_find_task(family)}", f"method={method or 'none'}"], {}
     for key, value in choices.items():
         if key not in SIZES:
@@ -86,6 +91,10 @@ def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     A mapping is yielded only if it names a class in `_target_`.
     """
     slot, _, name = key.partition(".")
+    if slot == "peft" and (name or isinstance(value, Mapping)):
+        fields = value if isinstance(value, Mapping) else {name.removeprefix("config."): value}
+        yield from ((f"peft.config.{field}", chosen) for field, chosen in fields.items())
+        return
     if slot not in SLOTS or (key != slot and not name):
         sizes = [f"{slot}.{size}" for slot in SLOTS for size in SIZES]
         raise UserError(unknown_key(key, [*SLOTS, *SIZES, "name", "unfreeze", "head", *sizes]))

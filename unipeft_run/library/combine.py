@@ -70,6 +70,8 @@ def check_combination(deltas: Mapping[str, NamedDelta], names: Sequence[str]) ->
 
 def _find_conflict(first: NamedDelta, second: NamedDelta) -> str | None:
     """Return why two deltas cannot act together; None if they can."""
+    if first.tuner or second.tuner:
+        return "a method of the PEFT library acts alone"
     if shared := sorted({*first.unfrozen} & {*second.unfrozen}):
         return f"both change the backbone's {shared[0]}, which can have one value only"
     prompts = [any(isinstance(d.form, Vectors) for _, d in n.deltas) for n in (first, second)]

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unipeft_run.backbones.families import family_of
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.messages import options, shorten, unknown_choice
-from unipeft_run.config.schema import SLOTS, SlotConfig
+from unipeft_run.config.schema import SLOTS, SlotConfig, TunerConfig
+from unipeft_run.config.tuners import check_tuner_fields
 from unipeft_run.config.validation import check, check_part
 from unipeft_run.deltas.delta_file import (
     RECIPE,
@@ -29,6 +31,7 @@ from unipeft_run.library.fingerprint import check_backbone
 from unipeft_run.library.store import NamedDelta, Store, require_store
 from unipeft_run.library.summary import Attached
 from unipeft_run.library.switch import detach
+from unipeft_run.tuners.adapter import find_adapter
 
 
 def save(model: nn.Module, folder: str | Path, *, name: str | None = None) -> Path:
@@ -63,10 +66,13 @@ def load(
     recipe = _check_recipe(read_recipe(folder), folder)
     _check_fits(model, recipe, folder)
     slots = {key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()}
-    attached = add_delta(model, name or recipe["name"], recipe, slots)
+    tuner = _read_tuner(recipe, model)
+    attached = add_delta(model, name or recipe["name"], recipe, slots, tuner)
     try:
         store = require_store(model)
-        copy_tensors(folder, dict(_tensors(model, store, store.get(attached.name))))
+        stored = copy_tensors(folder, dict(_tensors(model, store, store.get(attached.name))))
+        if adapter := find_adapter(model):
+            adapter.load({key: stored[key] for key in adapter.tensors()})
     except BaseException:
         detach(model, attached.name)
         raise
@@ -84,6 +90,11 @@ def _tensors(model: nn.Module, store: Store, delta: NamedDelta) -> Iterator[tupl
     """Yield name and tensor of everything that inference needs of one delta."""
     yield from stored_tensors(delta.deltas)
     acts = delta.summary.name in store.active
+    if acts and (adapter := find_adapter(model)):
+        yield from adapter.tensors().items()
+        yield from adapter.unfrozen_parameters()
+        return
+    yield from delta.tensors.items()
     for name in delta.unfrozen:
         yield name, model.get_parameter(name) if acts else delta.values[name]
 
@@ -102,6 +113,7 @@ def _check_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "unfreeze": unfreeze,
         "slots": slots,
         "backbone": backbone,
+        **({"peft": recipe["peft"]} if recipe.get("peft") is not None else {}),
     }
 
 
@@ -114,6 +126,15 @@ def _check_fits(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> No
             f"{folder} holds a run whose classifier was frozen at its random initialisation, "
             "which this model does not have; use load_run(folder)"
         )
+
+
+def _read_tuner(recipe: Mapping[str, Any], model: Any) -> TunerConfig | None:
+    """Return the method of the PEFT library in a recipe. Raises UserError."""
+    if "peft" not in recipe:
+        return None
+    tuner = check(TunerConfig, recipe["peft"], "peft")
+    check_tuner_fields(tuner, family_of(model.config).name)
+    return tuner
 
 
 def _read_slots(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unipeft_run.config.messages import unknown_choice
+from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
@@ -34,6 +35,8 @@ class NamedDelta:
         unfrozen: names of the backbone parameters that it trains.
         values: its values of these parameters while it is inactive, on the CPU.
         dtype: the backbone's type when it was last active.
+        tuner: the method of the PEFT library, if it is one.
+        tensors: what the library stores of it while it is inactive, on the CPU.
     """
 
     recipe: Mapping[str, Any]
@@ -42,6 +45,8 @@ class NamedDelta:
     unfrozen: tuple[str, ...]
     values: Tensors = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    tuner: TunerConfig | None = None
+    tensors: Tensors = field(default_factory=dict)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from unipeft_run.deltas import attach as core
@@ -20,6 +21,7 @@ from unipeft_run.library.store import (
     require_store,
     write_values,
 )
+from unipeft_run.tuners.adapter import find_adapter
 
 
 def active(model: nn.Module) -> list[str]:
@@ -45,6 +47,8 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     for name in chosen:
         _restore(model, store.named[name])
     place_deltas(model, {name: store.named[name].deltas for name in chosen})
+    for name in chosen:
+        _place_library(model, store.named[name])
     store.active = chosen
 
 
@@ -91,10 +95,13 @@ def forget(model: nn.Module, store: Store) -> None:
 
 def deactivate(model: nn.Module, store: Store) -> None:
     """Restore the plain backbone and freeze all of its parameters."""
+    if adapter := find_adapter(model):
+        stored = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
+        store.named[store.active[0]].tensors = stored  # it acts alone
+    core.detach(model)
     for name in store.active:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
-    core.detach(model)
     for name in store.active:
         unfrozen = store.named[name].unfrozen
         write_values(model, {parameter: store.plain[parameter] for parameter in unfrozen})
@@ -116,6 +123,13 @@ def _restore(model: nn.Module, delta: NamedDelta) -> None:
     for _, module in delta.deltas:
         module.to(device=device, dtype=None if dtype == delta.dtype else dtype)
         module.train(model.training)
+
+
+def _place_library(model: nn.Module, delta: NamedDelta) -> None:
+    """Put the modules of the PEFT library back, with their values."""
+    if delta.tuner is not None:
+        with torch.random.fork_rng(devices=[]):  # the values that it draws are replaced
+            core.attach_library(model, delta.tuner).load(delta.tensors)
 
 
 def _refuse_compiled(model: nn.Module) -> None:

@@ -25,6 +25,7 @@ ENVIRONMENT = ("HOME", "PYTHONPATH")  # they decide what relative names mean
 VARYING = ("${oc.", "${now", "${hydra", "${env")  # interpolations that an entry cannot follow
 WRITTEN = ("output", "tracking.")  # keys of folders that a run writes to
 MOST_FILES = 2000  # in the extension folders
+MOST_PATHS = 20_000  # beyond, composing again is faster
 
 
 def recall(words: Sequence[str]) -> Path | None:
@@ -44,6 +45,8 @@ def remember(words: Sequence[str], folder: Path, files: Iterable[Path]) -> None:
         return
     with suppress(OSError):  # a full or read-only cache: compose again next time
         paths = {*_with_parents(files), *_named(words)}
+        if len(paths) > MOST_PATHS:
+            return
         statuses = {str(path): file_status(path) for path in paths}
         if _is_settled(statuses.values()):
             entry = {"folder": str(folder), "source": _source_digest(), "files": statuses}

@@ -132,7 +132,7 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     )
     _freeze_unstored(model)
     setattr(model, ATTRIBUTE, adapter)
-    model.eval()
+    model.train(model.training)  # the new modules too
     return adapter
 
 
@@ -179,7 +179,7 @@ def _check_head(model: Any, key: str) -> None:
 
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
-            f"{key} changes the output embeddings, which the loss reads by itself; in this backbone "
+            f"{key} changes the output embeddings, which the loss reads by itself; "
             "they may be tied to the input embeddings"
         )
 

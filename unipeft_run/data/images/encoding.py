@@ -15,9 +15,9 @@ from datasets import Dataset, Features, List, Value
 from PIL.Image import Image
 
 from unipeft_run.data.encoding import TOKENS, Advance, cached, content_hash, digest
+from unipeft_run.data.fingerprint import fingerprint_many
 from unipeft_run.data.images.frames import choose_frames
 from unipeft_run.data.images.reading import IMAGES
-from unipeft_run.data.images.source import fingerprint_images
 from unipeft_run.data.images.transforms import Pixels, decode_image, to_pixels
 from unipeft_run.errors import UserError
 from unipeft_run.tracking import Progress, no_progress
@@ -85,7 +85,7 @@ def _hash_named_images(dataset: Dataset) -> str:
         for image in images
         if image["path"] is not None
     ]
-    return fingerprint_images(files) if files else ""
+    return fingerprint_many(files) if files else ""
 
 
 class _Writer:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unipeft_run.data.cache import cache_root, write_entry
-from unipeft_run.data.fingerprint import CLOCK_TICK_NS, combine, file_status
+from unipeft_run.data.fingerprint import combine, fingerprint_many
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits, Source
@@ -75,7 +70,7 @@ class ImageSource(Source):
             assert folder is not None
             names = list(_named_images(require_split_files(folder, split)))
             if names:
-                hashes[split] = combine({"rows": digest, "images": fingerprint_images(names)})
+                hashes[split] = combine({"rows": digest, "images": fingerprint_many(names)})
         return hashes
 
 
@@ -113,21 +108,3 @@ def _named_images(files: Sequence[Path]) -> Iterator[Path]:
                 for name in value if isinstance(value, list) else [value]:
                     if isinstance(name, str) and name and (path := file.parent / name).is_file():
                         yield path
-
-
-def fingerprint_images(files: Sequence[Path]) -> str:
-    """Hash the contents of many files; while none has changed, this costs a `stat` of each."""
-    unique = sorted(set(files))
-    statuses = [[str(file), file_status(file)] for file in unique]
-    name = hashlib.sha256(json.dumps(statuses).encode()).hexdigest()[:32]
-    entry = cache_root() / "fingerprints" / f"{name}-images.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(entry.read_bytes())["sha256"])
-    digest = hashlib.sha256()
-    for file in unique:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    newest = max(max(file_status(f)["mtime_ns"], file_status(f)["ctime_ns"]) for f in unique)
-    if time.time_ns() - newest > CLOCK_TICK_NS:
-        with suppress(OSError):  # a full or read-only cache: hash again next time
-            write_entry(entry, {"sha256": digest.hexdigest()})
-    return digest.hexdigest()

@@ -61,7 +61,8 @@ def _of_leaderboards(config: RunConfig, counted: Mapping[str, Any]) -> Iterator[
             if cell.share_of == "all":
                 notes.append("of the backbone and the adapters together")
             note = "; ".join([*notes, *filter(None, [cell.size_note])])
-            yield {"by": cell.source, "where": cell.row, "percent": cell.share, "note": note}
+            by = cell.share_source or cell.source
+            yield {"by": by, "where": cell.row, "percent": cell.share, "note": note}
 
 
 def _of_paper(config: RunConfig, counted: Mapping[str, Any]) -> list[dict[str, Any]]:

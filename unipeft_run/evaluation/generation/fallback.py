@@ -12,6 +12,7 @@ from transformers import GenerationConfig, GenerationMixin
 
 from unipeft_run.backbones.families import FAMILIES, family_of
 from unipeft_run.deltas.attach import find_deltas
+from unipeft_run.deltas.gates import Gate
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
@@ -36,7 +37,7 @@ def is_recomputed(model: Any) -> bool:
     per_example = [
         path
         for path, delta in find_deltas(model)
-        if any(getattr(module, "per", None) == "example" for module in delta.modules())
+        if any(isinstance(part, Gate) and part.per == "example" for part in delta.modules())
     ]
     if not per_example:
         return False

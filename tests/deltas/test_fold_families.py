@@ -1,4 +1,4 @@
-"""Every method in every family: it trains, and it folds or says why not."""
+"""Every method in every family folds exactly, or says why not."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from attached_models import METHODS
 from tiny_config import configured
-from tiny_families import CONFIGS, backbone, batch
+from tiny_families import CONFIGS, backbone
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.deltas.attach import attach, find_deltas
@@ -43,22 +43,7 @@ def is_missing(family: str, method: str) -> bool:
     return method == "bitfit" and not any(name.endswith("bias") for name in names)
 
 
-@pytest.mark.parametrize(("family", "method"), CELLS)
-def test_it_trains(family: str, method: str) -> None:
-    if is_missing(family, method):
-        with pytest.raises(UserError, match=r"matches no (site|parameter) of"):
-            attached(family, method)
-        return
-    model = attached(family, method).train()
-    model(**batch(family)).loss.backward()
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    assert trained
-    missing = {name for name, p in trained if p.grad is None}
-    assert missing == set()
-    if method not in ("full", "bitfit"):
-        assert all(".delta_" in name for name, _ in trained)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), CELLS)
 def test_it_folds_or_says_why_not(family: str, method: str) -> None:
     if is_missing(family, method):
@@ -74,7 +59,7 @@ def test_it_folds_or_says_why_not(family: str, method: str) -> None:
 
 
 def is_refused(family: str, method: str) -> bool:
-    """Return whether the change is no function of one weight or of the feed-forward's width."""
+    """Return whether neither one weight nor further hidden units can hold the change."""
     if method in UNFOLDED:
         return True
     if method == "adaptformer":  # reads the residual stream: in post-norm families, the input
