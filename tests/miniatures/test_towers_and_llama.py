@@ -56,7 +56,7 @@ def split_names(*splits: str) -> list[str]:
     names = (f"n{i:08}" for i in range(1000))
     made = {}
     for name in names:
-        made.setdefault(Synset(name, (), "", (), (), 0).split, name)
+        made.setdefault(Synset(name, "05", (), "", (), (), 0).split, name)
     return [made[split] for split in splits]
 
 
@@ -64,8 +64,8 @@ def test_the_text_has_no_relation_to_a_held_out_synset() -> None:
     train, test = split_names("train", "test")
     pointers = (Pointer(HYPERNYM, train, 0, 0), Pointer(ANTONYM, test, 1, 1))
     known = {
-        train: Synset(train, ("cat", "true cat"), "a feline", ("the cat sat",), pointers, 2),
-        test: Synset(test, ("dog",), "a canine", (), (Pointer(HYPERNYM, train, 0, 0),), 1),
+        train: Synset(train, "05", ("cat", "true cat"), "a feline", ("the cat sat",), pointers, 2),
+        test: Synset(test, "05", ("dog",), "a canine", (), (Pointer(HYPERNYM, train, 0, 0),), 1),
     }
     assert llama_text.describe_all(llama_text.common(known), known, "train") == [
         "cat, true cat: a feline.",
