@@ -71,6 +71,9 @@ def test_the_text_has_no_relation_to_a_held_out_synset() -> None:
         "cat, true cat: a feline.",
         "a feline: cat.",
         "the cat sat.",
+        "a feline is the meaning of this noun.",
+        "cat belongs to animal.",
+        "a feline belongs to animal.",
         "cat is a kind of cat.",
         "cat means true cat.",
     ]

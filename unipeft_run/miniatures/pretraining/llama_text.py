@@ -12,6 +12,7 @@ from unipeft_run.miniatures.pretraining import corpus as corpora
 from unipeft_run.miniatures.sources import word_problems, wordnet
 from unipeft_run.miniatures.sources.apt import Apt
 from unipeft_run.miniatures.sources.rows import Row
+from unipeft_run.miniatures.sources.word_meanings import PARTS, SORTS
 from unipeft_run.miniatures.sources.wordnet import Pointer, Synset
 
 SENTENCES = {
@@ -68,10 +69,14 @@ def describe_all(chosen: list[Synset], synsets: Mapping[str, Synset], split: str
 
 
 def describe(synset: Synset, pointers: list[Pointer], synsets: Mapping[str, Synset]) -> list[str]:
-    """Write a synset as sentences: its words, definition, examples and relations."""
+    """Write a synset as sentences: words, definition, examples, topic and relations."""
     first = synset.words[0]
     sentences = [f"{', '.join(synset.words)}: {synset.definition}."]
     sentences += [f"{synset.definition}: {first}.", *(f"{text}." for text in synset.examples)]
+    sentences.append(f"{synset.definition} is the meaning of this {PARTS[synset.part]}.")
+    if synset.file in SORTS:
+        sort = SORTS[synset.file]
+        sentences += [f"{first} belongs to {sort}.", f"{synset.definition} belongs to {sort}."]
     for pointer in pointers:
         if pointer.symbol in SENTENCES:
             source = synset.words[max(pointer.source, 1) - 1]
