@@ -17,9 +17,9 @@ from unipeft_run.miniatures.sources import PACKAGED
 SCHEDULES = {
     "bart_mini": Schedule(),
     "mbart_mini": Schedule(),
-    "llama_mini": Schedule(steps=500, tokens=2048, warmup=40, evaluate_every=25),
-    "clip_mini": Schedule(steps=900, tokens=256, warmup=50, evaluate_every=50),
-    "vit_mini": Schedule(steps=200, tokens=256, warmup=20, evaluate_every=50),
+    "llama_mini": Schedule(steps=1500, tokens=2048, warmup=50, evaluate_every=50),
+    "clip_mini": Schedule(steps=1000, tokens=128, warmup=30, evaluate_every=50),
+    "vit_mini": Schedule(steps=100, tokens=128, warmup=10, evaluate_every=25),
 }
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -40,7 +40,7 @@ if name == "llama_mini":
 elif name == "clip_mini":
     from unipeft_run.miniatures.pretraining import contrastive
 
-    contrastive.pretrain_clip(folder, schedule)
+    contrastive.pretrain_clip(folder, schedule, start)
 elif name == "vit_mini":
     from unipeft_run.miniatures.pretraining import contrastive
 

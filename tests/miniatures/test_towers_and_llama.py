@@ -56,7 +56,7 @@ def split_names(*splits: str) -> list[str]:
     names = (f"n{i:08}" for i in range(1000))
     made = {}
     for name in names:
-        made.setdefault(Synset(name, (), "", (), (), 0).split, name)
+        made.setdefault(Synset(name, "05", (), "", (), (), 0).split, name)
     return [made[split] for split in splits]
 
 
@@ -64,14 +64,16 @@ def test_the_text_has_no_relation_to_a_held_out_synset() -> None:
     train, test = split_names("train", "test")
     pointers = (Pointer(HYPERNYM, train, 0, 0), Pointer(ANTONYM, test, 1, 1))
     known = {
-        train: Synset(train, ("cat", "true cat"), "a feline", ("the cat sat",), pointers, 2),
-        test: Synset(test, ("dog",), "a canine", (), (Pointer(HYPERNYM, train, 0, 0),), 1),
+        train: Synset(train, "05", ("cat", "true cat"), "a feline", ("the cat sat",), pointers, 2),
+        test: Synset(test, "05", ("dog",), "a canine", (), (Pointer(HYPERNYM, train, 0, 0),), 1),
     }
-    (document,) = llama_text.describe_all(llama_text.common(known), known, "train")
-    assert document == (
-        "cat, true cat: a feline. the cat sat. cat is a kind of cat. cat means true cat. "
-        "a feline: cat."
-    )
+    assert llama_text.describe_all(llama_text.common(known), known, "train") == [
+        "cat, true cat: a feline.",
+        "a feline: cat.",
+        "the cat sat.",
+        "cat is a kind of cat.",
+        "cat means true cat.",
+    ]
     assert not llama_text.rare(known)
 
 
@@ -95,30 +97,33 @@ def test_the_tokenizer_splits_digits_and_starts_a_text(tmp_path: Path) -> None:
 
 
 def test_llama_is_pretrained_in_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = {"WordNet": ["a cat is an animal"] * 9, "sums": ["1 + 1 = 2."] * 9}
+    text = {"SNLI": ["a cat is an animal"] * 9, "sums": ["1 + 1 = 2."] * 9}
     monkeypatch.setattr(llama_text, "training_text", lambda: text)
     monkeypatch.setattr(llama_text, "held_out_text", lambda: text)
     for name, value in TINY.items():
         monkeypatch.setitem(llama.SHAPE, name, value)
-    schedule = Schedule(steps=2, tokens=256, warmup=1, evaluate_every=1)
+    monkeypatch.setattr(llama, "LENGTH", 32)
+    schedule = Schedule(steps=2, tokens=64, warmup=1, evaluate_every=1)
     language_model.pretrain(tmp_path / "first", schedule)
     language_model.pretrain(tmp_path / "second", schedule, tmp_path / "first")
     curve = read_jsonl(tmp_path / "second" / "loss_curve.jsonl")
     assert [entry["step"] for entry in curve] == [1, 2, 3, 4]
-    assert curve[-1]["tokens"] == 4 * 256
-    assert curve[-1]["held_out/WordNet"] < curve[0]["held_out/WordNet"]
+    assert curve[-1]["tokens"] == 4 * 64
+    assert curve[-1]["held_out/SNLI"] < curve[0]["held_out/SNLI"]
     model = load_backbone(str(tmp_path / "second"))
     assert model(input_ids=torch.tensor([[0, 5, 6]])).logits.shape == (
         1,
         3,
         llama.SHAPE["vocab_size"],
     )
-    assert "in 2 stage(s) on 1,024 tokens" in (tmp_path / "second" / "README.md").read_text()
+    assert "in 2 stage(s) on 256 tokens" in (tmp_path / "second" / "README.md").read_text()
 
 
 def test_clip_and_its_vision_tower_are_pretrained(tmp_path: Path, artists: None) -> None:
     schedule = Schedule(steps=3, tokens=8, warmup=1, evaluate_every=3)
     contrastive.pretrain_clip(tmp_path / "clip", schedule)
+    contrastive.pretrain_clip(tmp_path / "more", schedule, tmp_path / "clip")
+    assert [e["step"] for e in read_jsonl(tmp_path / "more" / "loss_curve.jsonl")] == [3, 6]
     contrastive.pretrain_vit(tmp_path / "clip", tmp_path / "vit", schedule)
     model = load_backbone(str(tmp_path / "clip"))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "clip")

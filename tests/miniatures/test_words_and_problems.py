@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ ADJECTIVE = "00003939 00 s 01 dying(p) 0 001 ! 00003356 a 0101 | eagerly desirou
 def make_synset(number: int, *pointers: Pointer) -> Synset:
     words = (f"word{number}", f"other{number}")
     examples = (f"this is a word{number} here",)
-    return Synset(f"n{number:08}", words, f"the thing {number}", examples, pointers, count=1)
+    return Synset(f"n{number:08}", "05", words, f"the thing {number}", examples, pointers, count=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,12 @@ def synsets() -> dict[str, Synset]:
 def test_a_line_of_wordnet_is_parsed() -> None:
     counts = {"cat%1:05:00": 18, "true_cat%1:05:00": 1}
     cat = wordnet.parse_line(NOUN, counts)
-    assert (cat.name, cat.words, cat.count) == ("n02121620", ("cat", "true cat"), 19)
+    assert (cat.name, cat.file, cat.words, cat.count) == (
+        "n02121620",
+        "05",
+        ("cat", "true cat"),
+        19,
+    )
     assert cat.definition == "feline mammal usually having thick soft fur"
     assert cat.examples == ("the cat sat", "a black cat")
     assert cat.pointers == (
@@ -74,13 +80,22 @@ def test_choices_are_neutral_and_distinct(synsets: dict[str, Synset]) -> None:
     assert all(len(set(row["choices"])) == word_meanings.CHOICES for row in rows)
     positions = Counter(row["answer"] for row in rows)
     assert max(positions.values()) < 0.35 * len(rows)
-    assert {row["task"] for row in rows} == {
-        *("definition_to_word", "word_to_definition", "synonym", "kind_of", "gap")
-    }
-    gap = next(row for row in rows if row["task"] == "gap")
-    word = gap["choices"][gap["answer"]]
-    assert gap["question"] == 'Which word belongs in the gap: "this is a ___ here"?'
-    assert gap["id"] == f"gap/n{int(word.removeprefix('word')):08}"
+    assert {row["task"] for row in rows} == {"definition", "synonym", "kind_of"}
+    row = next(row for row in rows if row["task"] == "definition")
+    number = int(row["id"].removeprefix("definition/n"))
+    assert row["question"] == f'What does "word{number}" mean?'
+    assert row["choices"][row["answer"]] == f"the thing {number}"
+
+
+def test_ambiguous_questions_are_dropped(synsets: dict[str, Synset]) -> None:
+    first, second = synsets["n00000000"], synsets["n00000001"]
+    same = replace(second, words=("word0", "other"), file="06")
+    known = {first.name: first, same.name: same}
+    found = word_meanings.collect_questions(known, word_meanings.TESTS["sort_by_word"])
+    assert not any(found.values())
+    found = word_meanings.collect_questions(known, word_meanings.TESTS["sort_by_definition"])
+    answers = [question.answer for questions in found.values() for question in questions]
+    assert sorted(answers) == ["animal", "artifact"]
 
 
 def test_a_wrong_choice_is_no_other_right_answer(synsets: dict[str, Synset]) -> None:
@@ -92,7 +107,7 @@ def test_a_wrong_choice_is_no_other_right_answer(synsets: dict[str, Synset]) -> 
 
 
 def test_each_test_is_limited() -> None:
-    rows = [{"task": "gap", "id": str(i)} for i in range(9)] + [{"task": "synonym", "id": "1"}]
+    rows = [{"task": "antonym", "id": str(i)} for i in range(9)] + [{"task": "synonym", "id": "1"}]
     assert len(word_meanings.limit_rows(rows, 4)) == 5
 
 

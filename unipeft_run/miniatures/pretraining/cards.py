@@ -29,7 +29,9 @@ full-size model's.
 LLAMA = """\
 Trained for {step} steps in {stage} stage(s) on {tokens:,} tokens. Last stage: {steps} steps of
 {batch} tokens, warm-up and cosine decay, Muon for the layers' matrices and AdamW for the rest, seed
-{seed}. The tokenizer is that of bart_mini with single digits. Shares of the tokens: {shares}.
+{seed}. The tokenizer is that of bart_mini with single digits.
+
+Shares of the tokens: {shares}.
 
 WordNet's text is that of the training synsets: glosses, examples, and relations between training
 synsets as sentences. Nothing of a synset in the validation and test splits of `commonsense` is in
@@ -39,10 +41,10 @@ held-out problem. Multiple-choice questions are not.
 """
 CLIP = """\
 Trained with CLIP's contrastive loss on emoji pictures and their names for {step} steps of {batch}
-pairs, with warm-up and cosine decay, Muon for the layers' matrices and AdamW for the rest, seed
-{seed}. Pictures are moved, zoomed, turned, recoloured and partly covered at random, and names are
-placed at random positions. The tokenizer is that of bart_mini; `<end>` ends a text. The
-token embeddings start from the main components of bart_mini's.
+pairs in {stage} stage(s), each with its own warm-up and cosine decay: Muon for the layers' matrices
+and AdamW for the rest, seed {seed} in the last one. Pictures are moved, zoomed, turned, recoloured
+and partly covered at random, and names are placed at random positions. The tokenizer is that of
+bart_mini; `<end>` ends a text. The token embeddings start from the main components of bart_mini's.
 
 The pictures are those of two artists, Noto Emoji and EmojiOne. Tasks are tested on the pictures of
 a third, Twemoji. None of those was in the training data, but the names of the emoji were.
@@ -94,9 +96,13 @@ def _describe(artist: Artist) -> tuple[str, str, str]:
 
 
 def _curve(curve: list[dict[str, Any]], columns: tuple[str, ...]) -> list[str]:
-    return _table(columns, ([f"{entry[c]:,}" for c in columns] for entry in curve))
+    return _table(columns, ([_show(entry.get(c)) for c in columns] for entry in curve))
 
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:
     lines = [head, ["---"] * len(head), *rows]
     return [*(f"| {' | '.join(map(str, cells))} |" for cells in lines), ""]
+
+
+def _show(value: float | None) -> str:
+    return "" if value is None else f"{value:,}"

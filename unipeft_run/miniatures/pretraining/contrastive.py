@@ -9,6 +9,7 @@ Shapes: N pairs in a batch, D = the projection's width.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
@@ -25,7 +27,7 @@ from unipeft_run.miniatures.pretraining import cards, clip, vit
 from unipeft_run.miniatures.pretraining.optimizers import Optimizers
 from unipeft_run.miniatures.pretraining.pictures import augment, decode, normalise
 from unipeft_run.miniatures.pretraining.tokenizer import IDS
-from unipeft_run.miniatures.pretraining.train import Schedule, save_weights
+from unipeft_run.miniatures.pretraining.train import Schedule, last_entry, save_weights
 from unipeft_run.miniatures.sources import emoji
 
 if TYPE_CHECKING:
@@ -44,13 +46,15 @@ class Pictures:
     names: Tensor
 
 
-def load_pictures(artists: list[emoji.Artist], known: list[emoji.Emoji]) -> Pictures:
-    """Decode the artists' pictures of the known emoji."""
+def load_pictures(
+    artists: list[emoji.Artist], known: list[emoji.Emoji], split: str | None = None
+) -> Pictures:
+    """Decode the artists' pictures of the known emoji, or of those of a held-out split."""
     pixels, names = [], []
     for artist in artists:
         pictures = artist.read_pictures()
         for number, item in enumerate(known):
-            if item.code in pictures:
+            if item.code in pictures and split in (None, item.held_out):
                 pixels.append(decode(pictures[item.code]))
                 names.append(number)
     return Pictures(torch.stack(pixels), torch.tensor(names))
@@ -119,13 +123,20 @@ def recall_at_1(embed: Embed, texts: Tensor, pictures: Pictures) -> float:
     return 100 * float((torch.cat(found).argmax(1) == pictures.names).float().mean())
 
 
-def pretrain_clip(folder: Path, schedule: Schedule) -> None:
-    """Train clip_mini and write a model folder for `from_pretrained`."""
+def pretrain_clip(folder: Path, schedule: Schedule, start: Path | None = None) -> None:
+    """Train clip_mini and write a model folder for `from_pretrained`.
+
+    With `start`, this stage continues from the weights and loss curve in that folder.
+    """
     torch.manual_seed(schedule.seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = clip.save_tokenizer(folder)
     clip.save_preprocessor(folder)
+    (folder / "loss_curve.jsonl").unlink(missing_ok=True)
     model = clip.build_clip()
+    if start is not None:
+        model.load_state_dict(load_file(start / "model.safetensors"))
+        shutil.copy(start / "loss_curve.jsonl", folder)
     model.config.save_pretrained(folder)
     known = emoji.read_emoji()
     ids, mask = encode_names(known, tokenizer)
@@ -155,6 +166,7 @@ def pretrain_vit(start: Path, folder: Path, schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     folder.mkdir(parents=True, exist_ok=True)
     clip.save_preprocessor(folder)
+    (folder / "loss_curve.jsonl").unlink(missing_ok=True)
     teacher = CLIPModel.from_pretrained(start, dtype="float32").requires_grad_(False).eval()
     known = emoji.read_emoji()
     sample = load_pictures([emoji.NOTO], known)
@@ -186,10 +198,10 @@ def fit(
 ) -> None:
     """Train for all steps; save the weights and a line of the loss curve at every evaluation."""
     pictures = load_pictures([emoji.NOTO, emoji.EMOJIONE], known)
-    held_out = load_pictures([emoji.TWEMOJI], [i for i in known if i.held_out == "validation"])
+    held_out = load_pictures([emoji.TWEMOJI], known, "validation")
     generator = torch.Generator().manual_seed(schedule.seed)
     optimizers = Optimizers(model, DECAY)
-    (folder / "loss_curve.jsonl").unlink(missing_ok=True)
+    before = {"pictures": 0, **last_entry(folder)}
     started = time.perf_counter()
     recent: list[float] = []
     batches = draw_batches(pictures, schedule.tokens, generator)
@@ -203,8 +215,9 @@ def fit(
         if step % schedule.evaluate_every == 0 or step == schedule.steps:
             model.eval()
             entry = {
-                "step": step,
-                "pictures": step * schedule.tokens,
+                "stage": before["stage"] + 1,
+                "step": before["step"] + step,
+                "pictures": before["pictures"] + step * schedule.tokens,
                 "seconds": round(time.perf_counter() - started),
                 "train/loss": round(sum(recent) / len(recent), 4),
                 "held_out/recall@1": round(measure(held_out), 2),

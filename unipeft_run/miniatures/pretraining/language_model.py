@@ -23,7 +23,7 @@ from unipeft_run.miniatures.sources.rows import write_json
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-HELD_OUT_DOCUMENTS = 200  # of each source
+HELD_OUT_DOCUMENTS = 400  # of each source
 
 
 def compute_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:

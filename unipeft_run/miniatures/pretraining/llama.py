@@ -35,11 +35,11 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": IDS["</s>"],
 }
 SHARES = {
-    "WordNet": 0.38,
-    "WordNet, rare": 0.1,
-    "Debian": 0.14,
-    "SNLI": 0.14,
-    "manual pages": 0.04,
+    "WordNet, common synsets": 0.5,
+    "WordNet, rare synsets": 0.15,
+    "Debian": 0.05,
+    "SNLI": 0.08,
+    "manual pages": 0.02,
     "sums": 0.2,
 }
 LENGTH = 256  # positions of a training sequence

@@ -6,7 +6,7 @@ Nothing of a held-out synset is in it: no gloss, no relation from or to it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from unipeft_run.miniatures.pretraining import corpus as corpora
 from unipeft_run.miniatures.sources import word_problems, wordnet
@@ -29,8 +29,8 @@ def training_text() -> dict[str, list[str]]:
     synsets = wordnet.read_synsets(Apt.open().unpack(wordnet.PACKAGE))
     problems = word_problems.split_problems()
     return {
-        "WordNet": list(describe_all(common(synsets), synsets, "train")),
-        "WordNet, rare": list(describe_all(rare(synsets), synsets, "train")),
+        "WordNet, common synsets": describe_all(common(synsets), synsets, "train"),
+        "WordNet, rare synsets": describe_all(rare(synsets), synsets, "train"),
         "Debian": english["Debian descriptions"],
         "SNLI": english["SNLI sentences"],
         "manual pages": english["manual pages"],
@@ -42,7 +42,8 @@ def held_out_text() -> dict[str, list[str]]:
     """Return validation documents of WordNet and word problems."""
     synsets = wordnet.read_synsets(Apt.open().unpack(wordnet.PACKAGE))
     problems = [write_problem(row) for row in word_problems.split_problems()["validation"]]
-    return {"WordNet": list(describe_all(common(synsets), synsets, "validation")), "sums": problems}
+    described = describe_all(common(synsets), synsets, "validation")
+    return {"WordNet": random.Random(0).sample(described, len(described)), "sums": problems}
 
 
 def common(synsets: Mapping[str, Synset]) -> list[Synset]:
@@ -54,29 +55,30 @@ def rare(synsets: Mapping[str, Synset]) -> list[Synset]:
     return [synset for synset in synsets.values() if not synset.count]
 
 
-def describe_all(chosen: list[Synset], synsets: Mapping[str, Synset], split: str) -> Iterator[str]:
-    """Yield a document for each chosen synset of a split, with its relations inside that split."""
-    for synset in chosen:
-        if synset.split == split:
-            inside = [p for p in synset.pointers if synsets[p.synset].split == split]
-            yield describe(synset, inside, synsets)
+def describe_all(chosen: list[Synset], synsets: Mapping[str, Synset], split: str) -> list[str]:
+    """Return sentences on the chosen synsets of a split, with relations inside that split."""
+    return [
+        sentence
+        for synset in chosen
+        if synset.split == split
+        for sentence in describe(
+            synset, [p for p in synset.pointers if synsets[p.synset].split == split], synsets
+        )
+    ]
 
 
-def describe(synset: Synset, pointers: list[Pointer], synsets: Mapping[str, Synset]) -> str:
+def describe(synset: Synset, pointers: list[Pointer], synsets: Mapping[str, Synset]) -> list[str]:
     """Write a synset as sentences: its words, definition, examples and relations."""
     first = synset.words[0]
     sentences = [f"{', '.join(synset.words)}: {synset.definition}."]
-    sentences += [f"{example}." for example in synset.examples]
+    sentences += [f"{synset.definition}: {first}.", *(f"{text}." for text in synset.examples)]
     for pointer in pointers:
         if pointer.symbol in SENTENCES:
-            source = synset.words[pointer.source - 1] if pointer.source else first
-            words = synsets[pointer.synset].words
-            target = words[pointer.target - 1] if pointer.target else words[0]
+            source = synset.words[max(pointer.source, 1) - 1]
+            target = synsets[pointer.synset].words[max(pointer.target, 1) - 1]
             sentences.append(SENTENCES[pointer.symbol].format(source, target))
-    if len(synset.words) > 1:
-        sentences.append(f"{first} means {' or '.join(synset.words[1:])}.")
-    sentences.append(f"{synset.definition}: {first}.")
-    return " ".join(sentences)
+    sentences += [f"{first} means {other}." for other in synset.words[1:]]
+    return sentences
 
 
 def write_problem(row: Row) -> str:

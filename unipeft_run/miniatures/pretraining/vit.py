@@ -10,7 +10,7 @@ Shapes: N pictures, D the width.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def from_clip(model: CLIPModel, pictures: Tensor) -> ViTForImageClassification:
 
 
 @torch.no_grad()
-def _fold(tower: torch.nn.Module, embeddings: torch.nn.Module, pictures: Tensor) -> None:
+def _fold(tower: Any, embeddings: Any, pictures: Tensor) -> None:
     """Set a ViT's embeddings to those of the tower followed by its first LayerNorm."""
     norm, source = tower.pre_layrnorm, tower.embeddings
     embedded = source(pictures)  # [N, 1 + patches, D]

@@ -33,6 +33,7 @@ class Synset:
     """One synset. `count` is the number of its occurrences in the sense-tagged corpus."""
 
     name: str  # part of speech and offset, for example n02121620
+    file: str  # number of the lexicographers' file, which groups synsets by topic
     words: tuple[str, ...]
     definition: str
     examples: tuple[str, ...]
@@ -77,6 +78,7 @@ def parse_line(line: str, counts: dict[str, int]) -> Synset:
     definition, examples = split_gloss(gloss)
     return Synset(
         name=_name(kind, offset),
+        file=lexical_file,
         words=tuple(word.replace("_", " ") for word in spelt),
         definition=definition,
         examples=examples,
