@@ -26,6 +26,7 @@ ACTS = {
     "attn.form.rank": "3",
     "attn.form.activation": ["relu", "tanh"],
     "attn.form.query": "normed",
+    "attn.form.positions": "shifted",
     "attn.form.mlp_width": "5",
     "attn.form.bias": "true",
     "attn.form.norm": "in",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from unipeft_run.config import experiments
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import options, own_options
 from unipeft_run.config.schema import AXES, SLOTS
 
 EXAMPLES = """\
@@ -41,11 +40,14 @@ def evaluate_help() -> str:
 
 def train_help() -> str:
     """Return the help text of unipeft train: usage, groups with their choices, and examples."""
-    keys = [("task=", "task"), ("method=", "method"), ("scale=", "scale")]
-    keys += [("backbone=", "backbone"), ("optim=", "optim"), ("debug=", "debug")]
+    library = len(options("method")) - len(own_options("method"))
+    methods = [*own_options("method"), f"peft/NAME ({library} more: docs/peft_methods.md)"]
+    keys = [(f"{group}=", group) for group in ("scale", "backbone", "optim", "debug")]
     keys += [(f"{axis}@SLOT=", axis) for axis in AXES]
-    lines = [_entry(key, options(group)) for key, group in keys]
-    lines.append(_entry("-m experiment=", experiments.names()))
+    lines = [_entry("task=", options("task")), _entry("method=", methods)]
+    lines += [_entry(key, options(group)) for key, group in keys]
+    tables = [*options("experiment"), "and each with one of its tasks, as in table6_xsum"]
+    lines.append(_entry("-m experiment=", tables))
     lines.append(_entry("-m hparams_search=", options("hparams_search")))
     return "\n".join(
         [

@@ -110,9 +110,10 @@ def _load_file(file: Path) -> DictConfig:
 
 @cache
 def read_headline(axis: str, name: str) -> str:
-    """Read the description of an axis value: the comment on its file's first line."""
-    text = find_option(axis, name).read_text(encoding="utf-8")
-    return text.partition("\n")[0].removeprefix("#").strip()
+    """Read the description of a choice: the first comment of its file, but for `@package`."""
+    lines = find_option(axis, name).read_text(encoding="utf-8").splitlines()
+    comments = (line.removeprefix("#").strip() for line in lines)
+    return next((text for text in comments if not text.startswith("@package")), "")
 
 
 def combinations(slot: str, fixed: Mapping[str, str] | None = None) -> Iterator[Point]:

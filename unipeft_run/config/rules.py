@@ -23,6 +23,7 @@ LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples
 def check_combinations(config: RunConfig) -> None:
     """Raise UserError for values that contradict each other."""
     _check_backbone(config)
+    _check_slots(config)
     _check_languages(config)
     _check_recipe(config)
     _check_schedule(config)
@@ -45,6 +46,24 @@ def _check_backbone(config: RunConfig) -> None:
         )
     if config.head == "trained" and not FAMILIES[name].head:
         raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
+
+
+def _check_slots(config: RunConfig) -> None:
+    """Raise `Illegal` for a slot that has no meaning in the backbone's family."""
+    table = FAMILIES[config.backbone.family]
+    for name, slot in config.slots().items():
+        sites, options = slot.representation.sites, slot.form.keywords
+        if not any(table.taps(site) or (site == "embedding" and table.prompt) for site in sites):
+            raise Illegal(f"{name}.representation: {table.name} has no {', '.join(sites)}")
+        if options.get("positions") and table.positions is None:
+            raise Illegal(
+                f"{name}.form.positions={options['positions']}: {table.name} is not told positions"
+            )
+        if "normed" in str(options.get("query")) and table.query is None:
+            raise Illegal(
+                f"{name}.form.query={options['query']}: the queries of {table.name} cannot be "
+                "projected again from a normalised input"
+            )
 
 
 def _check_languages(config: RunConfig) -> None:
