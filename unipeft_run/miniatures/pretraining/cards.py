@@ -34,8 +34,9 @@ Trained for {step} steps in {stage} stage(s) on {tokens:,} tokens. Last stage: {
 Shares of the tokens: {shares}.
 
 WordNet's text is that of the training synsets: glosses, examples, topics, parts of speech, and
-relations between training synsets as sentences. Nothing of a synset in the validation and test splits of `commonsense` is in
-it. The token embeddings, however, start from those of bart_mini, which was trained on all glosses.
+relations between training synsets as sentences. Nothing of a synset in the validation and test
+splits of `commonsense` is in it. The token embeddings, however, start from those of bart_mini,
+which was trained on all glosses.
 Of the word problems, only the training split is in the text, and no plain sum that occurs in a
 held-out problem. Multiple-choice questions are not.
 """
