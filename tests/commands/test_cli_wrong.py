@@ -20,8 +20,8 @@ SECONDS = 2.0  # of CPU: on a quiet machine, half of it
 WRONG = {
     # a task
     "train task=sst method=mam": "task=sst is unknown (did you mean sst2?)",
-    "train task=null method=mam": "give task= one of mnli, sst2",
-    "train method=mam": "give task= one of mnli, sst2",
+    "train task=null method=mam": "give task= one of arc_challenge, boolq",
+    "train method=mam": "give task= one of arc_challenge, boolq",
     # a method
     "train task=sst2 method=mamm": "did you mean mam?",
     "train task=sst2": "give method= one of adapter_attn",

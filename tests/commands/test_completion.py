@@ -41,7 +41,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train task=ss", ["task=sst2"]),
         ("train method=lora", ["method=lora_attn", "method=lora_ffn"]),
         ("train method=mam,lora", ["method=mam,lora_attn", "method=mam,lora_ffn"]),
-        ("train form@attn=low", ["form@attn=low_rank"]),
+        ("train form@attn=bottleneck_t", ["form@attn=bottleneck_tanh"]),
         ("train composition@f", ["composition@ffn="]),
         ("train ffn.bo", ["ffn.bottleneck="]),
         ("params attn.form.len", ["attn.form.length="]),
@@ -145,7 +145,7 @@ def test_a_real_bash_completes(tmp_path: Path) -> None:
         for keys, word in {
             "unipeft tra\t": "unipeft train ",
             "unipeft train task=ss\t": "task=sst2 ",
-            "unipeft train form@attn=low\t": "form@attn=low_rank ",
+            "unipeft train form@attn=bottleneck_t\t": "form@attn=bottleneck_tanh ",
             "unipeft train ffn.bott\t": "ffn.bottleneck=",
             "unipeft-params method=scaled\t": "method=scaled_parallel_ffn ",
         }.items():

@@ -22,7 +22,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.training.compute.dropout import draw_mask, fast_dropout
 from unipeft_run.training.compute.linears import cast_frozen_linears, replaced_forwards
 from unipeft_run.training.compute.memories import SharedMemories
-from unipeft_run.training.compute.onednn import has_onednn, onednn_linears
+from unipeft_run.training.compute.onednn import OneDnnLinear, has_onednn, onednn_linears
 from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.losses import SequenceLoss
 
@@ -60,6 +60,18 @@ def test_onednn_gives_the_gradients_of_torch(method: str) -> None:
         results.append(gradients(model) | {"loss": loss.detach()})
     assert_close(results[1], results[0], 1e-4)
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@needs_onednn
+def test_the_result_of_onednn_may_be_modified() -> None:
+    linear = nn.Linear(8, 6).requires_grad_(False)
+    x = torch.randn(3, 5, 8, requires_grad=True)
+    result = OneDnnLinear(linear)(x)
+    expected = result.detach() + 1
+    result += 1  # as the layers of the PEFT library do
+    result.sum().backward()
+    assert torch.equal(result, expected)
+    torch.testing.assert_close(x.grad, linear.weight.sum(0).expand(3, 5, 8))
 
 
 @needs_onednn

@@ -48,6 +48,12 @@ class JoinedMemory(Memory):
         self.attention_dropout = first.attention_dropout
         self.parts = nn.ModuleList(nn.ModuleList(part) for part in parts)
 
+    @property
+    def length(self) -> int:
+        own = self._parameters.get("keys")
+        parts: list[Any] = list(self.parts) if own is None else []
+        return sum(form.length for form, _ in parts) if own is None else own.size(0)
+
     def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
         if "keys" in self._parameters:
             return super().memory()

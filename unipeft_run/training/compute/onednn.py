@@ -70,7 +70,9 @@ class OneDnnLinear:
             return F.linear(x, weight, bias)
         transposed = weight.detach().mT if self.transposed is None else self.transposed
         product: Any = _Product.apply  # torch leaves it untyped
-        return product(x, weight, bias, transposed)
+        # rows: the operator's result for more dimensions is a view, which must not be modified
+        rows: Tensor = product(x.reshape(-1, x.size(-1)), weight, bias, transposed)
+        return rows.view(*x.shape[:-1], rows.size(-1))
 
 
 def onednn_linears(model: nn.Module) -> dict[nn.Linear, Forward]:
