@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.training.compute.onednn import has_onednn, multiply
 from unipeft_run.training.distributed.parallel import is_sharded
 
@@ -28,10 +29,16 @@ def onednn_linears(model: nn.Module, products: int) -> Iterator[None]:
     """Replace the forward pass of every supported linear layer inside this context.
 
     `products`: how often each weight is used; below MIN_PRODUCTS, no weight is packed. Gradients
-    are not supported.
+    are not supported. The MLP of a prefix is left alone: what is stored of it is computed without
+    oneDNN, and an evaluation of the stored delta must give the same result.
     """
     types = () if is_sharded(model) else _supported_types(next(model.parameters()).device)
-    linears = [module for module in model.modules() if _is_replaceable(module, types)]
+    generators = {m for form in model.modules() if isinstance(form, Memory) for m in form.modules()}
+    linears = [
+        module
+        for module in model.modules()
+        if _is_replaceable(module, types) and module not in generators
+    ]
     for module in linears:
         module.__dict__["forward"] = Product(module, packs=products >= MIN_PRODUCTS)
     try:
