@@ -163,7 +163,9 @@ def test_choices_are_predicted_from_records(folder: Path, monkeypatch: pytest.Mo
     questions = [json.loads(line) for line in Path("choices/test.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (run / "predictions/test.jsonl").read_text().splitlines()]
     found = load_run(run).predict([{**row, "answer": None} for row in questions])
-    assert found == [f"the correct answer is {row['prediction']}" for row in rows]
+    choices = [question["choices"] for question in questions]
+    numbers = [int(row["prediction"].removeprefix("answer")) - 1 for row in rows]
+    assert found == [texts[n] for texts, n in zip(choices, numbers, strict=True)]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ WRONG = {
     # a method
     "train task=sst2 method=mamm": "did you mean mam?",
     "train task=sst2": "give method= one of adapter_attn",
-    "train -m task=sst2 method=mam,lora": "did you mean lora_ffn?",
+    "train -m task=sst2 method=mam,lora": "did you mean lora_attn or lora_ffn?",
     # another choice
     f"train {SST2} scale=small": "choose from mini, paper",
     f"train {SST2} backbone=bart_lrge": "did you mean bart_large?",

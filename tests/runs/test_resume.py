@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.jsonl import Jsonl
 from unipeft_run.training.checkpoint_store import BEST, LAST
+from unipeft_run.training.compute import plan
 from unipeft_run.training.trainer import FitResult, Trainer
 
 WALL = ("seconds", "per_second")
@@ -57,6 +58,14 @@ def everything(folder: Path, trainer: Trainer, result: FitResult) -> dict[str, A
         "state": state,
         "result": (result.step, result.best_step, result.best, result.metrics["train/loss"]),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_products() -> Iterator[None]:
+    """Leave out the timing that chooses products: a run killed early would choose again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "is_onednn_faster", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from unipeft_run.config.contents import hash_contents, identity_hashes
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.inert import existing_parts, inert_keys, refuse_inert, unread_keys
 from unipeft_run.config.resolve import resolve
+from unipeft_run.config.rules import check_slots
 from unipeft_run.config.schema import SLOTS, RunConfig
 
 # Sections that affect the results. Names (method, scale), paths and trackers do not.
@@ -56,6 +57,7 @@ def plan(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedRun:
     Raises UserError, also for a key in `overrides` that has no effect.
     """
     config = resolve(cfg)
+    check_slots(config)
     refuse_inert(config, overrides)
     return plan_config(config)
 

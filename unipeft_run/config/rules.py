@@ -23,7 +23,6 @@ LANGUAGES = {"source_language": "de_DE", "target_language": "en_XX"}  # examples
 def check_combinations(config: RunConfig) -> None:
     """Raise UserError for values that contradict each other."""
     _check_backbone(config)
-    _check_slots(config)
     _check_languages(config)
     _check_recipe(config)
     _check_schedule(config)
@@ -48,7 +47,7 @@ def _check_backbone(config: RunConfig) -> None:
         raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
 
 
-def _check_slots(config: RunConfig) -> None:
+def check_slots(config: RunConfig) -> None:
     """Raise `Illegal` for a slot that has no meaning in the backbone's family."""
     table = FAMILIES[config.backbone.family]
     for name, slot in config.slots().items():
