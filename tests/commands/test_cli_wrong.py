@@ -71,8 +71,8 @@ WRONG = {
     f"train -m {SST2} composition@ffn=gated seed=1,2": "attention logits",
     f"train {SST2} attn=null ffn=null": "nothing trains",
     # not key=value
-    "train": "task= one of mnli, sst2",
-    "train -m": "task= one of mnli, sst2",
+    "train": "task= one of arc_challenge",
+    "train -m": "task= one of arc_challenge",
     f"train {SST2} mam": "mam is not key=value",
     f"train {SST2} seed=[1": "cannot read",
     f"train {SST2} --epochs 3": "there is no option --epochs",
