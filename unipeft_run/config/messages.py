@@ -83,8 +83,8 @@ def unknown_choice(
     names = list(allowed)
     by_case = {name.casefold(): name for name in (names if known is None else known)}
     word = str(value).casefold()
-    near = [name for name in by_case if word and name.startswith(f"{word}_")]
-    near = near or get_close_matches(word, by_case, n=1)
+    longer = [name for name in by_case if word and name.startswith(f"{word}_")]
+    near = [word] if word in by_case else longer or get_close_matches(word, by_case, n=1)
     hint = f" (did you mean {' or '.join(by_case[name] for name in near[:3])}?)" if near else ""
     choice = ", ".join(names) or "nothing"
     return f"{key}={shorten(value)} is unknown{hint}; choose from {choice}"
