@@ -87,7 +87,7 @@ class Experiment:
 
     @property
     def has_sources(self) -> bool:
-        """Whether the cells say who printed their results."""
+        """True if the cells name the source of their printed results."""
         return any(cell.source for cell in self.cells)
 
     @property

@@ -26,7 +26,7 @@ LEFT_OUT: Mapping[str, str] = {
     "POLY": "it needs the task of every example as an input",
     "XLORA": "it mixes adapters that were trained before",
     "SHADOW": "it replaces the forward of the whole model",
-    "ADAMSS": "it needs scikit-learn, and a schedule of its own",
+    "ADAMSS": "it needs scikit-learn, and its own training schedule",
 }
 # fields that another key decides
 MANAGED: Mapping[str, str] = {

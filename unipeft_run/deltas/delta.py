@@ -50,7 +50,7 @@ class Delta(nn.Module):
 
     @property
     def read_tap(self) -> Tap:
-        """Where x is read: before the normalisation for insertion residual."""
+        """The tap for x; insertion `residual` reads before the normalisation."""
         if self.insertion is not residual:
             return self.site.read
         assert self.site.residual is not None

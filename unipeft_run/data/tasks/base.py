@@ -115,7 +115,7 @@ class Task(ABC):
 
     @property
     def generates(self) -> bool:
-        """Whether predictions are generated texts."""
+        """True if predictions are generated texts."""
         return False
 
     @property

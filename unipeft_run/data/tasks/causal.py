@@ -48,7 +48,7 @@ class CausalTask(TextTask):
 
     @property
     def decides_by(self) -> Decision:
-        """Whether a response is generated, or chosen among several by its likelihood."""
+        """True if responses are generated, false if the most likely of several is chosen."""
         return "generation"
 
     @property
