@@ -16,6 +16,7 @@ from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord
 
 LEVEL = 0.05
+NAMED = 3  # configurations that cannot be tested, with the reason
 TESTS = (
     "paired tests over {count:,} examples, {samples:,} resamples: they say whether a difference "
     "would hold on other examples, not with other seeds"
@@ -54,11 +55,18 @@ def compare_runs(runs: Sequence[RunRecord], metric: str | None = None) -> Table:
 def compare_cells(group: Group) -> Table:
     """Tabulate the tests of each cell of `group` against the best one.
 
-    A note names each cell that cannot be tested.
+    Notes name the first cells that cannot be tested, and count the others.
     """
     table, reasons = _compare(group.cells, group.primary, group.title)
     pooled = [POOLED] * any(len(cell.runs) > 1 for cell in group.cells)
-    return replace(table, notes=[*table.notes, *pooled, *reasons])
+    return replace(table, notes=[*table.notes, *pooled, *_shorten(reasons)])
+
+
+def _shorten(reasons: Sequence[str]) -> list[str]:
+    more = len(reasons) - NAMED
+    if more < 2:
+        return list(reasons)
+    return [*reasons[:NAMED], f"{more} more configurations cannot be compared either"]
 
 
 def _compare(cells: Sequence[Cell], metric: str, title: str) -> tuple[Table, list[str]]:

@@ -1,0 +1,142 @@
+"""The paper's claims, each as pairs of cells whose scores it orders.
+
+They were written down before any run: the pairs, the signs and the margin of "close".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from grid import EXTRA, PRIMARY, Cell, cell_of, extra_cell
+
+from unipeft_run.config.experiments import Cell as PublishedCell
+from unipeft_run.config.experiments import Experiment, read
+
+MARGIN = 1.0  # points; the paper's MAM is at most 0.4 away from full fine-tuning
+BOTH = ("xsum", "wmt16_en_ro")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a table or figure, the one that the paper ranks higher first, on one task."""
+
+    table: str
+    first: str
+    second: str
+    task: str
+
+    @property
+    def cells(self) -> tuple[Cell, Cell]:
+        """The cells of both rows."""
+        return _find(self.table, self.first, self.task), _find(self.table, self.second, self.task)
+
+    @property
+    def printed(self) -> float | None:
+        """The paper's difference; None if it prints none."""
+        if self.second in EXTRA or self.first in EXTRA:
+            return None
+        scores = [_find_printed(self.table, row, self.task) for row in (self.first, self.second)]
+        return scores[0] - scores[1]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper. `close`: it says that a pair's scores are equal, not ordered."""
+
+    title: str
+    source: str
+    pairs: tuple[Pair, ...]
+    close: bool = False
+
+
+def _pairs(table: str, first: str, second: str, tasks: Sequence[str] = BOTH) -> list[Pair]:
+    return [Pair(table, first, second, task) for task in tasks]
+
+
+CLAIMS = (
+    Claim(
+        "Parallel insertion is better than sequential insertion",
+        "section 4.3, table 3",
+        (
+            *_pairs("table3", "PA (attn), r=200", "SA (attn), r=200"),
+            *_pairs("table3", "PA (ffn), r=200", "SA (ffn), r=200"),
+        ),
+    ),
+    Claim(
+        "At larger budgets, modifying the feed-forward is better than modifying attention",
+        "section 4.4, figure 5",
+        (
+            *_pairs("figure5", "PA (ffn), r=200", "PA (attn), r=200"),
+            *_pairs("figure5", "PA (ffn), r=512", "PA (attn), r=512"),
+            *_pairs("figure5", "LoRA (ffn), r=102", "LoRA (attn), r=200"),
+        ),
+    ),
+    Claim(
+        "At the smallest budget, modifying the attention heads is best",
+        "section 4.4, table 4",
+        (
+            *_pairs("table4", "MH PA (attn), r=30", "PA (attn), r=30", ["wmt16_en_ro"]),
+            *_pairs("table4", "Prefix, l=30", "PA (attn), r=30", ["wmt16_en_ro"]),
+            *_pairs("table4", "MH PA (attn), r=30", "PA (ffn), r=30", ["wmt16_en_ro"]),
+            *_pairs("table4", "Prefix, l=30", "PA (ffn), r=30", ["wmt16_en_ro"]),
+        ),
+    ),
+    Claim(
+        "Scaling the change by s=4 is better than no scale and than a learned one",
+        "section 4.5, table 5",
+        (
+            *_pairs("table5", "Scaled PA, r=512, s=4", "PA, r=512", ["xsum"]),
+            *_pairs("table5", "Scaled PA, r=512, s=4", "Scaled PA, r=512, trainable s", ["xsum"]),
+            *_pairs("table5", "LoRA, r=102, s=4", "LoRA, r=102, s=1", ["xsum"]),
+        ),
+    ),
+    Claim(
+        "An adapter that starts from zero, as LoRA does, is better than one that starts at random",
+        "appendix A; no number is printed",
+        tuple(_pairs("figure5", "PA (ffn), r=512, zero initialisation", "PA (ffn), r=512")),
+    ),
+    Claim(
+        "Prefix tuning needs the MLP that generates the prefix",
+        "appendix A; no number is printed",
+        tuple(_pairs("table3", "Prefix, l=200", "Prefix without MLP, l=200")),
+    ),
+    Claim(
+        "MAM is close to full fine-tuning",
+        "section 4.6, tables 2 and 6",
+        (
+            *_pairs("table6", "MAM Adapter, l=30, r=512", "Full fine-tuning (the authors' run)"),
+            *_pairs("table2", "MAM Adapter", "Full-FT", ["mnli", "sst2"]),
+        ),
+        close=True,
+    ),
+)
+
+
+def list_claimed() -> list[Cell]:
+    """List the cells of all claims."""
+    cells = [cell for claim in CLAIMS for pair in claim.pairs for cell in pair.cells]
+    return list(dict.fromkeys(cells))
+
+
+def _find(table: str, row: str, task: str) -> Cell:
+    return extra_cell(row, task) if row in EXTRA else cell_of(_find_row(table, row, task))
+
+
+def _find_row(table: str, row: str, task: str) -> PublishedCell:
+    found = [cell for cell in _read(table).cells if (cell.row, cell.task) == (row, task)]
+    assert len(found) == 1, f"{table} has no row {row} on {task}"
+    return found[0]
+
+
+@cache
+def _read(table: str) -> Experiment:
+    experiment = read(table)
+    assert experiment
+    return experiment
+
+
+def _find_printed(table: str, row: str, task: str) -> float:
+    place = list(_read(table).metrics[task]).index(PRIMARY[task])
+    return float(_find_row(table, row, task).printed[place])

@@ -1,0 +1,159 @@
+"""Write docs/results.md: the template filled with tables of the stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from string import Template
+
+from archive import Record, read_records
+from claims import CLAIMS, MARGIN
+from claims_page import render_claims, render_summary
+from estimates import judge
+from grid import (
+    FACTORS,
+    SEEDS,
+    STEPS,
+    TRIAL_SEED,
+    TRIAL_STEPS,
+    cell_of,
+    list_cells,
+    read_experiments,
+)
+from rates import Trial, choose_rates, read_trials
+
+from unipeft_run.config import compose, resolve
+from unipeft_run.config.experiments import Experiment
+from unipeft_run.report.cells import Spread
+from unipeft_run.report.render import render_markdown
+from unipeft_run.report.significance import SAMPLES
+from unipeft_run.report.tables import CONTAMINATION, Row, Table
+
+TEMPLATE = Path(__file__).with_name("template.md")
+SIZES = "30 -> 8 (in combinations 16), 200 -> 32, 512 -> 64, 1024 -> 128, LoRA's 102 -> 16"
+
+Runs = Mapping[str, Sequence[Record]]  # name of a cell -> its finished runs
+
+
+def render(folder: Path) -> str:
+    """Render the page from runs.parquet and trials.parquet in `folder`."""
+    trials = read_records(folder / "trials.parquet")
+    runs = group_by_cell(read_records(folder / "runs.parquet"))
+    findings = judge(CLAIMS, runs)
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        summary=render_summary(findings),
+        runs="\n".join(_describe_runs(runs, trials)),
+        samples=f"{SAMPLES:,}",
+        ordered=sum(len(claim.pairs) for claim in CLAIMS if not claim.close),
+        margin=f"{MARGIN:g}",
+        claims="\n\n".join(render_claims(findings)),
+        tables="\n\n".join(_render_tables(runs)),
+        trials=len(FACTORS),
+        factors=", ".join(f"{factor:g}" for factor in FACTORS),
+        trial_steps=", ".join(f"{steps} updates on {task}" for task, steps in TRIAL_STEPS.items()),
+        trial_seed=TRIAL_SEED,
+        rates="\n\n".join(_render_trials(trials)),
+        missing=_list_missing(runs),
+        seeds=",".join(map(str, SEEDS)),
+    )
+
+
+def group_by_cell(records: Sequence[Record]) -> Runs:
+    """Group finished runs by the name of their cell."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.state == "done":
+            found.setdefault(record.cell, []).append(record)
+    return found
+
+
+def _describe_runs(runs: Runs, trials: Sequence[Record]) -> Iterator[str]:
+    cells = list_cells()
+    done = [record for cell in cells for record in runs.get(cell.name, [])]
+    machines = dict.fromkeys(record.machine for record in [*done, *trials])
+    yield (
+        f"* {len(done)} of {len(cells) * len(SEEDS)} runs: {len(cells)} configurations with the "
+        f"seeds {', '.join(map(str, SEEDS))}. Before them, {len(trials)} trials of learning rates."
+    )
+    yield (
+        f"* {_count_hours(done):.1f} hours of one thread for the runs, {_count_hours(trials):.1f} "
+        f"for the trials; two at a time, on two cores. Machine: {'; '.join(machines)}."
+    )
+    yield (
+        f"* {', '.join(_describe_budgets())}. Half of each recipe (mnli: 30 %) was left, to save "
+        "time; the rest is the miniature's recipe, with the whole test split."
+    )
+    yield f"* Sizes: {SIZES}. Widths: 1024 in the paper, here 256, and 384 on mnli and sst2."
+    yield f"* mnli: {CONTAMINATION}."
+
+
+def _describe_budgets() -> Iterator[str]:
+    for task, steps in STEPS.items():
+        recipe = resolve(compose([f"task={task}", "method=none", "scale=mini"])).recipe
+        yield f"{task}: {steps} of {recipe.max_steps} updates"
+
+
+def _count_hours(records: Sequence[Record]) -> float:
+    return sum(record.scores.get("wall_seconds", 0.0) for record in records) / 3600
+
+
+def _render_tables(runs: Runs) -> Iterator[str]:
+    for experiment in read_experiments():
+        for task in experiment.metrics:
+            yield "#" + render_markdown([_make_table(experiment, task, runs)])
+
+
+def _make_table(experiment: Experiment, task: str, runs: Runs) -> Table:
+    rows = []
+    metrics = experiment.metrics[task]
+    for published in (cell for cell in experiment.cells if cell.task == task):
+        found = runs.get(cell_of(published).name, [])
+        row: Row = {
+            "row": published.row,
+            "% printed": published.share,
+            "% ours": found[0].scores["parameters/stored_percent"] if found else None,
+            "seeds": len(found) or None,
+        }
+        deviations = published.std or (None,) * len(metrics)
+        for metric, mean, std in zip(metrics, published.printed, deviations, strict=True):
+            row[f"{metric} printed"] = Spread(mean, std)
+            row[f"{metric} ours"] = _measure(found, metric)
+        rows.append(row)
+    return Table(f"{experiment.title}: {task}", {}, rows)
+
+
+def _measure(records: Sequence[Record], metric: str) -> Spread | None:
+    values = [float(record.scores[f"test/{metric}"]) for record in records]
+    if not values:
+        return None
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def _render_trials(records: Sequence[Record]) -> Iterator[str]:
+    chosen, found = choose_rates(records), read_trials(records)
+    for task in TRIAL_STEPS:
+        rows = [
+            _trial_row(method, trials, chosen[task, method])
+            for (name, method), trials in sorted(found.items())
+            if name == task
+        ]
+        yield "#" + render_markdown([Table(f"Trials on {task}", {}, rows)])
+
+
+def _trial_row(method: str, trials: Sequence[Trial], chosen: float) -> Row:
+    row: Row = {"method": method}
+    for number, trial in enumerate(trials, start=1):
+        loss = "diverged" if trial.loss is None else f"{trial.loss:.4f}"
+        row[f"rate {number}: validation loss"] = f"{trial.rate:g}: {loss}"
+    return {**row, "chosen": f"{chosen:g}"}
+
+
+def _list_missing(runs: Runs) -> str:
+    missing = {cell.name: len(SEEDS) - len(runs.get(cell.name, [])) for cell in list_cells()}
+    rows = [f"| `{name}` | {count} |" for name, count in missing.items() if count]
+    if not rows:
+        return "None: every cell has been run with every seed."
+    head = ["| cell | seeds not run |", "|---|--:|"]
+    reason = "These were not run yet; nothing failed."
+    return "\n".join([reason, "", *head, *rows])
