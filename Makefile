@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 
-.PHONY: help install demo test slow docs engines bench lint types clean
+.PHONY: help install demo test slow docs engines bench results lint types clean
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -37,6 +37,9 @@ engines: install ## a grid on joblib and on Ray, a worker of each killed (Slurm:
 
 bench: install ## speed against PEFT and transformers on this machine
 	$(BIN)/python scripts/bench --json outputs/bench
+
+results: install ## docs/results.md, its figures and report, from the stored runs in docs/results/
+	$(BIN)/python scripts/results write
 
 lint: install ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

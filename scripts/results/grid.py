@@ -22,7 +22,7 @@ SEEDS, TRIAL_SEED = (42, 2, 4), 1
 FACTORS = (0.3, 1.0, 3.0)  # of the learning rate in conf/preset/mini.yaml
 CONF = Path(__file__).parents[2] / "conf" / "experiment"
 GRID, RATES = "results_grid", "results_rates"
-STEPS = {"xsum": 250, "wmt16_en_ro": 250, "sst2": 300, "mnli": 600}
+STEPS = {"xsum": 200, "wmt16_en_ro": 200, "sst2": 240, "mnli": 600}
 TRIAL_STEPS = {"xsum": 100, "wmt16_en_ro": 100, "sst2": 100, "mnli": 200}
 EVALUATIONS = 2  # during a run, the last one at its end
 PINNED = "compute.products=torch"  # a choice by a timing could differ between two runs

@@ -11,7 +11,7 @@ import pytest
 import torch
 import tuners
 from decoder_cases import cut, draw, generate_then, generate_today, prompt_width
-from tiny_decoders import DELTAS, MODELS, SLOTTED, build, with_deltas
+from tiny_decoders import DELTAS, EOS, MODELS, PAD, SLOTTED, build, with_deltas
 
 from unipeft_run import generate
 from unipeft_run.config.schema import DecodingConfig
@@ -54,6 +54,33 @@ def test_rules_of_2021_on_random_models(family: str, seed: int) -> None:
         generated = generate(model, **sources, decoding=decoding)
         width = prompt_width(family, sources)
         assert cut(generated, width) == generate_then(model, sources, decoding), decoding
+
+
+ENDS = [EOS, 5, 11, 17]  # as in today's chat models
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_several_end_tokens_as_in_transformers(family: str) -> None:
+    model = build(family, 3, "sdpa")
+    for number in range(12):
+        sources, decoding = draw(number, family, eos_token_id=ENDS)
+        generated = generate(model, **sources, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, sources, decoding)), decoding
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_several_end_tokens_under_the_rules_of_2021(family: str) -> None:
+    model = build(family, 3, "sdpa")
+    for number in range(6):
+        sources, decoding = draw(number, family)
+        one = generate(model, **sources, decoding=decoding)
+        settings = {**decoding, "eos_token_id": [EOS, EOS]}
+        assert torch.equal(generate(model, **sources, decoding=settings), one)
+        width = prompt_width(family, sources)
+        several = {**decoding, "eos_token_id": ENDS, "forced_eos": False}
+        for row in generate(model, **sources, decoding=several)[:, width:].tolist():
+            new = [token for token in row if token != PAD]
+            assert not set(new[:-1]) & set(ENDS), new
 
 
 # With deltas

@@ -58,7 +58,7 @@ def test_other_attention_falls_back_to_transformers(
         ({"length_penalty": "1"}, r"decoding.length_penalty=1: must be a number"),
         ({"early_stopping": "never"}, r"early_stopping=never: must be true or false"),
         ({"eos_token_id": 96}, r"eos_token_id=96: must be a token id from 0 to 95"),
-        ({"eos_token_id": [2]}, r"eos_token_id=\[2\]: must be a token id"),
+        ({"eos_token_id": [2, 96]}, r"eos_token_id=96: must be a token id"),
         ({"forced_bos": True, "bos_token_id": None}, r"forced_bos=true needs decoding.bos_token"),
         ({"decoder_start_token_id": None}, r"decoder_start_token_id is missing"),
         ({"rules": "2020"}, r"decoding.rules=2020 is unknown.*; choose from 2021, transformers"),

@@ -48,9 +48,10 @@ def cut(tokens: Tensor, width: int) -> list[list[int]]:
 
 def generate_today(model: Any, sources: dict[str, Tensor], decoding: dict[str, Any]) -> Tensor:
     """Call transformers' own `generate`."""
-    config = {**decoding, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS}
+    config = {"eos_token_id": EOS, **decoding, "do_sample": False, "pad_token_id": PAD}
     del config["forced_bos"]
-    config["forced_eos_token_id"] = EOS if config.pop("forced_eos") else None
+    ends = config["eos_token_id"]
+    config["forced_eos_token_id"] = ends if config.pop("forced_eos") else None
     if config["num_beams"] == 1:
         del config["length_penalty"], config["early_stopping"]
     if model.config.is_encoder_decoder:

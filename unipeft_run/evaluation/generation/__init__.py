@@ -83,8 +83,8 @@ def generate(
         attention_mask: 1 for tokens, 0 for padding, [B, S].
         decoding: keys of `evaluation.decoding`, and optionally `decoder_start_token_id`,
             `forced_bos_token_id`, `forced_eos_token_id`, `eos_token_id`, `pad_token_id` and
-            `bos_token_id`, which default to the model's config. Without `pad_token_id`, rows are
-            padded with `eos_token_id`.
+            `bos_token_id`, which default to the model's config. End tokens may be a list, of which
+            any ends a target. Without `pad_token_id`, rows are padded with the first of them.
         rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
         encoder_states: the encoder's output for these sources, if already computed.

@@ -36,6 +36,8 @@ class BeamSearch(Search):
             self.dtype = torch.promote_types(decoder.dtype, torch.float32)
         self.beams = Beams(self.targets, settings.num_beams, self.dtype, decoder.shared)
         self.hypotheses = RULES[settings.rules](self.targets, settings)
+        # enough that K of them do not end; transformers takes at least 2 K
+        self.count = settings.num_beams * max(2, 1 + len(settings.eos))
 
     def advance(self, length: int) -> None:
         seen = self.beams.tokens[..., :length]
@@ -43,7 +45,7 @@ class BeamSearch(Search):
         totals = F.log_softmax(logits.to(self.dtype), dim=-1)
         constrain(totals, seen, self.settings)
         totals += self.beams.scores[..., None]
-        candidates = Candidates.find_best(totals, 2 * self.settings.num_beams)
+        candidates = Candidates.find_best(totals, self.count)
         chosen = self.hypotheses.step(candidates, self.beams, length)
         self.beams.extend(chosen, length)
         self.done = self.hypotheses.done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unipeft_run.evaluation.generation.constraints import constrain
+from unipeft_run.evaluation.generation.constraints import constrain, is_end
 from unipeft_run.evaluation.generation.decoder import Decoder
 from unipeft_run.evaluation.generation.search import Search
 from unipeft_run.evaluation.generation.settings import Settings
@@ -26,8 +26,8 @@ class GreedySearch(Search):
         constrain(scores, seen, self.settings)
         token = scores.argmax(dim=-1)[:, 0].masked_fill(self.done, self.settings.pad)
         self.tokens[:, 0, length] = token
-        if self.settings.eos is not None:
-            ended = (token == self.settings.eos) & ~self.done
+        if self.settings.eos:
+            ended = is_end(token, self.settings.eos) & ~self.done
             self.ends.masked_fill_(ended, length + 1)
             self.done = self.done | ended
 

@@ -1,6 +1,6 @@
 """Finished hypotheses, under two sets of beam-search rules: those of 2021 and transformers' own.
 
-Shape legend: B sources, K beams, M candidates (2 K per step, best first), L longest target.
+Shape legend: B sources, K beams, M candidates of a step (best first), L longest target.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unipeft_run.evaluation.generation.beams import Beams, Candidates, take_beams
+from unipeft_run.evaluation.generation.constraints import is_end
 from unipeft_run.evaluation.generation.settings import Settings
 
 LOWEST_SCORE = -1e9  # used by transformers in place of minus infinity
@@ -60,8 +61,7 @@ class Hypotheses(ABC):
         self.scores, self.done = self.scores[rows], self.done[rows]
 
     def _ends(self, candidates: Candidates) -> Tensor:
-        eos = self.settings.eos
-        return candidates.tokens == (-1 if eos is None else eos)
+        return is_end(candidates.tokens, self.settings.eos)
 
     def _select(self, index: Tensor, scores: Tensor, tokens: Tensor, lengths: Tensor) -> None:
         """Replace the hypotheses by those at `index` [B, K] of old and new ones, concatenated."""
@@ -74,7 +74,7 @@ class Hypotheses2021(Hypotheses):
     """The `BeamSearchScorer` of June 2021, which produced the paper's results.
 
     Scores are float64. A source is done when its worst hypothesis is at least as good as the best
-    of all 2 K candidates, including those that have just ended. Open beams become hypotheses at
+    of all M candidates, including those that have just ended. Open beams become hypotheses at
     `max_length`. Hypotheses are stored latest first, because the latest of equal ones wins. The
     length that normalises a score includes the prompt of a decoder-only model and its padding.
     """
@@ -92,8 +92,7 @@ class Hypotheses2021(Hypotheses):
         ended, count = self._ends(candidates), self.settings.num_beams
         normalised = self._normalise(candidates.scores, length)
         tokens = take_beams(beams.tokens, candidates.parents[:, :count])
-        if self.settings.eos is not None:
-            tokens[:, :, length] = self.settings.eos
+        tokens[:, :, length] = candidates.tokens[:, :count]
         self._insert(normalised[:, :count], ended[:, :count], tokens, length + 1)
         full = (self.scores > self.no_score).all(dim=1)
         unbeatable = self.scores.amin(dim=1) >= normalised[:, 0]
@@ -159,7 +158,7 @@ class HypothesesOfTransformers(Hypotheses):
 
     def _add(self, candidates: Candidates, ended: Tensor, beams: Beams, length: int) -> None:
         settings, count = self.settings, self.settings.num_beams
-        ended = ended & (torch.arange(2 * count, device=ended.device) < count)
+        ended = ended & (torch.arange(ended.size(1), device=ended.device) < count)
         closed = self.finished.all(dim=1, keepdim=True) & settings.early_stopping
         scores = candidates.scores / self._divisor(length)
         scores += closed.float() * LOWEST_SCORE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from transformers import GenerationConfig
 
@@ -12,14 +12,15 @@ from unipeft_run.config.schema import DecodingConfig, Rules
 from unipeft_run.config.validation import check
 from unipeft_run.errors import UserError
 
-TOKENS = (
-    *("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"),
-    *("forced_bos_token_id", "forced_eos_token_id"),
-)
+TOKENS = ("decoder_start_token_id", "bos_token_id", "pad_token_id", "forced_bos_token_id")
+END_TOKENS = ("eos_token_id", "forced_eos_token_id")  # one id or a list
 COPIED = (
     *("num_beams", "min_length", "no_repeat_ngram_size"),
     *("length_penalty", "early_stopping", "rules"),
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class Settings:
     """The settings of one search.
 
     Lengths include the `prompt` tokens that every target starts with, padding included: the prompt
-    of a decoder-only model, and otherwise the decoder start token. If `eos` is None, hypotheses end
-    at `max_length` only.
+    of a decoder-only model, and otherwise the decoder start token. `eos`: the end tokens; without
+    any, hypotheses end at `max_length` only. `forced_eos`: empty if none is forced.
     """
 
     num_beams: int
@@ -40,10 +41,10 @@ class Settings:
     rules: Rules
     prompt: int
     start: int | None
-    eos: int | None
+    eos: tuple[int, ...]
     pad: int
     forced_bos: int | None
-    forced_eos: int | None
+    forced_eos: tuple[int, ...]
 
     @classmethod
     def read(
@@ -53,20 +54,21 @@ class Settings:
 
         `prompt`: width of the prompts of a decoder-only model.
         """
-        keys = {key: value for key, value in decoding.items() if key not in TOKENS}
+        keys = {key: value for key, value in decoding.items() if key not in (*TOKENS, *END_TOKENS)}
         values = check(DecodingConfig, {"rules": rules, **keys}, "decoding")
         tokens = {name: _read_token(name, decoding, config) for name in TOKENS}
-        if tokens["pad_token_id"] is None:  # as in transformers
-            tokens["pad_token_id"] = tokens["eos_token_id"]
+        ends = {name: _read_tokens(name, decoding, config) for name in END_TOKENS}
+        if tokens["pad_token_id"] is None and ends["eos_token_id"]:  # as in transformers
+            tokens["pad_token_id"] = ends["eos_token_id"][0]
         return cls(
             **values.model_dump(include=set(COPIED)),
             max_length=_find_longest(values, prompt),
             prompt=1 if prompt is None else prompt,
             start=_require("decoder_start_token_id", tokens) if prompt is None else None,
-            eos=tokens["eos_token_id"],
+            eos=ends["eos_token_id"],
             pad=_require("pad_token_id", tokens),
             forced_bos=_find_forced("bos", decoding, tokens, values.forced_bos),
-            forced_eos=_find_forced("eos", decoding, tokens, values.forced_eos),
+            forced_eos=_find_forced("eos", decoding, ends, values.forced_eos) or (),
         )
 
     def to_generation_config(self) -> GenerationConfig:
@@ -83,10 +85,10 @@ class Settings:
             do_sample=False,
             use_cache=True,
             decoder_start_token_id=self.start,
-            eos_token_id=self.eos,
+            eos_token_id=list(self.eos) or None,
             pad_token_id=self.pad,
             forced_bos_token_id=self.forced_bos,
-            forced_eos_token_id=self.forced_eos,
+            forced_eos_token_id=list(self.forced_eos) or None,
             **(beams if self.num_beams > 1 else {}),  # with one beam, transformers warns about them
         )
 
@@ -103,14 +105,33 @@ def _find_longest(values: DecodingConfig, prompt: int | None) -> int:
 
 
 def _read_token(name: str, decoding: Mapping[str, Any], config: Any) -> int | None:
-    """Return the token id `name`. Forced tokens are never read from the config."""
+    """Return the token id `name`, if it is given."""
+    token = _find(name, decoding, config)
+    if token is not None:
+        _check_token(name, token, config)
+    return cast("int | None", token)
+
+
+def _read_tokens(name: str, decoding: Mapping[str, Any], config: Any) -> tuple[int, ...]:
+    """Return the token ids `name`: none, one or several, each once."""
+    given = _find(name, decoding, config)
+    tokens = tuple(given) if isinstance(given, list | tuple) else (given,) * (given is not None)
+    for token in tokens:
+        _check_token(name, token, config)
+    return tuple(dict.fromkeys(tokens))
+
+
+def _find(name: str, decoding: Mapping[str, Any], config: Any) -> Any:
+    """Return the value of `name`. Forced tokens are never read from the config."""
     default = None if name.startswith("forced_") else getattr(config, name, None)
-    token = decoding.get(name, default)
+    return decoding.get(name, default)
+
+
+def _check_token(name: str, token: Any, config: Any) -> None:
     whole = isinstance(token, int) and not isinstance(token, bool)
-    if token is not None and not (whole and 0 <= token < config.vocab_size):
+    if not (whole and 0 <= token < config.vocab_size):
         allowed = f"a token id from 0 to {config.vocab_size - 1}"
         raise ValueError(f"decoding.{name}={token!r}: must be {allowed}")
-    return cast("int | None", token)
 
 
 def _require(name: str, tokens: Mapping[str, int | None]) -> int:
@@ -121,20 +142,16 @@ def _require(name: str, tokens: Mapping[str, int | None]) -> int:
 
 
 def _find_forced(
-    kind: str,
-    decoding: Mapping[str, Any],
-    tokens: Mapping[str, int | None],
-    forced: bool,
-) -> int | None:
-    """Return the id of the forced token, or None. An id given without its switch is forced."""
+    kind: str, decoding: Mapping[str, Any], tokens: Mapping[str, T | None], forced: bool
+) -> T | None:
+    """Return the forced token or tokens, if any. An id given without its switch is forced."""
     switch, name = f"forced_{kind}", f"forced_{kind}_token_id"
     if name in decoding and switch not in decoding:
         return tokens[name]
     if not forced:
         return None
-    token = tokens[name]
-    if token is None:
-        token = tokens[f"{kind}_token_id"]
-        if token is None and switch in decoding:
-            raise ValueError(f"decoding.{switch}=true needs decoding.{kind}_token_id")
+    found = (tokens[key] for key in (name, f"{kind}_token_id"))
+    token = next((token for token in found if token not in (None, ())), None)
+    if token is None and switch in decoding:
+        raise ValueError(f"decoding.{switch}=true needs decoding.{kind}_token_id")
     return token
