@@ -20,38 +20,25 @@ import pyarrow.compute as pc
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.messages import describe_value, missing_column, printable
 from unipeft_run.data.tasks.records import read_records
-from unipeft_run.data.tasks.split_tables import Orders
+from unipeft_run.data.tasks.split_tables import Checked, Orders, read_files
 from unipeft_run.data.tasks.tables import check_table, read_parquet
 from unipeft_run.data.tasks.text_files import read_text_file
 from unipeft_run.errors import UserError
 
 IMAGES = "images"
 IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
-CHECKED = tuple[pa.Table, bool | None]
 
 
 def read_image_files(
     files: Sequence[Path], columns: Columns, limit: int | None
 ) -> tuple[pa.Table, Orders]:
     """Read the first `limit` examples of `files`. Raises `UserError`."""
-    tables, orders, count = [], [], 0
-    for file in files:
-        left = None if limit is None else limit - count
-        if left == 0:
-            break
-        table, in_order = _read_file(file, columns, left)
-        tables.append(table)
-        orders.append((str(file), in_order))
-        count += len(table)
-    if count == 0:
-        raise UserError(f"{orders[0][0]} has no examples")
-    shared = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
-    return pa.concat_tables([table.select(shared) for table in tables]), tuple(orders)
+    return read_files(files, columns, limit, _read_file)
 
 
 def check_image_table(
     table: pa.Table, columns: Columns, names: Sequence[str] | None, where: str
-) -> CHECKED:
+) -> Checked:
     """Return the columns of the task and the column `images`; see `tables.check_table`."""
     column = find_image_column(table.column_names, columns, where)
     images = _to_lists(table.column(column), column, where)
@@ -69,7 +56,7 @@ def find_image_column(present: Sequence[str], columns: Columns, where: str) -> s
     raise UserError(missing_column(where, columns.images, present, key))
 
 
-def _read_file(file: Path, columns: Columns, limit: int | None) -> CHECKED:
+def _read_file(file: Path, columns: Columns, limit: int | None) -> Checked:
     if file.suffix == ".parquet":
         needed = replace(columns, text=(*columns.text, str(columns.images)))
         table, names = read_parquet(file, needed, limit)

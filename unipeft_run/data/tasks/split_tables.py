@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,32 +14,35 @@ from unipeft_run.errors import UserError
 
 # of each file: whether its classes are in the task's order
 Orders = tuple[tuple[str, bool | None], ...]
+Checked = tuple[pa.Table, bool | None]  # a table, and the same of its file
+Reader = Callable[[Path, Columns, int | None], Checked]
+
+
+def read_text_table(file: Path, columns: Columns, limit: int | None) -> Checked:
+    """Read the first `limit` examples of a file."""
+    if file.suffix == ".parquet":
+        table, names = read_parquet(file, columns, limit)
+        return check_table(table, columns, names, str(file))
+    table, named = read_text_file(file, columns, limit)
+    return table, True if named else None
 
 
 def read_files(
-    files: Sequence[Path], columns: Columns, limit: int | None
+    files: Sequence[Path], columns: Columns, limit: int | None, read: Reader = read_text_table
 ) -> tuple[pa.Table, Orders]:
-    """Read the first `limit` examples of `files`. Raises `UserError`."""
+    """Read the first `limit` examples of `files`, each with `read`. Raises `UserError`."""
     tables, orders, count = [], [], 0
     for file in files:
         left = None if limit is None else limit - count
         if left == 0:
             break
-        table, in_order = _read_file(file, columns, left)
+        table, in_order = read(file, columns, left)
         tables.append(table)
         orders.append((str(file), in_order))
         count += len(table)
     if count == 0:
         raise UserError(f"{orders[0][0]} has no examples")
     return _join(tables), tuple(orders)
-
-
-def _read_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.Table, bool | None]:
-    if file.suffix == ".parquet":
-        table, names = read_parquet(file, columns, limit)
-        return check_table(table, columns, names, str(file))
-    table, named = read_text_file(file, columns, limit)
-    return table, True if named else None
 
 
 def _join(tables: list[pa.Table]) -> pa.Table:
