@@ -13,9 +13,14 @@ from tiny_files import write_roberta, write_sentiment
 from tiny_shell import environment, unipeft
 
 from unipeft_run.commands.new import NEXT, main
+from unipeft_run.commands.params import main as count
 
 Capture = pytest.CaptureFixture[str]
 NAMES = {kind: f"my_{kind}" for kind in NEXT}
+OWN_FAMILIES = (  # of which conf/backbone has a model on the hub
+    *("bart", "mbart", "t5", "t5_gated", "roberta", "bert"),
+    *("llama", "gpt2", "vit", "clip"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,13 +123,40 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     assert test.read_text() == "mine\n" and not (tmp_path / "extension" / "form").exists()
 
 
-def test_a_local_backbone_names_its_family(tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize(
+    ("config", "family", "task"),
+    [
+        ({"model_type": "mbart"}, "mbart", "wmt16_en_ro"),
+        ({"model_type": "qwen3"}, "qwen3", "commonsense"),
+        ({"model_type": "t5", "feed_forward_proj": "gated-gelu"}, "t5_gated", "xsum"),
+        ({"model_type": "vit"}, "vit", "cifar100"),
+    ],
+)
+def test_a_local_backbone_names_its_family(
+    config: dict[str, object], family: str, task: str, tmp_path: Path, capsys: Capture
+) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "mbart"}')
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     assert main(["backbone", "mine", "--path", "model"]) == 0
-    assert "unipeft params task=wmt16_en_ro" in capsys.readouterr().out
+    assert f"unipeft params task={task} " in capsys.readouterr().out
     text = (tmp_path / "extension" / "backbone" / "mine.yaml").read_text()
-    assert "family: mbart" in text and f'path: "{tmp_path}/model"' in text
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert f"family: {family}\n" in text and f'path: "{tmp_path}/model"' in text
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "mamba"}')
     assert main(["backbone", "other", "--path", "model"]) == 2
-    assert "its model_type is gpt2" in capsys.readouterr().err
+    assert "its model_type is mamba; supported are bart, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", OWN_FAMILIES)
+def test_a_backbone_of_every_family_passes_its_own_test(
+    family: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """With our own backbone of the family, whose shapes are known without a network."""
+    assert main(["backbone", "mine", "--family", family]) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert count(shlex.split(command)[2:]) == 0
+    assert "stored" in capsys.readouterr().out
+
+
+def test_a_family_without_a_backbone_of_ours_needs_a_place(capsys: Capture) -> None:
+    assert main(["backbone", "mine", "--family", "mistral"]) == 2
+    assert "--family=mistral: give its id on the model hub too" in capsys.readouterr().err

@@ -15,11 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
+import yaml
+
+from unipeft_run.backbones.families import FAMILIES, model_types
 from unipeft_run.commands.arguments import Parser
 from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import options
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import extended_by
+from unipeft_run.extensions import conf_dir, extended_by
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRAIN = "unipeft train scale=mini debug=tiny"
@@ -30,12 +33,14 @@ NEXT = {  # kind -> a command that uses the skeleton
     "task": f"{TRAIN} task=$name method=lora_attn task.path=$dir/data/$name",
     "backbone": "unipeft params task=$task method=mam backbone=$name",
 }
-TASKS = {"bart": "xsum", "mbart": "wmt16_en_ro", "roberta": "sst2"}  # family -> a task for it
-HUBS = {
-    "bart": "facebook/bart-large",
-    "mbart": "facebook/mbart-large-cc25",
-    "roberta": "roberta-base",
+TASKS = {  # type of task -> a task for a backbone
+    "seq2seq": "xsum",
+    "classification": "sst2",
+    "causal": "commonsense",
+    "image_classification": "cifar100",
+    "retrieval": "didemo",
 }
+TASK_OF_FAMILY = {"mbart": "wmt16_en_ro"}
 HELP = "Write a working skeleton of a form, composition, method, task or backbone, with a test."
 EXAMPLES = """\
 unipeft new form gate                              writes extension/form/gate.py, gate.yaml, a test
@@ -55,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     add("--dir", default="extension", help="the extension folder (default: %(default)s)")
     add("--path", metavar="DIR", help="of a backbone: a local model folder")
     add("--hub", metavar="ID", help="of a backbone: its id on the model hub")
-    add("--family", choices=tuple(TASKS), help="of a backbone on the hub: bart, mbart or roberta")
+    families = tuple(FAMILIES)
+    add("--family", choices=families, metavar="NAME", help=f"on the hub: {', '.join(families)}")
     args = parser.parse(argv)
     folder = Path(args.dir).expanduser()
     check_names(args.kind, args.name, folder)
@@ -106,18 +112,28 @@ def _class_name(name: str) -> str:
 
 
 def _backbone_values(path: str | None, hub: str | None, family: str | None) -> dict[str, str]:
-    """Return the family, task and place of a backbone; defaults to the paper's backbone."""
+    """Return the family, task and place of a backbone; by default, our first one of the family."""
     if path and hub:
         raise UserError("give --path or --hub, not both")
     if path:
         family = _family_of(Path(path).expanduser())
     elif hub and not family:
-        raise UserError(f"--hub={hub}: give its family too, --family {', '.join(TASKS)}")
+        raise UserError(f"--hub={hub}: give its family too, --family {', '.join(FAMILIES)}")
     family = family or "roberta"
-    values = {"family": family, "task": TASKS[family], "hub": "null", "path": "null"}
+    task = TASK_OF_FAMILY.get(family) or TASKS[FAMILIES[family].task_type]
+    values = {"family": family, "task": task, "hub": "null", "path": "null"}
     if path:
         return {**values, "path": json.dumps(str(Path(path).expanduser().absolute()))}
-    return {**values, "hub": json.dumps(hub or HUBS[family])}
+    return {**values, "hub": json.dumps(hub or _find_hub(family))}
+
+
+def _find_hub(family: str) -> str:
+    """Return the hub id of one of our backbones of `family`. Raises UserError if there is none."""
+    for file in sorted((conf_dir() / "backbone").glob("*.yaml")):
+        backbone = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if backbone["family"] == family and backbone["hub"]:
+            return str(backbone["hub"])
+    raise UserError(f"--family={family}: give its id on the model hub too, --hub ID, or --path DIR")
 
 
 def _family_of(folder: Path) -> str:
@@ -127,12 +143,14 @@ def _family_of(folder: Path) -> str:
         raise UserError(
             f"--path={folder}: there is no config.json; give a Hugging Face model folder"
         )
-    family = str(read_json(folder / "config.json").get("model_type"))
-    if family not in TASKS:
-        raise UserError(
-            f"--path={folder}: its model_type is {family}; supported are {', '.join(TASKS)}"
-        )
-    return family
+    config = read_json(folder / "config.json")
+    for family in FAMILIES.values():
+        if family.fits(config):
+            return family.name
+    raise UserError(
+        f"--path={folder}: its model_type is {config.get('model_type')}; supported are "
+        f"{', '.join(model_types())}"
+    )
 
 
 def skeleton(kind: str, folder: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
