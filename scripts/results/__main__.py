@@ -6,12 +6,14 @@
     python scripts/results write     # docs/results.md, docs/results.html and the figures
     python scripts/results repeat    # run one cell of every table again and compare the bits
 
-All but `repeat` and `write` resume: stored runs are restored as run folders, which count as done.
+`trials` and `run` resume: stored runs are restored as run folders, which count as done.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,8 +28,7 @@ from rates import choose_rates
 
 from unipeft_run.runs.reader import read_run
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 DATA = DOCS / "results"
 TRIALS, RUNS = DATA / "trials.parquet", DATA / "runs.parquet"
 
@@ -40,9 +41,9 @@ def main() -> int:
     parser.add_argument("command", choices=("trials", "run", "store", "write", "repeat"))
     parser.add_argument("--output", type=Path, default=Path("outputs/results"), help="run folders")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument(
-        "--tables", nargs="+", choices=grid.TABLES, default=grid.TABLES, help="for repeat"
-    )
+    names = repeat.table_names()
+    parser.add_argument("--tables", nargs="+", choices=names, default=names, metavar="NAME",
+                        help=f"of repeat: {', '.join(names)}")  # fmt: skip
     options = parser.parse_args()
     if options.command == "write":
         return _write()
@@ -51,37 +52,43 @@ def main() -> int:
     if options.command == "trials":
         grid.write_trials()
         code = _run(grid.RATES, [grid.TRIAL_SEED], TRIALS, options)
-        grid.write_cells(choose_rates(archive.read_records(TRIALS)))
+        if code == 0:
+            grid.write_cells(choose_rates(archive.read_records(TRIALS)))
         return code
     if options.command == "run":
         return _run(grid.GRID, grid.SEEDS, RUNS, options)
-    _store(grid.GRID, grid.SEEDS, RUNS, options.output)
+    store(grid.GRID, grid.SEEDS, RUNS, options.output)
     return 0
 
 
 def _run(experiment: str, seeds: Sequence[int], file: Path, options: argparse.Namespace) -> int:
-    """Run an experiment with `unipeft train`, and store it, also if it was interrupted."""
+    """Run an experiment with `unipeft train`, and store what has finished when it ends."""
     archive.restore(archive.read_records(file), options.output)
     command = [str(Path(sys.executable).parent / "unipeft"), "train", "-m"]
     command += [f"experiment={experiment}", "scale=mini", f"seed={','.join(map(str, seeds))}"]
     command += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.jobs}"]
     command += [f"output={options.output}", "tracking.wandb=null"]
-    try:
-        return subprocess.run(command, check=False).returncode
-    finally:
-        _store(experiment, seeds, file, options.output)
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has received it, and saves its runs
+    code = process.wait()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    store(experiment, seeds, file, options.output)
+    return code
 
 
-def _store(experiment: str, seeds: Sequence[int], file: Path, output: Path) -> None:
-    """Add the runs of an experiment that ended to `file`."""
+def store(experiment: str, seeds: Sequence[int], file: Path, output: Path) -> None:
+    """Write the stored and the finished runs of an experiment to `file`; drop all others."""
     stored = {record.run_id: record for record in archive.read_records(file)}
+    kept = {}
     for cell, planned, _ in grid.plan_runs(experiment, seeds, output):
-        if planned.run_id not in stored and planned.folder.is_dir():
+        if planned.run_id in stored:
+            kept[planned.run_id] = stored[planned.run_id]
+        elif planned.folder.is_dir():
             run = read_run(planned.folder)
             if run.state in ("done", "diverged"):
-                stored[planned.run_id] = archive.make_record(run, cell)
-    archive.write_records(file, stored.values())
-    print(f"{file}: {len(stored)} runs")
+                kept[planned.run_id] = archive.make_record(run, cell)
+    archive.write_records(file, kept.values())
+    print(f"{file}: {len(kept)} runs")
 
 
 def _write() -> int:

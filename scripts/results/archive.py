@@ -13,6 +13,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 import yaml
 
 from unipeft_run.report.significance import Array, Sample, make_mean
-from unipeft_run.report.statistics import CORPUS_METRICS, UntestableError, read_sample, score_bleu
+from unipeft_run.report.statistics import CORPUS_METRICS, read_sample, score_bleu
 from unipeft_run.runs.reader import RunRecord
 
 SCHEMA = pa.schema(
@@ -39,7 +40,7 @@ SCHEMA = pa.schema(
         ("train", pa.string()),  # JSON Lines
         ("weights", pa.string()),  # SHA-256 of the stored delta's tensors
         ("examples", pa.string()),  # SHA-256 of the test examples' ids and references
-        ("statistics", pa.list_(pa.float32())),  # [examples * width]
+        ("statistics", pa.list_(pa.float64())),  # [examples * width]
         ("width", pa.int32()),
     ]
 )
@@ -79,7 +80,7 @@ class Record:
 
 
 def make_record(run: RunRecord, cell: str) -> Record:
-    """Make the record of a finished or diverged run."""
+    """Make the record of a finished or diverged run. Raises `UntestableError`."""
     width, statistics, examples = _read_statistics(run)
     config = yaml.safe_load(_read(run, "config.yaml")) | {"output": "outputs"}
     return Record(
@@ -109,10 +110,7 @@ def _read_statistics(run: RunRecord) -> tuple[int, list[float], str]:
     if run.state != "done":
         return 1, [], ""
     metric = str(run.metrics["primary"]).removeprefix("test/")
-    try:
-        keys, sample = read_sample(run, metric)
-    except UntestableError:  # trials test on too few examples
-        return 1, [], ""
+    keys, sample = read_sample(run, metric)
     values = sample.values if metric in CORPUS_METRICS else sample.values[:, :1]
     digest = hashlib.sha256(json.dumps(keys).encode()).hexdigest()
     return values.shape[1], values.ravel().tolist(), digest[:16]
@@ -133,7 +131,7 @@ def digest_weights(folder: Path) -> str:
 
 
 def describe_machine() -> str:
-    """Name what decides the bits of a result here: processor, instructions, PyTorch."""
+    """Describe the hardware and the libraries that determine results bit by bit."""
     fields: dict[str, str] = {}
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text().splitlines():
@@ -142,11 +140,12 @@ def describe_machine() -> str:
     model = fields.get("model name") or platform.processor() or platform.machine()
     numbers = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
     capability = torch.backends.cpu.get_cpu_capability()
-    return ", ".join([model, *numbers, capability, f"torch {torch.__version__}"])
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    return ", ".join([model, *numbers, capability, *libraries])
 
 
 def read_records(file: Path) -> list[Record]:
-    """Read a file of records; none if it does not exist."""
+    """Read a file of records; an empty list if it does not exist."""
     if not file.exists():
         return []
     return [Record(**row) for row in pq.read_table(file, schema=SCHEMA).to_pylist()]
@@ -157,7 +156,9 @@ def write_records(file: Path, records: Iterable[Record]) -> None:
     rows = sorted(records, key=lambda record: (record.cell, record.seed, record.run_id))
     table = pa.Table.from_pylist([row_of(record) for record in rows], schema=SCHEMA)
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, file, compression="zstd", compression_level=19)
+    part = file.with_suffix(".part")
+    pq.write_table(table, part, compression="zstd", compression_level=19)
+    part.replace(file)
 
 
 def row_of(record: Record) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def _make_row(claim: Claim, finding: Finding) -> Row:
     pair, found = finding.pair, finding.estimate
     row: Row = {
         "task": pair.task,
-        "from": pair.table.replace("table", "table ").replace("figure", "figure "),
+        "from": "" if pair.printed is None else _name_table(pair.table),
         "first": pair.first,
         "second": pair.second,
         "paper": "" if pair.printed is None else f"{pair.printed:+.2f}",
@@ -55,12 +55,16 @@ def _make_row(claim: Claim, finding: Finding) -> Row:
     return {**row, "verdict": finding.verdict}
 
 
+def _name_table(name: str) -> str:
+    return name.replace("table", "table ").replace("figure", "figure ")
+
+
 def _format(interval: Interval) -> str:
     return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
 def _describe(claim: Claim, findings: Sequence[Finding]) -> str:
-    """Say the verdict in a sentence, with the tasks of the decided comparisons."""
+    """Summarise the verdicts, with the tasks of the significant comparisons."""
     known = [finding.estimate.difference for finding in findings if finding.estimate]
     if not known:
         return "**Not run yet**."
@@ -70,5 +74,7 @@ def _describe(claim: Claim, findings: Sequence[Finding]) -> str:
         if (tasks := dict.fromkeys(f.pair.task for f in findings if f.verdict == verdict))
     )
     ahead = sum(difference > 0 for difference in known)
-    order = "" if claim.close else f" {ahead} of {len(known)} differences have the paper's sign."
-    return f"**{summarise(findings).capitalize()}**{f': {where}' * bool(where)}.{order}"
+    signs = f"{ahead} of {len(known)} differences have the expected sign"
+    parts = [where] * bool(where) + [signs] * (not claim.close)
+    verdict = summarise(findings).capitalize()
+    return f"**{verdict}**: {'; '.join(parts)}." if parts else f"**{verdict}**."

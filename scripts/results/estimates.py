@@ -2,8 +2,9 @@
 
 Seeds: the runs of a cell differ in their random numbers; Welch's t interval of the two means.
 Examples: the paired bootstrap of the test examples, their statistics averaged over the seeds.
-Both: the two variances added, with degrees of freedom after Welch and Satterthwaite; the p-value is
-that of a t-test with this standard error, and is adjusted after Holm over all ordered pairs.
+Both: the two variances added, with Welch-Satterthwaite degrees of freedom, and the p-value of a
+t-test with this standard error, Holm-adjusted over all ordered pairs. Random differences of single
+examples between seeds are in both variances, so intervals are rather too wide.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the runs say about a pair; no `estimate` if runs are missing."""
+    """The verdict on a pair; `estimate` is None if runs are missing."""
 
     pair: Pair
     estimate: Estimate | None
@@ -53,6 +54,7 @@ def estimate(first: Sequence[Record], second: Sequence[Record]) -> Estimate | No
     if min(len(first), len(second)) < FEWEST:
         return None
     cells = first, second
+    assert len({record.examples for cell in cells for record in cell}) == 1, "other test examples"
     scores = [[record.sample.total for record in cell] for cell in cells]
     difference = fmean(scores[0]) - fmean(scores[1])
     parts = [(variance(values) / len(values), len(values) - 1) for values in scores]
@@ -71,7 +73,6 @@ def estimate(first: Sequence[Record], second: Sequence[Record]) -> Estimate | No
 
 def pool(records: Sequence[Record]) -> Sample:
     """Average the statistics of each example over the seeds."""
-    assert len({record.examples for record in records}) == 1, "other test examples"
     samples = [record.sample for record in records]
     return Sample(np.mean([sample.values for sample in samples], axis=0), samples[0].score)
 
@@ -131,8 +132,10 @@ def _judge_close(interval: Interval) -> str:
 
 
 def summarise(findings: Sequence[Finding]) -> str:
-    """Return the verdict of a claim: that of its decided pairs, if they agree."""
-    decided = {finding.verdict for finding in findings} - {"undecided", "not run"}
-    if len(decided) == 1:
-        return decided.pop()
-    return "undecided"
+    """Return the verdict on a claim: "holds" if all its pairs do, "in part" if some do."""
+    found = {finding.verdict for finding in findings}
+    if len(found) == 1:
+        return found.pop()
+    if {"holds", "does not hold"} <= found or not found & {"holds", "does not hold"}:
+        return "undecided"
+    return "holds in part" if "holds" in found else "does not hold"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from unipeft_run.config.experiments import Cell as PublishedCell
 from unipeft_run.config.experiments import read
 from unipeft_run.report.html import render_page
 from unipeft_run.runs.reader import finished_runs
+from unipeft_run.runs.search import OUTPUTS
 
 NAMES = {"rouge2": "ROUGE-2", "bleu_paper": "BLEU"}
 ATTENTION, FEED_FORWARD = "tab:blue", "tab:red"
@@ -81,7 +83,7 @@ def _scores(records: Sequence[Record]) -> list[float]:
 
 def render_html(records: Sequence[Record]) -> str:
     """Render the report page of all stored runs, without predictions."""
-    with TemporaryDirectory() as folder:
-        archive.restore(records, Path(folder))
-        runs, left_out = finished_runs([Path(folder)])
-        return render_page(runs, left_out, predictions=0)
+    with TemporaryDirectory() as folder, chdir(folder):
+        archive.restore(records, OUTPUTS)
+        runs, left_out = finished_runs([OUTPUTS])
+        return render_page(runs, left_out, predictions=0, made="the runs of docs/results.md")

@@ -64,7 +64,7 @@ def read_experiments() -> list[Experiment]:
 
 
 def cell_of(published: PublishedCell) -> Cell:
-    """Return the cell that stands for a row of the paper in miniature."""
+    """Return the miniature's cell for a published row."""
     return Cell(" ".join(published.overrides["mini"]))
 
 

@@ -35,9 +35,15 @@ def read_trials(records: Iterable[Record]) -> dict[tuple[str, str], list[Trial]]
 
 def choose_rates(records: Iterable[Record]) -> Rates:
     """Return the rate with the lowest validation loss of every task and method."""
-    return {key: _best(trials).rate for key, trials in read_trials(records).items()}
+    found = read_trials(records)
+    if unfinished := [key for key, trials in found.items() if not _finished(trials)]:
+        raise ValueError(f"every trial diverged: {unfinished}")
+    return {key: _best(trials).rate for key, trials in found.items()}
 
 
 def _best(trials: Iterable[Trial]) -> Trial:
-    finished = [trial for trial in trials if trial.loss is not None]
-    return min(finished, key=lambda trial: trial.loss or 0.0)
+    return min(_finished(trials), key=lambda trial: trial.loss or 0.0)
+
+
+def _finished(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.loss is not None]

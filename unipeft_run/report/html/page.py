@@ -40,12 +40,13 @@ def render_page(
     left_out: Sequence[str] = (),
     experiment: Experiment | None = None,
     predictions: int = 100,
+    made: str | None = None,
 ) -> str:
     """Render the page of finished `runs`.
 
     `left_out`: a line per run that is not finished. `experiment`: the published table to compare
     with; by default every table of which `runs` have a row. `predictions`: the number embedded of
-    each run.
+    each run. `made`: the line below the title; by default the date and the version of unipeft.
     """
     groups = group_runs(runs)
     found = collect_predictions(groups, predictions)
@@ -53,7 +54,7 @@ def render_page(
     parts += _render_paper(find_tables(runs, experiment))
     parts += _render_predictions(found, predictions)
     parts += _render_left_out(left_out)
-    return _fill(_header(runs, groups), "".join(parts), encode_json(found))
+    return _fill(_header(runs, groups, made), "".join(parts), encode_json(found))
 
 
 def _fill(header: str, body: str, payload: str) -> str:
@@ -78,7 +79,7 @@ def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _header(runs: Sequence[RunRecord], groups: Sequence[Group]) -> str:
+def _header(runs: Sequence[RunRecord], groups: Sequence[Group], made: str | None) -> str:
     counts = {
         "run": len(runs),
         "configuration": sum(len(group.cells) for group in groups),
@@ -90,7 +91,7 @@ def _header(runs: Sequence[RunRecord], groups: Sequence[Group]) -> str:
         if best.score:
             score = f"{best.score.mean:.2f}"
             tiles.append(_tile(score, f"{group.task} {group.primary}, {best.label}"))
-    made = f"{datetime.now():%d %B %Y, %H:%M}, unipeft {version('unipeft')}"
+    made = made or f"{datetime.now():%d %B %Y, %H:%M}, unipeft {version('unipeft')}"
     title = f"<h1>unipeft report</h1><p class='lead'>{text(made)}</p>"
     return f"{title}<div class='tiles'>{''.join(tiles)}</div>{_navigation(groups)}"
 
