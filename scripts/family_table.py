@@ -57,17 +57,16 @@ def special(family: Family) -> Iterator[str]:
 
 def representation_rows() -> Iterator[list[str]]:
     """Yield the sites, each with the taps of the families that have it."""
-    for sites in SITES.values():
-        for site in sites:
-            groups: dict[str, list[str]] = {}
-            for family in FAMILIES.values():
-                taps = family.taps(site)
-                if site == "embedding" and family.prompt:
-                    taps = family.prompt.write
-                if taps:
-                    groups.setdefault(taps, []).append(family.name)
-            for taps, families in groups.items():
-                yield [f"`{site}`", f"`{taps}`", ", ".join(families)]
+    for site in dict.fromkeys(site for sites in SITES.values() for site in sites):
+        groups: dict[str, list[str]] = {}
+        for family in FAMILIES.values():
+            taps = family.taps(site)
+            if site == "embedding" and family.prompt:
+                taps = family.prompt.write
+            if taps:
+                groups.setdefault(taps, []).append(family.name)
+        for taps, families in groups.items():
+            yield [f"`{site}`", f"`{taps}`", ", ".join(families)]
 
 
 def render() -> str:
