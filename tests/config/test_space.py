@@ -22,6 +22,7 @@ from unipeft_run.config.design_space import (
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.counting.budget import LinearCount, count_at, find_candidates, measure
+from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.deltas.delta_file import load_delta, save_delta, tabulate_parameters
 from unipeft_run.deltas.slots import build_slot, build_slots, stored_form
 
@@ -216,6 +217,27 @@ def test_the_linear_count_equals_real_models(
         attach(model, build_slots(config), config.unfreeze)
         stored = tabulate_parameters(model, 1)["stored"]
         assert line.stored(sizes) == stored == count_at(arguments, slots, sizes)
+
+
+@pytest.mark.parametrize("method", ["compacter", "adaptformer", "dora", "vera"])
+def test_solutions_are_legal_and_within_the_budget(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A form may take multiples of a number only, as Compacter's does."""
+    arguments = ["task=sst2", f"method={method}"]
+    assert main(["solve", *arguments, "budget=0.5%"]) == 0
+    heads, first = (
+        re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()[2:4]
+    )
+    sizes = [f"{key}={n}" for key, n in zip(heads, first, strict=False) if "bottleneck" in key]
+    table = counts(resolve(compose([*arguments, *sizes])))
+    assert table["stored"] == int(first[heads.index("stored")].replace(",", ""))
+    assert 0.45 < table["stored_percent"] <= 0.5
+
+
+def test_a_method_without_sizes_cannot_be_solved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", "task=sst2", "method=ia3", "budget=1%"]) == 2
+    assert "method ia3 has no bottleneck to solve for" in capsys.readouterr().err
 
 
 def test_the_first_candidate_is_the_closest_to_the_budget() -> None:

@@ -245,6 +245,10 @@ def _solution_row(solution: Solution, sizes: Sequence[int]) -> list[str]:
     count = solution.count
     stored = count.stored(sizes)
     parts = [a * n / (stored - count.fixed) for a, n in zip(count.per_unit, sizes, strict=True)]
-    cells = [*map(str, sizes), f"{stored:,}", f"{100 * stored / solution.backbone:.4f} %"]
+    cells = [
+        *map(str, solution.bottlenecks(sizes)),
+        f"{stored:,}",
+        f"{100 * stored / solution.backbone:.4f} %",
+    ]
     nearest = "nearest" if sizes == solution.sizes[0] else ""
     return [*cells, *(f"{part:.0%}" for part in parts), nearest]

@@ -1,12 +1,14 @@
 """Find bottleneck sizes that fit a budget of stored parameters.
 
 The stored count is a linear function of the bottlenecks, whatever the form. Counts at a few sizes
-determine the function, and the count at the solution is checked against it.
+determine the function, and the count at the solution is checked against it. Some forms take
+multiples of a number only; sizes are counted in such units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from unipeft_run.config import RunConfig, compose, resolve
@@ -18,43 +20,55 @@ SPLITS = (0.1, 0.25, 0.5, 0.75, 0.9)  # fractions of the budget for the first sl
 
 @dataclass(frozen=True)
 class LinearCount:
-    """stored(sizes) = fixed + sum of per_unit * size over the slots."""
+    """stored(sizes) = fixed + sum of per_unit * size over the slots, sizes in units."""
 
     slots: tuple[str, ...]
     fixed: int
     per_unit: tuple[int, ...]
 
     def stored(self, sizes: Sequence[int]) -> int:
+        """Return the stored count at `sizes`, in units."""
         return self.fixed + sum(a * n for a, n in zip(self.per_unit, sizes, strict=True))
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Bottlenecks within a budget of stored parameters, the closest ones first."""
+    """Bottlenecks within a budget of stored parameters, the closest ones first.
+
+    `sizes` and `count` are in units; `units` are the units of the slots.
+    """
 
     config: RunConfig
     backbone: int
     budget: int
     count: LinearCount
     sizes: list[tuple[int, ...]]
+    units: tuple[int, ...]
+
+    def bottlenecks(self, sizes: Sequence[int]) -> list[int]:
+        """Convert sizes from units to bottlenecks."""
+        return [size * unit for size, unit in zip(sizes, self.units, strict=True)]
 
 
 def solve(overrides: Sequence[str], budget: str) -> Solution:
     """Find bottlenecks for a budget such as 1% or 500000. Raises UserError."""
     config = resolve(compose(overrides))
-    slots = tuple(config.slots())
+    sized = {name: slot.bottleneck for name, slot in config.slots().items() if slot.bottleneck}
+    slots = tuple(sized)
     if not slots:
         raise UserError(f"method {config.method} has no bottleneck to solve for")
     if len(slots) > 2:
         raise UserError(f"{', '.join(slots)} are filled; solving works for one slot or two")
     backbone = counts(config)["backbone"]
     limit = _parse_budget(budget, backbone)
-    count = measure(overrides, slots)
+    units = find_units(overrides, sized)
+    count = measure(overrides, slots, units)
     _check_solvable(count, config.method, limit, backbone)
-    own = [slot.bottleneck or 1 for slot in config.slots().values()]
-    sizes = find_candidates(count, limit, own)
-    assert count_at(overrides, slots, sizes[0]) == count.stored(sizes[0]), "not linear"
-    return Solution(config, backbone, limit, count, sizes)
+    own = [max(1, size // unit) for size, unit in zip(sized.values(), units, strict=True)]
+    found = Solution(config, backbone, limit, count, find_candidates(count, limit, own), units)
+    first = found.sizes[0]
+    assert count_at(overrides, slots, found.bottlenecks(first)) == count.stored(first), "not linear"
+    return found
 
 
 def _check_solvable(count: LinearCount, method: str, budget: int, backbone: int) -> None:
@@ -79,11 +93,30 @@ def _parse_budget(text: str, backbone: int) -> int:
     return int(backbone * number / 100 if text.endswith("%") else number)
 
 
-def measure(overrides: Sequence[str], slots: tuple[str, ...]) -> LinearCount:
-    """Determine the stored count as a function of the slots' bottlenecks."""
+def find_units(overrides: Sequence[str], sized: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the smallest bottleneck of each slot that its form takes; all multiples are legal.
+
+    `sized`: the slots with their own bottlenecks, which are legal.
+    """
+
+    def smallest(slot: str) -> int:
+        for size in range(1, sized[slot]):
+            with suppress(UserError):
+                count_at(overrides, list(sized), [*{**sized, slot: size}.values()])
+                return size
+        return sized[slot]
+
+    return tuple(map(smallest, sized))
+
+
+def measure(
+    overrides: Sequence[str], slots: tuple[str, ...], units: Sequence[int] | None = None
+) -> LinearCount:
+    """Determine the stored count as a function of the slots' bottlenecks, in `units`."""
+    units = units or [1] * len(slots)
 
     def stored(sizes: Sequence[int]) -> int:
-        return count_at(overrides, slots, sizes)
+        return count_at(overrides, slots, [n * unit for n, unit in zip(sizes, units, strict=True)])
 
     ones = [1] * len(slots)
     base = stored(ones)
