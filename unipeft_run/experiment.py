@@ -1,5 +1,6 @@
 """Assemble a run: build the task, model, trainer and evaluator of one configuration."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import measure_padding
 from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
 from unipeft_run.runs.folder import RunFolder
@@ -36,6 +38,8 @@ from unipeft_run.training.progress import Clock, reset_peak_memory
 from unipeft_run.training.trainer import FitResult, Trainer
 from unipeft_run.tuners.library import library_version
 from unipeft_run.tuners.training import penalised_loss, update_hook
+
+log = logging.getLogger(__name__)
 
 
 class PreparedRun:
@@ -117,7 +121,6 @@ class PreparedRun:
         config, task = self.config, self.task
         test = self.evaluator(self.model, "test")
         check_finite("test loss", test.metrics["loss"], fitted.step)
-        trivial = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
         unshard(self.model)
         if folder.writes:
             save_delta(self.model, folder.path, delta_recipe(config), folder.check)
@@ -133,8 +136,7 @@ class PreparedRun:
             "primary": f"test/{task.primary}",
             **prefix_keys("test", test.metrics),
             **prefix_keys("validation", fitted.best),
-            **prefix_keys("trivial", trivial.metrics),
-            "trivial/name": task.baseline_name,
+            **self._score_baseline(),
             "signatures": test.signatures,
             **fitted.metrics,
             **prefix_keys("compute", fitted.compute),
@@ -143,6 +145,16 @@ class PreparedRun:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def _score_baseline(self) -> dict[str, Any]:
+        """Score the task's trivial baseline; {} with a warning if its texts cannot be scored."""
+        task = self.task
+        try:
+            scores = task.score(task.baseline(self.splits), task.references(self.splits["test"]))
+        except UserError as problem:
+            log.warning("the trivial baseline has no score: %s", problem)
+            return {}
+        return {**prefix_keys("trivial", scores.metrics), "trivial/name": task.baseline_name}
 
     def _loader(self) -> DataLoader[dict[str, Tensor]]:
         return self.type.build_loader(

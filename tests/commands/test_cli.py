@@ -85,6 +85,12 @@ def test_flags_may_appear_anywhere(train: Train, capsys: pytest.CaptureFixture[s
     assert "rank: 16" in capsys.readouterr().out
 
 
+def test_classes_from_the_data_are_shown(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "scale=mini", "task=cifar100", "method=parallel_ffn"
+    assert train("--cfg", "job", "--resolve", *words) == 0
+    assert "\n  labels:\n  - " in capsys.readouterr().out
+
+
 def test_shell_completion_offers_the_choices(
     train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

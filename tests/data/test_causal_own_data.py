@@ -69,3 +69,26 @@ def test_keys_of_other_rules_are_inert(tmp_path: Path) -> None:
 def test_the_baseline_repeats_a_response(tmp_path: Path) -> None:
     task = pairs_task(tmp_path)
     assert task.baseline(task.load()) == [PAIRS[0]["response"]] * 4
+
+
+def test_a_prompt_with_several_responses_stays_in_one_split(tmp_path: Path) -> None:
+    lines = [f"ask {n % 60},reply {n}" for n in range(180)]
+    (tmp_path / "data.csv").write_text("\n".join(["prompt,response", *lines]) + "\n")
+    splits = pairs_task(tmp_path, path=None, data=str(tmp_path / "data.csv")).load()
+    prompts = {name: set(data["prompt"]) for name, data in splits.items()}
+    assert all(prompts.values())
+    assert not prompts["train"] & (prompts["validation"] | prompts["test"])
+
+
+def test_references_are_what_the_response_template_writes(tmp_path: Path) -> None:
+    task = pairs_task(
+        tmp_path,
+        response_template=" The answer is {response}.",
+        extract="text_after",
+        marker="answer is",
+    )
+    references = task.references(task.load()["train"])
+    assert all(text.startswith("The answer is ") for text in references)
+    scores = task.score(references, references)
+    assert scores.metrics == {"accuracy": 100.0, "exact_match": 100.0, "rougeL": 100.0}
+    assert task.baseline(task.load())[0] in references

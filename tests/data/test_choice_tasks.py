@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_text
 from datasets import ClassLabel, Dataset, DatasetDict
 from tiny_causal import QUESTIONS, choice_task, write
 
 from unipeft_run.data.tasks.commonsense import HELD_OUT, TESTS, Commonsense
 from unipeft_run.data.tasks.gsm8k import GSM8K
 from unipeft_run.data.tasks.multiple_choice import MultipleChoice
+from unipeft_run.data.text_encoder import TextEncoder
 from unipeft_run.errors import UserError
 
 LETTERED = {"text": ["up", "down", "left"], "label": ["A", "B", "C"]}
@@ -233,3 +235,35 @@ def test_word_problems_lose_their_annotations(tmp_path: Path) -> None:
     scores = task.score(["so 1,072", "it is 72.0"], [clean, clean])
     assert scores.metrics == {"accuracy": 50.0}
     assert json.dumps(scores.per_example) == "[0.0, 100.0]"
+
+
+def test_other_rules_for_the_answer_of_a_problem(tmp_path: Path) -> None:
+    rows = [{"question": "Which?", "answer": f"So the answer is ({letter})"} for letter in "BAB"]
+    task = GSM8K(
+        name="gsm8k",
+        path=write(tmp_path, rows),
+        extract="first_letter",
+        prompt_template="{question}\n",
+        response_template="{answer}",
+        max_source_length=9,
+        max_target_length=9,
+    )
+    splits = task.load()
+    assert task.baseline(splits)[0] == "#### B"
+    score = task.score(task.baseline(splits), task.references(splits["test"]))
+    assert score.metrics["accuracy"] == pytest.approx(200 / 3)
+
+
+def test_compared_choices_are_whole_and_never_empty(tmp_path: Path) -> None:
+    encoder = TextEncoder(tiny_text.bart_tokenizer())
+    long = "the cat sat on the mat " * 4
+    rows = [{"question": "who?", "choices": [f"{long}cat", f"{long}dog"], "answer": 1}]
+    rule = {"format": "rows", "by": "likelihood"}
+    task = choice_task(tmp_path, rows=rows, max_target_length=6, **rule)
+    (choices,) = task.encode_choices(task.load()["test"][:], encoder)
+    assert choices[0] != choices[1]
+    assert min(map(len, choices)) > 6
+    rows = [{"question": "who?", "choices": ["", "dog"], "answer": 1}]
+    task = choice_task(tmp_path / "other", rows=rows, response_template="{choice}", **rule)
+    with pytest.raises(UserError, match=r"a choice of 'who\?' is empty"):
+        task.encode_choices(task.load()["test"][:], encoder)

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny_tasks import make, write
 
 from unipeft_run.data.tasks import hub
+from unipeft_run.data.tasks.labels import LabelError, parse_label
 from unipeft_run.errors import UserError
 
 TEXTS = ["a dull film", "a fine film"]  # negative, positive
@@ -146,3 +147,12 @@ def test_damaged_class_names_count_as_none(metadata: bytes, tmp_path: Path) -> N
     table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, tmp_path / "test.parquet")
     assert labels_of(tmp_path) == [0, 1]
+
+
+@pytest.mark.parametrize("names", [("-1", "0", "1"), ("0.5", "1.5"), ("1", "2", "n/a")])
+def test_numbers_are_no_positions_among_classes_named_by_numbers(names: tuple[str, ...]) -> None:
+    assert parse_label(names[0], names) == 0
+    with pytest.raises(LabelError, match="out of range"):
+        parse_label(7, names)
+    with pytest.raises(LabelError, match="out of range"):
+        parse_label(2 if "2" not in names else 0, names)

@@ -265,3 +265,13 @@ def test_a_summary_is_cached_until_the_file_changes(
     write(tmp_path, "d.csv", ROWS[:30])
     assert classify(file).summarise().examples["train"] == 24
     assert reads
+
+
+def test_an_input_with_several_targets_stays_in_one_split(tmp_path: Path) -> None:
+    rows = [{"source": f"text {n % 60}", "target": f"answer {n}"} for n in range(180)]
+    file = write(tmp_path, "d.csv", rows)
+    splits = pairs(file, source="source", target="target").load()
+    sources = {name: set(data["source"]) for name, data in splits.items()}
+    assert all(sources.values())
+    assert not sources["train"] & (sources["validation"] | sources["test"])
+    assert not sources["validation"] & sources["test"]

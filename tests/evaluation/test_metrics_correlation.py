@@ -50,3 +50,9 @@ def test_glues_metrics_of_classes_follow_their_definitions() -> None:
     assert found["matthews"] == pytest.approx(100 * matthews)
     assert found["f1"] == pytest.approx(100 * 2 * tp / (2 * tp + fp + fn))
     assert found["accuracy"] == 75.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_do_not_correlate(value: float) -> None:
+    for correlation in (pearson, spearman):
+        assert correlation([1.0, value, 0.0], [1.0, 2.0, 3.0]) == 0.0

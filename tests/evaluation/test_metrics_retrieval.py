@@ -78,3 +78,11 @@ def test_recalls_are_percentages_of_the_queries() -> None:
 
 def test_a_lower_median_rank_is_better() -> None:
     assert is_lower_better("test/t2v_median_rank") and not is_lower_better("test/t2v_r1")
+
+
+def test_features_that_are_not_numbers_rank_last() -> None:
+    features = draw(12, 6, 0)
+    broken = Features(np.full_like(features.texts, np.nan), features.videos, features.owners)
+    metrics = retrieval(broken).metrics
+    assert (metrics["t2v_r1"], metrics["v2t_r1"]) == (0.0, 0.0)
+    assert (metrics["t2v_r5"], metrics["t2v_median_rank"]) == (0.0, 6.0)

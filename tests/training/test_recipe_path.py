@@ -17,6 +17,8 @@ from tiny_cli import call
 from tiny_recipe import BACKBONES, EXAMPLES, LONGEST, UPDATES, make_overrides, write
 
 from unipeft_run import cli
+from unipeft_run.data.tasks.sst2 import SST2
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.experiment import PreparedRun
 from unipeft_run.run import evaluate
@@ -98,6 +100,26 @@ def test_a_long_target_names_the_key_that_truncates_it(split: str, key: str) -> 
     )
     found = [("task.max_source_length", 2), (f"task.{key}_target_length", 4)]
     assert list(PreparedRun._lengths(experiment)) == found
+
+
+def test_a_baseline_that_cannot_be_scored_does_not_lose_the_run(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise UserError("example 1 is too long for ROUGE-L")
+
+    monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(SST2, "baseline", refuse)
+    given = make_overrides("sst2", inputs, "method=mam", f"output={tmp_path / 'outputs'}")
+    assert call(cli.train, monkeypatch, *given) == 0
+    (run,) = (tmp_path / "outputs" / "sst2" / "mam").iterdir()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert not [name for name in metrics if name.startswith("trivial/")]
+    assert (run / "delta.safetensors").is_file()
+    assert "trivial baseline" not in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there, fp16 is evaluated in fp16")

@@ -177,9 +177,11 @@ def _parse_number(text: str, where: str) -> float:
 
 
 def _parse_class(text: str, names: Sequence[str], where: str) -> int:
+    from unipeft_run.data.tasks.labels import is_number_name
+
     by_number = (
         {}
-        if all(map(str.isdecimal, names))
+        if any(map(is_number_name, names))
         else {str(number): number for number in range(len(names))}
     )
     classes: Mapping[str, int] = by_number | {name: number for number, name in enumerate(names)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unipeft_run.errors import UserError
 
@@ -35,11 +35,11 @@ def _by_size(values: Mapping[float, Any], *, _root_: DictConfig) -> Any:
     raise UserError(f"by_size: {values} has no value for {examples:,} examples; end it with inf")
 
 
-def _class_names(*, _root_: DictConfig) -> list[str]:
+def _class_names(*, _root_: DictConfig) -> ListConfig:
     task = _build(_root_)
     if not hasattr(task, "class_names"):
         raise UserError(f"class_names needs a task with classes of its data, unlike {task.name}")
-    return list(task.class_names())
+    return ListConfig(list(task.class_names()))
 
 
 def _summarise(root: DictConfig) -> Any:

@@ -44,9 +44,14 @@ def format_result(summary: Mapping[str, Any], path: Path) -> str:
     """Format the closing table of a finished run."""
     primary = summary["primary"].removeprefix("test/")
     speed, unit = format_speed(summary).split(" ")
+    trivial = summary.get(f"trivial/{primary}")
     rows = {
         f"test {primary}": f"{summary[f'test/{primary}']:.2f}",
-        "trivial baseline": f"{summary[f'trivial/{primary}']:.2f} ({summary['trivial/name']})",
+        **(
+            {"trivial baseline": f"{trivial:.2f} ({summary['trivial/name']})"}
+            if trivial is not None
+            else {}
+        ),
         "test loss": f"{summary['test/loss']:.4f}",
         "trained parameters": _format_count(summary, "trained"),
         "stored parameters": _format_count(summary, "stored"),

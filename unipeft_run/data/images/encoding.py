@@ -22,7 +22,7 @@ from unipeft_run.data.images.transforms import Pixels, decode_image, to_pixels
 from unipeft_run.errors import UserError
 from unipeft_run.tracking import Progress, no_progress
 
-RECIPE = 1  # increment if the same images give different pixels than before
+RECIPE = 2  # increment if the same images give different pixels than before
 BATCH = 64  # examples in memory at a time
 PIXELS, SHAPE = "pixels", "shape"  # columns: bytes, and [F, H, W] or [H, W]
 Prepare = Callable[[Image], Image]
@@ -111,11 +111,12 @@ class _Writer:
                 writer.close()
 
     def _encode(self, batch: Mapping[str, list[Any]], start: int) -> dict[str, list[Any]]:
+        others = self.others(batch)
         rows = list(self.threads.map(self._load, enumerate(batch[IMAGES], start=start + 1)))
         return {
             PIXELS: [pixels.tobytes() for pixels in rows],
             SHAPE: [list(pixels.shape[:3]) for pixels in rows],
-            **self.others(batch),
+            **others,
         }
 
     def _load(self, numbered: tuple[int, Sequence[Mapping[str, Any]]]) -> Pixels:

@@ -40,6 +40,8 @@ def decode_image(data: bytes, where: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would turn all but the darkest pixels white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     coloured = image.convert("RGBA")

@@ -105,13 +105,11 @@ class CausalTask(TextTask):
         empty = start or [int(encoder.tokenizer.eos_token_id)]
         return [[*start, *ids[-room:]] if ids else empty for ids in rows]
 
-    def encode_responses(
-        self, texts: Sequence[str], encoder: TextEncoder, *, end: bool = True
-    ) -> list[list[int]]:
-        """Return the ids of `texts`, and the end token if `end`, cut at the end."""
-        ending = [int(encoder.tokenizer.eos_token_id)] if end else []
+    def encode_responses(self, texts: Sequence[str], encoder: TextEncoder) -> list[list[int]]:
+        """Return the ids of `texts` and the end token, cut at the end."""
+        ending = int(encoder.tokenizer.eos_token_id)
         rows = encoder.encode(texts, max_length=UNLIMITED, special=False)
-        return [[*ids, *ending][: self.max_target_length] for ids in rows]
+        return [[*ids, ending][: self.max_target_length] for ids in rows]
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -81,7 +81,9 @@ class CausalLM(OwnData, CausalTask):
         return {**fields, "response": batch[self.response]}
 
     def references(self, dataset: Dataset) -> list[str]:
-        return list(dataset[self.response])
+        """Return the responses as the template writes them, without surrounding space."""
+        template = self._templates[1]
+        return [template.fill_one({"response": text}).strip() for text in dataset[self.response]]
 
     def inert_keys(self) -> dict[str, str]:
         inert = super().inert_keys()

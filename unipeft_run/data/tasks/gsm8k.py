@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unipeft_run.data.tasks.causal import CausalTask, most_frequent
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.source import DataSource, Source
 from unipeft_run.data.tasks.splits import Splits
-from unipeft_run.evaluation.answers import AnswerRule, RuleName, last_number, score_answers
+from unipeft_run.evaluation.answers import AnswerRule, score_answers
 from unipeft_run.evaluation.metrics import Scores
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -30,7 +30,7 @@ class GSM8K(CausalTask):
 
     question_column: str = "question"
     answer_column: str = "answer"
-    extract: RuleName = "last_number"
+    extract: Literal["last_number", "first_letter"] = "last_number"
     selection: str = "accuracy"
 
     @property
@@ -69,8 +69,11 @@ class GSM8K(CausalTask):
         return "the most frequent number"
 
     def baseline(self, splits: Splits) -> list[str]:
-        numbers = [last_number(text) for text in self.references(splits["train"])]
-        return [f"#### {most_frequent(numbers):g}"] * len(splits["test"])
+        rule = AnswerRule(self.extract)
+        answers = [rule.extract(text) for text in self.references(splits["train"])]
+        found = most_frequent([answer for answer in answers if answer is not None] or [""])
+        text = f"{found:g}" if isinstance(found, float) else found
+        return [f"#### {text}"] * len(splits["test"])
 
     @property
     def _source(self) -> DataSource:

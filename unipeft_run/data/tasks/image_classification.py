@@ -107,6 +107,14 @@ class ImageClassification(ImageTask):
     def _encode_others(
         self, batch: Mapping[str, list[Any]], tokenizer: Any
     ) -> dict[str, list[Any]]:
+        from unipeft_run.data.images.reading import IMAGES
+
+        several = next((len(images) for images in batch[IMAGES] if len(images) != 1), None)
+        if several is not None:
+            raise UserError(
+                f"task {self.name} classifies single images, but column {self.image_column!r} has "
+                f"{several} of one example"
+            )
         return {"labels": batch[self.label_column]}
 
     def _cache_key(self, tokenizer: Any) -> dict[str, Any]:

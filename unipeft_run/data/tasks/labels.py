@@ -20,14 +20,14 @@ class LabelError(ValueError):
 def parse_label(value: Any, labels: Sequence[str]) -> int:
     """Return the class number of `value`, a name in `labels` or a number. Raises `LabelError`.
 
-    A number stands for a class's position, unless the names themselves are numbers, as in stars.
+    A number stands for a class's position, unless names themselves are numbers, as in stars.
     """
     numbers = {label.casefold(): number for number, label in enumerate(labels)}
     if isinstance(value, str | int) and (name := _word(value).casefold()) in numbers:
         return numbers[name]
     if isinstance(value, bool) or not isinstance(value, int):
         raise LabelError(f"{describe_value(value)}, not a label: {_list_classes(labels)}")
-    if not 0 <= value < len(labels) or all(map(str.isdecimal, labels)):
+    if not 0 <= value < len(labels) or any(map(is_number_name, labels)):
         raise LabelError(f"{describe_value(value)}, which is out of range: {_list_classes(labels)}")
     return value
 
@@ -50,12 +50,21 @@ def parse_number(value: Any) -> float:
     return number
 
 
+def is_number_name(name: str) -> bool:
+    """Return whether a class name is a number, which a position could be mistaken for."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _word(value: str | int) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
 def _list_classes(labels: Sequence[str]) -> str:
-    positions = not all(map(str.isdecimal, labels))
+    positions = not any(map(is_number_name, labels))
     classes = [f"{n} {label}" if positions else label for n, label in enumerate(labels)]
     return f"the classes are {list_names(classes)}"
 

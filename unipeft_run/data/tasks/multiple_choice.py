@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unipeft_run.config.messages import unknown_choice
-from unipeft_run.data.tasks.causal import CausalTask, Decision, most_frequent
+from unipeft_run.data.tasks.causal import UNLIMITED, CausalTask, Decision, most_frequent
 from unipeft_run.data.tasks.choice_formats import FORMATS, Format
 from unipeft_run.data.tasks.choice_wordings import wording_of
 from unipeft_run.data.tasks.columns import Columns
@@ -146,22 +146,34 @@ class MultipleChoice(CausalTask):
         return {} if self._format.task else super()._limits()
 
     def _cache_key(self, train: bool) -> dict[str, Any]:
-        return {**super()._cache_key(train), "by": self.by}
+        return {**super()._cache_key(train), "by": self.by, "choices": "whole"}
 
     def _tokenize(
         self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]:
         encoded = super()._tokenize(batch, encoder, train)
         if self.by == "likelihood":
-            questions = read_questions(batch)
-            encoded["choices"] = [self._encode_choices(question, encoder) for question in questions]
+            encoded["choices"] = self.encode_choices(batch, encoder)
         return encoded
 
+    def encode_choices(
+        self, batch: Mapping[str, list[Any]], encoder: TextEncoder
+    ) -> list[list[list[int]]]:
+        """Return the ids of the response with each choice, for each row of `batch`.
+
+        They are whole and have no end token. Raises `UserError` for an empty one.
+        """
+        return [self._encode_choices(question, encoder) for question in read_questions(batch)]
+
     def _encode_choices(self, question: Question, encoder: TextEncoder) -> list[list[int]]:
-        """Return the ids of the response with each choice, without the end token."""
         each = [question._replace(answer=place) for place in range(len(question.choices))]
         texts = [self._templates[1].fill_one(_fields(one)) for one in each]
-        return self.encode_responses(texts, encoder, end=False)
+        found = encoder.encode(texts, max_length=UNLIMITED, special=False)
+        if not all(found):
+            raise UserError(
+                f"task.by=likelihood compares texts, and a choice of {question.question!r} is empty"
+            )
+        return found
 
 
 def _fields(question: Question) -> dict[str, str]:

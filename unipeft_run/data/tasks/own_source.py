@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # these take long to import, and a cached summary needs neith
     from unipeft_run.data.tasks.source import Limits
 
 ROW = "__row__"  # column: the row of an example in the data before it was divided, from 1
-VERSION = 1  # of summaries in the cache
+VERSION = 2  # of summaries in the cache
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class OwnSource:
-    """The data at `data`, a path or a hub name; `rule` divides off the splits that it lacks."""
+    """The data at `data`, a path or a hub name; `rule` divides off the splits that it lacks.
+
+    `inputs`: the columns that identify an input; equal ones stay in one split.
+    """
 
     task: str
     data: str | None
     rule: SplitRule
+    inputs: tuple[str, ...]
 
     def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
         """Load the first rows of `splits`. Raises `UserError`."""
@@ -76,7 +80,7 @@ class OwnSource:
         hashes = self.fingerprints(SPLITS)
         if not hashes:
             return self._summarise(columns)
-        key = json.dumps([VERSION, hashes, repr(columns), repr(self.rule)], sort_keys=True)
+        key = json.dumps([VERSION, hashes, *map(repr, (columns, self.rule, self.inputs))])
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         entry = cache_root() / "summaries" / f"{name}.json"
         with suppress(OSError, ValueError, TypeError, KeyError):
@@ -118,17 +122,17 @@ class OwnSource:
             orders += order
         check_order(orders)
         if divided and "train" in tables:
-            tables |= self._divide(tables["train"], divided, columns)
+            tables |= self._divide(tables["train"], divided, columns.label)
         return {split: tables[split] for split in splits}
 
     def _divide(
-        self, table: pa.Table, splits: Collection[str], columns: Columns
+        self, table: pa.Table, splits: Collection[str], label: str | None
     ) -> dict[str, pa.Table]:
         import pyarrow as pa
 
-        texts = zip(*(table.column(name).to_pylist() for name in columns.text), strict=True)
+        texts = zip(*(table.column(name).to_pylist() for name in self.inputs), strict=True)
         keys = ["\0".join(row) for row in texts]
-        classes = table.column(columns.label).to_pylist() if columns.label else None
+        classes = table.column(label).to_pylist() if label else None
         sizes = self.rule.sizes(splits, len(table))
         table = table.append_column(ROW, pa.array(range(1, len(table) + 1), pa.int64()))
         parts = divide(keys, classes, sizes, self.rule.seed)

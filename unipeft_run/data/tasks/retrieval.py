@@ -12,6 +12,7 @@ from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.images import ImageTask
 from unipeft_run.data.tasks.splits import Splits
 from unipeft_run.data.text_encoder import check_length, shortest_length
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics import Scores
 from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.evaluation.metrics.retrieval import (
@@ -85,8 +86,14 @@ class Retrieval(ImageTask):
 
     def _with_paragraphs(self, dataset: Dataset, split: str) -> Dataset:
         joined = {"all": True, "evaluation": split != "train", "none": False}[self.paragraphs]
-        if not joined or self.id_column not in dataset.column_names:
+        if not joined:
             return dataset
+        if self.id_column not in dataset.column_names:
+            raise UserError(
+                f"task.paragraphs={self.paragraphs} joins the texts of a video, and the {split} "
+                f"data has no column {self.id_column!r} of ids (texts or whole numbers): name it "
+                "with task.id_column, or give task.paragraphs=none if every row is another video"
+            )
         from unipeft_run.data.images.paragraphs import join_texts
 
         return join_texts(dataset, self.text_column, self.id_column)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from math import fsum, sqrt
+from math import fsum, isfinite, sqrt
 
 
 def pearson(predictions: Sequence[float], references: Sequence[float]) -> float:
-    """Return the Pearson correlation; 0 if one side is constant, where it is undefined."""
+    """Return the Pearson correlation; 0 where it is undefined: constant or not finite values."""
+    if not all(map(isfinite, (*predictions, *references))):
+        return 0.0
     first, second = _centre(predictions), _centre(references)
     norms = [sqrt(fsum(value * value for value in side)) for side in (first, second)]
     if not all(norms):
@@ -20,6 +22,8 @@ def pearson(predictions: Sequence[float], references: Sequence[float]) -> float:
 
 def spearman(predictions: Sequence[float], references: Sequence[float]) -> float:
     """Return the Spearman rank correlation; equal values share the mean of their ranks."""
+    if not all(map(isfinite, (*predictions, *references))):
+        return 0.0
     return pearson(_rank(predictions), _rank(references))
 
 

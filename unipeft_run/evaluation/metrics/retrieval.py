@@ -82,7 +82,7 @@ def text_ranks(features: Features) -> list[int]:
     for start, similar in _chunks(features.texts, features.videos):
         own = features.owners[start : start + len(similar), None]
         right = np.take_along_axis(similar, own, axis=1)
-        ranks += (similar >= right).sum(axis=1).tolist()  # the right one is among them
+        ranks += (~(similar < right)).sum(axis=1).tolist()  # with the right one; NaN ranks last
     return ranks
 
 
@@ -95,7 +95,7 @@ def video_ranks(features: Features) -> list[int]:
         numbers = np.arange(start, start + len(similar))[:, None]
         own = features.owners[None] == numbers
         right = np.where(own, similar, -np.inf).max(axis=1, keepdims=True)
-        ranks += (((similar >= right) & ~own).sum(axis=1) + 1).tolist()
+        ranks += ((~(similar < right) & ~own).sum(axis=1) + 1).tolist()
     return ranks
 
 
