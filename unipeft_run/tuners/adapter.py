@@ -17,7 +17,13 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
-from unipeft_run.tuners.targets import name_modules, resolve_modules
+from unipeft_run.tuners.targets import (
+    is_in_head,
+    leave_out_head,
+    name_modules,
+    refuse_head,
+    resolve_modules,
+)
 
 ATTRIBUTE = "_unipeft_adapter"
 ROOT = "base_model.model."  # the library's prefix of the model's names
@@ -118,6 +124,7 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
     key = f"peft.type={tuner.type}"
     with converted_errors(key):
+        leave_out_head(model, config)
         wrapper = wrap(model, config, key)
     _check_head(model, key)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -174,7 +181,10 @@ def _replaced(model: nn.Module) -> list[str]:
 
 
 def _check_head(model: Any, key: str) -> None:
-    """Raise UserError for a changed output layer, which the loss reads by itself."""
+    """Raise UserError for a changed classification head or output layer.
+
+    The loss reads the output layer by itself.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
@@ -182,6 +192,9 @@ def _check_head(model: Any, key: str) -> None:
             f"{key} changes the output embeddings, which the loss reads by itself; "
             "they may be tied to the input embeddings"
         )
+    for path in _replaced(model):
+        if is_in_head(model, path):
+            raise refuse_head(path)
 
 
 def _freeze_unstored(model: nn.Module) -> None:
