@@ -17,6 +17,7 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
+from unipeft_run.tuners.originals import copy_rewritten, copy_trained, repeatable, restore
 from unipeft_run.tuners.targets import (
     is_in_head,
     leave_out_head,
@@ -41,6 +42,7 @@ class Adapter:
         backbone: the number of the backbone's parameters, tied ones once.
         unfrozen: the trained parameters of the backbone: name without -> name with the modules.
         places: path of each replaced module -> the representation that it computes.
+        originals: the values of the backbone's parameters that the library changes or trains.
     """
 
     wrapper: Any
@@ -48,6 +50,7 @@ class Adapter:
     backbone: int
     unfrozen: Mapping[str, str]
     places: Mapping[str, str]
+    originals: Mapping[str, torch.Tensor]
 
     @property
     def model(self) -> Any:
@@ -123,10 +126,15 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     resolved, places = resolve_modules(model, tuner.config), name_modules(model)
     config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
     key = f"peft.type={tuner.type}"
-    with converted_errors(key):
+    with converted_errors(key), repeatable(model, config):
         leave_out_head(model, config)
+        rewritten = copy_rewritten(model, config)
         wrapper = wrap(model, config, key)
     _check_head(model, key)
+    replaced = _replaced(model)
+    originals = copy_trained(before, trained) | {
+        name: value for name, value in rewritten.items() if name.rpartition(".")[0] in replaced
+    }
     names = {id(p): name for name, p in model.named_parameters()}
     for name in trained:
         before[name].requires_grad_(True)
@@ -135,7 +143,8 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
         TunerConfig(type=tuner.type, config=resolved),
         sum(p.numel() for p in before.values()),
         {name: names[id(before[name])] for name in trained},
-        {path: places.get(path, path.rpartition(".")[2]) for path in _replaced(model)},
+        {path: places.get(path, path.rpartition(".")[2]) for path in replaced},
+        originals,
     )
     _freeze_unstored(model)
     setattr(model, ATTRIBUTE, adapter)
@@ -149,10 +158,11 @@ def find_adapter(model: nn.Module) -> Adapter | None:
 
 
 def detach_tuner(adapter: Adapter) -> None:
-    """Take the library's modules out of the model again."""
+    """Take the library's modules out of the model again; its own weights are as before."""
     model = adapter.model
     with quiet():
         adapter.wrapper.unload()
+    restore(model, adapter.originals)
     delattr(model, ATTRIBUTE)
 
 
