@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tuners import backbone, inputs_of, train
 
 from unipeft_run.config.schema import TunerConfig
@@ -114,8 +115,26 @@ def test_the_head_stays_whole_and_peft_loads_the_export(
 )
 def test_a_target_in_the_head_is_an_error(targets: Any) -> None:
     family = "bert" if targets == ["classifier"] else "roberta"
-    with pytest.raises(UserError, match=r"is in the classification head, .*head=trained"):
+    with pytest.raises(UserError, match=r"is in the head of the task, .*head=trained"):
         adapted(family, targets)
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        ("bart", "SequenceClassification"),
+        ("llama", "SequenceClassification"),
+        ("bert", "QuestionAnswering"),
+    ],
+)
+def test_the_head_of_any_task_stays_whole(family: str, task: str) -> None:
+    config = backbone(family).config
+    name = type(backbone(family)).__name__.partition("For")[0]
+    model = getattr(transformers, f"{name}For{task}")(config)
+    attach(model, {})
+    tuner = TunerConfig(type="LORA", config={"target_modules": "all-linear"})
+    adapter = attach_library(model, tuner)
+    assert {path.partition(".")[0] for path in adapter.places} == {model.base_model_prefix}
 
 
 def test_an_invalid_pattern_is_one_error() -> None:

@@ -191,7 +191,7 @@ def _replaced(model: nn.Module) -> list[str]:
 
 
 def _check_head(model: Any, key: str) -> None:
-    """Raise UserError for a changed classification head or output layer.
+    """Raise UserError for a changed head of a task or output layer.
 
     The loss reads the output layer by itself.
     """

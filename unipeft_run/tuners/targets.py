@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.families import family_of, head_patterns
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.tuners import EMBEDDING, LINEAR, MODULES, NORMS
 from unipeft_run.errors import UserError
@@ -87,13 +87,13 @@ def find_targets(model: Any, config: Any) -> list[str]:
 
 
 def leave_out_head(model: Any, config: Any) -> None:
-    """Take the classification head out of `target_modules` of the library's configuration.
+    """Take the head of a task out of `target_modules` of the library's configuration.
 
     The library knows the head by its task type only, and cannot load an adapted one that is stored
     as a whole. Raises UserError for a target that selects nothing but modules of the head.
     """
     targets = getattr(config, "target_modules", None)
-    if not targets or not family_of(model.config).head:
+    if not targets or not head_patterns(model):
         return
     selected = find_targets(model, config)
     kept = [path for path in selected if not is_in_head(model, path)]
@@ -109,15 +109,15 @@ def leave_out_head(model: Any, config: Any) -> None:
 
 
 def is_in_head(model: Any, path: str) -> bool:
-    """Return whether the module at `path` is the classification head, or in it."""
-    heads = [pattern.removesuffix(".*") for pattern in family_of(model.config).head]
-    return any(f"{path}.".startswith(f"{head}.") for head in heads)
+    """Return whether the module at `path` is the head of a task, or in it."""
+    heads = [pattern.removesuffix("*") for pattern in head_patterns(model)]
+    return f"{path}.".startswith(tuple(heads))
 
 
 def refuse_head(name: str) -> UserError:
-    """Return the error for a target in the classification head."""
+    """Return the error for a target in the head of a task."""
     return UserError(
-        f"peft.config: {name} is in the classification head, which cannot be adapted; "
+        f"peft.config: {name} is in the head of the task, which cannot be adapted; "
         "head=trained trains its own weights"
     )
 
