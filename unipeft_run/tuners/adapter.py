@@ -19,11 +19,11 @@ from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
 from unipeft_run.tuners.originals import copy_rewritten, copy_trained, repeatable, restore
 from unipeft_run.tuners.targets import (
-    is_in_head,
     leave_out_head,
     name_modules,
     refuse_head,
     resolve_modules,
+    select_in_head,
 )
 
 ATTRIBUTE = "_unipeft_adapter"
@@ -202,9 +202,8 @@ def _check_head(model: Any, key: str) -> None:
             f"{key} changes the output embeddings, which the loss reads by itself; "
             "they may be tied to the input embeddings"
         )
-    for path in _replaced(model):
-        if is_in_head(model, path):
-            raise refuse_head(path)
+    for path in select_in_head(model, _replaced(model)):
+        raise refuse_head(path)
 
 
 def _freeze_unstored(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from types import SimpleNamespace
 from typing import Any
@@ -96,22 +96,22 @@ def leave_out_head(model: Any, config: Any) -> None:
     if not targets or not head_patterns(model):
         return
     selected = find_targets(model, config)
-    kept = [path for path in selected if not is_in_head(model, path)]
-    if kept == selected:
+    in_head = select_in_head(model, selected)
+    if not in_head:
         return
     for target in [targets] if isinstance(targets, str) else sorted(targets):
         alone = copy(config)
         alone.target_modules = target if isinstance(targets, str) else [target]
         found = find_targets(model, alone)
-        if found and all(is_in_head(model, path) for path in found):
+        if found and set(found) <= set(in_head):
             raise refuse_head(target)
-    config.target_modules = set(kept)
+    config.target_modules = set(selected) - set(in_head)
 
 
-def is_in_head(model: Any, path: str) -> bool:
-    """Return whether the module at `path` is the head of a task, or in it."""
-    heads = [pattern.removesuffix("*") for pattern in head_patterns(model)]
-    return f"{path}.".startswith(tuple(heads))
+def select_in_head(model: Any, paths: Iterable[str]) -> list[str]:
+    """Return those of `paths` that are the head of a task, or in it."""
+    heads = tuple(pattern.removesuffix("*") for pattern in head_patterns(model))
+    return [path for path in paths if f"{path}.".startswith(heads)]
 
 
 def refuse_head(name: str) -> UserError:
