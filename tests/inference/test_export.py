@@ -135,6 +135,22 @@ def test_a_delta_folder_loads_itself_wherever_it_is(
     assert capsys.readouterr().out.split() == [expected[0].label, expected[1].label]
 
 
+def test_a_delta_folder_holds_the_backbone_as_it_was_before_pissa(
+    finished: Finished, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    folder = finished("sst2", "method=peft/lora", "peft.config.init_lora_weights=pissa_niter_2")
+    expected = unipeft_run.load_run(folder, device="cpu").predict(
+        *TEXTS["sst2"], probabilities=True
+    )
+    assert export.main([str(folder), "--out", str(tmp_path / "out"), "--format", "delta"]) == 0
+    again = unipeft_run.load_run(tmp_path / "out", device="cpu")
+    for ours, theirs in zip(
+        again.predict(*TEXTS["sst2"], probabilities=True), expected, strict=True
+    ):
+        assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("task", "method", "kind"),
     [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tiny_training import make_trainer
 from tuners import attached, inputs_of
 
 from unipeft_run.errors import UserError
-from unipeft_run.runs.checkpoint import load_checkpoint, save_checkpoint
+from unipeft_run.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from unipeft_run.tuners.adapter import find_adapter
 from unipeft_run.tuners.training import penalised_loss, update_hook
 
@@ -100,6 +102,67 @@ def test_resuming_continues_the_schedule(tmp_path: Path) -> None:
     hook.restore(load_checkpoint(tmp_path / "last"))
     train(resumed, hook, range(4, STEPS + 1))
     assert values(resumed) == values(model)
+
+
+@pytest.mark.parametrize(
+    ("last", "sizes"),
+    [(3, {}), (4, {"tinit": 2, "tfinal": 2})],  # the latter: the last update that may prune
+)
+def test_a_skipped_update_prunes_by_the_importance_before_it(
+    last: int, sizes: dict[str, int]
+) -> None:
+    model = made(**sizes)
+    hook: Any = update_hook(model, STEPS)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    hook(1, skipped=True)  # no importance is known yet
+    assert kept(model) == SIZES["init_r"] * 4
+    model.zero_grad()
+    train(model, hook, range(1, last))
+    before, remaining = hook.gather().tensors, kept(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    hook(last, skipped=True)
+    assert kept(model) < remaining
+    after = hook.gather().tensors
+    assert all(torch.equal(after[name], before[name]) for name in after)
+    model.zero_grad()
+    train(model, hook, range(last + 1, STEPS + 1))
+    assert kept(model) == SIZES["target_r"] * 4
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("first", [4, STEPS + 1])  # the last update that may prune, or none
+def test_a_training_whose_updates_were_skipped_so_far_prunes_nothing(first: int) -> None:
+    model = made(tfinal=2)
+    hook: Any = update_hook(model, STEPS)
+    for step in range(1, STEPS + 1):
+        hook(step, skipped=step < first)
+        assert kept(model) == SIZES["init_r"] * 4
+
+
+def test_the_training_loop_says_which_updates_were_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Hook:
+        def __call__(self, step: int, *, skipped: bool = False) -> None:
+            seen.append((step, skipped))
+
+        def gather(self) -> Checkpoint:
+            return Checkpoint({}, {})
+
+        def restore(self, content: Checkpoint) -> None: ...
+
+    trainer = make_trainer(tmp_path, max_steps=3, build_hook=lambda total_steps: Hook())
+    trainer.state.scaler = SimpleNamespace(get_scale=lambda: 1.0, state_dict=dict)  # type: ignore[assignment]
+    skips = iter([True, False, True])
+    monkeypatch.setattr(
+        type(trainer.accelerator), "optimizer_step_was_skipped", property(lambda self: next(skips))
+    )
+    trainer.fit()
+    assert seen == [(1, True), (2, False), (3, True)]
 
 
 @pytest.mark.parametrize(

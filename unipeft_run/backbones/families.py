@@ -41,3 +41,15 @@ def family_of(config: Any) -> Family:
 def model_types() -> list[str]:
     """List transformers' names of the supported families."""
     return list(dict.fromkeys(family.model_type or family.name for family in FAMILIES.values()))
+
+
+def head_patterns(model: Any) -> list[str]:
+    """Return patterns of the parameters of a task's head: those outside the base model.
+
+    A language model's head is not one: it is trained with the base model.
+    """
+    base = model.base_model_prefix
+    if model.get_output_embeddings() is not None or not hasattr(model, base):
+        return []
+    tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
+    return [f"{top}.*" for top in tops if top != base]

@@ -13,6 +13,7 @@ from unipeft_run.config.schema import RunConfig, TunerConfig
 from unipeft_run.config.tuner_fields import find_kinds, list_fields
 from unipeft_run.errors import UserError
 
+_DATA = "it needs a pass over the data before training, which is not made here"
 _PROMPT = "it prepends vectors to the input or the keys; use method=prompt or method=prefix"
 # methods of the library that cannot be placed in a layer of any model -> why
 LEFT_OUT: Mapping[str, str] = {
@@ -40,7 +41,13 @@ MANAGED: Mapping[str, str] = {
     "modules_to_save": "name the parameters in unfreeze=[...], or give head=trained",
     "layer_replication": "the layers of a backbone are fixed",
     "runtime_config": "it changes where the library computes",
+    "alora_invocation_tokens": "it acts in the library's own forward, which is not used here",
+    "kasa_config": "its extra loss is not added here",
+    "monteclora_config": "its extra loss is not added here",
+    **dict.fromkeys(("eva_config", "lora_ga_config", "corda_config"), _DATA),
 }
+# values of init_lora_weights that need the data
+DATA_INITS = ("eva", "lora_ga", "corda")
 # names in lists of modules that stand for modules of every family
 LINEAR = (
     "attn.query",
@@ -91,12 +98,17 @@ def _check_fields(tuner: TunerConfig) -> None:
         if name not in known:
             free = [f"peft.config.{field}" for field in known if field not in MANAGED]
             raise UserError(unknown_key(f"peft.config.{name}", free))
+    if (init := tuner.config.get("init_lora_weights")) in DATA_INITS:
+        raise UserError(
+            f"peft.config.init_lora_weights={init}: {_DATA}; "
+            "use pissa, olora, orthogonal, gaussian or true"
+        )
 
 
 def _check_modules(tuner: TunerConfig, family: str) -> None:
     """Raise `Illegal` for one of our names of modules that the family does not have."""
     table = FAMILIES[family]
     for key, names in tuner.config.items():
-        for name in names if isinstance(names, list | tuple) else ():
+        for name in names if isinstance(names, list | tuple | dict) else ():
             if name in LINEAR and table.taps(name) is None:
                 raise Illegal(f"peft.config.{key}: {name} does not exist in a {family} backbone")

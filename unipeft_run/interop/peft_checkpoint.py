@@ -64,6 +64,11 @@ def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn
     fields = {**peft_config, "base_model_name_or_path": None}
     kind = str(fields.pop("peft_type", None))
     peft_config = build_config(kind, fields, KEY)
+    if fields.get("alora_invocation_tokens"):
+        raise ValueError(
+            f"{KEY}.alora_invocation_tokens cannot be loaded: it acts in the library's own "
+            "forward, which is not used here"
+        )
     adapter = {name: tensor for name, tensor in state.items() if _is_adapters(name)}
     backbone = {name: tensor for name, tensor in state.items() if name not in adapter}
     model = _load_backbone(config, fields.get("task_type"), backbone, adapter)

@@ -14,14 +14,21 @@ from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import ROOT, TASK_TYPES, TENSORS
 from unipeft_run.runs.writing import replace_file
 from unipeft_run.tuners.adapter import Adapter
+from unipeft_run.tuners.originals import draws_decomposition
 
 
 def export_library(adapter: Adapter, folder: Path, base: str | None) -> None:
     """Write adapter_config.json and the tensors to `folder`, with a classification head.
 
     `base`: the backbone's id or path, recorded for information. Raises UserError for individual
-    trained weights of the backbone.
+    trained weights of the backbone, and for an initialisation that PEFT cannot repeat.
     """
+    if draws_decomposition(adapter.config):
+        raise UserError(
+            f"cannot export init_lora_weights={adapter.config.init_lora_weights}: PEFT would draw "
+            "another decomposition of the weights when it loads them; "
+            "use --format delta or --format merged"
+        )
     family = family_of(adapter.model.config)
     heads = [pattern.removesuffix(".*") for pattern in family.head]
     tensors = {**adapter.tensors(), **dict(_head_tensors(adapter, heads))}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.families import head_patterns as head_patterns
 from unipeft_run.backbones.family import Family
 from unipeft_run.errors import UserError
 
@@ -24,15 +25,3 @@ def check_model(model: Any) -> Family:
                 f"{kind} has no {stack.path}; use a model with a head, such as {family.model}"
             ) from None
     return family
-
-
-def head_patterns(model: Any) -> list[str]:
-    """Return patterns of the parameters of a task's head: those outside the base model.
-
-    A language model's head is not one: it is trained with the base model.
-    """
-    base = model.base_model_prefix
-    if model.get_output_embeddings() is not None or not hasattr(model, base):
-        return []
-    tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
-    return [f"{top}.*" for top in tops if top != base]

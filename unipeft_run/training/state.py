@@ -25,8 +25,11 @@ from unipeft_run.training.progress import Clock, Progress
 class UpdateHook(Protocol):
     """A method that acts between updates: AdaLoRA's schedule of ranks."""
 
-    def __call__(self, step: int) -> None:
-        """Act after update number `step`, from 1, before the gradients are cleared."""
+    def __call__(self, step: int, *, skipped: bool = False) -> None:
+        """Act after update number `step`, from 1, before the gradients are cleared.
+
+        `skipped`: whether the optimiser changed nothing, because a gradient is not finite.
+        """
 
     def gather(self) -> Checkpoint:
         """Return its state."""

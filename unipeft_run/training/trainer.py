@@ -71,9 +71,9 @@ class Trainer:
     `loss_fn(model, batch)` returns the mean loss over the batch's targets and their number.
     `loader`: see `MicroBatches`. `optim(model, total_steps)` builds the optimiser of the parameters
     that require a gradient, and its schedule; `build_hook(total_steps)` what acts between updates,
-    or None. `evaluate` runs every `eval_every` updates (None:
-    every epoch) and after the last one. `selection` names the metric that decides which state is
-    the best; at equal metric the lower "loss" wins, then the earlier state.
+    or None. `evaluate` runs every `eval_every` updates (None: every epoch) and after the last one.
+    `selection` names the metric that decides which state is the best; at equal metric the lower
+    "loss" wins, then the earlier state.
 
     With several processes, each trains on its part of every batch, and rank 0 writes. `parallel`:
     whether the model is replicated or sharded.
@@ -214,13 +214,13 @@ class Trainer:
             check_finite("gradient", grad_norm, state.progress.step + 1)
         lr = float(state.schedule.get_last_lr()[0])
         state.optimizer.step()
-        if self.accelerator.optimizer_step_was_skipped:
+        if skipped := self.accelerator.optimizer_step_was_skipped:
             assert state.scaler is not None
             check_loss_scale(state.scaler, state.progress.step + 1)
         else:
             state.schedule.step()
         if state.hook is not None:
-            state.hook(state.progress.step + 1)
+            state.hook(state.progress.step + 1, skipped=skipped)
         self.accumulator.clear()
         state.progress.add_update(loss, int(tokens), int(samples), time.perf_counter() - began)
         return lr, grad_norm

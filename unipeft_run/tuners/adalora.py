@@ -100,10 +100,22 @@ class RankSchedule:
                 f"peft.config.tinit and peft.config.tfinal take {fixed} updates, which leaves none "
                 f"of {self.config.total_step} for pruning"
             )
+        self.last_pruning = self.config.total_step - self.config.tfinal
 
-    def __call__(self, step: int) -> None:
-        """Act after update number `step`, from 1."""
-        self.tuner.update_and_allocate(step)
+    def __call__(self, step: int, *, skipped: bool = False) -> None:
+        """Act after update number `step`, from 1.
+
+        The gradients of a `skipped` update are not finite, so that they change no importance.
+        """
+        allocator, is_final = self.tuner.rankallocator, step >= self.last_pruning
+        if not (allocator.ipt or self.config.rank_pattern) and (skipped or is_final):
+            return  # all updates were skipped: there is nothing to prune by
+        if skipped:
+            allocator.update_ipt = lambda model: None  # instead of the method
+        try:
+            self.tuner.update_and_allocate(step)
+        finally:
+            vars(allocator).pop("update_ipt", None)
 
     def gather(self) -> Checkpoint:
         """Return the importance of each weight, and which singular values are kept."""

@@ -17,7 +17,14 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
-from unipeft_run.tuners.targets import name_modules, resolve_modules
+from unipeft_run.tuners.originals import copy_rewritten, copy_trained, repeatable, restore
+from unipeft_run.tuners.targets import (
+    leave_out_head,
+    name_modules,
+    refuse_head,
+    resolve_modules,
+    select_in_head,
+)
 
 ATTRIBUTE = "_unipeft_adapter"
 ROOT = "base_model.model."  # the library's prefix of the model's names
@@ -35,6 +42,7 @@ class Adapter:
         backbone: the number of the backbone's parameters, tied ones once.
         unfrozen: the trained parameters of the backbone: name without -> name with the modules.
         places: path of each replaced module -> the representation that it computes.
+        originals: the values of the backbone's parameters that the library changes or trains.
     """
 
     wrapper: Any
@@ -42,6 +50,7 @@ class Adapter:
     backbone: int
     unfrozen: Mapping[str, str]
     places: Mapping[str, str]
+    originals: Mapping[str, torch.Tensor]
 
     @property
     def model(self) -> Any:
@@ -117,9 +126,15 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     resolved, places = resolve_modules(model, tuner.config), name_modules(model)
     config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
     key = f"peft.type={tuner.type}"
-    with converted_errors(key):
+    with converted_errors(key), repeatable(model, config):
+        leave_out_head(model, config)
+        rewritten = copy_rewritten(model, config)
         wrapper = wrap(model, config, key)
     _check_head(model, key)
+    replaced = _replaced(model)
+    originals = copy_trained(before, trained) | {
+        name: value for name, value in rewritten.items() if name.rpartition(".")[0] in replaced
+    }
     names = {id(p): name for name, p in model.named_parameters()}
     for name in trained:
         before[name].requires_grad_(True)
@@ -128,7 +143,8 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
         TunerConfig(type=tuner.type, config=resolved),
         sum(p.numel() for p in before.values()),
         {name: names[id(before[name])] for name in trained},
-        {path: places.get(path, path.rpartition(".")[2]) for path in _replaced(model)},
+        {path: places.get(path, path.rpartition(".")[2]) for path in replaced},
+        originals,
     )
     _freeze_unstored(model)
     setattr(model, ATTRIBUTE, adapter)
@@ -142,10 +158,11 @@ def find_adapter(model: nn.Module) -> Adapter | None:
 
 
 def detach_tuner(adapter: Adapter) -> None:
-    """Take the library's modules out of the model again."""
+    """Take the library's modules out of the model again; its own weights are as before."""
     model = adapter.model
     with quiet():
         adapter.wrapper.unload()
+    restore(model, adapter.originals)
     delattr(model, ATTRIBUTE)
 
 
@@ -174,7 +191,10 @@ def _replaced(model: nn.Module) -> list[str]:
 
 
 def _check_head(model: Any, key: str) -> None:
-    """Raise UserError for a changed output layer, which the loss reads by itself."""
+    """Raise UserError for a changed head of a task or output layer.
+
+    The loss reads the output layer by itself.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
@@ -182,6 +202,8 @@ def _check_head(model: Any, key: str) -> None:
             f"{key} changes the output embeddings, which the loss reads by itself; "
             "they may be tied to the input embeddings"
         )
+    for path in select_in_head(model, _replaced(model)):
+        raise refuse_head(path)
 
 
 def _freeze_unstored(model: nn.Module) -> None:
