@@ -25,6 +25,7 @@ from unipeft_run.interop.adapters_options import read_parts
 from unipeft_run.interop.adapters_slots import Part, build_parts
 from unipeft_run.interop.tensors import (
     RemainingTensors,
+    cast,
     fill,
     find_dtype,
     load_backbone_tensors,
@@ -54,7 +55,7 @@ def from_adapters(options: Options, config: Any, state: Mapping[str, torch.Tenso
     parts = [part for kind, own in read_parts(options) for part in build_parts(kind, own, table)]
     _check_places(parts)
     model: Any = getattr(transformers, table.model)(config)
-    model.to(find_dtype(state))
+    cast(model, find_dtype(state), model.buffers())
     remaining = RemainingTensors({rename(name, table): t for name, t in state.items()})
     load_backbone_tensors(model, remaining)
     freeze(model, table.head)

@@ -25,6 +25,7 @@ from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.insertions import parallel, sequential
 from unipeft_run.interop.tensors import (
     RemainingTensors,
+    cast,
     fill,
     find_dtype,
     load_backbone_tensors,
@@ -109,7 +110,7 @@ def from_llm_adapters(
         raise ValueError(f"family {table.name} is not supported: Llama and its relatives are")
     tuner, complete = _complete(options)
     model: Any = getattr(transformers, table.model)(config)
-    model.to(find_dtype(state))
+    cast(model, find_dtype(state), model.buffers())
     remaining = RemainingTensors({name.removeprefix(WRAPPER): t for name, t in state.items()})
     load_backbone_tensors(model, remaining)
     freeze(model, ())

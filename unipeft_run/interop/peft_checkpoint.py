@@ -19,6 +19,7 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import ROOT
 from unipeft_run.interop.peft_import import attach_lora
+from unipeft_run.interop.tensors import cast
 from unipeft_run.tuners.adalora import AddPenalty
 from unipeft_run.tuners.library import (
     ADAPTER,
@@ -151,8 +152,9 @@ def _attach_theirs(model: nn.Module, config: Any, tensors: Tensors) -> nn.Module
     kind = config.peft_type.value
     # while training, the library generates the prompt; in inference, it reads the generated one
     config.inference_mode = bool(config.is_prompt_learning and not generator)
-    dtype = next(model.parameters()).dtype
-    wrapper = wrap(model, config, f"{KEY}.peft_type={kind}").to(dtype)
+    dtype, buffers = next(model.parameters()).dtype, list(model.buffers())
+    wrapper = wrap(model, config, f"{KEY}.peft_type={kind}")
+    cast(wrapper, dtype, buffers)
     stored = {name: tensor for name, tensor in tensors.items() if name not in generator}
     if generator:
         _load_generator(wrapper, generator)

@@ -1,6 +1,6 @@
 """Load a checkpoint's tensors into a model, each of them exactly once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -45,6 +45,18 @@ def find_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
     """Return the type of the first floating-point tensor, by default float32."""
     kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in FLOAT_TYPES)
     return next(kinds, torch.float32)
+
+
+def cast(model: nn.Module, dtype: torch.dtype, fixed: Iterable[torch.Tensor]) -> None:
+    """Convert the floating-point parameters and buffers of a model, except the buffers `fixed`.
+
+    `fixed`: the backbone's buffers. transformers keeps some, such as rotary frequencies, in float32
+    whatever the type of the model.
+    """
+    kept = {id(buffer) for buffer in fixed}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point() and id(tensor) not in kept:
+            tensor.data = tensor.data.to(dtype)
 
 
 def load_backbone_tensors(model: nn.Module, remaining: RemainingTensors) -> None:
