@@ -26,7 +26,6 @@ from unipeft_run.interop.adapters_slots import Part, build_parts
 from unipeft_run.interop.tensors import (
     RemainingTensors,
     cast,
-    fill,
     find_dtype,
     load_backbone_tensors,
 )
@@ -86,6 +85,6 @@ def _build_deltas(
                 continue
             delta = part.slot.build(replace(site, model_shared=shared)).to(model.dtype)
             for tensor in tensors_of(delta, place, part.matrices):
-                fill(tensor.parameter, tensor.name, tensor.pick(state[tensor.name]))
+                tensor.load(state[tensor.name])
                 used.add(tensor.name)
             yield f"{site.write.path}.{child_name(part.name, site)}", delta

@@ -1,6 +1,6 @@
 """Load a checkpoint's tensors into a model, each of them exactly once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,16 +29,21 @@ class RemainingTensors(dict[str, torch.Tensor]):
 def fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice = ALL) -> None:
     """Copy `rows` of `tensor`. Raises ValueError for another shape or an integer type."""
     part = tensor[rows] if tensor.ndim else tensor
-    if parameter.shape != part.shape:
-        raise ValueError(
-            f"the tensor {name} is {list(part.shape)}; "
-            f"the options and the configuration make it {list(parameter.shape)}"
-        )
+    check_shape(name, part, parameter.shape)
     if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
         kind = str(part.dtype).removeprefix("torch.")
         raise ValueError(f"the tensor {name} is {kind}, not of a floating-point type")
     with torch.no_grad():
         parameter.copy_(part)
+
+
+def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int]) -> None:
+    """Raise ValueError for another shape than the one that is expected."""
+    if list(tensor.shape) != list(expected):
+        raise ValueError(
+            f"the tensor {name} is {list(tensor.shape)}; "
+            f"the options and the configuration make it {list(expected)}"
+        )
 
 
 def find_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
