@@ -30,9 +30,8 @@ def fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice =
     """Copy `rows` of `tensor`. Raises ValueError for another shape or an integer type."""
     part = tensor[rows] if tensor.ndim else tensor
     check_shape(name, part, parameter.shape)
-    if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
-        kind = str(part.dtype).removeprefix("torch.")
-        raise ValueError(f"the tensor {name} is {kind}, not of a floating-point type")
+    if parameter.dtype in FLOAT_TYPES:
+        check_type(name, part)
     with torch.no_grad():
         parameter.copy_(part)
 
@@ -44,6 +43,13 @@ def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int]) -> Non
             f"the tensor {name} is {list(tensor.shape)}; "
             f"the options and the configuration make it {list(expected)}"
         )
+
+
+def check_type(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError for a tensor that is not of a floating-point type."""
+    if tensor.dtype not in FLOAT_TYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"the tensor {name} is {kind}, not of a floating-point type")
 
 
 def find_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
