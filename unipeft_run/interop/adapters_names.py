@@ -125,12 +125,15 @@ def locate(
 ) -> list[Place | None]:
     """Return the place of each site; None in a layer that is left out.
 
-    Layers are numbered through all stacks, in the order of the family's table.
+    Layers are numbered through all stacks, in the order of the family's table. Raises ValueError
+    for a layer that the model does not have.
     """
     first, total = {"": 0}, 0
     for name, stack in table.stacks.items():
         first[name] = total
         total += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
+    if any(layer >= total for layer in left_out):
+        raise ValueError(f"leave_out={list(left_out)}: the model has layers 0 to {total - 1}")
     kept = [site for site in sites if first[site.stack] + site.layer not in left_out]
     depths = Counter((site.stack, site.kind) for site in kept)
     seen: Counter[tuple[str, str]] = Counter()

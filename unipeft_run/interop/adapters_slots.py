@@ -26,6 +26,7 @@ from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.gates import GatedMemory, InputGate
 from unipeft_run.deltas.slots import Slot
 from unipeft_run.interop.adapters_options import BOTTLENECK, LORA, PREFIX, PROMPT
+from unipeft_run.interop.rules import check_scaling
 
 Options = Mapping[str, Any]
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu", "tanh": "tanh"}
@@ -90,8 +91,6 @@ def _adapter_form(options: Options) -> Callable[[Site], Form]:
     factor, word = options["reduction_factor"], str(options["non_linearity"]).lower()
     if word not in ACTIVATIONS:
         raise ValueError(unknown_choice("non_linearity", word, ACTIVATIONS))
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
-        raise ValueError(f"reduction_factor={factor}: must be a number above 0")
     settings: dict[str, Any] = {"activation": ACTIVATIONS[word], "dropout": options["dropout"]}
     form: Callable[..., Form] = Bottleneck
     if options["phm_layer"]:
@@ -111,14 +110,13 @@ def _adapter_form(options: Options) -> Callable[[Site], Form]:
 
 def _adapter_composition(options: Options) -> Callable[[Site], Composition]:
     scaling = options["scaling"]
+    check_scaling(scaling)
     if options["use_gating"]:
         if scaling != 1.0:
             raise ValueError(f"use_gating with scaling={scaling} is not supported: scaling=1.0")
         return InputGate
     if scaling == "learned":
         return LearnedScale
-    if not isinstance(scaling, float):
-        raise ValueError(f"scaling={scaling!r} is not supported: a float, or learned")
     return Add if scaling == 1.0 else partial(Scaled, scale=scaling)
 
 

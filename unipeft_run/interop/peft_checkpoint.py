@@ -13,13 +13,13 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.fields import Rule
 from unipeft_run.backbones.quiet import no_loading_report
 from unipeft_run.backbones.weights import FLOAT_TYPES
 from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import ROOT
 from unipeft_run.interop.peft_import import attach_lora
+from unipeft_run.interop.rules import NAMES, TARGETS, check_values
 from unipeft_run.interop.tensors import cast, check_type, find_dtype
 from unipeft_run.tuners.adalora import AddPenalty
 from unipeft_run.tuners.library import (
@@ -47,19 +47,7 @@ AUTO = {  # the library's task types -> transformers' classes
     "FEATURE_EXTRACTION": "AutoModel",
 }
 HEADS = ("classifier", "score", "qa_outputs")  # the library adds them, whatever the model
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
-
-
-NAMES = Rule("a list of names", _is_names)
-MODULES: Mapping[str, Rule] = {
-    "modules_to_save": NAMES.or_null(),
-    "target_modules": Rule(
-        "a list of names, or a regular expression", lambda v: isinstance(v, str) or _is_names(v)
-    ).or_null(),
-}
+MODULES = {"modules_to_save": NAMES.or_null(), "target_modules": TARGETS}
 
 
 def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn.Module:
@@ -79,9 +67,7 @@ def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn
     """
     fields = {**peft_config, "base_model_name_or_path": None}
     kind = str(fields.pop("peft_type", None))
-    for key, rule in MODULES.items():
-        if not rule.is_valid(value := fields.get(key)):
-            raise ValueError(f"{KEY}.{key}={shorten(value)}: must be {rule.description}")
+    check_values({key: fields.get(key) for key in MODULES}, MODULES, f"{KEY}.")
     peft_config = build_config(kind, fields, KEY)
     adapter = {name: tensor for name, tensor in state.items() if _is_adapters(name)}
     backbone = {name: tensor for name, tensor in state.items() if name not in adapter}
