@@ -17,7 +17,7 @@ from unipeft_run.interop.peft import from_peft
 pytest.importorskip("peft")
 
 State = dict[str, torch.Tensor]
-FLAGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+CONVERSIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "int64": lambda tensor: tensor.long(),
     "bool": lambda tensor: tensor > 0,
     "complex64": lambda tensor: tensor.to(torch.complex64),
@@ -32,22 +32,23 @@ def load(case: str) -> tuple[dict[str, Any], Any, State]:
     return meta["config"], config, {**state, **golden_peers.inputs_of(tensors, "state")}
 
 
-@pytest.mark.parametrize("kind", FLAGS)
 @pytest.mark.parametrize(
-    ("case", "ending"),
+    ("case", "ending", "kind"),
     [
-        ("t5__lora_qv", "q.lora_A.weight"),
-        ("t5__lora_qv", "q.lora_B.weight"),
-        ("llama__dora_qv", "lora_B.weight"),
-        ("llama__dora_qv", "model.norm.weight"),
-        ("bert__hira_qv", "hira_A"),
-        ("llama__ia3", "ia3_l"),
-        ("llama__loha_qv", "hada_w1_a"),
-        ("bert__vera_qv", "vera_lambda_b"),
-        ("bert__ln_tuning", "LayerNorm.weight"),
-        ("bert__ln_tuning", "bert.embeddings.word_embeddings.weight"),
-        ("bert__prefix_tuning", "prompt_embeddings"),
-        ("bert__lora_all_linear", "classifier.bias"),
+        ("t5__lora_qv", "q.lora_A.weight", "int64"),
+        ("t5__lora_qv", "q.lora_A.weight", "complex64"),
+        ("t5__lora_qv", "q.lora_B.weight", "bool"),
+        ("llama__dora_qv", "lora_B.weight", "int64"),
+        ("llama__dora_qv", "model.norm.weight", "bool"),
+        ("llama__dora_qv", "model.norm.weight", "complex64"),
+        ("bert__hira_qv", "hira_A", "complex64"),
+        ("llama__ia3", "ia3_l", "bool"),
+        ("llama__loha_qv", "hada_w1_a", "int64"),
+        ("bert__vera_qv", "vera_lambda_b", "int64"),
+        ("bert__ln_tuning", "LayerNorm.weight", "bool"),
+        ("bert__ln_tuning", "bert.embeddings.word_embeddings.weight", "int64"),
+        ("bert__prefix_tuning", "prompt_embeddings", "int64"),
+        ("bert__lora_all_linear", "classifier.bias", "int64"),
     ],
 )
 def test_tensors_are_of_a_floating_point_type(case: str, ending: str, kind: str) -> None:
@@ -55,7 +56,7 @@ def test_tensors_are_of_a_floating_point_type(case: str, ending: str, kind: str)
     found = sorted(name for name in state if name.endswith(ending))
     name = next((n for n in found if n.startswith("base_model.")), found[0])
     with pytest.raises(ValueError, match=rf"the tensor {re.escape(name)} is {kind}, not of a fl"):
-        from_peft(options, config, {**state, name: FLAGS[kind](state[name])})
+        from_peft(options, config, {**state, name: CONVERSIONS[kind](state[name])})
 
 
 def test_old_integer_buffers_are_ignored() -> None:
