@@ -25,7 +25,7 @@ from unipeft_run.interop.adapters_options import read_parts
 from unipeft_run.interop.adapters_slots import Part, build_parts
 from unipeft_run.interop.tensors import (
     RemainingTensors,
-    fill,
+    cast,
     find_dtype,
     load_backbone_tensors,
 )
@@ -54,7 +54,7 @@ def from_adapters(options: Options, config: Any, state: Mapping[str, torch.Tenso
     parts = [part for kind, own in read_parts(options) for part in build_parts(kind, own, table)]
     _check_places(parts)
     model: Any = getattr(transformers, table.model)(config)
-    model.to(find_dtype(state))
+    cast(model, find_dtype(state), model.buffers())
     remaining = RemainingTensors({rename(name, table): t for name, t in state.items()})
     load_backbone_tensors(model, remaining)
     freeze(model, table.head)
@@ -85,6 +85,6 @@ def _build_deltas(
                 continue
             delta = part.slot.build(replace(site, model_shared=shared)).to(model.dtype)
             for tensor in tensors_of(delta, place, part.matrices):
-                fill(tensor.parameter, tensor.name, tensor.pick(state[tensor.name]))
+                tensor.load(state[tensor.name])
                 used.add(tensor.name)
             yield f"{site.write.path}.{child_name(part.name, site)}", delta

@@ -20,6 +20,7 @@ from unipeft_run.deltas.forms.hypercomplex import Hypercomplex
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.gates import GatedMemory, InputGate
+from unipeft_run.interop.tensors import check_shape, fill
 
 PROMPT = "prompt_tuning.prompt_tunings.a.prompt_embedding.weight"
 RULES = "shared_parameters.a.phm_rule"
@@ -73,12 +74,40 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Our rows of a tensor: the block number `index` of `count` equal ones."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Block()
+
+
+@dataclass(frozen=True)
 class PeerTensor:
-    """One of our parameters, the name of a tensor in `adapters`, and how to pick our part of it."""
+    """One of our parameters, the name of a tensor in `adapters`, and our part of that tensor.
+
+    Args:
+        parameter: ours.
+        name: of the tensor in `adapters`.
+        shape: of the whole tensor; None: as `block` makes it.
+        block: our rows of it, if `pick` is None.
+        pick: any other part of a tensor of this shape.
+    """
 
     parameter: torch.Tensor
     name: str
-    pick: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+    block: Block = WHOLE
+    shape: tuple[int, ...] | None = None
+    pick: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def load(self, tensor: torch.Tensor) -> None:
+        """Fill our parameter. Raises ValueError if the whole tensor has another shape."""
+        rows, *rest = self.parameter.shape
+        check_shape(self.name, tensor, self.shape or (rows * self.block.count, *rest))
+        pick = self.pick or (lambda whole: whole.chunk(self.block.count)[self.block.index])
+        fill(self.parameter, self.name, pick(tensor))
 
 
 def rename(name: str, table: Family) -> str:
@@ -96,12 +125,15 @@ def locate(
 ) -> list[Place | None]:
     """Return the place of each site; None in a layer that is left out.
 
-    Layers are numbered through all stacks, in the order of the family's table.
+    Layers are numbered through all stacks, in the order of the family's table. Raises ValueError
+    for a layer that the model does not have.
     """
     first, total = {"": 0}, 0
     for name, stack in table.stacks.items():
         first[name] = total
         total += len(model.get_submodule(stack.path))  # type: ignore[arg-type]
+    if any(layer >= total for layer in left_out):
+        raise ValueError(f"leave_out={list(left_out)}: the model has layers 0 to {total - 1}")
     kept = [site for site in sites if first[site.stack] + site.layer not in left_out]
     depths = Counter((site.stack, site.kind) for site in kept)
     seen: Counter[tuple[str, str]] = Counter()
@@ -138,7 +170,7 @@ def tensors_of(delta: Delta, place: Place, matrices: Sequence[str]) -> Iterator[
         yield PeerTensor(form.vectors, PROMPT)
     elif isinstance(form, Factors):
         block = _block(delta.site, matrices)
-        yield PeerTensor(form.factors, f"{path}.loras.a.lora_B", lambda t: block(t)[:, 0])
+        yield _column(form.factors, f"{path}.loras.a.lora_B", block)
     elif isinstance(form, Hypercomplex):
         yield from _hypercomplex(form, place.adapter)
         yield from _scales(delta.composition, place.adapter)
@@ -158,33 +190,39 @@ def _memory(form: Memory, place: Place) -> Iterator[PeerTensor]:
         length = form.keys.size(0)
         for offset, parameter in enumerate((form.keys, form.values)):
             pick = partial(_flat_part, length=length, place=place, offset=offset)
-            yield PeerTensor(parameter, f"{base}.control_trans", pick)
+            shape = (2 * place.depth * parameter.numel(),)
+            yield PeerTensor(parameter, f"{base}.control_trans", shape=shape, pick=pick)
         return
-    rows = slice(place.index * form.head.out_features, (place.index + 1) * form.head.out_features)
     yield PeerTensor(form.trunk.embedding, f"{base}.wte.weight")
     yield from _weight_and_bias(form.trunk.hidden, f"{base}.control_trans.0")
-    yield from _weight_and_bias(form.head, f"{base}.control_trans.2", lambda t: t[rows])
+    block = Block(place.index, place.depth)
+    yield from _weight_and_bias(form.head, f"{base}.control_trans.2", block)
 
 
 def _flat_part(tensor: torch.Tensor, *, length: int, place: Place, offset: int) -> torch.Tensor:
     """Return the keys (offset 0) or values (1) of a layer, [L, D], from a flat prefix."""
-    return tensor.view(length, 2 * place.depth, -1)[:, 2 * place.index + offset]
+    return tensor.reshape(length, 2 * place.depth, -1)[:, 2 * place.index + offset]
 
 
-def _lora(
-    form: Bottleneck, delta: Delta, base: str, block: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[PeerTensor]:
+def _column(factors: torch.Tensor, name: str, block: Block) -> PeerTensor:
+    """Return (IA)3's factors, a column in `adapters`."""
+    shape = (factors.numel() * block.count, 1)
+    return PeerTensor(
+        factors, name, shape=shape, pick=lambda t: t.flatten().chunk(block.count)[block.index]
+    )
+
+
+def _lora(form: Bottleneck, delta: Delta, base: str, block: Block) -> Iterator[PeerTensor]:
     yield PeerTensor(form.down.weight, f"{base}.lora_A", block)
     yield PeerTensor(form.up.weight, f"{base}.lora_B", block)
     yield from _gate(delta.composition, f"{base}.gate", block)
 
 
-def _block(site: Site, matrices: Sequence[str]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that picks a site's rows of a tensor for all matrices of a merged one."""
+def _block(site: Site, matrices: Sequence[str]) -> Block:
+    """Return a site's rows of a tensor for all matrices of a merged one."""
     if site.write.part is None:
-        return lambda tensor: tensor
-    index, count = matrices.index(site.representation), len(matrices)
-    return lambda tensor: tensor.chunk(count)[index]
+        return WHOLE
+    return Block(matrices.index(site.representation), len(matrices))
 
 
 def _hypercomplex(form: Hypercomplex, base: str) -> Iterator[PeerTensor]:
@@ -202,13 +240,11 @@ def _scales(composition: Composition, base: str) -> Iterator[PeerTensor]:
     yield from _gate(composition, f"{base}.gate")
 
 
-def _gate(composition: Composition, name: str, pick: Any = lambda tensor: tensor) -> Any:
+def _gate(composition: Composition, name: str, block: Block = WHOLE) -> Iterator[PeerTensor]:
     if isinstance(composition, InputGate | GatedMemory):
-        yield from _weight_and_bias(composition.gate, name, pick)
+        yield from _weight_and_bias(composition.gate, name, block)
 
 
-def _weight_and_bias(
-    module: Any, name: str, pick: Any = lambda tensor: tensor
-) -> Iterator[PeerTensor]:
-    yield PeerTensor(module.weight, f"{name}.weight", pick)
-    yield PeerTensor(module.bias, f"{name}.bias", pick)
+def _weight_and_bias(module: Any, name: str, block: Block = WHOLE) -> Iterator[PeerTensor]:
+    yield PeerTensor(module.weight, f"{name}.weight", block)
+    yield PeerTensor(module.bias, f"{name}.bias", block)

@@ -4,10 +4,13 @@ A configuration is a mapping, as `AdapterConfig.to_dict` returns it. Its `archit
 a bottleneck, `prefix_tuning`, `lora` (also for (IA)3), `prompt_tuning`, or `union` of several.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unipeft_run.config.messages import unknown_choice, unknown_key
+from unipeft_run.backbones.fields import Rule
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
+from unipeft_run.interop import adapters_rules
+from unipeft_run.interop.rules import check_values
 
 Options = Mapping[str, Any]
 
@@ -113,6 +116,12 @@ ALLOWED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
     PROMPT: {"combine": ("prefix",)},
 }
+RULES: Mapping[str, Mapping[str, Rule]] = {
+    BOTTLENECK: adapters_rules.BOTTLENECK,
+    PREFIX: adapters_rules.PREFIX,
+    LORA: adapters_rules.LORA,
+    PROMPT: adapters_rules.PROMPT,
+}
 
 
 def read_parts(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -120,14 +129,26 @@ def read_parts(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises ValueError for an option or a value that we cannot take.
     """
-    architecture = options.get("architecture") or BOTTLENECK
+    architecture = options.get("architecture")
+    if architecture is None:
+        architecture = BOTTLENECK
     if architecture == "union":
-        for part in options.get("configs", ()):
+        for part in _parts_of(options):
             yield from read_parts(part)
         return
-    if architecture not in DEFAULTS:
+    if not isinstance(architecture, str) or architecture not in DEFAULTS:
         raise ValueError(unknown_choice("architecture", architecture, [*DEFAULTS, "union"]))
     yield architecture, _complete(architecture, options)
+
+
+def _parts_of(union: Options) -> Sequence[Options]:
+    for key in union:
+        if key not in ("architecture", "configs"):
+            raise ValueError(f"union: {unknown_key(str(key), ['configs'])}")
+    parts = union.get("configs", ())
+    if not isinstance(parts, list | tuple) or not all(isinstance(p, Mapping) for p in parts):
+        raise ValueError(f"union: configs={shorten(parts)}: must be a list of configurations")
+    return parts
 
 
 def _complete(architecture: str, options: Options) -> dict[str, Any]:
@@ -135,10 +156,12 @@ def _complete(architecture: str, options: Options) -> dict[str, Any]:
     given = {key: value for key, value in options.items() if key != "architecture"}
     for key in given:
         if key not in defaults:
-            raise ValueError(f"{architecture}: {unknown_key(key, defaults)}")
+            raise ValueError(f"{architecture}: {unknown_key(str(key), defaults)}")
     complete = {**defaults, **given}
     for key, allowed in ALLOWED[architecture].items():
         if complete[key] not in allowed:
             choices = " or ".join(map(str, allowed))
-            raise ValueError(f"{architecture}: {key}={complete[key]} is not supported: {choices}")
+            value = shorten(complete[key])
+            raise ValueError(f"{architecture}: {key}={value} is not supported: {choices}")
+    check_values(complete, RULES[architecture], f"{architecture}: ")
     return complete

@@ -1,6 +1,6 @@
 """The slots that are equivalent to the options of `adapters`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,9 +26,11 @@ from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.deltas.gates import GatedMemory, InputGate
 from unipeft_run.deltas.slots import Slot
 from unipeft_run.interop.adapters_options import BOTTLENECK, LORA, PREFIX, PROMPT
+from unipeft_run.interop.rules import check_scaling
 
 Options = Mapping[str, Any]
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu", "tanh": "tanh"}
+ATTENTIONS = {"self": "mh_adapter", "cross": "cross_adapter"}  # type -> option of its adapter
 MATRICES = {"q": "attn.query", "k": "attn.key", "v": "attn.value"}
 # what `adapters` calls the intermediate and the output Linear of a feed-forward
 FEED_FORWARD = {"intermediate_lora": "ffn.up", "output_lora": "ffn.down"}
@@ -60,23 +62,27 @@ def build_parts(architecture: str, options: Options, table: Family) -> Iterator[
 
 def _bottleneck(options: Options, table: Family) -> Iterator[Part]:
     left_out = tuple(options["leave_out"])
-    attentions = ["self", "cross"] if options["cross_adapter"] else ["self"]
-    if options["mh_adapter"]:
+    attentions = [kind for kind, key in ATTENTIONS.items() if options[key] and _has(table, kind)]
+    if attentions:
         if options["original_ln_before"] and not options["is_parallel"]:
             raise ValueError("original_ln_before is supported for the output adapter only")
-        slot = _adapter(options, ["attn.output"], "sequential", attentions)
+        slot = _adapter(options, "attn.output", "sequential", attentions)
         yield Part("attention", slot, left_out)
     if options["output_adapter"]:
         block = options["original_ln_before"] and not options["is_parallel"]
         site, insertion = ("ffn.block", "post_norm") if block else ("ffn", "sequential")
-        yield Part("ffn", _adapter(options, [site], insertion, attentions), left_out)
+        yield Part("ffn", _adapter(options, site, insertion), left_out)
 
 
-def _adapter(options: Options, sites: list[str], insertion: str, attentions: list[str]) -> Slot:
+def _has(table: Family, attention: str) -> bool:
+    return any(attention in stack.attentions for stack in table.stacks.values())
+
+
+def _adapter(options: Options, site: str, insertion: str, attentions: Sequence[str] = ()) -> Slot:
     return Slot(
         form=_adapter_form(options),
         insertion="residual" if options["is_parallel"] else insertion,
-        representation={"sites": sites, "attentions": attentions},
+        representation={"sites": [site], "attentions": attentions},
         composition=_adapter_composition(options),
     )
 
@@ -85,8 +91,6 @@ def _adapter_form(options: Options) -> Callable[[Site], Form]:
     factor, word = options["reduction_factor"], str(options["non_linearity"]).lower()
     if word not in ACTIVATIONS:
         raise ValueError(unknown_choice("non_linearity", word, ACTIVATIONS))
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
-        raise ValueError(f"reduction_factor={factor}: must be a number above 0")
     settings: dict[str, Any] = {"activation": ACTIVATIONS[word], "dropout": options["dropout"]}
     form: Callable[..., Form] = Bottleneck
     if options["phm_layer"]:
@@ -106,14 +110,13 @@ def _adapter_form(options: Options) -> Callable[[Site], Form]:
 
 def _adapter_composition(options: Options) -> Callable[[Site], Composition]:
     scaling = options["scaling"]
+    check_scaling(scaling)
     if options["use_gating"]:
         if scaling != 1.0:
             raise ValueError(f"use_gating with scaling={scaling} is not supported: scaling=1.0")
         return InputGate
     if scaling == "learned":
         return LearnedScale
-    if not isinstance(scaling, float):
-        raise ValueError(f"scaling={scaling!r} is not supported: a float, or learned")
     return Add if scaling == 1.0 else partial(Scaled, scale=scaling)
 
 
@@ -160,9 +163,7 @@ def _lora(options: Options, table: Family) -> Iterator[Part]:
 
 def _lora_form(options: Options) -> tuple[Callable[[Site], Form], Callable[[Site], Composition]]:
     if options["composition_mode"] == "scale":
-        if options["r"] != 1 or options["use_gating"]:
-            raise ValueError("composition_mode=scale needs r=1 and no gating")
-        return Factors, Rescale
+        return _scale_form(options)
     form = partial(
         Bottleneck,
         rank=options["r"],
@@ -177,9 +178,20 @@ def _lora_form(options: Options) -> tuple[Callable[[Site], Form], Callable[[Site
     return form, partial(Scaled, scale=options["alpha"] / options["r"])
 
 
+def _scale_form(options: Options) -> tuple[Callable[[Site], Form], Callable[[Site], Composition]]:
+    if options["r"] != 1 or options["use_gating"]:
+        raise ValueError("composition_mode=scale needs r=1 and no gating")
+    for key, needed in (("alpha", 1), ("dropout", 0.0)):
+        if options[key] != needed:
+            raise ValueError(f"composition_mode=scale needs {key}={needed}, not {options[key]}")
+    return Factors, Rescale
+
+
 def _prompt(options: Options, table: Family) -> Iterator[Part]:
     if table.prompt is None or "encoder" not in table.stacks or len(table.stacks) > 1:
         raise ValueError(f"architecture prompt_tuning is not supported for {table.name}")
+    if table.name == "roberta":  # ours precede its LayerNorm, theirs follow it
+        raise ValueError("prompt tuning of adapters is not supported for roberta")
     slot = Slot(
         form=partial(Vectors, length=options["prompt_length"]),
         insertion="parallel",

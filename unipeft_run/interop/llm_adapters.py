@@ -15,16 +15,20 @@ import transformers
 from torch import nn
 
 from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.fields import BASE, FLAG, PROBABILITY, Rule, one_of
 from unipeft_run.backbones.site import Site
 from unipeft_run.backbones.sites import find_sites
-from unipeft_run.config.messages import unknown_choice, unknown_key
+from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.deltas.attach import child_name, freeze, reattach
 from unipeft_run.deltas.compositions import LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.insertions import parallel, sequential
+from unipeft_run.interop.peft_config import check_pattern
+from unipeft_run.interop.rules import SIZE, TARGETS, check_scaling, check_values
 from unipeft_run.interop.tensors import (
     RemainingTensors,
+    cast,
     fill,
     find_dtype,
     load_backbone_tensors,
@@ -65,6 +69,24 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "fan_in_fan_out": (False,),
 }
 ACTIVATIONS = ("tanh", "relu")
+RULES: Mapping[str, Mapping[str, Rule]] = {
+    "BOTTLENECK": {
+        "bottleneck_size": SIZE,
+        "adapter_dropout": PROBABILITY,
+        "target_modules": TARGETS,
+        "use_parallel_adapter": FLAG,
+        "use_adapterp": FLAG,
+        "init_weights": one_of("bert", "mam_adapter"),
+    },
+    "LORA": {
+        "r": SIZE,
+        "target_modules": TARGETS,
+        "lora_alpha": BASE,
+        "lora_dropout": PROBABILITY,
+        "merge_weights": FLAG,
+        "fan_in_fan_out": FLAG,
+    },
+}
 # Llama's Linear -> the site where it is adapted in parallel, and in series
 PARALLEL = {
     "q_proj": "attn.query",
@@ -109,7 +131,7 @@ def from_llm_adapters(
         raise ValueError(f"family {table.name} is not supported: Llama and its relatives are")
     tuner, complete = _complete(options)
     model: Any = getattr(transformers, table.model)(config)
-    model.to(find_dtype(state))
+    cast(model, find_dtype(state), model.buffers())
     remaining = RemainingTensors({name.removeprefix(WRAPPER): t for name, t in state.items()})
     load_backbone_tensors(model, remaining)
     freeze(model, ())
@@ -127,11 +149,13 @@ def _complete(options: Options) -> tuple[str, dict[str, Any]]:
     given = {key: value for key, value in options.items() if key not in IGNORED}
     for key in given:
         if key not in DEFAULTS[tuner]:
-            raise ValueError(unknown_key(key, DEFAULTS[tuner]))
+            raise ValueError(unknown_key(str(key), DEFAULTS[tuner]))
     complete = {**DEFAULTS[tuner], **given}
     for key, allowed in ALLOWED.items():
         if key in complete and complete[key] not in allowed:
-            raise ValueError(f"{key}={complete[key]} is not supported: must be {allowed[0]}")
+            value = shorten(complete[key])
+            raise ValueError(f"{key}={value} is not supported: must be {allowed[0]}")
+    check_values(complete, RULES[tuner])
     return tuner, complete
 
 
@@ -162,7 +186,7 @@ def _match_targets(tuner: str, options: Options, series: bool) -> Callable[[str]
     """Return the predicate of target_modules on the paths of Linear layers."""
     targets = options["target_modules"]
     if isinstance(targets, str):
-        pattern = targets
+        check_pattern("target_modules", pattern := targets)
         return lambda path: re.fullmatch(pattern, path) is not None
     if targets is None:
         way = "series" if series else "parallel"
@@ -187,8 +211,7 @@ def _bottleneck(site: Site, options: Options, series: bool) -> Delta:
     word, scaling = options["non_linearity"], options["scaling"]
     if word not in ACTIVATIONS:
         raise ValueError(unknown_choice("non_linearity", word, ACTIVATIONS))
-    if scaling != "learned" and not isinstance(scaling, float):
-        raise ValueError(f"scaling={scaling!r} is not supported: a float, or learned")
+    check_scaling(scaling)
     form = Bottleneck(
         site,
         rank=options["bottleneck_size"],
@@ -212,8 +235,7 @@ def _lora(site: Site, options: Options, series: bool) -> Delta:
         dropout=0.0,
         input_dropout=options["lora_dropout"],
     )
-    alpha = options["lora_alpha"] or 1
-    return Delta(site, form, parallel, Scaled(site, scale=alpha / rank))
+    return Delta(site, form, parallel, Scaled(site, scale=options["lora_alpha"] / rank))
 
 
 def _tensors(delta: Delta, path: str, tuner: str) -> Iterator[tuple[torch.Tensor, str]]:

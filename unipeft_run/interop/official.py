@@ -21,7 +21,7 @@ from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.forms.vectors import Vectors
 from unipeft_run.interop.official_names import PROMPT, is_unused, named_parameters
 from unipeft_run.interop.options import complete_options
-from unipeft_run.interop.tensors import RemainingTensors, fill, find_dtype
+from unipeft_run.interop.tensors import RemainingTensors, cast, fill, find_dtype
 
 Options = Mapping[str, Any]
 Tensors = Mapping[str, torch.Tensor]
@@ -53,7 +53,7 @@ def from_official(options: Options, config: Any, state: Tensors) -> nn.Module:
     _check_sizes(options, state)
     config = deepcopy(config)  # attaching names our attention in it
     model = getattr(transformers, family_of(config).model)(config)
-    model.to(find_dtype(state))
+    cast(model, find_dtype(state), model.buffers())
     remaining = RemainingTensors({n.removeprefix(WRAPPER): tensor for n, tensor in state.items()})
     _load_backbone(model, remaining)
     attach(model, slots, unfreeze_patterns(options, model))

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from unipeft_run.backbones.fields import PROBABILITY, Rule, number, whole
+from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
+from unipeft_run.interop.rules import SIZE, TEXT
 
 MAX_BYTES = 2**20
 
@@ -64,8 +65,6 @@ def _is_scalar(value: Any) -> bool:
         return False
 
 
-SIZE = whole(1, 1_000_000)
-TEXT = Rule("text", lambda value: isinstance(value, str))
 RULES: Mapping[str, Rule] = {
     "attn_bn": SIZE,
     "ffn_bn": SIZE,

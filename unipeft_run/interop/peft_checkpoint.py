@@ -19,6 +19,8 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import ROOT
 from unipeft_run.interop.peft_import import attach_lora
+from unipeft_run.interop.rules import NAMES, TARGETS, check_values
+from unipeft_run.interop.tensors import cast, check_type, find_dtype
 from unipeft_run.tuners.adalora import AddPenalty
 from unipeft_run.tuners.library import (
     ADAPTER,
@@ -44,6 +46,8 @@ AUTO = {  # the library's task types -> transformers' classes
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
     "FEATURE_EXTRACTION": "AutoModel",
 }
+HEADS = ("classifier", "score", "qa_outputs")  # the library adds them, whatever the model
+MODULES = {"modules_to_save": NAMES.or_null(), "target_modules": TARGETS}
 
 
 def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn.Module:
@@ -63,6 +67,7 @@ def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn
     """
     fields = {**peft_config, "base_model_name_or_path": None}
     kind = str(fields.pop("peft_type", None))
+    check_values({key: fields.get(key) for key in MODULES}, MODULES, f"{KEY}.")
     peft_config = build_config(kind, fields, KEY)
     if fields.get("alora_invocation_tokens"):
         raise ValueError(
@@ -72,6 +77,7 @@ def from_peft(peft_config: Mapping[str, Any], config: Any, state: Tensors) -> nn
     adapter = {name: tensor for name, tensor in state.items() if _is_adapters(name)}
     backbone = {name: tensor for name, tensor in state.items() if name not in adapter}
     model = _load_backbone(config, fields.get("task_type"), backbone, adapter)
+    _check_saved(model, fields.get("modules_to_save"))
     if kind == "LORA" and _attach_ours(model, {**fields, "peft_type": kind}, adapter):
         return model.eval()
     return _attach_theirs(model, peft_config, adapter).eval()
@@ -84,13 +90,15 @@ def _is_adapters(name: str) -> bool:
 def _load_backbone(config: Any, task_type: Any, tensors: Tensors, adapter: Tensors) -> nn.Module:
     """Build the model and load its tensors. Raises ValueError for a missing or unknown tensor."""
     cls = _model_class(config, task_type)
-    dtype = next((t.dtype for t in tensors.values() if t.dtype in FLOAT_TYPES), torch.float32)
+    for name, tensor in tensors.items():
+        if tensor.is_complex():  # loading it would only warn
+            check_type(name, tensor)
     with no_loading_report():
         model, report = cls.from_pretrained(  # reads no file: everything is passed in
             None,
             config=deepcopy(config),
             state_dict=dict(tensors),
-            dtype=dtype,
+            dtype=find_dtype(tensors),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -101,7 +109,29 @@ def _load_backbone(config: Any, task_type: Any, tensors: Tensors, adapter: Tenso
     heads = {name.removeprefix(PREFIX).removeprefix("model.") for name in adapter}
     for name in sorted(set(report["missing_keys"]) - heads):  # the adapter may hold a head
         raise ValueError(f"the checkpoint has no tensor {name}")
+    _check_types(model, tensors)
     return model
+
+
+def _check_types(model: Any, tensors: Tensors) -> None:
+    """Raise ValueError if a floating-point tensor of the backbone was given in another type."""
+    prefix = f"{model.base_model_prefix}."
+    numbers = {
+        name.removeprefix(prefix)
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    for name, tensor in tensors.items():
+        if name.removeprefix(prefix) in numbers:
+            check_type(name, tensor)
+
+
+def _check_saved(model: nn.Module, names: Any) -> None:
+    """Raise ValueError for a name in modules_to_save that no module of the backbone has."""
+    paths = [path for path, _ in model.named_modules()]
+    for name in names or ():
+        if name not in HEADS and not any(path.endswith(name) for path in paths):
+            raise ValueError(f"{KEY}.modules_to_save: the model has no module {shorten(name)}")
 
 
 def _model_class(config: Any, task_type: Any) -> Any:
@@ -119,15 +149,29 @@ def _model_class(config: Any, task_type: Any) -> Any:
 def _attach_ours(model: nn.Module, config: dict[str, Any], tensors: Tensors) -> bool:
     """Attach plain LoRA at our sites as deltas; return False, changing nothing, for any other."""
     named = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-    if any(config.get(key) for key in NARROWING) or named.keys() != _plain_names(model, config):
-        return False
-    if any(t.size(0) != config.get("r", 8) for n, t in named.items() if n.endswith(LORA[0])):
-        return False
     try:
+        if not _is_plain(model, config, named):
+            return False
         attach_lora(model, config, named, KEY)
     except UserError:
         return False
     return True
+
+
+def _is_plain(model: Any, config: Mapping[str, Any], named: Tensors) -> bool:
+    """Return whether the tensors are plain LoRA in the model of one of our families."""
+    if type(model).__name__ != family_of(model.config).model:
+        return False
+    if any(config.get(key) for key in NARROWING) or named.keys() != _plain_names(model, config):
+        return False
+    if any(tensor.dtype not in FLOAT_TYPES for tensor in named.values()):
+        return False
+    factors = {name: tensor for name, tensor in named.items() if name.endswith(LORA)}
+    rank = config.get("r", 8)
+    return all(
+        tensor.ndim == 2 and tensor.size(0 if name.endswith(LORA[0]) else 1) == rank
+        for name, tensor in factors.items()
+    )
 
 
 def _plain_names(model: nn.Module, config: Mapping[str, Any]) -> set[str]:
@@ -156,12 +200,13 @@ def _attach_theirs(model: nn.Module, config: Any, tensors: Tensors) -> nn.Module
     kind = config.peft_type.value
     # while training, the library generates the prompt; in inference, it reads the generated one
     config.inference_mode = bool(config.is_prompt_learning and not generator)
-    dtype = next(model.parameters()).dtype
-    wrapper = wrap(model, config, f"{KEY}.peft_type={kind}").to(dtype)
+    dtype, buffers = next(model.parameters()).dtype, list(model.buffers())
+    wrapper = wrap(model, config, f"{KEY}.peft_type={kind}")
+    cast(wrapper, dtype, buffers)
     stored = {name: tensor for name, tensor in tensors.items() if name not in generator}
     if generator:
         _load_generator(wrapper, generator)
-    _load_stored(wrapper, stored, generated=bool(generator))
+    _load_stored(wrapper, stored, f"{KEY}.peft_type={kind}", generated=bool(generator))
     if config.is_prompt_learning:
         wrapper.requires_grad_(False)
         _train_prompt(wrapper)
@@ -180,22 +225,23 @@ def _load_generator(wrapper: Any, tensors: Tensors) -> None:
             parameter.copy_(tensors[name])
 
 
-def _load_stored(wrapper: Any, tensors: Tensors, *, generated: bool) -> None:
+def _load_stored(wrapper: Any, tensors: Tensors, key: str, *, generated: bool) -> None:
     """Load the tensors of the checkpoint; a `generated` prompt is only checked."""
     peft = import_library()
-    with quiet():
+    with quiet(), converted_errors(key):
         expected = peft.get_peft_model_state_dict(wrapper)
-        _check_names(tensors, expected)
-        prompt = expected.get(PROMPTS[0])
-        if generated and prompt is not None:
-            if not torch.allclose(prompt, tensors[PROMPTS[0]].to(prompt), atol=1e-6):
-                raise ValueError(f"{PROMPTS[0]} is not what the tensors {GENERATOR}* generate")
-            tensors = {**tensors, PROMPTS[0]: wrapper.prompt_encoder[ADAPTER].embedding.weight}
+    _check_names(tensors, expected)
+    prompt = expected.get(PROMPTS[0])
+    if generated and prompt is not None:
+        if not torch.allclose(prompt, tensors[PROMPTS[0]].to(prompt), atol=1e-6):
+            raise ValueError(f"{PROMPTS[0]} is not what the tensors {GENERATOR}* generate")
+        tensors = {**tensors, PROMPTS[0]: wrapper.prompt_encoder[ADAPTER].embedding.weight}
+    with quiet(), converted_errors(key):
         peft.set_peft_model_state_dict(wrapper, dict(tensors))
 
 
 def _check_names(given: Tensors, expected: Tensors) -> None:
-    """Raise ValueError for a tensor that is missing, unexpected or of another shape."""
+    """Raise ValueError for a tensor that is missing, unexpected or of another shape or type."""
     for name in sorted(expected.keys() - given.keys()):
         raise ValueError(f"the checkpoint has no tensor {name}")
     for name in sorted(given.keys() - expected.keys()):
@@ -204,6 +250,8 @@ def _check_names(given: Tensors, expected: Tensors) -> None:
         if given[name].shape != tensor.shape:
             shapes = f"{list(given[name].shape)}, but {KEY} describes {list(tensor.shape)}"
             raise ValueError(f"{name} has the shape {shapes}")
+        if tensor.is_floating_point():
+            check_type(name, given[name])
 
 
 def _train_prompt(wrapper: Any) -> None:

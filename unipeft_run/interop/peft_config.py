@@ -61,7 +61,7 @@ def check_config(config: Mapping[str, Any], source: object) -> None:
     _check_value("alpha_pattern", config.get("alpha_pattern") or {}, PATTERNS, source)
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
         _check_value(f"alpha_pattern {pattern}", alpha, ALPHA, source)
-        _check_pattern(pattern, source)
+        check_pattern(f"{source}: alpha_pattern", pattern)
 
 
 def _check_value(name: str, value: Any, rule: Rule, source: object) -> None:
@@ -69,15 +69,15 @@ def _check_value(name: str, value: Any, rule: Rule, source: object) -> None:
         raise UserError(f"{source}: {shorten(name)}={shorten(value)}: must be {rule.description}")
 
 
-def _check_pattern(pattern: str, source: object) -> None:
+def check_pattern(key: str, pattern: str) -> None:
     """Raise UserError for a regular expression that is invalid, or may take very long to match."""
     repeats = sum(pattern.count(sign) for sign in "*+?{")
     if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
-        raise UserError(f"{source}: alpha_pattern {shorten(pattern)} is too complex")
+        raise UserError(f"{key} {shorten(pattern)} is too complex")
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{source}: alpha_pattern {shorten(pattern)}: {error}") from None
+        raise UserError(f"{key} {shorten(pattern)}: {error}") from None
 
 
 def alpha_of(config: Mapping[str, Any], path: str) -> float:

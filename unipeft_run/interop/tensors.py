@@ -1,6 +1,6 @@
 """Load a checkpoint's tensors into a model, each of them exactly once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,22 +29,45 @@ class RemainingTensors(dict[str, torch.Tensor]):
 def fill(parameter: torch.Tensor, name: str, tensor: torch.Tensor, rows: slice = ALL) -> None:
     """Copy `rows` of `tensor`. Raises ValueError for another shape or an integer type."""
     part = tensor[rows] if tensor.ndim else tensor
-    if parameter.shape != part.shape:
-        raise ValueError(
-            f"the tensor {name} is {list(part.shape)}; "
-            f"the options and the configuration make it {list(parameter.shape)}"
-        )
-    if part.dtype not in FLOAT_TYPES and parameter.dtype in FLOAT_TYPES:
-        kind = str(part.dtype).removeprefix("torch.")
-        raise ValueError(f"the tensor {name} is {kind}, not of a floating-point type")
+    check_shape(name, part, parameter.shape)
+    if parameter.dtype in FLOAT_TYPES:
+        check_type(name, part)
     with torch.no_grad():
         parameter.copy_(part)
+
+
+def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int]) -> None:
+    """Raise ValueError for another shape than the one that is expected."""
+    if list(tensor.shape) != list(expected):
+        raise ValueError(
+            f"the tensor {name} is {list(tensor.shape)}; "
+            f"the options and the configuration make it {list(expected)}"
+        )
+
+
+def check_type(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError for a tensor that is not of a floating-point type."""
+    if tensor.dtype not in FLOAT_TYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"the tensor {name} is {kind}, not of a floating-point type")
 
 
 def find_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
     """Return the type of the first floating-point tensor, by default float32."""
     kinds = (tensor.dtype for tensor in state.values() if tensor.dtype in FLOAT_TYPES)
     return next(kinds, torch.float32)
+
+
+def cast(model: nn.Module, dtype: torch.dtype, fixed: Iterable[torch.Tensor]) -> None:
+    """Convert the floating-point parameters and buffers of a model, except the buffers `fixed`.
+
+    `fixed`: the backbone's buffers. transformers keeps some, such as rotary frequencies, in float32
+    whatever the type of the model.
+    """
+    kept = {id(buffer) for buffer in fixed}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point() and id(tensor) not in kept:
+            tensor.data = tensor.data.to(dtype)
 
 
 def load_backbone_tensors(model: nn.Module, remaining: RemainingTensors) -> None:
