@@ -9,7 +9,7 @@ from tiny_families import backbone
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.deltas.probe import make_probe
 
-ENDS: list[Any] = [None, 0, 1, 2, 3, [3, 2], [1, 2, 3]]
+ENDS: list[Any] = [None, 0, 1, 2, 3, 4, [3, 2], [1, 2, 3]]
 
 
 @pytest.mark.parametrize("end", ENDS)

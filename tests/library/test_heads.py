@@ -64,6 +64,7 @@ def test_a_parameter_of_a_users_own_model_is_a_head() -> None:
 def test_the_head_of_t5_is_stored(tmp_path: Path) -> None:
     kind, ids = "T5ForQuestionAnswering", torch.arange(5, 23).view(2, 9)
     model, other = build(kind, "t5"), build(kind, "t5")
+    nn.init.normal_(other.qa_outputs.weight)  # another head
     unipeft.attach(model, "lora_attn")
     perturb(model)
     unipeft.save(model, tmp_path / "saved")
