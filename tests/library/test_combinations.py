@@ -195,3 +195,16 @@ def test_a_sum_of_sequential_changes_does_not_fold() -> None:
     unipeft.activate(model, ["a", "b"])
     with pytest.raises(UserError, match="it shares its place with another delta"):
         unipeft.fold(model)
+
+
+def test_a_sum_of_changes_to_the_input_of_a_weight_does_not_fold() -> None:
+    model = double("roberta")
+    choices = {"form": "low_rank", "representation": "ffn_hidden", "composition": "add"}
+    parallel = {**choices, "insertion": "parallel", "bottleneck": 2}
+    for name in ("a", "b"):
+        unipeft.attach(model, ffn=parallel, name=name, head="frozen")
+        perturb(model)
+    unipeft.fold(model)  # one of them does
+    unipeft.activate(model, ["a", "b"])
+    with pytest.raises(UserError, match="it shares its place with another delta"):
+        unipeft.fold(model)

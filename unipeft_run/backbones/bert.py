@@ -1,7 +1,8 @@
 """BERT: a post-norm encoder with the modules of RoBERTa and positions from 0.
 
 `attn.output` is after the dropout, where `adapters` reads it. A prompt is prepended after the
-embeddings' LayerNorm, and the classifier reads its first vector.
+embeddings' LayerNorm. The pooler runs before the prompt is removed, so a classifier of whole texts
+reads the prompt's first vector.
 """
 
 from dataclasses import replace
@@ -25,6 +26,6 @@ BERT = replace(
         **ROBERTA.attention,
         "attn.output": "{a}.self:in -> {a}.output.dropout:out",
     },
-    prompt=Prompt(write="bert.embeddings:out", masks=(("bert", "attention_mask"),)),
+    prompt=Prompt(write="bert.embeddings:out", masks=(("bert", "attention_mask"),), trim="bert"),
     positions_from=None,
 )

@@ -44,12 +44,39 @@ def model_types() -> list[str]:
 
 
 def head_patterns(model: Any) -> list[str]:
-    """Return patterns of the parameters of a task's head: those outside the base model.
+    """Return patterns of the parameters of a task's head: those outside the backbone.
 
-    A language model's head is not one: it is trained with the base model.
+    A language model's head belongs to the backbone: it is trained with it. So do the projections of
+    a retrieval model.
     """
-    base = model.base_model_prefix
-    if model.get_output_embeddings() is not None or not hasattr(model, base):
+    family = family_of(model.config)
+    if family.task_type == "retrieval":
         return []
-    tops = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
-    return [f"{top}.*" for top in tops if top != base]
+    backbone = _backbone_modules(model, family)
+    patterns = (_head_pattern(name, backbone) for name, _ in model.named_parameters())
+    return list(dict.fromkeys(pattern for pattern in patterns if pattern))
+
+
+def _backbone_modules(model: Any, family: Family) -> set[str]:
+    """Return the names of the base model, or of its parts, and of the language model's head."""
+    parts = [stack.path for stack in family.stacks.values()]
+    parts += [model.base_model_prefix, _name_of(model, model.get_input_embeddings())]
+    output = _name_of(model, model.get_output_embeddings())
+    return {part.partition(".")[0] for part in parts} | {output.rpartition(".")[0] or output}
+
+
+def _head_pattern(parameter: str, backbone: set[str]) -> str | None:
+    """Return a pattern of the largest module that holds a parameter and nothing of the backbone."""
+    parts = parameter.split(".")
+    for end in range(1, len(parts)):
+        module = ".".join(parts[:end])
+        if module in backbone:
+            return None
+        if not any(name.startswith(f"{module}.") for name in backbone):
+            return f"{module}.*"
+    return parameter
+
+
+def _name_of(model: Any, module: Any) -> str:
+    """Return the name of a module in the model; empty if it is None."""
+    return next((name for name, other in model.named_modules() if other is module), "")

@@ -17,6 +17,7 @@ class Prompt:
         write: tap of the embeddings that the prompt precedes.
         masks: (module, keyword) of each padding mask that must cover the prompt.
         trim: module from whose output the prompt positions are removed again, or None.
+        untrimmed: classes without that: their head reads the first vector of the prompt.
         cached: True if the module in `trim` is a decoder with a cache. Then the prompt is prepended
             to the input of that module, in its first call only.
     """
@@ -24,6 +25,7 @@ class Prompt:
     write: str
     masks: tuple[tuple[str, str], ...] = ()
     trim: str | None = None
+    untrimmed: tuple[str, ...] = ()
     cached: bool = False
 
 

@@ -70,7 +70,7 @@ VIT = Family(
     ffn=FFN,
     residual={"attn": "layernorm_before:in", "ffn": "layernorm_after:in"},
     query="q_proj",
-    prompt=Prompt(write="vit.embeddings:out"),
+    prompt=Prompt(write="vit.embeddings:out", trim="vit", untrimmed=("ViTForImageClassification",)),
     hidden_dropout="hidden_dropout_prob",
     attention_dropout="attention_probs_dropout_prob",
     activation="{f}.activation_fn",

@@ -19,6 +19,7 @@ from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 from unipeft_run.deltas.compositions import Gated
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.memory import Memory, repeat_heads
+from unipeft_run.errors import UserError
 
 HEADS = "delta_attn"  # name of the delta that is a child of an attention module
 # transformers' attention implementation -> ours
@@ -59,8 +60,9 @@ def sdpa(
     if p > 0 and q.device.type == "cpu":
         return eager(q, k, v, mask, p, s, bias)[0], None
     if bias is not None:
-        lowest = torch.finfo(q.dtype).min
-        mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, lowest)
+        mask = _mask_logits(bias.to(q.dtype), mask)
+    elif mask is not None and mask.dtype != torch.bool:
+        mask = _clip_mask(mask, q.dtype)
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=p, is_causal=False, scale=s
     ), None
@@ -72,7 +74,26 @@ def _logits(
     logits = q @ k.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias
-    return logits if mask is None else logits.masked_fill(~mask, torch.finfo(q.dtype).min)
+    return _mask_logits(logits, mask)
+
+
+def _mask_logits(logits: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Apply a mask: boolean, True where a key is visible, or added to the logits."""
+    if mask is None:
+        return logits
+    if mask.dtype == torch.bool:
+        return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return logits + _clip_mask(mask, logits.dtype)
+
+
+def _clip_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return an additive mask in `dtype`, without infinities. Raises UserError for integers."""
+    if not mask.is_floating_point():
+        raise UserError(
+            f"attention_mask has 4 dimensions and dtype {mask.dtype}: must be bool, True where a "
+            "key is visible, or floating point, added to the logits"
+        )
+    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)
 
 
 def attend(
@@ -92,9 +113,10 @@ def attend(
     """Compute attention, modified by the module's delta if it has one.
 
     query is [B, H, T, C], key and value are [B, G, S, C], where G key-value heads serve H / G heads
-    each. attention_mask is [B, 1, T or 1, S], True where a key is visible; position_bias is
-    [1, H, T, S]. `biases` gives it by the number of keys, prefix included, where the queries are
-    not consecutive positions. Returns [B, T, H, C] and, with the eager core, the weights.
+    each. attention_mask is [B, 1, T or 1, S]: True where a key is visible, or added to the logits.
+    position_bias is [1, H, T, S]; `biases` gives it by the number of keys, prefix included, where
+    the queries are not consecutive positions. Returns [B, T, H, C] and, with the eager core, the
+    weights.
     """
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
     delta = getattr(module, HEADS, None)
@@ -152,7 +174,7 @@ def _shift_bias(delta: Delta, bias: torch.Tensor, length: int) -> torch.Tensor:
     queries, keys = bias.shape[-2:]
     source: Any = delta.bias_source[0]
     shifted: torch.Tensor = source.compute_bias(
-        queries, length + keys, device=bias.device, past_seen_tokens=keys - queries
+        queries, length + keys, device=bias.device, past_seen_tokens=delta.past
     )
     return shifted
 
@@ -176,7 +198,8 @@ def _gate(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 
 def _see_prefix(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    return None if mask is None else F.pad(mask, (length, 0), value=True)
+    """Extend a mask [..., S] to [..., L + S]: visible is True, or 0 in an additive mask."""
+    return None if mask is None else F.pad(mask, (length, 0), value=mask.dtype == torch.bool)
 
 
 def make_mask(

@@ -31,6 +31,7 @@ class Delta(nn.Module):
         self.x: torch.Tensor | None = None
         # the module with the relative position bias; in a tuple, so that it is no child
         self.bias_source: tuple[nn.Module, ...] = ()
+        self.past: int | torch.Tensor = 0  # tokens before the first query; with a relative bias
 
     def forward(
         self, x: torch.Tensor, h: torch.Tensor, module: nn.Module | None = None
@@ -59,6 +60,8 @@ class Delta(nn.Module):
     def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Store x, the first argument of `module`. A forward pre-hook."""
         self.x = args[0] if args else kwargs["hidden_states"]
+        if self.bias_source:
+            self.past = _count_past(module, kwargs.get("past_key_values"))
 
     def pop_x(self) -> torch.Tensor:
         """Return x and clear it, so that no activation outlives its forward pass."""
@@ -95,6 +98,12 @@ class Delta(nn.Module):
                 return h
             case _:
                 return self.pop_x()
+
+
+def _count_past(attention: Any, cache: Any) -> int | torch.Tensor:
+    """Return the number of tokens in the cache; a static cache has more keys than tokens."""
+    past: int | torch.Tensor = 0 if cache is None else cache.get_seq_length(attention.layer_idx)
+    return past.clone() if isinstance(past, torch.Tensor) else past  # the cache updates it in place
 
 
 class Writer(Protocol):

@@ -114,7 +114,9 @@ def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
     places = Counter(delta.site.write for _, delta in deltas)
     for path, delta in deltas:
         reason = find_obstacle(delta, table)
-        if reason is None and delta.insertion is sequential and places[delta.site.write] > 1:
+        changes = changes_input(delta) and not is_rescaling(delta)
+        reads_h = delta.insertion is sequential or changes
+        if reason is None and reads_h and places[delta.site.write] > 1:
             reason = "it shares its place with another delta, which must not read its change"
         if reason:
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"

@@ -27,12 +27,11 @@ def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
 
 
 def _make_text(config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    end = getattr(config, "eos_token_id", None) or 0
-    end = end[0] if isinstance(end, list) else end
-    pad = config.pad_token_id or 0
-    ids = torch.randint(config.vocab_size, (2, 9), generator=generator)
-    for special in (pad, end):
-        ids[ids == special] += 1
+    ends = getattr(config, "eos_token_id", None) or 0
+    ends = ends if isinstance(ends, list) else [ends]
+    pad, end = config.pad_token_id or 0, ends[0]
+    words = torch.tensor([i for i in range(config.vocab_size) if i not in (pad, *ends)])
+    ids = words[torch.randint(len(words), (2, 9), generator=generator)]
     mask = torch.ones_like(ids)
     ids[1, 6:], mask[1, 6:] = pad, 0
     ids[0, 8] = ids[1, 5] = end  # the classifier of BART and the text tower of CLIP read there

@@ -56,6 +56,7 @@ class CachedPromptHooks:
         """Replace `input_ids` by embeddings with the prompt, and shift the positions."""
         kwargs |= _name_arguments(args)
         cache = kwargs.get("past_key_values")
+        _check_cache(cache)
         self.is_first = cache is None or cache.get_seq_length() == 0
         positions = kwargs.get("position_ids")
         if positions is not None:
@@ -100,6 +101,14 @@ class PositionShift:
         return (), {**kwargs, "position_ids": positions + self.length}
 
 
+def _check_cache(cache: Any) -> None:
+    if getattr(cache, "is_compileable", False):
+        raise UserError(
+            f"past_key_values is a {type(cache).__name__}, whose size is fixed without room for "
+            "the prompt; use a DynamicCache, the default of generate (cache_implementation=None)"
+        )
+
+
 def _name_arguments(args: tuple[Any, ...]) -> dict[str, Any]:
     """Name the positional arguments of a decoder: the token ids, if anything."""
     assert len(args) <= 1, "decoders are called with keywords"
@@ -120,7 +129,8 @@ def hook_prompt(model: Any, prompt: Prompt, delta: Delta) -> None:
     for path, keyword in prompt.masks:
         hook = PromptHooks(length, keyword).lengthen
         model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-    if prompt.trim is not None and not prompt.cached:
+    classes = {base.__name__ for base in type(model).__mro__}
+    if prompt.trim is not None and not prompt.cached and classes.isdisjoint(prompt.untrimmed):
         model.get_submodule(prompt.trim).register_forward_hook(PromptHooks(length).trim)
 
 

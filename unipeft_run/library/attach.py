@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from unipeft_run.backbones.families import head_patterns
 from unipeft_run.config.identity import folder_name
 from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import TunerConfig
@@ -16,7 +17,7 @@ from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
-from unipeft_run.library.backbone import check_model, head_patterns
+from unipeft_run.library.backbone import check_model
 from unipeft_run.library.choices import CUSTOM, configure
 from unipeft_run.library.fingerprint import describe_backbone
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store

@@ -3,7 +3,6 @@
 from typing import Any
 
 from unipeft_run.backbones.families import family_of
-from unipeft_run.backbones.families import head_patterns as head_patterns
 from unipeft_run.backbones.family import Family
 from unipeft_run.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.families import family_of, head_patterns
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.messages import options, shorten, unknown_choice
@@ -26,7 +26,7 @@ from unipeft_run.deltas.delta_file import (
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
-from unipeft_run.library.backbone import check_model, head_patterns
+from unipeft_run.library.backbone import check_model
 from unipeft_run.library.fingerprint import check_backbone
 from unipeft_run.library.store import NamedDelta, Store, require_store
 from unipeft_run.library.summary import Attached

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.families import family_of, head_patterns
 from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX
 from unipeft_run.errors import UserError
-from unipeft_run.library.backbone import head_patterns
 
 MATRICES, VALUES = 16, 4  # recorded: frozen matrices, and weights of each
 SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
