@@ -107,7 +107,8 @@ def test_a_loaded_model_reserves_the_ids_of_its_hooks(
     monkeypatch.setattr(RemovableHandle, "next_id", 0)  # as in a new process
     stored.seek(0)
     loaded = torch.load(stored, weights_only=False)
-    taken = {key for module in loaded.modules() for key in module._forward_hooks}
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    taken = {key for m in loaded.modules() for kind in kinds for key in vars(m)[kind]}
     assert taken and RemovableHandle.next_id > max(taken)
 
 

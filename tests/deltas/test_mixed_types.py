@@ -37,4 +37,6 @@ def test_a_float32_delta_keeps_the_type_of_a_half_backbone() -> None:
             delta.float()
         with unipeft.disabled(model):
             pass
-        assert torch.equal(model(**batch("t5")).logits, expected)  # the delta starts at zero
+        found = model(**batch("t5")).logits
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
