@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tiny import backbone, batch
 
 import unipeft
 from unipeft_run.errors import UserError
+from unipeft_run.library.attach import add_delta
 
 FAMILIES = ["bart", "mbart", "roberta"]
 
@@ -190,3 +192,21 @@ def test_a_compiled_model_cannot_be_switched() -> None:
     model.compile(backend="eager")
     with pytest.raises(UserError, match="compiled code would ignore the switch"):
         unipeft.activate(model, "de")
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_nothing_is_attached_to_a_compiled_model(in_place: bool, tmp_path: Path) -> None:
+    model: Any = backbone("roberta")
+    attach_perturbed(model, "lora_attn", bottleneck=2)
+    unipeft.save(model, tmp_path)
+    plain: Any = backbone("roberta")
+    compiled = torch.compile(plain, backend="eager")
+    if in_place:
+        compiled = plain
+        plain.compile(backend="eager")
+    for call in (unipeft.attach, unipeft.load):
+        with pytest.raises(UserError, match="compiled code would ignore the delta"):
+            call(compiled, tmp_path if call is unipeft.load else "lora_attn")
+    with pytest.raises(UserError, match="compiled code would ignore the delta"):
+        add_delta(compiled, "de", {"unfreeze": []}, {})
+    assert not delta_names(plain)

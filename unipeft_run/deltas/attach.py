@@ -1,6 +1,6 @@
 """Attach deltas to a backbone, choose which parameters train, and detach the deltas again."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,15 +13,11 @@ from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import TunerConfig
-from unipeft_run.deltas.attention import IMPLEMENTATIONS
 from unipeft_run.deltas.delta import Delta, SummedDeltas
 from unipeft_run.deltas.forms.memory import Memory
-from unipeft_run.deltas.prompts import (
-    CachedPromptHooks,
-    PositionShift,
-    PromptHooks,
-    hook_prompt,
-)
+from unipeft_run.deltas.hooks import add_hook, add_pre_hook, remove_hooks
+from unipeft_run.deltas.implementation import check_ours, use_ours, use_theirs
+from unipeft_run.deltas.prompts import PositionShift, hook_prompt
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
 from unipeft_run.errors import UserError
@@ -112,9 +108,7 @@ def detach(model: nn.Module) -> None:
     if adapter := find_adapter(model):
         detach_tuner(adapter)
     for module in list(model.modules()):
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
-                del hooks[key]
+        remove_hooks(module)
         for hosted in _hosted_dropouts(module, table):
             module.dropout = hosted.p  # type: ignore[assignment]
     for module in list(model.modules()):
@@ -122,15 +116,7 @@ def detach(model: nn.Module) -> None:
             delattr(module, name)
     if vars(model).get("save_pretrained") is refuse_save_pretrained:
         del model.save_pretrained
-    _use_attention(model, {ours: stock for stock, ours in IMPLEMENTATIONS.items()})
-
-
-OWNERS = (Delta, SummedDeltas, ResidualDropout, PromptHooks, CachedPromptHooks, PositionShift)
-
-
-def _is_ours(hook: Callable[..., Any]) -> bool:
-    owner = getattr(hook, "__self__", None)
-    return isinstance(owner, OWNERS)
+    use_theirs(model)
 
 
 def refuse_save_pretrained(*args: Any, **kwargs: Any) -> None:
@@ -166,6 +152,8 @@ def register_hooks(model: Any) -> None:
     implementation that deltas at the heads cannot use.
     """
     table, deltas = family_of(model.config), [delta for _, delta in find_deltas(model)]
+    if any(_needs_our_attention(delta, table) for delta in deltas):
+        use_ours(model)
     # a module's input is modified before other deltas read it
     groups = sorted(_group_by_place(deltas), key=lambda group: group[0].site.write.side != "in")
     dropped = [group for group in groups if group[0].site.write.side == "dropped"]
@@ -177,15 +165,14 @@ def register_hooks(model: Any) -> None:
         _host_dropout(model.get_submodule(layer), table)
     for group in dropped:
         _hook_write(model, group)
-    if any(delta.site.write.side == "heads" for delta in deltas):
-        _use_our_attention(model)
-        _connect_attention(model, deltas)
+    _connect_attention(model, deltas)
     for delta in deltas:
         if delta.site.representation == "embedding":
             assert table.prompt is not None, "there is no such site without a prompt"
             hook_prompt(model, table.prompt, delta)
-            if len(table.prompt.masks) > 1:
-                _use_our_attention(model)
+    mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
+    for delta in deltas:
+        delta.mixed = mixed
     if deltas:
         model.save_pretrained = refuse_save_pretrained
 
@@ -202,7 +189,7 @@ def _hook_read(model: nn.Module, deltas: Sequence[Delta]) -> None:
     for delta in deltas:
         if delta.read_tap.side == "in" and delta.reads_x:
             module = model.get_submodule(delta.read_tap.path)
-            module.register_forward_pre_hook(delta.read, with_kwargs=True)
+            add_pre_hook(module, delta.read, with_kwargs=True)
 
 
 def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
@@ -212,11 +199,11 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
     writer = deltas[0] if len(deltas) == 1 else SummedDeltas(deltas)
     match place.side:
         case "in":
-            module.register_forward_pre_hook(writer.write_in)
+            add_pre_hook(module, writer.write_in)
         case "out" if deltas[0].site.representation == "embedding" and _is_cached(model):
             pass  # written by CachedPromptHooks
         case "out" | "dropped":
-            module.register_forward_hook(writer.write_out)
+            add_hook(module, writer.write_out)
         case side:
             assert side == "heads" and len(deltas) == 1, "written by the attention function"
 
@@ -231,8 +218,15 @@ def _host_dropout(layer: Any, table: Family) -> None:
         dropout = ResidualDropout(layer.dropout)
         dropout.train(layer.training)
         module.add_module(f"{PREFIX}dropout", dropout)
-        module.register_forward_hook(dropout.apply)
+        add_hook(module, dropout.apply)
     layer.dropout = 0.0
+
+
+def _needs_our_attention(delta: Delta, table: Family) -> bool:
+    """Whether a delta acts in the attention function, or needs the masks that we make for it."""
+    if delta.site.representation == "embedding" and table.prompt is not None:
+        return len(table.prompt.masks) > 1
+    return delta.site.write.side == "heads"
 
 
 def _is_cached(model: Any) -> bool:
@@ -248,27 +242,11 @@ def _connect_attention(model: Any, deltas: Sequence[Delta]) -> None:
         if site.write.side != "heads":
             continue
         assert isinstance(form, Memory)
+        add_pre_hook(model.get_submodule(site.write.path), check_ours)
         if site.relative_bias is not None:
             delta.bias_source = (model.get_submodule(site.relative_bias),)
         if form.shifts_positions:
             assert site.positions is not None, "checked by the form"
             shifts[site.positions] = form.memory()[0].size(0)
     for path, length in shifts.items():
-        hook = PositionShift(length).shift
-        model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _use_our_attention(model: Any) -> None:
-    _use_attention(model, IMPLEMENTATIONS)
-    current = model.config._attn_implementation
-    if current not in IMPLEMENTATIONS.values():
-        raise UserError(
-            f"deltas at the attention heads cannot use the attention implementation {current}; "
-            f"choose {' or '.join(IMPLEMENTATIONS)} with model.set_attn_implementation"
-        )
-
-
-def _use_attention(model: Any, names: Mapping[str, str]) -> None:
-    current = model.config._attn_implementation
-    if current in names:
-        model.set_attn_implementation(names[current])
+        add_pre_hook(model.get_submodule(path), PositionShift(length).shift, with_kwargs=True)

@@ -24,6 +24,7 @@ from unipeft_run.errors import UserError
 HEADS = "delta_attn"  # name of the delta that is a child of an attention module
 # transformers' attention implementation -> ours
 IMPLEMENTATIONS = {"sdpa": "unipeft_sdpa", "eager": "unipeft_eager"}
+OWN = "unipeft_"  # how the names of all implementations that apply deltas start
 
 
 def eager(

@@ -20,7 +20,13 @@ class Delta(nn.Module):
 
     The hooks are bound methods, so that a deep copy of the model calls its own deltas: `read`
     stores x, `write_in` and `write_out` replace h.
+
+    Attributes:
+        mixed: whether the model's weights have several types. The types of u and h may then differ
+            from the form's, as in T5 in float16, which keeps one projection in float32.
     """
+
+    mixed: bool = False
 
     def __init__(self, site: Site, form: Form, insertion: Insertion, composition: Composition):
         super().__init__()
@@ -36,8 +42,14 @@ class Delta(nn.Module):
     def forward(
         self, x: torch.Tensor, h: torch.Tensor, module: nn.Module | None = None
     ) -> torch.Tensor:
-        u = self.insertion(x, h)
-        return self.compose(h, self.form(u), u=u, module=module)
+        return self._merge(h, self.insertion(x, h), module)
+
+    def _merge(self, h: torch.Tensor, u: torch.Tensor, module: nn.Module | None) -> torch.Tensor:
+        """Return compose(h, f(u)), in the type of h if the model mixes types."""
+        if not self.mixed or torch.is_autocast_enabled(h.device.type):
+            return self.compose(h, self.form(u), u=u, module=module)
+        u = u.to(next(self.form.parameters(), u).dtype)
+        return self.compose(h, self.form(u), u=u, module=module).to(h.dtype)
 
     def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: Any) -> torch.Tensor:
         """Merge dh into h, with those of the given arguments that the composition reads."""
@@ -84,7 +96,7 @@ class Delta(nn.Module):
     def change(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return what `write` adds to h, for a composition that adds."""
         u = self.insertion(self.get_x(h, module), h)
-        return self.compose(torch.zeros_like(h), self.form(u), u=u)
+        return self._merge(torch.zeros_like(h), u, module)
 
     def get_x(self, h: torch.Tensor, module: nn.Module) -> torch.Tensor:
         """Return x: stored, computed from h, or h itself, depending on the tap for x."""

@@ -10,6 +10,7 @@ from torch import nn
 from unipeft_run.backbones.family import Prompt
 from unipeft_run.backbones.load import count_positions
 from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.hooks import add_hook, add_pre_hook
 from unipeft_run.errors import UserError
 
 
@@ -124,14 +125,14 @@ def hook_prompt(model: Any, prompt: Prompt, delta: Delta) -> None:
         embedding = model.get_submodule(delta.site.write.path)
         hooks = CachedPromptHooks(delta, [embedding], length)
         decoder = model.get_submodule(prompt.trim)
-        decoder.register_forward_pre_hook(hooks.prepend, with_kwargs=True)
-        decoder.register_forward_hook(hooks.trim)
+        add_pre_hook(decoder, hooks.prepend, with_kwargs=True)
+        add_hook(decoder, hooks.trim)
     for path, keyword in prompt.masks:
-        hook = PromptHooks(length, keyword).lengthen
-        model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
+        hooked = model.get_submodule(path)
+        add_pre_hook(hooked, PromptHooks(length, keyword).lengthen, with_kwargs=True)
     classes = {base.__name__ for base in type(model).__mro__}
     if prompt.trim is not None and not prompt.cached and classes.isdisjoint(prompt.untrimmed):
-        model.get_submodule(prompt.trim).register_forward_hook(PromptHooks(length).trim)
+        add_hook(model.get_submodule(prompt.trim), PromptHooks(length).trim)
 
 
 def _check_positions(config: Any, length: int) -> None:

@@ -17,7 +17,7 @@ from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
-from unipeft_run.library.backbone import check_model
+from unipeft_run.library.backbone import check_model, refuse_compiled
 from unipeft_run.library.choices import CUSTOM, configure
 from unipeft_run.library.fingerprint import describe_backbone
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
@@ -85,6 +85,7 @@ def add_delta(
 
     Raises UserError, changing nothing.
     """
+    refuse_compiled(model, "delta")
     store = find_store(model)
     _check_name(name, store)
     names = [parameter for parameter, _ in model.named_parameters() if not _is_delta(parameter)]

@@ -9,6 +9,7 @@ from unipeft_run.errors import UserError
 
 def check_model(model: Any) -> Family:
     """Return the family of a model. Raises UserError if deltas do not support the model."""
+    refuse_compiled(model, "delta")
     config, kind = getattr(model, "config", None), type(model).__name__
     if config is None or not hasattr(config, "model_type"):
         raise UserError(f"{kind} is not a transformers model; attach before wrapping or compiling")
@@ -24,3 +25,13 @@ def check_model(model: Any) -> Family:
                 f"{kind} has no {stack.path}; use a model with a head, such as {family.model}"
             ) from None
     return family
+
+
+def refuse_compiled(model: Any, change: str) -> None:
+    """Raise UserError if the model is compiled, in place or by a wrapper."""
+    compiled = getattr(model, "_compiled_call_impl", None) is not None
+    if compiled or hasattr(model, "_orig_mod"):
+        raise UserError(
+            f"this model is compiled, and compiled code would ignore the {change}; "
+            "attach and activate first, then compile"
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unipeft_run.deltas import attach as core
-from unipeft_run.errors import UserError
+from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
 from unipeft_run.library.store import (
     ATTRIBUTE,
@@ -38,7 +38,7 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     act together.
     """
     store = require_store(model)
-    _refuse_compiled(model)
+    refuse_compiled(model, "switch")
     chosen = (names,) if isinstance(names, str) else tuple(names or ())
     check_combination({name: store.get(name) for name in chosen}, chosen)
     if chosen == store.active:
@@ -130,12 +130,3 @@ def _place_library(model: nn.Module, delta: NamedDelta) -> None:
     if delta.tuner is not None:
         with torch.random.fork_rng(devices=[]):  # the values that it draws are replaced
             core.attach_library(model, delta.tuner).load(delta.tensors)
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    compiled = getattr(model, "_compiled_call_impl", None) is not None
-    if compiled or hasattr(model, "_orig_mod"):
-        raise UserError(
-            "this model is compiled, and compiled code would ignore the switch; "
-            "attach and activate first, then compile"
-        )
