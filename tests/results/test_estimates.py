@@ -77,7 +77,8 @@ def test_coverage_of_both() -> None:
         covered += low <= 0 <= high
         widths.append(high - low)
     assert covered >= 53
-    error = (2 * 0.3**2 / 3 + 2**2 / EXAMPLES + 2 * 3**2 / 3 / EXAMPLES) ** 0.5  # of the truth
+    # standard error of the difference, from the variances drawn above
+    error = (2 * 0.3**2 / 3 + 2**2 / EXAMPLES + 2 * 3**2 / 3 / EXAMPLES) ** 0.5
     assert np.median(widths) < 8 * error  # 4 at many seeds
 
 

@@ -223,7 +223,7 @@ def _host_dropout(layer: Any, table: Family) -> None:
 
 
 def _needs_our_attention(delta: Delta, table: Family) -> bool:
-    """Whether a delta acts in the attention function, or needs the masks that we make for it."""
+    """Return whether a delta needs our attention function, or the masks that it is given."""
     if delta.site.representation == "embedding" and table.prompt is not None:
         return len(table.prompt.masks) > 1
     return delta.site.write.side == "heads"
