@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,7 +38,9 @@ from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, with_search_path
+from unipeft_run.runs.folder import is_finished
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
+from unipeft_run.sweeps.check import CheckedRun
 from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
 from unipeft_run.training.distributed import processes
@@ -64,7 +66,7 @@ class Command(Generic[Plan]):
 
     `plan` validates a configuration, composed from the given overrides, and raises UserError if it
     is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
-    Plans with equal `identity` are the same run. `help` returns the help text, `when_empty` the
+    `check` tells a grid which run a plan is. `help` returns the help text, `when_empty` the
     error message for a command line without arguments. `read_words` turns the command's positional
     words and its options (`options`: flag and help text) into overrides. `remember` is told which
     run folder a command line plans, and from which files.
@@ -74,7 +76,7 @@ class Command(Generic[Plan]):
     plan: Callable[[DictConfig, Sequence[str]], Plan]
     run: Callable[[Plan], Outcome]
     job: Callable[[DictConfig], Outcome]
-    identity: Callable[[Plan], Hashable]
+    check: Callable[[Plan], CheckedRun]
     help: Callable[[], str]
     when_empty: Callable[[], str]
     options: Mapping[str, str] = field(default_factory=dict)
@@ -128,20 +130,20 @@ def train_planned(planned: PlannedRun) -> Outcome:
     return capture_outcome(run_it)
 
 
-def run_folder(planned: PlannedRun) -> Hashable:
-    """Return the identity of a planned run: its folder."""
-    return planned.folder
+def check_run(planned: PlannedRun) -> CheckedRun:
+    """Return the identity of a planned run, its folder, and whether it has been done already."""
+    return CheckedRun(planned.folder, not planned.config.force and is_finished(planned.folder))
 
 
 TRAIN = Command(
-    "train", plan, train_planned, train_job, run_folder, train_help, lambda: explain_missing([])
+    "train", plan, train_planned, train_job, check_run, train_help, lambda: explain_missing([])
 )
 EVALUATE = Command(
     "eval",
     plan_evaluation,
     evaluate_planned,
     evaluate_job,
-    str,
+    lambda planned: CheckedRun(str(planned)),
     evaluate_help,
     explain_no_run,
     options=EVALUATION_OPTIONS,
@@ -179,10 +181,10 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         raise UserError("--cfg shows a single configuration; leave out -m and lists of values")
     if args.multirun:
 
-        def identify(cfg: DictConfig, overrides: Sequence[str]) -> Hashable:
-            return command.identity(command.plan(cfg, overrides))
+        def check(cfg: DictConfig, overrides: Sequence[str]) -> CheckedRun:
+            return command.check(command.plan(cfg, overrides))
 
-        return run_grid(command.config_name, overrides, command.job, identify)
+        return run_grid(command.config_name, overrides, command.job, check)
     if args.shell_completion or args.hydra_help:
         return _ask_hydra(command.config_name, args, overrides)
     check_hydra_settings(overrides, is_grid=bool(args.cfg))

@@ -18,6 +18,7 @@ from tiny_engines import install
 
 from unipeft_run.config import compose, resolve, run_id
 from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.check import CheckedRun
 from unipeft_run.sweeps.engines import launch_in_rounds, rounds
 from unipeft_run.sweeps.engines.local import visible_gpus
 from unipeft_run.sweeps.engines.worker import RoundLog, Worker, WorkerLost
@@ -277,7 +278,7 @@ def test_joblib_starts_a_worker_for_each_gpu(
         "train",
         [*overrides, "hydra/launcher=joblib"],
         takes_its_share,
-        lambda cfg, _: int(cfg.seed),
+        lambda cfg, _: CheckedRun(int(cfg.seed)),
     )
     assert code == 0
     threads = max(1, joblib.cpu_count() // 2)

@@ -222,6 +222,11 @@ def read_object(path: Path) -> dict[str, Any]:
         return {}
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in `folder` is done."""
+    return bool(read_object(folder / "metrics.json"))
+
+
 def report_finished(folder: Path) -> dict[str, Any]:
     """Print that the run in `folder` is done, and return its metrics; {} if it is not done."""
     metrics = read_object(folder / "metrics.json")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
@@ -24,13 +24,12 @@ from unipeft_run.config.messages import Illegal
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
+from unipeft_run.sweeps.check import Check
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting, is_search
 from unipeft_run.sweeps.leaderboard import print_leaderboard
 from unipeft_run.sweeps.table import Cell, print_table
-
-Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns an id of the run
 
 
 def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
@@ -43,13 +42,14 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
         return _search(config_name, overrides, job, check)
     hydra, settings, rows = expand_grid(config_name, overrides)
     cells = [cell for _, cell in rows]
-    verdicts = _check_cells(config_name, settings, cells, check)
+    verdicts, finished = _check_cells(config_name, settings, cells, check)
     legal = [number for number, verdict in enumerate(verdicts) if verdict is None]
     if not legal:
         reasons = dict.fromkeys(verdict["error"] for verdict in verdicts if verdict)
         raise UserError("\n".join(list(reasons)[:3]))
-    print(f"{len(legal)} of {len(cells)} cells to run", file=sys.stderr)
-    launched = iter(_launch(hydra, config_name, settings, [cells[n] for n in legal], job))
+    print(_summarise(verdicts, finished), file=sys.stderr)
+    todo, unfinished = [cells[number] for number in legal], len(legal) - finished
+    launched = iter(_launch(hydra, config_name, settings, todo, job, unfinished))
     outcomes = [verdict or next(launched) for verdict in verdicts]
     print_table(cells, outcomes)
     print_leaderboard(rows, outcomes, overrides, settings)
@@ -110,24 +110,42 @@ def _refuse_ranges(overrides: Sequence[Override]) -> None:
 
 def _check_cells(
     config_name: str, settings: Sequence[str], cells: Sequence[Cell], check: Check
-) -> list[Outcome | None]:
-    """Return an outcome for each cell that will not run (illegal or equal), None for the rest."""
+) -> tuple[list[Outcome | None], int]:
+    """Return an outcome for each cell that will not run (illegal or equal), None for the rest.
+
+    The second value is the number of cells that are finished already.
+    """
+    finished = 0
     seen: dict[Hashable, int] = {}
     verdicts: list[Outcome | None] = []
     for number, cell in enumerate(cells):
         try:
-            identity = check(compose([*settings, *cell], config_name), cell)
+            run = check(compose([*settings, *cell], config_name), cell)
         except Illegal as reason:
             verdicts.append(make_outcome("illegal", str(reason)))
             continue
-        twin = seen.setdefault(identity, number)
+        twin = seen.setdefault(run.identity, number)
+        finished += twin == number and run.is_finished
         equal = make_outcome("equal", f"the same run as {' '.join(cells[twin])}")
         verdicts.append(None if twin == number else equal)
-    return verdicts
+    return verdicts, finished
+
+
+def _summarise(verdicts: Sequence[Outcome | None], finished: int) -> str:
+    """Return, for example, `6 cells: 3 to run, 2 finished before, 1 illegal`."""
+    states = Counter(verdict["state"] for verdict in verdicts if verdict)
+    counts = {"to run": len(verdicts) - states.total() - finished, "finished before": finished}
+    parts = [f"{count} {name}" for name, count in (counts | states).items() if count]
+    return f"{len(verdicts)} cells: {', '.join(parts)}"
 
 
 def _launch(
-    hydra: Hydra, config_name: str, settings: Sequence[str], cells: Sequence[Cell], job: Job
+    hydra: Hydra,
+    config_name: str,
+    settings: Sequence[str],
+    cells: Sequence[Cell],
+    job: Job,
+    unfinished: int,
 ) -> list[Outcome]:
     """Run the cells on Hydra's launcher; return an outcome for each, even if its worker dies."""
     config = hydra.compose_config(
@@ -137,5 +155,5 @@ def _launch(
         with_log_configuration=False,
     )
     with TemporaryDirectory(prefix="unipeft-") as folder:
-        engine = Engine(hydra.config_loader, config, job, Path(folder))
+        engine = Engine(hydra.config_loader, config, job, Path(folder), cells, unfinished)
         return launch_in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)

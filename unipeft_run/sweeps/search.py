@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from unipeft_run.config.presets import register_presets
 from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome, exit_code
+from unipeft_run.sweeps.check import Check
 from unipeft_run.sweeps.engines import Engine
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import SEARCH_GROUP, is_search_setting, override_key
@@ -41,7 +42,6 @@ from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, requ
 from unipeft_run.sweeps.table import Cell, print_table
 from unipeft_run.sweeps.trials import TrialFailed, Trials
 
-Check = Callable[[DictConfig, Sequence[str]], Hashable]  # returns the identity of the run
 # keys that change what is measured: trials that differ in them cannot be compared
 INCOMPARABLE = ("task", "task.selection", "task.path", "limit.validation", "recipe.eval_limit")
 DEFAULT_DIR = "${output}"  # hydra.sweep.dir in conf/train.yaml
@@ -63,7 +63,7 @@ def run_search(
     of_trials = [setting for setting in settings if not is_search_setting(setting)]
 
     def identify(cell: Cell) -> Hashable:
-        return check(compose([*of_trials, *cell]), cell)
+        return check(compose([*of_trials, *cell]), cell).identity
 
     try:
         with RunLock(folder), TemporaryDirectory(prefix="unipeft-") as scratch:

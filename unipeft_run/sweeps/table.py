@@ -13,10 +13,15 @@ Cell = list[str]
 HEADER = ("cell", "state", "metric", "seconds")
 
 
+def primary_metric(outcome: Outcome) -> str:
+    """Return the name of the outcome's primary metric; empty if it has none."""
+    return str(outcome["metrics"].get("primary", ""))
+
+
 def print_table(
     cells: Sequence[Cell],
     outcomes: Sequence[Outcome],
-    metric_of: Callable[[Outcome], str] = lambda outcome: outcome["metrics"].get("primary", ""),
+    metric_of: Callable[[Outcome], str] = primary_metric,
 ) -> None:
     """Print each cell's own overrides and its outcome; print the reasons to stderr.
 
@@ -25,13 +30,17 @@ def print_table(
     """
     rows = []
     for label, outcome in zip(own_labels(cells), outcomes, strict=True):
-        name = metric_of(outcome)
-        metric = f"{name} {outcome['metrics'][name]:.2f}" if name else ""
+        metric = format_metric(outcome, metric_of(outcome))
         rows.append((label, outcome["state"], metric, f"{outcome['seconds']:.0f}"))
         if outcome["error"]:
             error = "\n".join(map(printable, outcome["error"].splitlines()))
             print(f"{outcome['state']}: {label}: {error}", file=sys.stderr)
     print("\n".join(fit_columns([HEADER, *rows])))
+
+
+def format_metric(outcome: Outcome, name: str) -> str:
+    """Return a metric's name and value; empty for an empty name."""
+    return f"{name} {outcome['metrics'][name]:.2f}" if name else ""
 
 
 def own_labels(cells: Sequence[Cell]) -> list[str]:

@@ -16,16 +16,31 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.announcer import Announcer
 from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
+from unipeft_run.sweeps.table import Cell, own_labels
 
 POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # exceptions of joblib
 
 
 class Engine:
-    """Runs `job` on cells with `config.hydra.launcher`; local workers report through `folder`."""
+    """Runs `job` on cells with `config.hydra.launcher`; local workers report through `folder`.
 
-    def __init__(self, loader: object, config: DictConfig, job: Job, folder: Path) -> None:
+    `cells`: all cells of a grid, to print its progress. `unfinished`: how many of them have no
+    finished run.
+    """
+
+    def __init__(
+        self,
+        loader: object,
+        config: DictConfig,
+        job: Job,
+        folder: Path,
+        cells: Sequence[Cell] = (),
+        unfinished: int = 0,
+    ) -> None:
+        self.cells, self.unfinished = cells, unfinished
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
         self.submission = secrets.token_hex(8)
@@ -40,11 +55,11 @@ class Engine:
         """True if one killed worker terminates the others."""
         return self.kind == "joblib"
 
-    def launch(self, cells: Sequence[list[str]]) -> list[Outcome | WorkerLost]:
+    def launch(self, cells: Sequence[Cell]) -> list[Outcome | WorkerLost]:
         """Run one round; return an outcome or a loss for each of `cells`."""
         self.rounds += 1
         log = RoundLog(self.folder, self.rounds)
-        launcher = self._build_launcher(self._build_worker(len(cells), log))
+        launcher = self._build_launcher(self._build_worker(cells, log))
         try:
             results = launcher.launch(cells, initial_job_idx=0)
         except Exception as failure:
@@ -54,16 +69,26 @@ class Engine:
             return [log.read(number, text) for number in range(len(cells))]
         return [_outcome_of(result) for result in results]
 
-    def _build_worker(self, cells: int, log: RoundLog) -> Worker:
+    def _build_worker(self, cells: Sequence[Cell], log: RoundLog) -> Worker:
+        if self.kind == "basic":
+            announcer = self._build_announcer(cells, workers=1)
+            return Worker(self.job, log, submission=self.submission, announcer=announcer)
         if self.kind != "joblib":
             return Worker(self.job, submission=self.submission)
         gpus, launcher = visible_gpus(), self.config.hydra.launcher
         processes = OmegaConf.select(self.config, "processes", default=1)
-        workers = count_workers(launcher.n_jobs, cells, len(gpus), processes)
+        workers = count_workers(launcher.n_jobs, len(cells), len(gpus), processes)
         with read_write(self.config), open_dict(self.config):
             launcher.n_jobs = workers
-        threads = threads_per_cell(workers, cells)
-        return Worker(self.job, log, threads, gpus, self.submission)
+        threads = threads_per_cell(workers, len(cells))
+        announcer = self._build_announcer(cells, workers)
+        return Worker(self.job, log, threads, gpus, self.submission, announcer)
+
+    def _build_announcer(self, cells: Sequence[Cell], workers: int) -> Announcer | None:
+        if not self.cells:
+            return None
+        numbers = [self.cells.index(cell) for cell in cells]
+        return Announcer(own_labels(self.cells), numbers, self.unfinished, workers, self.folder)
 
     def _build_launcher(self, worker: Worker) -> Launcher:
         if self.kind != "ray":

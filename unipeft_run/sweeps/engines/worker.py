@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.config import plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome
+from unipeft_run.sweeps.engines.announcer import ENDED, Announcer
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Job = Callable[[DictConfig], Outcome]
@@ -50,11 +52,11 @@ class RoundLog:
         """Record the outcome of cell `number`."""
         part = self._file(number, "part")
         part.write_text(json.dumps(outcome))
-        part.rename(self._file(number, "ended"))
+        part.rename(self._file(number, ENDED))
 
     def read(self, number: int, problem: str) -> Outcome | WorkerLost:
         """Return the outcome of cell `number`, or a loss with the text `problem`."""
-        ended = self._file(number, "ended")
+        ended = self._file(number, ENDED)
         if ended.exists():
             outcome: Outcome = json.loads(ended.read_text())
             return outcome
@@ -87,7 +89,8 @@ class Worker:
 
     `threads`: of one cell (None: as in the environment, or as Slurm says). `gpus`: the machine's,
     shared among the workers. Both take effect before `job` imports torch. `submission`: identifies
-    the command, also for jobs that a queue starts a second time.
+    the command, also for jobs that a queue starts a second time. `announcer`: prints the progress
+    of the grid; needs `log`.
     """
 
     job: Job
@@ -95,6 +98,7 @@ class Worker:
     threads: int | None = None
     gpus: tuple[str, ...] = ()
     submission: str = ""
+    announcer: Announcer | None = None
 
     def __call__(self, cfg: DictConfig) -> Outcome:
         prepare_environment()
@@ -105,8 +109,11 @@ class Worker:
             return self.job(cfg)
         number = HydraConfig.get().job.num
         self.log.begin(number)
-        outcome = self.job(cfg)
+        with self.announcer.announce_begin(number) if self.announcer else nullcontext():
+            outcome = self.job(cfg)
         self.log.end(number, outcome)
+        if self.announcer:
+            self.announcer.announce_end(number, outcome)
         return outcome
 
     def _force_once(self, cfg: DictConfig) -> None:
