@@ -6,13 +6,19 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_causal
+import tiny_text
 from tiny_files import write_roberta, write_sentiment
 from tiny_shell import environment, unipeft
 
-from unipeft_run.commands.new import NEXT, main
+from unipeft_run.commands.new import NEXT, TASK_TYPES, main
 from unipeft_run.commands.params import main as count
 
 Capture = pytest.CaptureFixture[str]
@@ -50,6 +56,35 @@ def test_every_skeleton_passes_its_own_test(tmp_path: Path, capsys: Capture) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "8 passed" in done.stdout
+
+
+@pytest.mark.parametrize("kind", TASK_TYPES)
+def test_a_task_of_every_type_passes_its_own_test(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"my_{kind}"  # the folder is imported by its name, so each case needs its own
+    assert main(["task", name, "--type", kind, "--dir", f"lab_{kind}"]) == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    test = import_module(f"lab_{kind}.tests.test_task_{name}")
+    test.test_it_reads_and_scores_its_data()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "build"),
+    [("seq2seq", tiny_text.bart), ("causal", partial(tiny_causal.model, "llama"))],
+)
+def test_a_task_that_generates_trains_with_the_printed_command(
+    kind: str, build: Callable[[int], Any], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["task", "mine", "--type", kind, "--dir", "lab"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    tokenizer = tiny_text.bart_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    build(len(tokenizer)).save_pretrained(tmp_path / "model")
+    done = unipeft(tmp_path, *shlex.split(line)[1:], "backbone.path=model")
+    assert done.returncode == 0, done.stderr
+    assert "trivial baseline" in done.stdout
 
 
 @pytest.mark.slow
@@ -98,6 +133,11 @@ def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
         (["form", "gate", "--dir", "my-lab"], "it must be a Python name"),
         (["form", "gate", "--dir", "torch"], "there is a Python module torch already"),
         (["form", "gate", "--dir", "json"], "there is a Python module json already"),
+        (
+            ["task", "mine", "--type", "sequence"],
+            "type=sequence is unknown; choose from classification, seq2seq",
+        ),
+        (["form", "mine", "--type", "causal"], "only a task has a type"),
         (["backbone", "mine", "--hub", "a/b"], "give its family too"),
         (["backbone", "mine", "--path", "nowhere"], "there is no config.json"),
         (["backbone", "mine", "--path", "x", "--hub", "y"], "not both"),

@@ -1,6 +1,7 @@
 """unipeft new: write a working skeleton of an extension, with its YAML files and a test.
 
-The skeletons are the files of templates/KIND/, where NAME, `$name`, `$Class`, ... are replaced.
+The skeletons are the files of templates/KIND/, or templates/task/TYPE/ for tasks, where NAME,
+`$name`, `$Class`, ... are replaced.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ TASKS = {  # type of task -> a task for a backbone
     "image_classification": "cifar100",
     "retrieval": "didemo",
 }
+TASK_TYPES = ("classification", "seq2seq", "causal")  # with a skeleton
 TASK_OF_FAMILY = {"mbart": "wmt16_en_ro"}
 HELP = "Write a working skeleton of a form, composition, method, task or backbone, with a test."
 EXAMPLES = """\
 unipeft new form gate                              writes extension/form/gate.py, gate.yaml, a test
 unipeft new method my_mam --dir my_lab
+unipeft new task my_summaries --type seq2seq       a task from text to text
 unipeft new backbone my_bart --path models/bart    a local Hugging Face model folder
 
 Then use it in any command with --config-dir DIR: docs/extending.md"""
@@ -58,17 +61,23 @@ def main(argv: Sequence[str]) -> int:
     add("kind", choices=tuple(NEXT), metavar="|".join(NEXT), help="what to write")
     add("name", metavar="NAME", help="its name on the command line")
     add("--dir", default="extension", help="the extension folder (default: %(default)s)")
+    add("--type", choices=TASK_TYPES, metavar="TYPE",
+        help=f"of a task: {', '.join(TASK_TYPES)} (default: {TASK_TYPES[0]})")  # fmt: skip
     add("--path", metavar="DIR", help="of a backbone: a local model folder")
     add("--hub", metavar="ID", help="of a backbone: its id on the model hub")
     families = tuple(FAMILIES)
     add("--family", choices=families, metavar="NAME", help=f"on the hub: {', '.join(families)}")
     args = parser.parse(argv)
+    if args.type and args.kind != "task":
+        raise UserError(f"--type={args.type}: only a task has a type")
     folder = Path(args.dir).expanduser()
     check_names(args.kind, args.name, folder)
     values = {"name": args.name, "Class": _class_name(args.name), "title": args.name}
     values |= {"package": folder.absolute().name, "dir": str(folder)}
     values |= _backbone_values(args.path, args.hub, args.family) if args.kind == "backbone" else {}
-    write(skeleton(args.kind, folder, values))
+    top = TEMPLATES / args.kind
+    top = top / (args.type or TASK_TYPES[0]) if args.kind == "task" else top
+    write(skeleton(top, folder, values))
     test = folder / "tests" / f"test_{args.kind}_{args.name}.py"
     print(f"next:\n  python -m pytest {shlex.quote(str(test))}")
     words = [Template(word).substitute(values) for word in NEXT[args.kind].split()]
@@ -153,9 +162,8 @@ def _family_of(folder: Path) -> str:
     )
 
 
-def skeleton(kind: str, folder: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    """Yield the path and the content of each file of a skeleton."""
-    top = TEMPLATES / kind
+def skeleton(top: Path, folder: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the content of each file of a skeleton; `top` holds its templates."""
     for template in sorted(top.rglob("*.in")):
         name = str(template.relative_to(top).with_suffix("")).replace("NAME", values["name"])
         yield folder / name, Template(template.read_text(encoding="utf-8")).substitute(values)
