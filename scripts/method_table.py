@@ -31,18 +31,25 @@ INTRODUCTION = """\
 # Methods
 
 Each method is a file in `conf/method/`. In its equation, h is the modified representation, x the
-input of the sub-layer and q the query of a head; biases are left out. The axis values below are
+input of the sub-layer and q the query of a head. Trained are W_down and W_up (an adapter's or
+LoRA's matrices), P_k and P_v (the keys and values of a prefix), P (the vectors of a prompt), the
+gate's w, and further vectors that the method names. lambda is the share of the attention that a
+prefix receives, s a scale, g a gate between 0 and 1, LN a LayerNorm. Biases are left out. The axis values below are
 file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and `conf/composition/`; each
 can be swapped on the command line:
 
     unipeft train task=xsum method=mam composition@ffn=add
 
-`size` is the bottleneck r, or the length l of a prefix or prompt, and the scale s. `trained` counts
-the parameters that receive a gradient, `stored` those that inference needs (a prefix without its
-MLP), in percent of the backbone.
+A slot (`attn`, `ffn`, `input`, `matrix`) is a place for one change, described by the four axes; its
+sites are the modules that it changes. `size` is the bottleneck r, or the length l of a prefix or
+prompt, and the scale s. Some tasks use other sizes: `unipeft params task=TASK method=NAME` shows
+them. `trained` counts the parameters that receive a gradient, `stored` those that inference needs
+(of a prefix, the keys and values without the MLP that generated them), with the percentage of the
+backbone.
 
 The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
-paper prints. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum`, BLEU for `wmt16_en_ro`,
+paper prints, always of BART-large; [Exchange](exchange.md) explains where it differs from `stored`.
+Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum` (in table 5 ROUGE-Lsum), BLEU for `wmt16_en_ro`,
 and accuracy (%) for `mnli` and `sst2`. [Reports and tables](tables.md) shows how to run a whole
 table or figure.
 """

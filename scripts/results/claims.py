@@ -97,12 +97,12 @@ CLAIMS = (
     ),
     Claim(
         "A parallel adapter is better if it starts from zero, as LoRA does",
-        "appendix A: the scaled adapter does; no comparison is printed",
+        "appendix A initialises the scaled adapter so, and prints no comparison",
         tuple(_pairs("figure5", ZERO_INIT, "PA (ffn), r=512")),
     ),
     Claim(
         "Prefix tuning is better if an MLP generates the prefix",
-        "appendix A: an MLP does; no comparison is printed",
+        "appendix A uses an MLP, and prints no comparison",
         tuple(_pairs("table3", "Prefix, l=200", NO_MLP)),
     ),
     Claim(

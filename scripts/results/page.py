@@ -84,8 +84,9 @@ def _describe_runs(runs: Runs, trials: Sequence[Record]) -> Iterator[str]:
         f"for the trials; two at a time, on two cores. Machine: {'; '.join(machines)}."
     )
     yield (
-        f"* {', '.join(_describe_budgets())}. Only 40 % of the updates (mnli: 30 %), to save "
-        "time; the rest is the miniature's recipe, with the whole test split."
+        f"* {', '.join(_describe_budgets())}: 40 % (mnli: 30 %) of the updates, to save time. "
+        "The learning rate comes from the trials, and two evaluations are made; the rest is the "
+        "miniature's recipe, with the whole test split."
     )
     yield from _compare_trivial(runs)
     yield f"* mnli: {CONTAMINATION}."
