@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from grid import EXTRA, PRIMARY, Cell, cell_of, extra_cell
+from grid import EXTRA, NO_MLP, PRIMARY, ZERO_INIT, Cell, cell_of, extra_cell
 
 from unipeft_run.config.experiments import Cell as PublishedCell
 from unipeft_run.config.experiments import Experiment, read
@@ -17,7 +17,6 @@ from unipeft_run.config.experiments import Experiment, read
 MARGIN = 1.0  # points; the paper's MAM is at most 0.4 away from full fine-tuning
 BOTH = ("xsum", "wmt16_en_ro")
 MAM = "MAM Adapter, l=30, r=512"
-NO_MLP, ZERO_INIT = EXTRA
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,13 @@ STEPS = {"xsum": 200, "wmt16_en_ro": 200, "sst2": 240, "mnli": 600}
 TRIAL_STEPS = {"xsum": 100, "wmt16_en_ro": 100, "sst2": 100, "mnli": 200}
 EVALUATIONS = 2  # during a run, the last one at its end
 PINNED = "compute.products=torch"  # a choice by a timing could differ between two runs
+NO_MLP = "Prefix without MLP, l=200"
+ZERO_INIT = "PA (ffn), r=512, zero initialisation"
+LORA_S2 = "LoRA (ffn), r=102, s=2"
 EXTRA = {  # cells of claims that no table has
-    "Prefix without MLP, l=200": "method=prefix_nomlp",
-    "PA (ffn), r=512, zero initialisation": "method=parallel_ffn form@ffn=bottleneck_zero",
+    NO_MLP: "method=prefix_nomlp",
+    ZERO_INIT: "method=parallel_ffn form@ffn=bottleneck_zero",
+    LORA_S2: "method=lora_ffn",
 }
 EXTRA_TASKS = ("xsum", "wmt16_en_ro")
 

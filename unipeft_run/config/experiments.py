@@ -1,8 +1,9 @@
 """The paper's tables and figures as lists of runs, read from conf/experiment/.
 
 A file lists `cells`. A cell has the overrides of its run (`run`, and `paper` or `mini` for that
-scale) and what the paper prints: `share`, and by task `printed` (ordered as the file's `metrics`)
-and `std`. Cells of tables also have `parts`, the modules and their sizes, by task if they differ.
+scale, by task if they differ) and what the paper prints: `share`, and by task `printed` (ordered as
+the file's `metrics`) and `std`. Cells of tables also have `parts`, the modules and their sizes, by
+task if they differ.
 `table6_xsum` names the cells of table6 on one task.
 
 A leaderboard row (seeds_*.yaml) was printed by other papers, and not always for what it claims to
@@ -160,13 +161,16 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
         run = [str(override) for override in ([f"task={task}"] * bool(task) + row["run"])]
         yield Cell(
             row=str(row.get("row", " ".join(run))),
-            overrides={scale: (*run, *map(str, row.get(scale, ()))) for scale in options("scale")},
+            overrides={
+                scale: (*run, *map(str, _of_task(row.get(scale, ()), task) or ()))
+                for scale in options("scale")
+            },
             task=task or key_values(run).get("task"),
             share=row.get("share"),
             printed=tuple(printed.get(task, ())),
             std=tuple(row.get("std", {}).get(task, ())),
             note=str(row.get("note", "")),
-            parts=_of_task(row.get("parts", ""), task),
+            parts=str(_of_task(row.get("parts", ""), task) or ""),
             size_note=str(row.get("size_note", "")),
             share_of="all" if row.get("share_of") == "all" else "backbone",
             share_source=str(row.get("share_source", "")),
@@ -175,9 +179,9 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
         )
 
 
-def _of_task(value: Any, task: str | None) -> str:
-    """Return the entry for `task`, or the value itself if it is the same for all tasks."""
-    return str(value.get(task, "") if isinstance(value, Mapping) else value)
+def _of_task(value: Any, task: str | None) -> Any:
+    """Return the entry for `task`, if any, or the value itself if it is the same for all tasks."""
+    return value.get(task) if isinstance(value, Mapping) else value
 
 
 @cache
