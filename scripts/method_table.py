@@ -36,8 +36,7 @@ LoRA's matrices), P_k and P_v (the keys and values of a prefix), P (the vectors 
 gate's w, and further vectors that the method names. lambda is the share of the attention that a
 prefix receives, s a scale, g a gate between 0 and 1, LN a LayerNorm. Biases are left out. The axis
 values below are file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and
-`conf/composition/`; each
-can be swapped on the command line:
+`conf/composition/`; each can be swapped on the command line:
 
     unipeft train task=xsum method=mam composition@ffn=add
 
@@ -49,10 +48,10 @@ them. `trained` counts the parameters that receive a gradient, `stored` those th
 backbone.
 
 The rows of the paper come from `conf/experiment/`. `share` is the percentage of parameters that the
-paper prints, always of BART-large; [Exchange](exchange.md) explains where it differs from `stored`.
-Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum` (in table 5 ROUGE-Lsum), BLEU for `wmt16_en_ro`,
-and accuracy (%) for `mnli` and `sst2`. [Reports and tables](tables.md) shows how to run a whole
-table or figure.
+paper prints, for `xsum` and `wmt16_en_ro` of BART-large; [Exchange](exchange.md) explains where it
+differs from `stored`. Scores are ROUGE-1 / ROUGE-2 / ROUGE-L for `xsum` (in table 5 ROUGE-Lsum),
+BLEU for `wmt16_en_ro`, and accuracy (%) for `mnli` and `sst2`. [Reports and tables](tables.md)
+shows how to run a whole table or figure.
 """
 
 
