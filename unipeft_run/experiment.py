@@ -31,7 +31,7 @@ from unipeft_run.tracking.summary import format_headline, format_result, prefix_
 from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
-from unipeft_run.training.divergence import check_finite
+from unipeft_run.training.divergence import Diverged, check_finite
 from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.precision import autocast_dtype, resolve_precision
 from unipeft_run.training.progress import Clock, reset_peak_memory
@@ -101,6 +101,9 @@ class PreparedRun:
             state = "done"
         except KeyboardInterrupt:
             state = "interrupted"
+            raise
+        except Diverged:
+            state = "diverged"
             raise
         finally:
             for tracker in trackers:

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun
-from unipeft_run.config.contents import CONTENTS
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import RunFolder, report_finished
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
+from unipeft_run.runs.reader import CONTENTS
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]

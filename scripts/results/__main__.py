@@ -50,15 +50,23 @@ def main() -> int:
     if options.command == "repeat":
         return repeat.repeat(archive.read_records(RUNS), options.tables)
     if options.command == "trials":
-        grid.write_trials()
-        code = _run(grid.RATES, [grid.TRIAL_SEED], TRIALS, options)
-        if code == 0:
-            grid.write_cells(choose_rates(archive.read_records(TRIALS)))
-        return code
+        return _run_trials(options)
     if options.command == "run":
         return _run(grid.GRID, grid.SEEDS, RUNS, options)
     store(grid.GRID, grid.SEEDS, RUNS, options.output)
     return 0
+
+
+def _run_trials(options: argparse.Namespace) -> int:
+    """Run the missing trials; choose the rates if none is left, though some may have diverged."""
+    grid.write_trials()
+    code = _run(grid.RATES, [grid.TRIAL_SEED], TRIALS, options)
+    records = archive.read_records(TRIALS)
+    planned = grid.plan_runs(grid.RATES, [grid.TRIAL_SEED], options.output)
+    if {run.run_id for _, run, _ in planned} <= {record.run_id for record in records}:
+        grid.write_cells(choose_rates(records))
+        return 0
+    return code
 
 
 def _run(experiment: str, seeds: Sequence[int], file: Path, options: argparse.Namespace) -> int:
@@ -81,12 +89,13 @@ def store(experiment: str, seeds: Sequence[int], file: Path, output: Path) -> No
     stored = {record.run_id: record for record in archive.read_records(file)}
     kept = {}
     for cell, planned, _ in grid.plan_runs(experiment, seeds, output):
-        if planned.run_id in stored:
-            kept[planned.run_id] = stored[planned.run_id]
-        elif planned.folder.is_dir():
+        record = stored.get(planned.run_id)
+        if (record is None or record.state != "done") and planned.folder.is_dir():
             run = read_run(planned.folder)
             if run.state in ("done", "diverged"):
-                kept[planned.run_id] = archive.make_record(run, cell)
+                record = archive.make_record(run, cell)
+        if record:
+            kept[planned.run_id] = record
     archive.write_records(file, kept.values())
     print(f"{file}: {len(kept)} runs")
 

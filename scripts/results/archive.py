@@ -199,15 +199,16 @@ def restore(records: Iterable[Record], output: Path) -> int:
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8")
         if record.width == 1 and len(record.statistics):
-            _write_scores(folder / "predictions" / "test.jsonl", record.statistics)
+            _write_scores(folder / "predictions" / "test.jsonl", record)
         written += 1
     return written
 
 
-def _write_scores(file: Path, scores: Sequence[float]) -> None:
+def _write_scores(file: Path, record: Record) -> None:
+    """Write the scores, with the digest of the examples in their ids: other examples, other ids."""
     file.parent.mkdir(exist_ok=True)
     rows = (
-        {"id": str(number), "prediction": "", "reference": "", "score": score}
-        for number, score in enumerate(scores)
+        {"id": f"{record.examples}-{number}", "prediction": "", "reference": "", "score": score}
+        for number, score in enumerate(record.statistics)
     )
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -67,7 +67,7 @@ def _describe(claim: Claim, findings: Sequence[Finding]) -> str:
     """Summarise the verdicts, with the tasks of the significant comparisons."""
     known = [finding.estimate.difference for finding in findings if finding.estimate]
     if not known:
-        return "**Not run yet**."
+        return "**Incomplete**: runs are missing."
     where = "; ".join(
         f"{verdict} on {', '.join(tasks)}"
         for verdict in VERDICTS[:2]

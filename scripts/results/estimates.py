@@ -23,7 +23,7 @@ from unipeft_run.report.significance import Sample, bootstrap_scores, holm
 
 LEVEL = 0.05
 FEWEST = 2  # seeds, for a variance
-VERDICTS = ("holds", "does not hold", "undecided", "not run")
+VERDICTS = ("holds", "does not hold", "undecided", "incomplete")
 
 Interval = tuple[float, float]
 
@@ -54,7 +54,9 @@ def estimate(first: Sequence[Record], second: Sequence[Record]) -> Estimate | No
     if min(len(first), len(second)) < FEWEST:
         return None
     cells = first, second
-    assert len({record.examples for cell in cells for record in cell}) == 1, "other test examples"
+    if len({record.examples for cell in cells for record in cell}) > 1:
+        names = " and ".join(cell[0].cell for cell in cells)
+        raise ValueError(f"{names} were scored on different test examples")
     scores = [[record.sample.total for record in cell] for cell in cells]
     difference = fmean(scores[0]) - fmean(scores[1])
     parts = [(variance(values) / len(values), len(values) - 1) for values in scores]
@@ -115,7 +117,7 @@ def _judge_pair(
     claim: Claim, pair: Pair, found: Estimate | None, adjusted: Iterator[float]
 ) -> Finding:
     if not found:
-        return Finding(pair, None, None, "not run")
+        return Finding(pair, None, None, "incomplete")
     if claim.close:
         return Finding(pair, found, None, _judge_close(found.both))
     p = next(adjusted)

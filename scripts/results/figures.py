@@ -46,7 +46,9 @@ def draw(runs: Runs, folder: Path) -> None:
             _draw_panel(axes, cells, runs, by_part=name == "figure5")
             axes.set(title=f"{task}, scale mini", xlabel="parameters stored, % of the backbone")
             axes.set(ylabel=f"test {NAMES[PRIMARY[task]]}", xscale="log")
-        panels[-1].legend(fontsize="x-small")
+        shown = [axes.get_legend_handles_labels() for axes in panels]
+        entries = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
+        panels[-1].legend(entries.values(), entries.keys(), fontsize="x-small")
         with matplotlib.rc_context({"svg.hashsalt": name}):
             figure.savefig(folder / f"results_{name}.svg", metadata={"Date": None})
 

@@ -9,10 +9,11 @@ from string import Template
 
 from archive import Record, read_records
 from claims import CLAIMS, MARGIN
-from claims_page import render_claims, render_summary
+from claims_page import Findings, render_claims, render_summary
 from estimates import judge
 from grid import (
     FACTORS,
+    LORA_S2,
     PRIMARY,
     SEEDS,
     STEPS,
@@ -20,6 +21,7 @@ from grid import (
     TRIAL_STEPS,
     Cell,
     cell_of,
+    extra_cell,
     list_cells,
     read_experiments,
 )
@@ -32,6 +34,7 @@ from unipeft_run.report.render import render_markdown
 from unipeft_run.report.significance import SAMPLES
 from unipeft_run.report.tables import CONTAMINATION, Row, Table
 
+LORA_ATTENTION = Cell("task=xsum method=lora_attn attn.bottleneck=32")
 TEMPLATE = Path(__file__).with_name("template.md")
 Runs = Mapping[str, Sequence[Record]]  # name of a cell -> its finished runs
 
@@ -42,12 +45,12 @@ def render(folder: Path) -> str:
     records = read_records(folder / "runs.parquet")
     runs = group_by_cell(records)
     findings = judge(CLAIMS, runs)
-    judged = [f for found in findings for f in found if f.p_holm is not None]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         summary=render_summary(findings),
         runs="\n".join(_describe_runs(runs, trials)),
         samples=f"{SAMPLES:,}",
-        ordered=len(judged),
+        ordered=_count_ordered(findings),
+        lora=_compare_lora_scales(runs),
         margin=f"{MARGIN:g}",
         claims="\n\n".join(render_claims(findings)),
         tables="\n\n".join(_render_tables(runs)),
@@ -59,6 +62,25 @@ def render(folder: Path) -> str:
         rates="\n\n".join(_render_trials(trials)),
         missing=_list_missing(records),
         seeds=",".join(map(str, SEEDS)),
+    )
+
+
+def _count_ordered(findings: Findings) -> str:
+    """Return, for example, `all 28`, or `17 of 28` while runs are missing."""
+    total = sum(len(claim.pairs) for claim in CLAIMS if not claim.close)
+    judged = sum(finding.p_holm is not None for found in findings for finding in found)
+    return f"all {total}" if judged == total else f"{judged} of {total}"
+
+
+def _compare_lora_scales(runs: Runs) -> str:
+    """Describe the two comparisons on xsum that LoRA's scale s=2 was used for at first."""
+    lora, mam, attention = (
+        fmean(record.sample.total for record in runs[cell.name])
+        for cell in (extra_cell(LORA_S2, "xsum"), Cell("task=xsum method=mam"), LORA_ATTENTION)
+    )
+    return (
+        f"with s=2, MAM minus LoRA (ffn) is {mam - lora:+.2f}, and LoRA (ffn) minus LoRA (attn) "
+        f"{lora - attention:+.2f}"
     )
 
 

@@ -84,12 +84,12 @@ def test_coverage_of_both() -> None:
 
 def test_one_seed_is_not_judged() -> None:
     assert estimate(_make_cell("a", [1.0]), _make_cell("b", [1.0, 2.0])) is None
-    assert judge([CLAIM], {})[0][0].verdict == "not run"
+    assert judge([CLAIM], {})[0][0].verdict == "incomplete"
 
 
 def test_cells_with_other_examples_are_not_compared() -> None:
     first, second = _make_cell("a", [1.0, 2.0]), _make_cell("b", [1.0, 2.0])
-    with pytest.raises(AssertionError, match="other test examples"):
+    with pytest.raises(ValueError, match="a and b were scored on different test examples"):
         estimate(first, [replace(record, examples="others") for record in second])
 
 
@@ -140,6 +140,6 @@ def test_a_claim_holds_if_all_its_pairs_do() -> None:
     assert summarise([finding, finding]) == "holds"
     assert summarise([finding, other["undecided"]]) == "holds in part"
     assert summarise([finding, other["does not hold"]]) == "undecided"
-    assert summarise([other["not run"], other["does not hold"]]) == "does not hold"
-    assert summarise([other["not run"], other["undecided"]]) == "undecided"
-    assert summarise([other["not run"]]) == "not run"
+    assert summarise([other["incomplete"], other["does not hold"]]) == "does not hold"
+    assert summarise([other["incomplete"], other["undecided"]]) == "undecided"
+    assert summarise([other["incomplete"]]) == "incomplete"

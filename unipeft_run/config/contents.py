@@ -11,7 +11,6 @@ from unipeft_run.config.user_sources import find_sources
 from unipeft_run.data.fingerprint import combine, fingerprint_files
 from unipeft_run.errors import UserError
 
-CONTENTS = "contents.json"  # of a run folder: the hashes that it was made of
 DATA, BACKBONE, SOURCE = "data", "backbone.path", "_source_"
 BACKBONE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 

@@ -13,7 +13,7 @@ import yaml
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig
-from unipeft_run.config.contents import CONTENTS, foreign_classes, hash_contents
+from unipeft_run.config.contents import foreign_classes, hash_contents
 from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.errors import UserError
 from unipeft_run.inference.loaded_run import LoadedRun, load_stored
@@ -21,6 +21,7 @@ from unipeft_run.inference.model_card import write_card
 from unipeft_run.inference.stored_run import BACKBONE, StoredRun, relocate
 from unipeft_run.inference.transformers_folder import save_for_transformers
 from unipeft_run.runs.folder import DELTA_FILES, RunFolder, read_object
+from unipeft_run.runs.reader import CONTENTS
 
 PLACES = ("path", "data")  # keys of a task that name local data
 Kind = Literal["merged", "delta", "peft"]

@@ -9,12 +9,13 @@ from typing import Any
 
 from unipeft_run.backbones.locate import locate
 from unipeft_run.config import RunConfig, load
-from unipeft_run.config.contents import CONTENTS, check_unchanged, hash_contents
+from unipeft_run.config.contents import check_unchanged, hash_contents
 from unipeft_run.config.resolve import make_absolute
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.config.validation import check
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import check_has_delta, read_object
+from unipeft_run.runs.reader import CONTENTS
 from unipeft_run.runs.search import find_run
 
 BACKBONE = "backbone"  # the folder in an exported run that holds its backbone

@@ -7,15 +7,22 @@ configuration, all seeds together.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
 from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.report.differences import as_mapping, find_differences
 from unipeft_run.runs.reader import RunRecord, is_number
+
+Key = tuple[str, str, str, str]  # task, scale, backbone, data
+# keys of the task that decide which examples are scored, and against what
+SCORING = (
+    *("source", "target", "text", "label", "prompt", "response"),
+    *("test_size", "split_seed", "response_template"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,31 @@ class Group:
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Group runs that were scored on the same examples, and rank their cells."""
+    """Group runs that were scored on the same examples with the same metric; rank their cells."""
+    found: dict[Key, dict[tuple[str, ...], list[RunRecord]]] = {}
+    for run in sorted(runs, key=_key):
+        found.setdefault(_key(run), {}).setdefault(_scoring(run), []).append(run)
     return [
-        Group(*key, _rank_cells(list(found)))
-        for key, found in groupby(sorted(runs, key=_key), _key)
+        Group(*key[:3], f"{key[3]} {name}".strip(), _rank_cells(members))
+        for key, parts in found.items()
+        for name, members in zip(_name_parts(list(parts)), parts.values(), strict=True)
     ]
+
+
+def _scoring(run: RunRecord) -> tuple[str, ...]:
+    """Return what decides the score besides the task: metric, columns, content of the test data."""
+    task = as_mapping(run.config.get("task"))
+    words = [f"{key}={task[key]}" for key in SCORING if task.get(key) is not None]
+    references = as_mapping(run.config.get("evaluation")).get("references")
+    words += [f"references={references}"] * (references not in (None, "raw"))
+    words += [f"data={digest[:8]}" for digest in (run.contents.get("data.test"),) if digest]
+    return (f"metric={str(run.metrics['primary']).removeprefix('test/')}", *words)
+
+
+def _name_parts(parts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Name each part of a group by the words that the others lack; "" for a single part."""
+    shared = set.intersection(*map(set, parts))
+    return [" ".join(word for word in words if word not in shared) for words in parts]
 
 
 def _rank_cells(runs: Sequence[RunRecord]) -> list[Cell]:
@@ -95,7 +122,7 @@ def _rank_cells(runs: Sequence[RunRecord]) -> list[Cell]:
     return sorted((Cell(*pair) for pair in zip(labels, cells, strict=True)), key=_rank)
 
 
-def _key(run: RunRecord) -> tuple[str, str, str, str]:
+def _key(run: RunRecord) -> Key:
     metrics = run.metrics
     return metrics["task"], metrics["scale"], metrics["backbone"], _describe_data(run.config)
 
@@ -158,7 +185,12 @@ def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
         differences = find_differences([runs[number].config for number in same])
         for number, overrides in zip(same, differences, strict=True):
             labels[number] = f"{name} {overrides}".strip()
-    return list(labels.values())
+    # runs with the same settings on other weights or classes
+    counts = Counter(labels.values())
+    return [
+        f"{label} ({runs[number].folder.name})" if counts[label] > 1 else label
+        for number, label in labels.items()
+    ]
 
 
 def _name(run: RunRecord) -> str:

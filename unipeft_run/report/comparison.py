@@ -5,17 +5,20 @@ The p-values of approximate randomisation are adjusted over each table (Holm).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.report.cells import Cell, Group, measure_spread
+from unipeft_run.report.differences import as_mapping
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord
 
 LEVEL = 0.05
+VERSION = re.compile(r"\|?\bversion:[^|\s]*|\b\d+(\.\d+)+\S*")
 NAMED = 3  # configurations that cannot be tested, with the reason
 TESTS = (
     "paired tests over {count:,} examples, {samples:,} resamples: they say whether a difference "
@@ -74,6 +77,9 @@ def _compare(cells: Sequence[Cell], metric: str, title: str) -> tuple[Table, lis
     from unipeft_run.report.significance import SAMPLES, compare
 
     examples, reasons = _read(cells, metric)
+    if examples and examples[0][0] is not cells[0]:
+        first_tested = f"baseline: {examples[0][0].label}, the first that can be tested"
+        reasons = [printable(first_tested, 400), *reasons]
     facts = {"metric": metric}
     title = f"Significance of differences in {metric}: {title}"
     if len(examples) < 2:
@@ -101,12 +107,20 @@ def _read(cells: Sequence[Cell], metric: str) -> tuple[list[tuple[Cell, Any]], l
         except UntestableError as error:
             reasons.append(str(error))
             continue
+        first = found[0][0] if found else cell
         if found and found[0][1][0] != keys:
-            first = found[0][0].label
-            reasons.append(f"{cell.label} was scored on other examples than {first}")
+            reasons.append(f"{cell.label} was scored on other examples than {first.label}")
+        elif _signature(cell, metric) != _signature(first, metric):
+            reasons.append(f"{metric} of {cell.label} was computed otherwise than of {first.label}")
         else:
             found.append((cell, (keys, sample)))
     return found, [printable(reason, 400) for reason in reasons]
+
+
+def _signature(cell: Cell, metric: str) -> str:
+    """Return how the metric was computed, without the versions of libraries."""
+    signature = str(as_mapping(cell.metrics.get("signatures")).get(metric, ""))
+    return " ".join(VERSION.sub("", signature).split())
 
 
 def _score(cell: Cell, metric: str) -> Any:

@@ -36,7 +36,7 @@ def tabulate_differences(
     keys.sort(key=lambda key: sections.index(key.partition(".")[0]))
     values = {key: {leaves.get(key, "null") for leaves in flat} for key in keys}
     differing = [key for key, found in values.items() if len(found) > 1 and key not in excluded]
-    shown = [key for key in differing if not _is_implied(key, differing)]
+    shown = [key for key in differing if not _is_implied(key, differing, flat)]
     return [
         {key.removesuffix("._target_"): leaves[key] for key in shown if key in leaves}
         for leaves in flat
@@ -59,12 +59,18 @@ def _uses(size: str, slot: Mapping[str, Any]) -> bool:
     return any(as_mapping(slot.get(axis)).get(key) is not None for axis, key in places)
 
 
-def _is_implied(key: str, differing: Sequence[str]) -> bool:
+def _is_implied(key: str, differing: Sequence[str], configs: Sequence[Mapping[str, str]]) -> bool:
     """Return whether another differing key implies this one: the slot's size, or the class."""
     slot, _, rest = key.partition(".")
-    is_size = any(f"{slot}.{n}" in differing and rest in tails for n, tails in SIZES.items())
-    node, _, leaf = key.rpartition(".")
-    return is_size or (leaf != "_target_" and f"{node}._target_" in differing)
+    if any(f"{slot}.{n}" in differing and rest in tails for n, tails in SIZES.items()):
+        return True
+    target = f"{key.rpartition('.')[0]}._target_"
+    if key == target or target not in differing:
+        return False
+    values: dict[str | None, set[str | None]] = {}
+    for leaves in configs:
+        values.setdefault(leaves.get(target), set()).add(leaves.get(key))
+    return all(len(found) == 1 for found in values.values())
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ def _make_row(row: str, overrides: Sequence[str], owners: dict[str, str]) -> Row
         folder = plan(compose(overrides)).folder
         owner = owners.setdefault(str(folder), row)
         state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
-        if state != "done":
+        if state != "done" and not state.startswith("running"):
             command = shlex.join(["unipeft", "train", *overrides])
         if owner != row:
             state, command = f"the same run as {owner}", ""

@@ -159,9 +159,13 @@ def _make_row(
     }
     average = median if experiment.average == "median" else fmean
     metrics = experiment.metrics.get(cell.task or "", ())
+    if group and not metrics:  # an experiment of the user
+        metrics = (str(group[0].metrics["primary"]).removeprefix("test/"),)
     std = cell.std or (None,) * len(cell.printed)
-    for metric, mean, deviation in zip(metrics, cell.printed, std, strict=True):
-        row[f"{metric} printed"] = Spread(mean, deviation)
+    printed = dict(zip(metrics, map(Spread, cell.printed, std), strict=False))
+    for metric in metrics:
+        if experiment.metrics:
+            row[f"{metric} printed"] = printed.get(metric)
         row[f"{metric} ours"] = measure_spread(group, f"test/{metric}", average) if group else None
     if experiment.has_sources:
         row |= {"status": cell.status, "source": cell.source}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from unipeft_run.runs.reading import (
 )
 from unipeft_run.runs.search import search
 
+CONTENTS = "contents.json"  # hashes of the data, weights and classes of a run
 STATES = ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged")
 RECORDED_STATES = ("running", "interrupted", "done", "failed", "diverged")  # in status.json
 TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation
@@ -46,8 +47,9 @@ class RunRecord:
     `state`: as in status.json, except `stale` (its process is gone), `damaged` (its
     configuration cannot be read), and `done` for every run with metrics.json that is not running.
     `metric`: name and value, of the test split if the run is done, else of the last evaluation.
-    `problems`: one sentence for each file that cannot be read. All strings here are printable; the
-    values in `config`, `metrics` and `status` are not (see `printable`).
+    `problems`: one sentence for each file that cannot be read. `contents`: hashes of the data, the
+    weights and the classes that the run used. All strings here are printable; the values in
+    `config`, `metrics`, `status` and `contents` are not (see `printable`).
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class RunRecord:
     error: str
     metric: tuple[str, float] | None
     problems: tuple[str, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -71,12 +74,14 @@ class RunRecord:
     def cell(self) -> str:
         """The run id of the configuration with the seed ignored: all seeds of a cell share it.
 
-        Raises KeyError, TypeError or AttributeError if the configuration is incomplete.
+        Runs on other data, weights or classes differ, even at the same paths. Raises KeyError,
+        TypeError or AttributeError if the configuration is incomplete.
         """
         from unipeft_run.config.identity import hash_config, scientific_config
         from unipeft_run.config.stored import upgrade
 
-        return hash_config(scientific_config(upgrade({**self.config, "seed": 0})))
+        config = scientific_config(upgrade({**self.config, "seed": 0}))
+        return hash_config({**config, CONTENTS: dict(self.contents) or None})
 
     @property
     def reason_left_out(self) -> str:
@@ -162,6 +167,7 @@ def read_run(folder: Path) -> RunRecord:
     config = _read(read_yaml, folder / "config.yaml", problems, required=True)
     status = _read(read_json, folder / "status.json", problems)
     metrics = _read(read_json, folder / "metrics.json", problems)
+    contents = _read(read_json, folder / CONTENTS, [])  # damaged: only a check is lost
     state = _state(folder, config, status, metrics)
     error = "" if state == "done" else _as_line(status.get("error"))
     if state == "damaged" and problems:
@@ -178,6 +184,7 @@ def read_run(folder: Path) -> RunRecord:
         error=error,
         metric=_metric(folder, metrics),
         problems=tuple(problems),
+        contents={key: value for key, value in contents.items() if isinstance(value, str)},
     )
 
 

@@ -179,7 +179,7 @@ def _render_predictions(found: Sequence[Mapping[str, object]], limit: int) -> It
         "run folders hold all of them. Words that only one of the two runs wrote are marked."
     )
     if not found:
-        lead = "No run here stores test predictions."
+        lead = "No run here stores test predictions." if limit else "Left out: --predictions 0."
     viewer = "<div id='viewer'><noscript>This part needs JavaScript.</noscript></div>"
     yield section("Predictions side by side", "predictions", [viewer] if found else [], lead)
 

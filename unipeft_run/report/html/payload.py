@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from unipeft_run.evaluation.metrics.by_name import is_lower_better
 from unipeft_run.report.cells import Group
-from unipeft_run.report.differences import tabulate_differences
+from unipeft_run.report.differences import as_mapping, tabulate_differences
 from unipeft_run.runs.printable import printable, printable_lines
 from unipeft_run.runs.reader import RunRecord, is_number
 from unipeft_run.runs.reading import UnreadableFile
 
+ERRORS = "squared error"  # begins the signature of errors per example
 LONGEST = 1000  # characters of a prediction or reference
 # characters that end a script element, start a comment or end a line of JavaScript
 UNSAFE = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
@@ -46,7 +48,14 @@ def _collect_group(group: Group, limit: int) -> dict[str, Any]:
         if rows and keys == examples:
             name = {"label": _label(group, run), "cell": run.cell, "config": config}
             runs.append({**name, **_scores(group, run, rows)})
-    return {"title": printable(group.title, 200), "examples": examples, "runs": runs}
+    title = printable(group.title, 200)
+    return {"title": title, "lower": _lower_wins(group.runs[0]), "examples": examples, "runs": runs}
+
+
+def _lower_wins(run: RunRecord) -> bool:
+    """Return whether the lower score of an example is better: an error, not a rate."""
+    signature = str(as_mapping(run.metrics.get("signatures")).get("per_example", ""))
+    return is_lower_better(signature.partition(":")[0]) or signature.startswith(ERRORS)
 
 
 def _label(group: Group, run: RunRecord) -> str:

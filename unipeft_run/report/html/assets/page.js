@@ -86,9 +86,10 @@
   const FILTERS = {
     "all examples": () => true,
     "predictions differ": (a, b, n) => a.predictions[n] !== b.predictions[n],
-    "A scores higher": (a, b, n) => a.scores[n] > b.scores[n],
-    "B scores higher": (a, b, n) => a.scores[n] < b.scores[n],
+    "A is better": (a, b, n, sign) => sign * a.scores[n] > sign * b.scores[n],
+    "B is better": (a, b, n, sign) => sign * a.scores[n] < sign * b.scores[n],
   };
+  const signOf = (data) => (data.lower ? -1 : 1);
   const PAGE = 10;
 
   const buildViewer = (root, groups) => {
@@ -127,10 +128,11 @@
     const show = () => {
       const [data, a, b] = chosen();
       const numbers = [...data.examples.keys()];
-      const kept = numbers.filter((n) => Object.values(FILTERS)[filter.value](a, b, n));
-      const count = (name) => numbers.filter((n) => FILTERS[name](a, b, n)).length;
-      summary.textContent = `Of ${numbers.length} examples here, A scores higher on ${count("A scores higher")} and ` +
-        `B on ${count("B scores higher")}; the predictions differ on ${count("predictions differ")}.`;
+      const sign = signOf(data);
+      const kept = numbers.filter((n) => Object.values(FILTERS)[filter.value](a, b, n, sign));
+      const count = (name) => numbers.filter((n) => FILTERS[name](a, b, n, sign)).length;
+      summary.textContent = `Of ${numbers.length} examples here, A is better on ${count("A is better")} and ` +
+        `B on ${count("B is better")}; the predictions differ on ${count("predictions differ")}.`;
       settings.replaceChildren(...settingsTable(a, b));
       const pages = Math.max(1, Math.ceil(kept.length / PAGE));
       page = Math.min(Math.max(page, 0), pages - 1);
@@ -161,17 +163,18 @@
     box.setAttribute("aria-label", "Settings that differ between A and B");
     return [make("details", {}, make("summary", { textContent: keys.length === 1 ? "1 setting differs" : `${keys.length} settings differ` }), box)];
   };
-  const scoreOf = (run, n) => {
+  const scoreOf = (data, run, n) => {
     const score = run.scores[n];
     if (score === null) return "";
-    const label = score === 100 ? "right" : score === 0 ? "wrong" : "";
+    const [best, worst] = data.lower ? [0, null] : [100, 0];
+    const label = score === best ? "right" : score === worst ? "wrong" : "";
     return make("span", { className: label }, score.toFixed(2));
   };
   const example = (data, a, b, n) => {
     const [id, reference] = data.examples[n];
     const words = wordDifferences(a.predictions[n], b.predictions[n]);
     const sides = [["A", a, "a"], ["B", b, "b"]].map(([name, run, side], place) =>
-      make("div", {}, make("span", { className: "tag" }, `${name} `, scoreOf(run, n)), ...marked(words[place], side)));
+      make("div", {}, make("span", { className: "tag" }, `${name} `, scoreOf(data, run, n)), ...marked(words[place], side)));
     return make("article", { className: "example" },
       make("p", {}, make("span", { className: "tag", textContent: `example ${id}, reference` }), reference),
       make("div", { className: "pair" }, ...sides));
