@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from tiny_cli import call
 from tiny_files import write_sentiment
 
 from unipeft_run import cli
+from unipeft_run.commands.arguments import parse_overrides
 from unipeft_run.config import (
     compose,
     implied_overrides,
@@ -139,6 +141,12 @@ def test_a_wrong_group_value_names_its_key(word: str, sentence: str) -> None:
     with pytest.raises(UserError) as refusal:
         compose([*SST2, word])
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("word", ["ffn.bottleneck=[8", "backbone.path=@x", "num_beams={a"])
+def test_a_value_that_is_not_yaml_is_named(word: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(word)}: the value is not YAML"):
+        parse_overrides([word])
 
 
 def test_a_key_given_twice_and_then_empty_is_named() -> None:

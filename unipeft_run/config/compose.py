@@ -28,7 +28,7 @@ PATH_KEYS = (
 UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE | re.ASCII
 )
-QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1", re.ASCII)  # of a choice of a group
+QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
 SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
 TUNER_FIELDS = "peft.config."
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)

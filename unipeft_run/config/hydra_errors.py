@@ -85,10 +85,11 @@ def _find_broken_file(overrides: Sequence[str]) -> UserError | None:
     """Return what is wrong with the first broken file that an override selects, if any."""
     for override in overrides:
         key, _, value = override.partition("=")
-        file = find_option(key.lstrip("+").partition("@")[0], value)
+        group = key.lstrip("+").partition("@")[0]
+        if group not in groups() or value not in options(group):
+            continue
         try:
-            if file.is_file():
-                load_config(file)
+            load_config(find_option(group, value))
         except UserError as problem:
             return problem
     return None
