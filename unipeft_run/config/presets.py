@@ -71,7 +71,7 @@ def _load_sections(file: Path) -> dict[str, dict[str, dict[str, Any]]]:
         for method, settings in methods.items():
             _require_keys(file, f"{section}.{method}", settings)
             _require_keys(file, f"{section}.{method}.{AXES_KEY}", settings.get(AXES_KEY, {}))
-    return sections  # type: ignore[no-any-return]
+    return sections
 
 
 def _require_keys(file: Path, name: str, node: Any) -> None:
