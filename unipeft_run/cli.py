@@ -21,6 +21,7 @@ from unipeft_run.commands.evaluation import (
     evaluate_planned,
     explain_no_run,
     plan_evaluation,
+    print_evaluations,
     read_evaluation_words,
 )
 from unipeft_run.commands.help import evaluate_help, train_help
@@ -41,8 +42,9 @@ from unipeft_run.extensions import conf_dir, with_search_path
 from unipeft_run.runs.folder import is_finished
 from unipeft_run.runs.outcome import Outcome, capture_outcome, exit_code, refused_outcome
 from unipeft_run.sweeps.check import CheckedRun
-from unipeft_run.sweeps.grid import run_grid
+from unipeft_run.sweeps.grid import PrintResults, run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings
+from unipeft_run.sweeps.table import print_table
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.environment import prepare_environment, silence_progress_bars
 
@@ -57,6 +59,7 @@ FLAGS = (
     "--config-dir",
     "--version",
 )
+SHOWING = ("cfg", "info", "hydra_help")  # flags that print something instead of running
 UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
 
 
@@ -69,7 +72,7 @@ class Command(Generic[Plan]):
     `check` tells a grid which run a plan is. `help` returns the help text, `when_empty` the
     error message for a command line without arguments. `read_words` turns the command's positional
     words and its options (`options`: flag and help text) into overrides. `remember` is told which
-    run folder a command line plans, and from which files.
+    run folder a command line plans, and from which files. `print_results` prints those of a grid.
     """
 
     config_name: str
@@ -82,6 +85,7 @@ class Command(Generic[Plan]):
     options: Mapping[str, str] = field(default_factory=dict)
     remember: Callable[[Sequence[str], Path, Sequence[Path]], None] | None = None
     read_words: Callable[[argparse.Namespace], list[str]] = lambda args: list(args.overrides)
+    print_results: PrintResults = print_table
 
 
 def train() -> NoReturn:
@@ -148,6 +152,7 @@ EVALUATE = Command(
     explain_no_run,
     options=EVALUATION_OPTIONS,
     read_words=read_evaluation_words,
+    print_results=print_evaluations,
 )
 
 
@@ -177,14 +182,18 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         print("\n".join(map(describe_keys, keys)) if keys else command.help())
         return 0
     overrides = with_search_path(normalise_overrides(command.read_words(args)))
-    if args.multirun and args.cfg:
-        raise UserError("--cfg shows a single configuration; leave out -m and lists of values")
+    shown = [f"--{flag.replace('_', '-')}" for flag in SHOWING if getattr(args, flag)]
+    if args.multirun and shown:
+        raise UserError(
+            f"{shown[0]} shows a single configuration; leave out -m and lists of values"
+        )
     if args.multirun:
 
         def check(cfg: DictConfig, overrides: Sequence[str]) -> CheckedRun:
             return command.check(command.plan(cfg, overrides))
 
-        return run_grid(command.config_name, overrides, command.job, check)
+        name, job = command.config_name, command.job
+        return run_grid(name, overrides, job, check, command.print_results)
     if args.shell_completion or args.hydra_help:
         return _ask_hydra(command.config_name, args, overrides)
     check_hydra_settings(overrides, is_grid=bool(args.cfg))

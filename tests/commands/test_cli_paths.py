@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,14 @@ from tiny_cli import call
 from tiny_files import write_sentiment
 
 from unipeft_run import cli
-from unipeft_run.config import compose, normalise_overrides, resolve
+from unipeft_run.commands.arguments import parse_overrides
+from unipeft_run.config import (
+    compose,
+    implied_overrides,
+    normalise_overrides,
+    resolve,
+    run_id,
+)
 from unipeft_run.errors import UserError
 
 SST2 = ("task=sst2", "method=full", "scale=mini")
@@ -27,6 +35,9 @@ SST2 = ("task=sst2", "method=full", "scale=mini")
         ("output=a b(1)=c", "output='a b(1)=c'"),
         ("task.path=a,~/b", "task.path=a,'~/b'"),
         ("+task.path=~", "+task.path='~'"),
+        ("output=/home/jürgen/x", "output='/home/jürgen/x'"),
+        ("task.text=größe,name", "task.text='größe',name"),
+        ("tracking.wandb.name=prüfung", "tracking.wandb.name='prüfung'"),
     ],
 )
 def test_paths_are_text(word: str, quoted: str) -> None:
@@ -45,7 +56,33 @@ def test_other_words_are_left_to_hydra(word: str) -> None:
     assert normalise_overrides([word]) == [word]
 
 
-@pytest.mark.parametrize("name", ["2024", "1e5", "a b(1)=c", "~/mine"])
+@pytest.mark.parametrize(
+    ("word", "plain"),
+    [
+        ("method='parallel_ffn'", "method=parallel_ffn"),
+        ('+scale="mini"', "+scale=mini"),
+        ("method='mam','lora_ffn'", "method=mam,lora_ffn"),
+        ("form@ffn='peft/x'", "form@ffn=peft/x"),
+        ("hydra/sweeper='optuna'", "hydra/sweeper=optuna"),
+        ("task.name='a'", "task.name='a'"),
+        ("method='a b'", "method='a b'"),
+        ("+ffn.scale=4", "ffn.scale=4"),
+        ("++attn.bottleneck=4", "attn.bottleneck=4"),
+        ("+ffn.form.rank=4", "+ffn.form.rank=4"),
+    ],
+)
+def test_a_word_has_one_spelling(word: str, plain: str) -> None:
+    assert normalise_overrides([word]) == [plain]
+
+
+def test_a_quoted_choice_has_the_presets_of_the_plain_one() -> None:
+    plain = "task=sst2", "method=parallel_ffn", "scale=mini"
+    quoted = [f"{key}='{value}'" for key, _, value in (word.partition("=") for word in plain)]
+    assert run_id(resolve(compose(quoted))) == run_id(resolve(compose(plain)))
+    assert implied_overrides([*quoted, "optim='sgd'"]) == implied_overrides([*plain, "optim=sgd"])
+
+
+@pytest.mark.parametrize("name", ["größe", "2024", "1e5", "a b(1)=c", "~/mine"])
 def test_any_folder_can_hold_the_data(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +143,12 @@ def test_a_wrong_group_value_names_its_key(word: str, sentence: str) -> None:
     assert sentence in str(refusal.value)
 
 
+@pytest.mark.parametrize("word", ["ffn.bottleneck=[8", "backbone.path=@x", "num_beams={a"])
+def test_a_value_that_is_not_yaml_is_named(word: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(word)}: the value is not YAML"):
+        parse_overrides([word])
+
+
 def test_a_key_given_twice_and_then_empty_is_named() -> None:
     with pytest.raises(UserError, match="give task= one of"):
         compose([*SST2, "task="])
@@ -125,6 +168,15 @@ def test_a_wrong_flag_is_one_line(
 ) -> None:
     assert call(cli.train, monkeypatch, *SST2, *flag) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", [["--info", "config"], ["--hydra-help"], ["--cfg", "job"]])
+def test_a_flag_that_shows_one_configuration_runs_no_grid(
+    flag: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "run_grid", pytest.fail)
+    assert call(cli.train, monkeypatch, "-m", *SST2, "seed=1,2", *flag) == 2
+    assert f"{flag[0]} shows a single configuration; leave out -m" in capsys.readouterr().err
 
 
 def test_large_bounds_are_written_in_full() -> None:

@@ -75,6 +75,7 @@ WRONG = {
     "train -m": "task= one of arc_challenge",
     f"train {SST2} mam": "mam is not key=value",
     f"train {SST2} seed=[1": "cannot read",
+    f"train -m experiment=table6, {SST2}": "cannot read experiment=table6,; quote it",
     f"train {SST2} --epochs 3": "there is no option --epochs",
     "train task=sst2 --fast": "no option --fast",
     # evaluation

@@ -18,7 +18,7 @@ import tiny_text
 from tiny_files import write_roberta, write_sentiment
 from tiny_shell import environment, unipeft
 
-from unipeft_run.commands.new import NEXT, TASK_TYPES, main
+from unipeft_run.commands.new import NEXT, NOT_NAMES, TASK_TYPES, main
 from unipeft_run.commands.params import main as count
 
 Capture = pytest.CaptureFixture[str]
@@ -141,6 +141,11 @@ def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
         (["backbone", "mine", "--hub", "a/b"], "give its family too"),
         (["backbone", "mine", "--path", "nowhere"], "there is no config.json"),
         (["backbone", "mine", "--path", "x", "--hub", "y"], "not both"),
+        (["backbone", "mine", "--path", "x", "--family", "bart"], "leave it out"),
+        (["form", "mine", "--path", "x"], "--path=x: only a backbone has a path"),
+        (["task", "mine", "--hub", "a/b"], "only a backbone has a hub"),
+        (["method", "mine", "--family", "bart"], "only a backbone has a family"),
+        *((["form", name], f"Hydra reads {name} as a value") for name in NOT_NAMES),
     ],
 )
 def test_names_are_checked_and_nothing_is_written(

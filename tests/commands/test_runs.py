@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,6 +230,20 @@ def test_failed_diverged_and_stale_runs_are_rerun_as_stored(
     assert [planned.config.seed for planned in ran] == [2]
     assert main(["outputs", "--retry-failed", "seed=0"]) == 0
     assert "nothing to rerun" in capsys.readouterr().out
+
+
+def test_reruns_are_prepared_as_train_prepares_its_run(
+    ran: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setattr(
+        "unipeft_run.commands.runs.retry",
+        lambda *_: seen.append(signal.getsignal(signal.SIGTERM)) or 0,
+    )
+    assert main(["outputs", "--retry-failed"]) == 0
+    assert seen != [signal.SIG_DFL] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "ACCELERATE_MIXED_PRECISION" not in os.environ and os.environ["TQDM_DISABLE"]
 
 
 def test_a_damaged_run_does_not_stop_the_reruns_of_others(

@@ -108,6 +108,9 @@ def test_a_wrong_value_gives_one_sentence_that_names_the_key(word: str) -> None:
         ("learning_rate=1", r"optim\.lr"),
         ("steps=100", r"recipe\.max_steps"),
         ("presets=null", "--help|did you mean"),
+        ("resume=true", "a run resumes by itself: repeat its command"),
+        ("resume_from_checkpoint=x", "a run resumes by itself"),
+        ("+ffn.mlp_width=8", "there is no key ffn.mlp_width"),
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
     ],
 )
@@ -140,5 +143,6 @@ def test_missing_overrides_are_named() -> None:
         compose(["task=xsum"])
     with pytest.raises(UserError, match=r"ffn\.scale has no value"):
         resolved("task=xsum", "method=parallel_ffn", "composition@ffn=scaled")
-    with pytest.raises(UserError, match=r"only composition@ffn=scaled takes a scale"):
-        compose(["task=xsum", "method=parallel_ffn", "ffn.scale=2"])
+    for sign in ("", "+", "++"):
+        with pytest.raises(UserError, match=r"only composition@ffn=scaled takes a scale"):
+            compose(["task=xsum", "method=parallel_ffn", f"{sign}ffn.scale=2"])

@@ -13,6 +13,7 @@ from tiny_files import write_roberta, write_sentiment
 from unipeft_run.config import PlannedRun, compose, plan
 from unipeft_run.config.contents import check_unchanged, hash_contents
 from unipeft_run.config.user_sources import find_sources
+from unipeft_run.data.fingerprint import fingerprint_files, observe
 from unipeft_run.errors import UserError
 
 FORM = "bottleneck: ???\nform:\n  _target_: my_forms.Doubled\n  _partial_: true\n"
@@ -116,6 +117,45 @@ def test_the_modules_that_a_form_imports_belong_to_its_source(
     found = {f.relative_to(installed).as_posix() for f in find_sources("lab.forms")}
     assert found == {*(name for name in names if name.startswith("lab/"))}
     assert find_sources("lab.nothing") == find_sources("nothing.at.all") == []
+
+
+@pytest.mark.parametrize("file", ["lab/utils.py", "lab/deep/utils.py", "lab/__init__.py"])
+def test_every_file_of_a_class_counts_whatever_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    files = {
+        "lab/__init__.py": "RATE = 1\n",
+        "lab/forms.py": "from . import utils\nfrom .deep import utils as more\n",
+        "lab/utils.py": "RATE = 1\n",
+        "lab/deep/__init__.py": '"""Only a docstring."""\n',
+        "lab/deep/utils.py": "RATE = 1\n",
+    }
+    for name, text in files.items():
+        (folder / "python" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "python" / name).write_text(text)
+    monkeypatch.syspath_prepend(str(folder / "python"))
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+
+    def digest() -> str:
+        return fingerprint_files(find_sources("lab.forms"))
+
+    before = digest()
+    edit(folder / "python" / file, "1", "2")
+    assert digest() != before
+
+
+@pytest.mark.parametrize("text", ["", "# a comment\n", '"""Only a docstring."""\n'])
+def test_an_init_file_without_code_leaves_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "quiet").mkdir()
+    (tmp_path / "quiet" / "forms.py").write_text("import os\n")
+    (tmp_path / "quiet" / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "quiet", raising=False)
+    with observe() as read:
+        assert find_sources("quiet.forms") == [tmp_path / "quiet" / "forms.py"]
+    assert read == [tmp_path / "quiet" / "__init__.py"], "an edit of it may change the run"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,38 @@ def test_search_paths_are_joined(tmp_path: Path) -> None:
         assert compose([*RUN]).method == "parallel_ffn"
 
 
+# ---- broken files
+
+BROKEN = {  # file -> its content, the words of a command, and what the one sentence says
+    "preset/mini.yaml": ("", ["train", *RUN, "--cfg", "job"], "the file holds nothing; sections"),
+    "preset/paper.yaml": ("a: [1", ["train", *RUN, "--cfg", "job"], "line 2 is not YAML"),
+    "preset/other.yaml": ("any:\n  mam:\n", ["params", *RUN], "any.mam holds nothing"),
+    "form/bad.yaml": ("form: [8", ["train", *RUN, "form@ffn=bad", "--cfg", "job"], "is not YAML"),
+    "form/bad2.yaml": ("form: [8", ["space", "explain", "form@ffn=bad2"], "line 1 is not YAML"),
+    "form/list.yaml": ("- 1", ["space", "explain", "form@ffn=list"], "holds a list"),
+    "form/ref.yaml": ("form: ${x}", ["space", "explain", "form@ffn=ref"], "ref.yaml: "),
+    "form/far.yaml": ("defaults: [away]", ["space", "explain", "form@ffn=far"], "away.yaml cannot"),
+    "form/bytes.yaml": (b"form: \xff", ["train", *RUN, "form@ffn=bytes", "--cfg", "job"], "UTF-8"),
+    "method/word.yaml": ("word", ["params", "task=sst2", "method=word"], "must be text"),
+    "task/mine.yaml": ("task: [8", ["train", "--help", "task.mine"], "mine.yaml, line 1 is not"),
+    "representation/r.yaml": ("a: 1", ["space", "list", "ffn"], "gives no representation.sites"),
+}
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_a_broken_file_is_one_sentence(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    content, words, sentence = BROKEN[file]
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "broken" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run([*words, "--config-dir", "broken"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+
+
 # ---- declarations
 
 

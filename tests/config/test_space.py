@@ -130,6 +130,8 @@ EXPLAINED = {
     ),
     "method=mam composition@ffn=gated": "illegal: slot ffn: composition gated",
     "method=mam": "slot attn: legal",
+    "task=didemo method=prompt": "illegal: input.representation: clip has no embedding",
+    "method=mam composition@ffn=add ffn.scale=3": "illegal: ffn.scale=3: ffn.scale has no effect",
     "method=bitfit": "*bias trains",
 }
 
@@ -162,6 +164,10 @@ WRONG = {
     f"explain {BOTTLENECK} ffn.form.actvation=gelu": "did you mean ffn.form.activation",
     f"explain {BOTTLENECK} ffn.form.activation=foo": "choose from relu",
     f"explain {BOTTLENECK} ffn.bottleneck=x": "must be a whole number",
+    "explain form@ffn=bottleneck ffn.botleneck=3": "did you mean ffn.bottleneck",
+    "explain form@ffn=bottleneck ffn.bottleneck=0": "must be at least 1",
+    f"explain {BOTTLENECK} ffn.bottleneck=[8": "ffn.bottleneck=[8 is not a value in YAML",
+    "solve task=xsum method=mam budget=1e20": "the largest, stores",
     f"explain {BOTTLENECK} ffn.representation=5": "must be a section of keys",
     "solve task=xsum method=man budget=1%": "did you mean mam",
 }
@@ -238,6 +244,24 @@ def test_solutions_are_legal_and_within_the_budget(
 def test_a_method_without_sizes_cannot_be_solved(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["solve", "task=sst2", "method=ia3", "budget=1%"]) == 2
     assert "method ia3 has no bottleneck to solve for" in capsys.readouterr().err
+
+
+def test_a_large_budget_is_solved_at_once() -> None:
+    line = LinearCount(("attn", "ffn"), 100, (73_728, 49_176))
+    for sizes in find_candidates(line, 10**12, [30, 512]):
+        assert 0 <= 10**12 - line.stored(sizes) < 49_176
+
+
+@pytest.mark.parametrize("room", [100, 137, 900, 1234])
+@pytest.mark.parametrize("steps", [(70, 30), (7, 30), (1, 5), (12, 12)])
+def test_of_equal_candidates_the_nearest_to_the_own_share_wins(
+    room: int, steps: tuple[int, int]
+) -> None:
+    line, (a, b) = LinearCount(("attn", "ffn"), 0, steps), steps
+    share = 2 * a / (2 * a + 5 * b)
+    pairs = [(n, (room - a * n) // b) for n in range(1, (room - b) // a + 1)]
+    best = max(pairs, key=lambda pair: (line.stored(pair), -abs(a * pair[0] / room - share)))
+    assert find_candidates(line, room, [2, 5])[0] == best
 
 
 def test_the_first_candidate_is_the_closest_to_the_budget() -> None:

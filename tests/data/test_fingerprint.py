@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from unipeft_run.data import fingerprint as module
-from unipeft_run.data.fingerprint import fingerprint, fingerprint_files
+from unipeft_run.data.fingerprint import combine, fingerprint, fingerprint_files
 from unipeft_run.errors import UserError
 
 
@@ -44,6 +44,16 @@ def test_a_file_has_the_sha256_of_its_content(tmp_path: Path) -> None:
     file.write_bytes(b"text")
     assert fingerprint(file) == hashlib.sha256(b"text").hexdigest()
     assert fingerprint_files([file]) == fingerprint(str(file))
+
+
+def test_files_are_named_by_their_folders_only_if_they_must_be(tmp_path: Path) -> None:
+    files = [tmp_path / "a" / "x", tmp_path / "b" / "y", tmp_path / "b" / "x"]
+    for number, file in enumerate(files):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(str(number))
+    x, y, other = map(fingerprint, files)
+    assert fingerprint_files(files[:2]) == combine({"x": x, "y": y})
+    assert fingerprint_files(files) == combine({"a/x": x, "b/y": y, "b/x": other})
 
 
 def test_an_unchanged_file_is_hashed_once(tmp_path: Path, hashed: list[str]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from tiny_cli import call
 
 from unipeft_run import cli
 from unipeft_run.config import compose
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.check import Check, CheckedRun
+from unipeft_run.sweeps.engines import Engine
+from unipeft_run.sweeps.engines import engine as engine_module
 from unipeft_run.sweeps.engines.announcer import Announcer, prefixed_stderr
 from unipeft_run.sweeps.engines.worker import Job, RoundLog
 from unipeft_run.sweeps.grid import run_grid
@@ -30,13 +35,14 @@ def log(tmp_path: Path) -> RoundLog:
     return RoundLog(tmp_path, 1)
 
 
-def announce(log: RoundLog, workers: int, *outcomes: Outcome, unfinished: int = 4) -> None:
+def announce(
+    log: RoundLog, workers: int, *outcomes: Outcome, finished: Collection[int] = (0,)
+) -> None:
     labels = [f"seed={seed}" for seed in range(5)]
-    announcer = Announcer(labels, range(1, 5), unfinished, workers, log.folder)
+    announcer = Announcer(labels, range(1, 5), finished, workers, log.folder)
     for position, outcome in enumerate(outcomes):
         with announcer.announce_begin(position):
             print("at work", file=sys.stderr)
-        log.end(position, outcome)
         announcer.announce_end(position, outcome)
 
 
@@ -70,13 +76,61 @@ def test_cells_beside_each_other_have_marked_lines_and_share_the_time_left(
 def test_runs_that_were_finished_before_do_not_count(
     log: RoundLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    announce(log, 1, make_outcome("skipped"), done(60), unfinished=1)
+    announce(log, 1, make_outcome("skipped"), done(60), finished=(0, 1, 3, 4))
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "at work" not in line] == [
         "[2/5] seed=1",
         "[3/5] seed=2",
         "[3/5] done  test/accuracy 84.76  60 s  (1 of 1 have run)",
     ]
+
+
+@pytest.mark.parametrize("state", ["skipped", "running elsewhere"])
+def test_cells_that_another_process_runs_are_not_waited_for(
+    log: RoundLog, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    """A lost cell stays, because the next round runs it."""
+    announce(log, 1, make_outcome(state), make_outcome("lost"), done(60))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith("60 s  (1 of 3 have run, about 0:02:00 left)")
+
+
+def test_a_later_round_overwrites_how_a_cell_ended(
+    log: RoundLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(log, 1, make_outcome("running elsewhere"), done(60))
+    announce(log, 1, done(60))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith("(2 of 4 have run, about 0:02:00 left)")
+
+
+def test_a_log_handler_of_one_cell_has_the_prefix_of_the_next(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with prefixed_stderr("[1] "):
+        handler = logging.StreamHandler()
+        handler.emit(logging.makeLogRecord({"msg": "first"}))
+    with prefixed_stderr("[2] "):
+        handler.emit(logging.makeLogRecord({"msg": "second"}))
+    handler.emit(logging.makeLogRecord({"msg": "between cells"}))
+    assert capsys.readouterr().err == "[1] first\n[2] second\nbetween cells\n"
+
+
+@pytest.mark.parametrize(("cells", "workers"), [(1, 1), (2, 2), (5, 2)])
+def test_a_cell_by_itself_has_no_prefix(
+    cells: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although joblib has two workers. A later round counts its workers anew."""
+    monkeypatch.setattr(engine_module, "visible_gpus", lambda: ())
+    labels = [[f"seed={seed}"] for seed in range(5)]
+    config = OmegaConf.create({"hydra": {"launcher": {"n_jobs": 2}, "callbacks": {}}})
+    config.hydra.runtime = {"choices": {"hydra/launcher": "joblib"}}
+    engine = Engine(None, config, lambda _: done(1), tmp_path, labels)
+    for _ in range(2):
+        worker = engine._build_worker(labels[:cells], RoundLog(tmp_path, 1))
+        assert worker.announcer and worker.announcer.workers == workers
+    config.hydra.launcher.n_jobs = 1  # what a round has set
+    assert engine._build_worker(labels, RoundLog(tmp_path, 1)).announcer.workers == 2  # type: ignore[union-attr]
 
 
 def test_prefixed_lines_are_written_whole(capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +167,7 @@ def test_the_command_recognises_finished_runs(
     overrides = [*SST2, f"output={tmp_path}", "seed=1,2"]
     checks: list[Check] = []
 
-    def run_nothing(name: str, overrides: list[str], job: Job, check: Check) -> int:
+    def run_nothing(name: str, overrides: list[str], job: Job, check: Check, _: object) -> int:
         checks.append(check)
         return 0
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_engines import install
 
 from unipeft_run.config import compose, resolve, run_id
+from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.check import CheckedRun
 from unipeft_run.sweeps.engines import launch_in_rounds, rounds
@@ -226,6 +227,8 @@ def test_joblibs_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [count_workers(*given) for given in ((-1, 12, 8, 2), (3, 12, 8, 1))] == [4, 3]
     assert count_workers(3, 2, 0, 1) == 2
     assert count_workers(1, 12, 8, 1) == 1
+    with pytest.raises(UserError, match="n_jobs=0: must be at least 1"):
+        count_workers(0, 12, 8, 1)
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert [threads_per_cell(4, 12), threads_per_cell(4, 2), threads_per_cell(16, 16)] == [2, 4, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

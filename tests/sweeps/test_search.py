@@ -205,6 +205,11 @@ def test_the_shipped_searches(runs: Runs, search: Search, name: str) -> None:
         ((*OPTUNA, "hydra.sweeper.n_trial=3"), "n_trial"),
         ((*OPTUNA, "optim.lrr=interval(1e-3,1e-2)"), "there is no key optim.lrr; did you mean"),
         ((*OPTUNA, "limit.validation=choice(5,6)"), "limit.validation cannot be searched"),
+        *(
+            ((*OPTUNA, f"{key}=choice(a,b)"), f"{key} cannot be searched")
+            for key in ("debug", "task.mini", "task.metric", "evaluation.references")
+        ),
+        ((*OPTUNA[:-3], "scale=choice(mini,paper)"), "scale cannot be searched"),
         ((*OPTUNA, "experiment=table6"), "experiment= lists its own runs"),
         ((*OPTUNA, "hydra.sweep.subdir=x"), "set output=DIR"),
         (("-m", *SST2, SPACE[0]), "hydra/sweeper=optuna"),

@@ -112,6 +112,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """Parse `key=value` words; values are typed as in YAML. Raises UserError for any other word."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     overrides = {}
     for word in words:
@@ -120,6 +121,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{printable(word)} is not understood; overrides look like key=value")
         try:
             value: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+        except YAMLError:
+            raise UserError(f"{printable(word, 120)}: the value is not YAML; quote it") from None
         except (OmegaConfBaseException, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{printable(word)}: {printable(reason, 120)}") from None

@@ -13,14 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from unipeft_run.commands.arguments import ALLOW_HELP, as_json, split_list, split_overrides
 from unipeft_run.config import load
 from unipeft_run.config.resolve import read_eval_config
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, capture_outcome, refused_outcome
 from unipeft_run.runs.search import find_run
+from unipeft_run.sweeps.table import print_table
 
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`."""
+    """One evaluation: a run folder, a split, and the other arguments of `run.evaluate`.
+
+    `primary`: the primary metric of the run's task.
+    """
 
     folder: Path
     split: str
@@ -29,6 +34,7 @@ class PlannedEvaluation:
     task_path: str | None
     backbone_path: str | None
     format: str = "text"
+    primary: str = ""
 
 
 def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEvaluation:
@@ -40,23 +46,55 @@ def plan_evaluation(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedEv
     if config.data and config.task.path:
         raise UserError("data=FILE and task.path=DIR both name the data; give one of them")
     folder = find_run(config.run)
-    load(folder, config.allow)
+    primary = build_task(load(folder, config.allow).task).primary
     places = config.task.path, config.backbone.path
     return PlannedEvaluation(
-        folder, config.split, config.data, config.allow, *places, config.format
+        folder, config.split, config.data, config.allow, *places, config.format, primary
     )
 
 
 def evaluate_job(cfg: DictConfig) -> Outcome:
-    """Evaluate the run folder of one configuration in a worker; picklable, like `train_job`."""
+    """Evaluate one of several runs in a worker; picklable, like `train_job`.
+
+    Prints its name and its metrics, but JSON is printed by `print_evaluations` for all runs.
+    """
     try:
-        return evaluate_planned(plan_evaluation(cfg))
+        planned = plan_evaluation(cfg)
     except UserError as refusal:
         return refused_outcome(refusal)
+    outcome = _evaluate(planned)
+    if outcome["metrics"] and planned.format == "text":
+        print("\n".join([f"{planned.folder}:", *_metric_lines(outcome)]))
+    return outcome
 
 
 def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
     """Evaluate a run folder and print the metrics."""
+    outcome = _evaluate(planned)
+    if outcome["metrics"]:
+        is_json = planned.format == "json"
+        print(as_json(_report(outcome)) if is_json else "\n".join(_metric_lines(outcome)))
+    return outcome
+
+
+def print_evaluations(cells: Sequence[Sequence[str]], outcomes: Sequence[Outcome]) -> None:
+    """Print the closing table of several evaluations, or with format=json a list of them."""
+    if not any("format=json" in cell for cell in cells):
+        print_table([list(cell) for cell in cells], outcomes)
+        return
+    print(as_json([_describe(*pair) for pair in zip(cells, outcomes, strict=True)]))
+
+
+def _describe(cell: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+    """Return an evaluation as plain data; a failed one has its state and error."""
+    if outcome["metrics"]:
+        return _report(outcome)
+    run = next(word.removeprefix("run=").strip("'") for word in cell if word.startswith("run="))
+    return {"run": run, "state": outcome["state"], "error": outcome["error"]}
+
+
+def _evaluate(planned: PlannedEvaluation) -> Outcome:
+    """Evaluate a run; the outcome's metrics are named after the split, beside `run`."""
 
     def run_it() -> Mapping[str, Any]:
         from unipeft_run.run import evaluate as evaluate_run
@@ -71,13 +109,19 @@ def evaluate_planned(planned: PlannedEvaluation) -> Outcome:
         )
         split = "data" if planned.data else planned.split
         named = {f"{split}/{name}": value for name, value in metrics.items()}
-        if planned.format == "json":
-            print(as_json({"run": str(planned.folder), **named}))
-        for name, value in named.items() if planned.format == "text" else ():
-            print(f"{name} {value}")
-        return metrics
+        primary = f"{split}/{planned.primary}"
+        found = {"primary": primary} if primary in named else {}
+        return {"run": str(planned.folder), **named, **found}
 
     return capture_outcome(run_it)
+
+
+def _report(outcome: Outcome) -> dict[str, Any]:
+    return {name: value for name, value in outcome["metrics"].items() if name != "primary"}
+
+
+def _metric_lines(outcome: Outcome) -> list[str]:
+    return [f"{name} {value}" for name, value in _report(outcome).items() if name != "run"]
 
 
 def explain_no_run() -> str:

@@ -8,7 +8,6 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Union
 
-from omegaconf import OmegaConf
 from pydantic.fields import FieldInfo
 
 from unipeft_run.config.classes import import_class
@@ -18,6 +17,7 @@ from unipeft_run.config.messages import find_option, groups, options, unknown_ke
 from unipeft_run.config.schema import AXES, SLOTS, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.config.validation import literals, task_schema
+from unipeft_run.config.yaml_files import load_config
 from unipeft_run.errors import UserError
 
 KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
@@ -79,7 +79,7 @@ def describe_keywords() -> Iterator[tuple[str, str]]:
 def _describe_task_keywords() -> Iterator[tuple[str, str]]:
     described: dict[tuple[str, str], list[str]] = {}
     for option in options("task"):
-        content = OmegaConf.load(find_option("task", option)).task
+        content = load_config(find_option("task", option)).task
         cls = import_class("task", str(content["_target_"]))
         for key, field in task_schema(cls).model_fields.items():
             if key not in TaskConfig.model_fields:

@@ -6,6 +6,7 @@ The skeletons are the files of templates/KIND/, or templates/task/TYPE/ for task
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import keyword
@@ -42,6 +43,7 @@ TASKS = {  # type of task -> a task for a backbone
     "retrieval": "didemo",
 }
 TASK_TYPES = ("classification", "seq2seq", "causal")  # with a skeleton
+NOT_NAMES = ("null", "true", "false", "nan", "inf")
 TASK_OF_FAMILY = {"mbart": "wmt16_en_ro"}
 HELP = "Write a working skeleton of a form, composition, method, task or backbone, with a test."
 EXAMPLES = """\
@@ -68,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
     families = tuple(FAMILIES)
     add("--family", choices=families, metavar="NAME", help=f"on the hub: {', '.join(families)}")
     args = parser.parse(argv)
-    if args.type and args.kind != "task":
-        raise UserError(f"--type={args.type}: only a task has a type")
+    _check_options(args)
     folder = Path(args.dir).expanduser()
     check_names(args.kind, args.name, folder)
     values = {"name": args.name, "Class": _class_name(args.name), "title": args.name}
@@ -85,12 +86,30 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise UserError for an option without effect."""
+    if args.type and args.kind != "task":
+        raise UserError(f"--type={args.type}: only a task has a type")
+    for option in ("path", "hub", "family"):
+        if (value := getattr(args, option)) and args.kind != "backbone":
+            raise UserError(f"--{option}={value}: only a backbone has a {option}")
+    if args.path and args.hub:
+        raise UserError("give --path or --hub, not both")
+    if args.path and args.family:
+        raise UserError(
+            f"--family={args.family}: with --path, the family is that of the folder's config.json; "
+            "leave it out"
+        )
+
+
 def check_names(kind: str, name: str, folder: Path) -> None:
     """Raise UserError for a name or folder that is taken or cannot be imported."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
             f"{kind} {name}: a name has lower-case letters, digits and _, as in my_{kind}"
         )
+    if name in NOT_NAMES:
+        raise UserError(f"{kind} {name}: Hydra reads {name} as a value; choose another name")
     if name in options(kind):
         raise UserError(f"there is a {kind} {name} already; choose another name")
     package = folder.absolute().name
@@ -122,8 +141,6 @@ def _class_name(name: str) -> str:
 
 def _backbone_values(path: str | None, hub: str | None, family: str | None) -> dict[str, str]:
     """Return the family, task and place of a backbone; by default, our first one of the family."""
-    if path and hub:
-        raise UserError("give --path or --hub, not both")
     if path:
         family = _family_of(Path(path).expanduser())
     elif hub and not family:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unipeft_run.commands.arguments import Parser, as_json, split_overrides
 from unipeft_run.commands.entry import entry
-from unipeft_run.config import compose, load, resolve
+from unipeft_run.config import check_config, compose, load
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.deltas.counting.paper_shares import paper_shares
@@ -58,7 +58,7 @@ def read_config(words: Sequence[str], allow: Sequence[str]) -> RunConfig:
         raise UserError(explain_missing([]))
     if len(runs) == 1 and not overrides:
         return load(find_run(runs[0]), allow)
-    return resolve(compose(words))
+    return check_config(compose(words))
 
 
 def _text(config: RunConfig, table: Mapping[str, Any]) -> str:

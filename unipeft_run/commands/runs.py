@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from unipeft_run.commands.arguments import Parser, as_json, split_overrides
 from unipeft_run.commands.entry import entry, resumable
+from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.errors import UserError
 from unipeft_run.runs.columns import fit_columns
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord, find_runs
 from unipeft_run.runs.search import OUTPUTS, find_run
+from unipeft_run.training.distributed.environment import prepare_environment, silence_progress_bars
 
 if TYPE_CHECKING:
     from unipeft_run.config import PlannedRun
@@ -45,7 +47,9 @@ def main(argv: Sequence[str]) -> int:
 
         return push(runs, args.to, mode=args.mode, again=args.again)
     if args.retry_failed:
-        with resumable(argv):
+        silence_progress_bars()
+        prepare_environment()
+        with raise_on_sigterm(), resumable(argv):
             return retry([run for run in runs if run.state in RETRIED], args.allow)
     if args.format == "json":
         print(as_json([_describe(run) for run in runs]))

@@ -84,6 +84,7 @@ def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Tas
     from omegaconf import OmegaConf
 
     from unipeft_run.config.validation import check, check_task
+    from unipeft_run.config.yaml_files import load_config
     from unipeft_run.data.new_inputs import check_predicts
     from unipeft_run.data.tasks.build import build_task
 
@@ -92,7 +93,7 @@ def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Tas
     overrides = check_overrides(name, given)
     if name in CLASSES_OF and "labels" not in overrides:
         overrides["labels"] = CLASSES_OF[name](files)
-    config = OmegaConf.load(find_option("task", name)).task
+    config = load_config(find_option("task", name)).task
     task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
     check_task(task)
     built = build_task(task)

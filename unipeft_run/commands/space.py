@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.commands.arguments import Parser
 from unipeft_run.commands.entry import entry
-from unipeft_run.config import compose, resolve
+from unipeft_run.config import check_config, compose
 from unipeft_run.config.design_space import (
     Point,
     combinations,
@@ -135,7 +135,7 @@ def _explain_configuration(overrides: Sequence[str]) -> Iterator[str]:
     defaults = {"task": "task=xsum", "method": "method=none"}
     added = [override for key, override in defaults.items() if key not in keys]
     try:
-        config = resolve(compose([*added, *overrides]))
+        config = check_config(compose([*added, *overrides]), overrides)
     except Illegal as reason:
         yield f"illegal: {reason}"
         return
@@ -170,15 +170,15 @@ def _group_by_slot(overrides: Sequence[str]) -> dict[str, tuple[dict[str, str], 
 
 def _explain_slot(slot: str, axes: Mapping[str, str], overrides: Sequence[str]) -> Iterator[str]:
     points, objections = list(combinations(slot, axes)), {}
+    mistakes: list[UserError] = []
     for point in points:
         try:
             objections[point] = find_objections(point, overrides)
-        except Illegal as problem:
+        except UserError as problem:
             objections[point] = [str(problem)]
-        except UserError as problem:  # the overrides may belong to another form
-            if len(points) == 1:
-                raise
-            objections[point] = [str(problem)]
+            mistakes += [] if isinstance(problem, Illegal) else [problem]
+    if len(mistakes) == len(points):  # else the overrides belong to some of the forms
+        raise mistakes[0]
     legal = [point for point in points if not objections[point]]
     if not legal:
         nearest = min(points, key=lambda point: len(objections[point]))

@@ -9,6 +9,7 @@ from unipeft_run.config.compose import compose as compose
 from unipeft_run.config.compose import implied_overrides as implied_overrides
 from unipeft_run.config.compose import normalise_overrides as normalise_overrides
 from unipeft_run.config.identity import PlannedRun as PlannedRun
+from unipeft_run.config.identity import check_config as check_config
 from unipeft_run.config.identity import plan as plan
 from unipeft_run.config.identity import plan_config as plan_config
 from unipeft_run.config.identity import run_id as run_id

@@ -13,22 +13,26 @@ from omegaconf import DictConfig
 from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
+from unipeft_run.config.messages import groups
 from unipeft_run.config.presets import preset_axes, register_presets
-from unipeft_run.config.schema import OptimizerName
+from unipeft_run.config.schema import SLOTS, OptimizerName
 from unipeft_run.config.short_keys import TEXTS, VERBATIM, expand_short_keys
 from unipeft_run.extensions import conf_dir, with_search_path
 
+HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
 PATH_KEYS = (
     *("task.path", "backbone.path", "tracking.tensorboard", "output", "run", "data"),
     *VERBATIM,
 )
 # Paths and words that Hydra reads as strings without quotes; true, 2024 and 1e5 are other types
 UNQUOTED = re.compile(
-    r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE
+    r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE | re.ASCII
 )
+QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
+SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
 TUNER_FIELDS = "peft.config."
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
-EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL)  # left to Hydra
+EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL | re.ASCII)  # left to Hydra
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -55,10 +59,20 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
 def normalise_overrides(words: Sequence[str]) -> list[str]:
     """Expand short keys, and quote paths and names that Hydra would misread.
 
-    Examples are ~/data and 2024. A comma separates the values of a grid, as in other overrides, but
-    not in a text such as a prompt's template.
+    Examples are ~/data, 2024 and größe. A comma separates the values of a grid, as in other
+    overrides, but not in a text such as a prompt's template.
     """
-    return [_with_quoted_value(_as_addition(word)) for word in expand_short_keys(words)]
+    plain = [_without_quotes(SIZE.sub("", word)) for word in words]
+    return [_with_quoted_value(_as_addition(word)) for word in expand_short_keys(plain)]
+
+
+def _without_quotes(word: str) -> str:
+    """Remove quotes around the choices of a group, so that every reader sees the plain name."""
+    key, _, value = word.partition("=")
+    plain = QUOTED_NAME.sub(r"\2", value)
+    group = key.lstrip("+").partition("@")[0]
+    is_choice = plain != value and (group in groups() or group in HYDRA_GROUPS)
+    return f"{key}={plain}" if is_choice else word
 
 
 def _as_addition(word: str) -> str:
@@ -71,7 +85,8 @@ def _with_quoted_value(word: str) -> str:
     if key.lstrip("+") in TEXTS and value != "null" and not QUOTED.fullmatch(value):
         text = value.replace("\\n", "\n").replace("'", r"\'")
         return f"{key}='{text}'"
-    if key.lstrip("+") not in PATH_KEYS or EXPRESSION.fullmatch(value):
+    is_word = key.lstrip("+") in PATH_KEYS or not value.isascii()
+    if not is_word or EXPRESSION.fullmatch(value):
         return word
     return f"{key}={','.join(map(_quote, value.split(',')))}"
 
@@ -87,7 +102,8 @@ def implied_overrides(overrides: Sequence[str]) -> list[str]:
     recipe.epochs overrides recipe.max_steps, optim=NAME the optimiser that a recipe names, and a
     preset chooses axes.
     """
-    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    plain = [_without_quotes(override.lstrip("+")) for override in overrides]
+    values = dict(override.split("=", 1) for override in plain if "=" in override)
     by_epochs = values.get("recipe.epochs", "null") != "null"
     implied = ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []
     optimizer = values.get("optim")

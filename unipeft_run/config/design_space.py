@@ -12,18 +12,28 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.family import Family
 from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.legality import SITES, check_slot, objections
-from unipeft_run.config.messages import Illegal, dotted_keys, find_option, options, unknown_key
+from unipeft_run.config.messages import (
+    Illegal,
+    dotted_keys,
+    find_option,
+    options,
+    shorten,
+    unknown_key,
+)
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, SlotConfig
 from unipeft_run.config.validation import check, check_part
+from unipeft_run.config.yaml_files import load_config
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import config_dirs
 
 SIZES = {"bottleneck": 8, "scale": 4.0}  # legality does not depend on them
+SITES_KEY = "representation.sites"
 SIZE_KEYWORDS = ("rank", "length", "scale")  # constructor keywords that hold them
 
 
@@ -74,7 +84,10 @@ def _plain(axis: str, name: str) -> dict[str, Any]:
 
 @cache
 def _load_plain(file: Path) -> dict[str, Any]:
-    return _resolve(OmegaConf.merge(_load_file(file)))
+    try:
+        return _resolve(OmegaConf.merge(_load_file(file)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
 
 
 def _resolve(node: Any) -> dict[str, Any]:
@@ -89,7 +102,11 @@ def _apply(slot: DictConfig, override: str, name: str) -> None:
     known = list(dotted_keys(OmegaConf.to_container(slot)))
     if key not in known:
         raise UserError(unknown_key(f"{name}.{key}", [f"{name}.{path}" for path in known]))
-    OmegaConf.update(slot, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+    try:
+        parsed = OmegaConf.from_dotlist([f"value={value}"]).value
+    except (OmegaConfBaseException, YAMLError):
+        raise UserError(f"{name}.{key}={shorten(value)} is not a value in YAML") from None
+    OmegaConf.update(slot, key, parsed)
 
 
 def load_axis_file(axis: str, name: str) -> DictConfig:
@@ -99,10 +116,11 @@ def load_axis_file(axis: str, name: str) -> DictConfig:
 
 @cache
 def _load_file(file: Path) -> DictConfig:
-    own = OmegaConf.load(file)
-    assert isinstance(own, DictConfig)
+    own = load_config(file)
     axis = file.parent.name
-    bases = [load_axis_file(axis, base) for base in own.pop("defaults", []) if base != "_self_"]
+    bases = [
+        load_axis_file(axis, base) for base in own.pop("defaults", None) or [] if base != "_self_"
+    ]
     merged = OmegaConf.merge(*bases, own)
     assert isinstance(merged, DictConfig)
     return merged
@@ -126,7 +144,9 @@ def combinations(slot: str, fixed: Mapping[str, str] | None = None) -> Iterator[
 
 
 def _is_in_slot(representation: str, slot: str) -> bool:
-    sites = load_axis_file("representation", representation).representation.sites
+    sites = OmegaConf.select(load_axis_file("representation", representation), SITES_KEY)
+    if sites is None:
+        raise UserError(f"{find_option('representation', representation)}: gives no {SITES_KEY}")
     return all(site in SITES[slot] for site in sites)
 
 

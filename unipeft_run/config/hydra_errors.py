@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from unipeft_run.config.messages import (
     Illegal,
     dotted_keys,
+    find_option,
     groups,
     list_options,
     nearest,
@@ -24,12 +26,16 @@ from unipeft_run.config.messages import (
 )
 from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.short_keys import short_keys
+from unipeft_run.config.yaml_files import describe_yaml_error, load_config
 from unipeft_run.errors import UserError
 
 Compose = Callable[[Sequence[str], str], DictConfig]
 # raised by composing; TypeError comes from a group given a list of numbers, UserWarning from
-# a missing folder in hydra.searchpath
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, TypeError, UserWarning)
+# a missing folder in hydra.searchpath, OSError from a file that holds no keys
+COMPOSE_ERRORS = (
+    *(HydraException, OmegaConfBaseException, ValueError, TypeError, UserWarning),
+    *(YAMLError, OSError),
+)
 REQUIRED = ("task", "method")
 FOREIGN_KEYS = {  # keys of other tools -> ours
     "model": "backbone",
@@ -48,7 +54,11 @@ FOREIGN_KEYS = {  # keys of other tools -> ours
     "beams": "evaluation.decoding.num_beams",
     "wandb": "tracking.wandb.mode",
     "output_dir": "output",
-    "resume": "force",
+    "overwrite_output_dir": "force",
+}
+ADVICE = {  # keys of other tools that have no counterpart -> what to do
+    key: "a run resumes by itself: repeat its command"
+    for key in ("resume", "resume_from", "resume_from_checkpoint")
 }
 LISTS = ("task.metric", "task.text", "task.labels")  # keys that take [a,b]
 PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}  # overrides that always compose
@@ -58,12 +68,35 @@ def explain_compose_error(
     error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
 ) -> UserError:
     """Explain what is wrong with `overrides`, given the error that `compose` raised."""
+    if isinstance(error, UserError):
+        return error
+    is_file_error = isinstance(error, YAMLError | OSError | UnicodeDecodeError)
+    if is_file_error and not isinstance(error, HydraException):
+        return _find_broken_file(overrides) or UserError(_describe_file_error(error))
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found and found[1].partition(".")[0] in SLOTS:
         rest = [o for o in overrides if _key(o) != found[1]]
         if reason := _explain_inert_key(found[1], _composed_keys(compose, rest, config_name)):
             return Illegal(reason)
     return UserError(_describe_error(error, overrides, config_name, compose))
+
+
+def _find_broken_file(overrides: Sequence[str]) -> UserError | None:
+    """Return what is wrong with the first broken file that an override selects, if any."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if group not in groups() or value not in options(group):
+            continue
+        try:
+            load_config(find_option(group, value))
+        except UserError as problem:
+            return problem
+    return None
+
+
+def _describe_file_error(error: Exception) -> str:
+    return describe_yaml_error(error) if isinstance(error, YAMLError) else shorten(error, 160)
 
 
 def _describe_error(
@@ -79,14 +112,21 @@ def _describe_error(
     if isinstance(error, MissingConfigException):
         return _explain_missing_file(error, overrides)
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read {shorten(error.override)}; quote it, as in 'key=\"value, (with) signs\"'"
-        )
+        return explain_hydra_error(error)
     if "You must specify" in str(error):
         return explain_missing(overrides)
     if found := re.search(r"Could not override '([^']+)'", str(error)):
         rest = [o for o in overrides if _key(o) != found[1]]
         return _explain_missing_key(found[1], _composed_keys(compose, rest, config_name) or known)
+    return explain_hydra_error(error)
+
+
+def explain_hydra_error(error: Exception) -> str:
+    """Explain an error from its message alone."""
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read {shorten(error.override)}; quote it, as in 'key=\"value, (with) signs\"'"
+        )
     return _reword(str(error))
 
 
@@ -139,6 +179,8 @@ def _explain_unknown_key(override: str, known: list[str]) -> str | None:
     sections = {name.partition(".")[0] for name in known} | set(groups())
     if section in sections or section == "hydra" or key.startswith("hydra/"):
         return None
+    if advice := ADVICE.get(key):
+        return f"there is no key {key}; {advice}"
     if ours := FOREIGN_KEYS.get(key):
         return f"there is no key {key}; did you mean {ours}?"
     if near := nearest(section, sections):

@@ -56,10 +56,18 @@ def plan(cfg: DictConfig, overrides: Sequence[str] = ()) -> PlannedRun:
 
     Raises UserError, also for a key in `overrides` that has no effect.
     """
+    return plan_config(check_config(cfg, overrides))
+
+
+def check_config(cfg: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a composed configuration that could be trained.
+
+    Raises UserError, also for a key in `overrides` that has no effect.
+    """
     config = resolve(cfg)
     check_slots(config)
     refuse_inert(config, overrides)
-    return plan_config(config)
+    return config
 
 
 def plan_config(config: RunConfig) -> PlannedRun:

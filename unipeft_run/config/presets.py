@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import options, shorten
+from unipeft_run.config.yaml_files import describe_yaml_error, unreadable
+from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, config_dirs
 
 AXES_KEY = "axes"
@@ -46,14 +48,39 @@ def preset_axes(values: Mapping[str, str]) -> list[str]:
 def _register(folder: Path) -> None:
     store = ConfigStore.instance()
     for file in sorted(folder.glob("*.yaml")):
-        sections: dict[str, Any] = yaml.load(file.read_bytes(), LOADER)
-        for section, methods in sections.items():
+        for section, methods in _load_sections(file).items():
             for method, settings in methods.items():
                 group = _group(section, file.stem)
                 parents, _, name = f"{group}/{method}".rpartition("/")
                 others = {key: value for key, value in settings.items() if key != AXES_KEY}
                 store.store(name, others, group=parents, package="_global_")
                 _axes[group, method] = dict(settings.get(AXES_KEY, {}))
+
+
+def _load_sections(file: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Load a preset file: section -> method -> settings. Raises UserError."""
+    try:
+        sections = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+    except yaml.YAMLError as error:
+        raise UserError(describe_yaml_error(error, file)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from None
+    _require_keys(file, "the file", sections)
+    for section, methods in sections.items():
+        _require_keys(file, section, methods)
+        for method, settings in methods.items():
+            _require_keys(file, f"{section}.{method}", settings)
+            _require_keys(file, f"{section}.{method}.{AXES_KEY}", settings.get(AXES_KEY, {}))
+    return sections
+
+
+def _require_keys(file: Path, name: str, node: Any) -> None:
+    if not isinstance(node, dict):
+        holds = "nothing" if node is None else shorten(node)
+        raise UserError(
+            f"{file}: {name} holds {holds}; sections hold methods, and methods settings, as in "
+            f"{conf_dir() / 'preset' / 'mini.yaml'}"
+        )
 
 
 def _group(section: str, scale: str) -> str:

@@ -7,14 +7,17 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from unipeft_run.data.fingerprint import note
+
 INSTALLED = ("site-packages", "dist-packages")
 
 
 def find_sources(module: str) -> list[Path]:
     """Return the file of `module` and of the modules that it imports from its own folder tree.
 
-    [] if there is no such module. Installed packages are followed within themselves only. Nothing
-    below `module` is imported: imports are read from the source.
+    The `__init__.py` of their packages belong to them, if there is code in them. [] if there is no
+    such module. Installed packages are followed within themselves only. Nothing below `module` is
+    imported: imports are read from the source.
     """
     first = _find_source(module)
     if first is None:
@@ -28,6 +31,7 @@ def find_sources(module: str) -> list[Path]:
         if file in found:
             continue
         found[file] = name
+        waiting += _packages(root, name)
         for imported in _imported_names(name, file):
             if (imported + ".").startswith(f"{prefix}." if prefix else ""):
                 waiting += [(imported, path) for path in _files(root, imported)]
@@ -57,11 +61,38 @@ def _files(root: Path, module: str) -> Iterator[Path]:
             return
 
 
+def _packages(root: Path, module: str) -> Iterator[tuple[str, Path]]:
+    """Yield name and `__init__.py` of the packages around `module` that run code on import."""
+    while module := module.rpartition(".")[0]:
+        file = root.joinpath(*module.split("."), "__init__.py")
+        if file.is_file():
+            note(file)
+            if _has_code(file):
+                yield module, file
+
+
+def _has_code(file: Path) -> bool:
+    """Return whether `file` holds more than comments and a docstring."""
+    tree = _parse(file)
+    return tree is None or any(not _is_string(node) for node in tree.body)
+
+
+def _is_string(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _parse(file: Path) -> ast.Module | None:
+    """Parse a source file; None for a broken one, which importing the class will report."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
 def _imported_names(module: str, file: Path) -> Iterator[str]:
     """Yield the dotted names that `file` imports; some name an attribute instead of a module."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # importing the class will report the error
+    tree = _parse(file)
+    if tree is None:
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):

@@ -47,9 +47,24 @@ def fingerprint(path: str | Path) -> str:
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
-    """Return the hash of a single file, or one hash of the names and contents of several."""
-    hashes = {file.name: fingerprint(file) for file in files}
-    return next(iter(hashes.values())) if len(hashes) == 1 else combine(hashes)
+    """Return the hash of a single file, or one hash of the names and contents of several.
+
+    If two files have the same name, all are named by their paths below their common folder.
+    """
+    unique = list(dict.fromkeys(files))
+    if len(unique) == 1:
+        return fingerprint(unique[0])
+    names = {file: file.name for file in unique}
+    if len(set(names.values())) < len(unique):
+        common = os.path.commonpath([file.absolute() for file in unique])
+        names = {file: file.absolute().relative_to(common).as_posix() for file in unique}
+    return combine({name: fingerprint(file) for file, name in names.items()})
+
+
+def note(file: Path) -> None:
+    """Tell `observe` that `file` was read, if not through this module."""
+    if _observed is not None:
+        _observed.append(file)
 
 
 def fingerprint_many(files: Iterable[Path]) -> str:
@@ -99,8 +114,7 @@ def _raise(error: OSError) -> None:
 
 
 def _file_hash(file: Path) -> str:
-    if _observed is not None:
-        _observed.append(file)
+    note(file)
     status = file_status(file)
     entry = _entry(file)
     if cached := _read_entry(entry, status):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,7 @@ from hydra.types import RunMode
 
 from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
+from unipeft_run.config.hydra_errors import explain_hydra_error
 from unipeft_run.config.messages import Illegal
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir
@@ -31,9 +32,17 @@ from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_set
 from unipeft_run.sweeps.leaderboard import print_leaderboard
 from unipeft_run.sweeps.table import Cell, print_table
 
+PrintResults = Callable[[Sequence[Cell], Sequence[Outcome]], None]
 
-def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check) -> int:
-    """Run every legal cell, print the table, return the exit code.
+
+def run_grid(
+    config_name: str,
+    overrides: Sequence[str],
+    job: Job,
+    check: Check,
+    print_results: PrintResults = print_table,
+) -> int:
+    """Run every legal cell, print the results, return the exit code.
 
     Raises `UserError` before anything runs: for an unknown key, and if no cell is legal.
     """
@@ -47,11 +56,12 @@ def run_grid(config_name: str, overrides: Sequence[str], job: Job, check: Check)
     if not legal:
         reasons = dict.fromkeys(verdict["error"] for verdict in verdicts if verdict)
         raise UserError("\n".join(list(reasons)[:3]))
-    print(_summarise(verdicts, finished), file=sys.stderr)
-    todo, unfinished = [cells[number] for number in legal], len(legal) - finished
-    launched = iter(_launch(hydra, config_name, settings, todo, job, unfinished))
+    print(_summarise(verdicts, len(finished)), file=sys.stderr)
+    todo = [cells[number] for number in legal]
+    done = [position for position, number in enumerate(legal) if number in finished]
+    launched = iter(_launch(hydra, config_name, settings, todo, job, done))
     outcomes = [verdict or next(launched) for verdict in verdicts]
-    print_table(cells, outcomes)
+    print_results(cells, outcomes)
     print_leaderboard(rows, outcomes, overrides, settings)
     return exit_code(outcomes)
 
@@ -93,10 +103,10 @@ def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> li
         parsed = OverridesParser.create(hydra.config_loader).parse_overrides(list(overrides))
         _refuse_ranges(parsed)
         return BasicSweeper.split_arguments(parsed, None)[0]
-    except HydraException:
+    except HydraException as error:
         one = [override for override in overrides if not override.startswith("experiment=")]
         compose(one, config_name)  # raises a UserError that names the override
-        raise
+        raise UserError(explain_hydra_error(error)) from None
 
 
 def _refuse_ranges(overrides: Sequence[Override]) -> None:
@@ -110,12 +120,12 @@ def _refuse_ranges(overrides: Sequence[Override]) -> None:
 
 def _check_cells(
     config_name: str, settings: Sequence[str], cells: Sequence[Cell], check: Check
-) -> tuple[list[Outcome | None], int]:
+) -> tuple[list[Outcome | None], set[int]]:
     """Return an outcome for each cell that will not run (illegal or equal), None for the rest.
 
-    The second value is the number of cells that are finished already.
+    The second value holds the numbers of the cells that are finished already.
     """
-    finished = 0
+    finished: set[int] = set()
     seen: dict[Hashable, int] = {}
     verdicts: list[Outcome | None] = []
     for number, cell in enumerate(cells):
@@ -125,7 +135,8 @@ def _check_cells(
             verdicts.append(make_outcome("illegal", str(reason)))
             continue
         twin = seen.setdefault(run.identity, number)
-        finished += twin == number and run.is_finished
+        if twin == number and run.is_finished:
+            finished.add(number)
         equal = make_outcome("equal", f"the same run as {' '.join(cells[twin])}")
         verdicts.append(None if twin == number else equal)
     return verdicts, finished
@@ -145,7 +156,7 @@ def _launch(
     settings: Sequence[str],
     cells: Sequence[Cell],
     job: Job,
-    unfinished: int,
+    finished: Collection[int],
 ) -> list[Outcome]:
     """Run the cells on Hydra's launcher; return an outcome for each, even if its worker dies."""
     config = hydra.compose_config(
@@ -155,5 +166,5 @@ def _launch(
         with_log_configuration=False,
     )
     with TemporaryDirectory(prefix="unipeft-") as folder:
-        engine = Engine(hydra.config_loader, config, job, Path(folder), cells, unfinished)
+        engine = Engine(hydra.config_loader, config, job, Path(folder), cells, finished)
         return launch_in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)

@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import PlannedRun
 from unipeft_run.errors import Interrupted
 from unipeft_run.runs.failures import RESUMES
@@ -95,6 +96,7 @@ def run_process(planned: PlannedRun, job: Job, failures: Failures) -> Outcome:
 
     A process that returns waits for the rest; one that exits terminates them.
     """
+    ignore_broken_pipes()
     try:
         outcome = job(planned)
     except KeyboardInterrupt as stop:

@@ -43,7 +43,15 @@ from unipeft_run.sweeps.table import Cell, print_table
 from unipeft_run.sweeps.trials import TrialFailed, Trials
 
 # keys that change what is measured: trials that differ in them cannot be compared
-INCOMPARABLE = ("task", "task.selection", "task.path", "limit.validation", "recipe.eval_limit")
+INCOMPARABLE = (
+    *("task", "task_type", "scale", "debug", "limit.validation", "recipe.eval_limit"),
+    *("evaluation.references", "task.rouge_tokenizer"),
+    *("task.path", "task.data", "task.mini", "task.hub", "task.format", "task.paragraphs"),
+    *("task.selection", "task.metric", "task.by", "task.extract", "task.answer_words"),
+    *("task.marker", "task.eval_target_length"),
+    *("task.validation_size", "task.test_size", "task.split_seed"),
+    *("task.target", "task.response", "task.label", "task.labels", "task.label_column"),
+)
 DEFAULT_DIR = "${output}"  # hydra.sweep.dir in conf/train.yaml
 
 
@@ -132,9 +140,11 @@ def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[
             "nothing to search: give ranges, such as 'optim.lr=tag(log,interval(1e-4,1e-2))' or "
             f"'ffn.bottleneck=choice(16,32)', or {SEARCH_GROUP}="
         )
-    for key in INCOMPARABLE:
-        if key in keys:
-            raise UserError(f"{key} cannot be searched: values on different data are incomparable")
+    if wrong := [key for key in keys if key in INCOMPARABLE or key.startswith("task.hub.")]:
+        raise UserError(
+            f"{min(wrong)} cannot be searched: it changes the data or the metric, so trials could "
+            "not be compared"
+        )
     return fixed, searched
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import gcd
 
-from unipeft_run.config import RunConfig, compose, resolve
+from unipeft_run.config import RunConfig, check_config, compose, resolve
+from unipeft_run.config.types import MOST
 from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.errors import UserError
 
@@ -52,7 +54,7 @@ class Solution:
 
 def solve(overrides: Sequence[str], budget: str) -> Solution:
     """Find bottlenecks for a budget such as 1% or 500000. Raises UserError."""
-    config = resolve(compose(overrides))
+    config = check_config(compose(overrides))
     sized = {name: slot.bottleneck for name, slot in config.slots().items() if slot.bottleneck}
     slots = tuple(sized)
     if not slots:
@@ -63,7 +65,7 @@ def solve(overrides: Sequence[str], budget: str) -> Solution:
     limit = _parse_budget(budget, backbone)
     units = find_units(overrides, sized)
     count = measure(overrides, slots, units)
-    _check_solvable(count, config.method, limit, backbone)
+    _check_solvable(count, units, config.method, limit, backbone)
     own = [max(1, size // unit) for size, unit in zip(sized.values(), units, strict=True)]
     found = Solution(config, backbone, limit, count, find_candidates(count, limit, own), units)
     first = found.sizes[0]
@@ -71,7 +73,9 @@ def solve(overrides: Sequence[str], budget: str) -> Solution:
     return found
 
 
-def _check_solvable(count: LinearCount, method: str, budget: int, backbone: int) -> None:
+def _check_solvable(
+    count: LinearCount, units: Sequence[int], method: str, budget: int, backbone: int
+) -> None:
     for slot, per_unit in zip(count.slots, count.per_unit, strict=True):
         if per_unit == 0:
             raise UserError(f"the stored count of slot {slot} does not depend on {slot}.bottleneck")
@@ -80,6 +84,13 @@ def _check_solvable(count: LinearCount, method: str, budget: int, backbone: int)
         raise UserError(
             f"{method} stores at least {smallest:,} parameters, "
             f"{100 * smallest / backbone:.4f} % of the backbone: over the budget of {budget:,}"
+        )
+    steps = (a * (MOST // unit) for a, unit in zip(count.per_unit, units, strict=True))
+    largest = count.fixed + min(steps)
+    if budget > largest:
+        raise UserError(
+            f"budget={budget:,}: too large for {method}; a bottleneck of {MOST:,}, the largest, "
+            f"stores {largest:,} parameters"
         )
 
 
@@ -144,10 +155,21 @@ def find_candidates(line: LinearCount, budget: int, own: Sequence[int]) -> list[
     assert len(line.slots) == 2, "a method fills one slot or two"
     first, second = line.per_unit
     share = first * own[0] / (first * own[0] + second * own[1])
-    pairs = [(n, (room - first * n) // second) for n in range(1, (room - second) // first + 1)]
-    nearest = max(pairs, key=lambda p: (line.stored(p), -abs(first * p[0] / room - share)))
+    nearest = _find_nearest(line, room, share)
     splits = [_split(line, room, wanted) for wanted in (share, *SPLITS)]
     return list(dict.fromkeys([nearest, *splits]))
+
+
+def _find_nearest(line: LinearCount, room: int, share: float) -> tuple[int, int]:
+    """Find the bottlenecks that store most within `room`; of several, those nearest to `share`."""
+    first, second = line.per_unit
+    most, period = (room - second) // first, second // gcd(first, second)
+    best = min(range(1, min(most, period) + 1), key=lambda n: (room - first * n) % second)
+    wanted = round((share * room / first - best) / period)
+    near = (best + period * max(0, wanted + step) for step in (-1, 0, 1))
+    sizes = [n for n in near if n <= most] or [best + (most - best) // period * period]
+    size = min(sizes, key=lambda n: abs(first * n / room - share))
+    return size, (room - first * size) // second
 
 
 def _split(line: LinearCount, room: int, share: float) -> tuple[int, int]:

@@ -5,37 +5,32 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.runs.outcome import Outcome
 from unipeft_run.sweeps.table import format_metric, primary_metric
 
-ENDED = "ended"  # the extension of a file with the outcome of a cell
-NOT_RUN = (
-    "skipped",
-    "running elsewhere",
-    "lost",
-)  # states of cells that took no time, or run again
+ANNOUNCED = "announced"  # the extension of a file with the state and the seconds of a cell
+ELSEWHERE = ("skipped", "running elsewhere")  # states of cells that another process runs
 
 
 @dataclass(frozen=True)
 class Announcer:
     """Announces the cells of one round on stderr; plain data, so that workers can have a copy.
 
-    `labels`: of all cells of the grid. `numbers`: which of them are in this round. `unfinished`:
-    how many cells of the grid had no finished run at the start. `workers`: how many run at a time.
-    `folder`: where the workers write outcomes.
+    `labels`: of all cells of the grid. `numbers`: which of them are in this round. `finished`:
+    which cells of the grid had a finished run at the start. `workers`: how many cells run at a
+    time. `folder`: where the workers write how their cells ended.
     """
 
     labels: Sequence[str]
     numbers: Sequence[int]
-    unfinished: int
+    finished: Collection[int]
     workers: int
     folder: Path
 
@@ -52,53 +47,69 @@ class Announcer:
 
     def announce_end(self, position: int, outcome: Outcome) -> None:
         """Print how a cell ended, and the time left; nothing if its run was finished before."""
+        self._record(self.numbers[position], outcome)
         if outcome["state"] == "skipped":  # the run has said so
             return
-        ran = self._read_outcomes()
         parts = [
             f"{self._name(position)} {outcome['state']}",
             format_metric(outcome, primary_metric(outcome)),
             f"{outcome['seconds']:.0f} s",
-            f"({len(ran)} of {max(self.unfinished, len(ran))} have run{self._format_left(ran)})",
+            self._format_progress(),
         ]
         print("  ".join(part for part in parts if part), file=sys.stderr)
 
     def _name(self, position: int) -> str:
         return f"[{self.numbers[position] + 1}/{len(self.labels)}]"
 
-    def _read_outcomes(self) -> list[Outcome]:
-        """Return the outcomes of the cells that this command has run."""
-        files = self.folder.glob(f"*.{ENDED}")
-        outcomes: list[Outcome] = [json.loads(file.read_text()) for file in files]
-        return [outcome for outcome in outcomes if outcome["state"] not in NOT_RUN]
+    def _record(self, number: int, outcome: Outcome) -> None:
+        """Write how a cell ended; a later round overwrites it."""
+        if outcome["state"] == "lost" or number in self.finished:
+            return
+        part = self.folder / f"cell{number}.part"
+        part.write_text(json.dumps([outcome["state"], outcome["seconds"]]))
+        part.rename(part.with_suffix(f".{ANNOUNCED}"))
 
-    def _format_left(self, ran: Sequence[Outcome]) -> str:
-        left = self.unfinished - len(ran)
-        seconds = [outcome["seconds"] for outcome in ran if outcome["state"] == "done"]
+    def _format_progress(self) -> str:
+        """Count the cells that this command has run, and estimate the time that the rest takes."""
+        files = self.folder.glob(f"*.{ANNOUNCED}")
+        ended: list[tuple[str, float]] = [tuple(json.loads(file.read_text())) for file in files]
+        ran = [end for end in ended if end[0] not in ELSEWHERE]
+        to_run = len(self.labels) - len(self.finished) - (len(ended) - len(ran))
+        return f"({len(ran)} of {to_run} have run{self._format_left(to_run - len(ran), ran)})"
+
+    def _format_left(self, left: int, ran: Sequence[tuple[str, float]]) -> str:
+        seconds = [seconds for state, seconds in ran if state == "done"]
         if left <= 0 or not seconds:
             return ""
         estimate = left * sum(seconds) / len(seconds) / min(self.workers, left)
         return f", about {timedelta(seconds=round(estimate))} left"
 
 
+_prefixed: _Prefixed | None = None  # one per process: a logging handler may keep it
+
+
 @contextmanager
 def prefixed_stderr(prefix: str) -> Iterator[None]:
     """Begin every line on stderr with `prefix` inside this context."""
-    ignore_broken_pipes()
+    global _prefixed
     stream = sys.stderr
-    sys.stderr = _Prefixed(stream, prefix)
+    if _prefixed is None or _prefixed.stream is not stream:
+        _prefixed = _Prefixed(stream)
+    sys.stderr = prefixed = _prefixed
+    prefixed.prefix = prefix
     try:
         yield
     finally:
-        sys.stderr.close()
+        prefixed.end_line()
+        prefixed.prefix = ""
         sys.stderr = stream
 
 
 class _Prefixed(io.TextIOBase):
     """Writes whole lines to `stream`. It is no terminal, so progress is written as plain lines."""
 
-    def __init__(self, stream: Any, prefix: str) -> None:
-        self.stream, self.prefix, self.rest = stream, prefix, ""
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.prefix, self.rest = stream, "", ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -118,11 +129,10 @@ class _Prefixed(io.TextIOBase):
 
     def flush(self) -> None:
         """Flush the complete lines."""
-        if not self.closed:
+        if not self.stream.closed:
             self.stream.flush()
 
-    def close(self) -> None:
-        """Write an incomplete last line; the stream below stays open."""
+    def end_line(self) -> None:
+        """Write an incomplete last line."""
         if self.rest:
             self.write("\n")
-        super().close()

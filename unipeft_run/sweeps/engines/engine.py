@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -27,8 +27,8 @@ POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # exceptions of jobl
 class Engine:
     """Runs `job` on cells with `config.hydra.launcher`; local workers report through `folder`.
 
-    `cells`: all cells of a grid, to print its progress. `unfinished`: how many of them have no
-    finished run.
+    `cells`: all cells of a grid, to print its progress. `finished`: which of them have a finished
+    run.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class Engine:
         job: Job,
         folder: Path,
         cells: Sequence[Cell] = (),
-        unfinished: int = 0,
+        finished: Collection[int] = (),
     ) -> None:
-        self.cells, self.unfinished = cells, unfinished
+        self.cells, self.finished = cells, finished
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
+        self.n_jobs = config.hydra.launcher.get("n_jobs")
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
         self.submission = secrets.token_hex(8)
         self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
@@ -77,18 +78,18 @@ class Engine:
             return Worker(self.job, submission=self.submission)
         gpus, launcher = visible_gpus(), self.config.hydra.launcher
         processes = OmegaConf.select(self.config, "processes", default=1)
-        workers = count_workers(launcher.n_jobs, len(cells), len(gpus), processes)
+        workers = count_workers(self.n_jobs, len(cells), len(gpus), processes)
         with read_write(self.config), open_dict(self.config):
             launcher.n_jobs = workers
         threads = threads_per_cell(workers, len(cells))
-        announcer = self._build_announcer(cells, workers)
+        announcer = self._build_announcer(cells, min(workers, len(cells)))
         return Worker(self.job, log, threads, gpus, self.submission, announcer)
 
     def _build_announcer(self, cells: Sequence[Cell], workers: int) -> Announcer | None:
         if not self.cells:
             return None
         numbers = [self.cells.index(cell) for cell in cells]
-        return Announcer(own_labels(self.cells), numbers, self.unfinished, workers, self.folder)
+        return Announcer(own_labels(self.cells), numbers, self.finished, workers, self.folder)
 
     def _build_launcher(self, worker: Worker) -> Launcher:
         if self.kind != "ray":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import takewhile
 
+from unipeft_run.errors import UserError
 from unipeft_run.sweeps.engines.worker import THREADS
 
 
@@ -23,10 +24,12 @@ def count_workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
     """Return the number of workers; `n_jobs=-1`: one per `processes` GPUs, or per core.
 
     At least two unless `n_jobs` is 1: with one, joblib runs cells in this process, so whatever
-    kills a cell kills the grid.
+    kills a cell kills the grid. Raises UserError.
     """
     from joblib import effective_n_jobs
 
+    if n_jobs == 0:
+        raise UserError("hydra.launcher.n_jobs=0: must be at least 1, or -1 for all GPUs or cores")
     if n_jobs == 1:
         return 1
     wanted = gpus // processes if n_jobs == -1 and gpus else effective_n_jobs(n_jobs)

@@ -14,10 +14,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.config import plan
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.outcome import Outcome
-from unipeft_run.sweeps.engines.announcer import ENDED, Announcer
+from unipeft_run.sweeps.engines.announcer import Announcer
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Job = Callable[[DictConfig], Outcome]
@@ -52,11 +53,11 @@ class RoundLog:
         """Record the outcome of cell `number`."""
         part = self._file(number, "part")
         part.write_text(json.dumps(outcome))
-        part.rename(self._file(number, ENDED))
+        part.rename(self._file(number, "ended"))
 
     def read(self, number: int, problem: str) -> Outcome | WorkerLost:
         """Return the outcome of cell `number`, or a loss with the text `problem`."""
-        ended = self._file(number, ENDED)
+        ended = self._file(number, "ended")
         if ended.exists():
             outcome: Outcome = json.loads(ended.read_text())
             return outcome
@@ -101,6 +102,7 @@ class Worker:
     announcer: Announcer | None = None
 
     def __call__(self, cfg: DictConfig) -> Outcome:
+        ignore_broken_pipes()
         prepare_environment()
         self._assign_resources(OmegaConf.select(cfg, "processes", default=1))
         if OmegaConf.select(cfg, "force", default=False):
