@@ -17,7 +17,13 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
-from unipeft_run.tuners.originals import copy_rewritten, copy_trained, repeatable, restore
+from unipeft_run.tuners.originals import (
+    copy_rewritten,
+    copy_trained,
+    repeatable,
+    restore,
+    undone_on_error,
+)
 from unipeft_run.tuners.targets import (
     leave_out_head,
     name_modules,
@@ -119,16 +125,31 @@ class Adapter:
 def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of `tuner` into a frozen backbone; they and what trained before train.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    New weights are drawn from torch's random state. Raises UserError if the library refuses; the
+    model is then unchanged.
     """
-    before = {name: p for name, p in model.named_parameters()}
-    trained = [name for name, p in before.items() if p.requires_grad]
-    resolved, places = resolve_modules(model, tuner.config), name_modules(model)
+    resolved = resolve_modules(model, tuner.config)
     config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
     key = f"peft.type={tuner.type}"
-    with converted_errors(key), repeatable(model, config):
+    with converted_errors(key):
         leave_out_head(model, config)
         rewritten = copy_rewritten(model, config)
+    with undone_on_error(model, rewritten):
+        return _wrap(model, TunerConfig(type=tuner.type, config=resolved), config, rewritten, key)
+
+
+def _wrap(
+    model: nn.Module,
+    tuner: TunerConfig,
+    config: Any,
+    rewritten: Mapping[str, torch.Tensor],
+    key: str,
+) -> Adapter:
+    """Put the library's modules into the model. `rewritten`: weights that `config` may change."""
+    before = {name: p for name, p in model.named_parameters()}
+    trained = [name for name, p in before.items() if p.requires_grad]
+    places = name_modules(model)
+    with repeatable(model, config):
         wrapper = wrap(model, config, key)
     _check_head(model, key)
     replaced = _replaced(model)
@@ -140,7 +161,7 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
         before[name].requires_grad_(True)
     adapter = Adapter(
         wrapper,
-        TunerConfig(type=tuner.type, config=resolved),
+        tuner,
         sum(p.numel() for p in before.values()),
         {name: names[id(before[name])] for name in trained},
         {path: places.get(path, path.rpartition(".")[2]) for path in replaced},
