@@ -210,5 +210,5 @@ def test_a_model_of_a_run_with_a_method_of_the_library_is_refused() -> None:
     attach_library(model, tuner_of("peft/lora"))
     with pytest.raises(UserError, match="did not name"):
         unipeft.attach(model, "mam")
-    with pytest.raises(UserError, match="none that unipeft.attach named"):
+    with pytest.raises(UserError, match=r"none that unipeft\.attach named"):
         unipeft.activate(model, "mam")
