@@ -95,7 +95,10 @@ def _write_delta(run: LoadedRun, folder: Path) -> None:
     config = _portable(run.config)
     target = RunFolder(folder)
     backbone = config.backbone.model_dump(mode="json")
-    target.write_json(recipe, {**read_object(run.folder / recipe), "backbone": backbone})
+    stored = read_object(run.folder / recipe)
+    described = stored.get("backbone")
+    described = described if isinstance(described, dict) else {}
+    target.write_json(recipe, {**stored, "backbone": {**described, **backbone}})
     target.write_text("config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
     target.write_json(CONTENTS, hash_contents(relocate(config, folder), ()))
     foreign = foreign_classes(config)

@@ -15,11 +15,11 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
+from unipeft_run.deltas.fingerprint import describe_backbone
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import check_model, refuse_compiled
 from unipeft_run.library.choices import CUSTOM, configure
-from unipeft_run.library.fingerprint import describe_backbone
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
 from unipeft_run.library.summary import Attached, tabulate_sites
 from unipeft_run.library.switch import activate, deactivate, forget, restore_plain

@@ -24,11 +24,11 @@ from unipeft_run.deltas.delta_file import (
     stored_tensors,
     write_delta,
 )
+from unipeft_run.deltas.fingerprint import check_family, check_weights
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
 from unipeft_run.library.backbone import check_model
-from unipeft_run.library.fingerprint import check_backbone
 from unipeft_run.library.store import NamedDelta, Store, require_store
 from unipeft_run.library.summary import Attached
 from unipeft_run.library.switch import activate, active, detach
@@ -69,11 +69,12 @@ def load(
     folder = Path(folder)
     check_model(model)
     read_tensors(folder)  # before the model is changed
-    recipe = _check_recipe(read_recipe(folder), folder)
+    written = read_recipe(folder)
+    recipe = _check_recipe(written, folder)
     slots = {key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()}
     tuner = _read_tuner(recipe, model)
     previous = active(model)
-    check = partial(_check_fits, model, recipe, folder)
+    check = partial(_check_fits, model, recipe, folder, of_run="name" not in written)
     attached = add_delta(model, name or recipe["name"], recipe, slots, tuner, check)
     try:
         store = require_store(model)
@@ -126,15 +127,16 @@ def _check_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _check_fits(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> None:
+def _check_fits(model: Any, recipe: Mapping[str, Any], folder: Path, *, of_run: bool) -> None:
     """Raise UserError if the model is not the delta's backbone, as far as the recipe tells."""
-    check_backbone(model, recipe["backbone"], folder)
+    check_family(model, recipe["backbone"], folder)
     frozen = [pattern for pattern in head_patterns(model) if pattern not in recipe["unfreeze"]]
-    if frozen and "fingerprint" not in recipe["backbone"] and "*" not in recipe["unfreeze"]:
+    if of_run and frozen and "*" not in recipe["unfreeze"]:
         raise UserError(
             f"{folder} holds a run whose classifier was frozen at its random initialisation, "
             "which this model does not have; use load_run(folder)"
         )
+    check_weights(model, recipe["backbone"], folder)
 
 
 def _read_tuner(recipe: Mapping[str, Any], model: Any) -> TunerConfig | None:

@@ -46,7 +46,8 @@ class Adapter:
         wrapper: the library's wrapper of the model, which finds, saves and merges its modules.
         tuner: the method, with the paths of its modules.
         backbone: the number of the backbone's parameters, tied ones once.
-        unfrozen: the trained parameters of the backbone: name without -> name with the modules.
+        names: the parameters of the backbone: name without -> name with the modules.
+        unfrozen: names of those that train, without the modules.
         places: path of each replaced module -> the representation that it computes.
         originals: the values of the backbone's parameters that the library changes or trains.
     """
@@ -54,7 +55,8 @@ class Adapter:
     wrapper: Any
     tuner: TunerConfig
     backbone: int
-    unfrozen: Mapping[str, str]
+    names: Mapping[str, str]
+    unfrozen: tuple[str, ...]
     places: Mapping[str, str]
     originals: Mapping[str, torch.Tensor]
 
@@ -85,8 +87,14 @@ class Adapter:
     def unfrozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained parameters of the backbone, by their names without the modules."""
         parameters = dict(self.model.named_parameters())
-        for name, current in self.unfrozen.items():
-            yield name, parameters[current]
+        for name in self.unfrozen:
+            yield name, parameters[self.names[name]]
+
+    def backbone_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield all parameters of the backbone in the same way; those in `originals` from there."""
+        parameters = dict(self.model.named_parameters())
+        for name, current in self.names.items():
+            yield name, self.originals.get(name, parameters[current])
 
     def rows(self) -> Rows:
         """Count sites, trained and stored parameters by representation.
@@ -106,7 +114,7 @@ class Adapter:
 
     def _trained(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of each trained parameter of the method; shared ones have no name."""
-        unfrozen = set(self.unfrozen.values())
+        unfrozen = {self.names[name] for name in self.unfrozen}
         named = self.model.named_parameters(remove_duplicate=False)
         places: dict[nn.Parameter, list[str]] = {}
         for name, parameter in named:
@@ -163,7 +171,8 @@ def _wrap(
         wrapper,
         tuner,
         sum(p.numel() for p in before.values()),
-        {name: names[id(before[name])] for name in trained},
+        {name: names[id(p)] for name, p in before.items() if id(p) in names},
+        tuple(trained),
         {path: places.get(path, path.rpartition(".")[2]) for path in replaced},
         originals,
     )
