@@ -17,7 +17,7 @@ from unipeft_run.backbones.load import check_lengths
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import measure_padding
-from unipeft_run.deltas.build import backbone_size, build_model, delta_recipe
+from unipeft_run.deltas.build import backbone_size, build_model, run_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.evaluator import Evaluator
@@ -79,6 +79,7 @@ class PreparedRun:
     def train(self, planned: PlannedRun, folder: RunFolder) -> dict[str, Any]:
         """Train, test and write the results; return the content of metrics.json."""
         config, clock = self.config, Clock()
+        self.recipe = run_recipe(config, self.model)
         table = tabulate_parameters(self.model, backbone_size(self.model))
         folder.write_json("parameters.json", table)
         loader = self._loader()
@@ -126,7 +127,7 @@ class PreparedRun:
         check_finite("test loss", test.metrics["loss"], fitted.step)
         unshard(self.model)
         if folder.writes:
-            save_delta(self.model, folder.path, delta_recipe(config), folder.check)
+            save_delta(self.model, folder.path, self.recipe, folder.check)
         for split, rows in {"test": test.rows, **test.companion_rows}.items():
             folder.write_predictions(split, rows)
         return {

@@ -96,7 +96,7 @@ def evaluate(
     split: str = "test",
     *,
     data: Path | str | None = None,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     task_path: str | None = None,
     backbone_path: str | None = None,
 ) -> dict[str, float]:

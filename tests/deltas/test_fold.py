@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from attached_models import TASKS
+from named_deltas import delta_names, logits, perturb
 from tiny import backbone, batch
 from tiny_config import configured
+from tiny_families import CONFIGS
 
+import unipeft
 import unipeft_run
 from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.fold import SplitActivation, fold
@@ -134,3 +138,34 @@ def test_the_public_names_are_functions_whatever_was_imported_first() -> None:
     assert not unipeft_run.attach(model, {})
     assert unipeft_run.fold(model) is not model
     assert unipeft_run.fold is fold
+
+
+@pytest.mark.parametrize("method", ["parallel_ffn", "lora_attn", "ia3", "dora", "mam"])
+def test_float32_deltas_fold_into_a_bfloat16_backbone(method: str) -> None:
+    model = backbone("roberta").bfloat16()
+    unipeft.attach(model, method)
+    for path in delta_names(model):
+        model.get_submodule(path).float()
+    with unipeft.disabled(model):
+        pass  # placed again, the deltas are told that the types differ
+    perturb(model, strength=0.05)
+    folded: Any = unipeft.fold(model)
+    ours, theirs = logits(folded, "roberta"), logits(model, "roberta")
+    assert float((ours - theirs).abs().max()) < 0.1
+    assert {p.dtype for n, p in folded.named_parameters() if "delta_" not in n} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT2"])
+@pytest.mark.parametrize("pad", [None, 0])
+def test_a_decoder_classifier_folds_with_and_without_a_padding_token(
+    kind: str, pad: int | None
+) -> None:
+    settings = {**CONFIGS[kind.lower()], "pad_token_id": pad, "num_labels": 3}
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    perturb(model)
+    folded: Any = unipeft.fold(model)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(folded(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)

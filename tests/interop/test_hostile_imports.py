@@ -260,6 +260,10 @@ def test_an_export_writes_to_an_empty_folder(lora: Files, capsys: Capture) -> No
         assert "neither empty nor an exported adapter" in capsys.readouterr().err
     assert (out / "adapter_config.json").read_text() == '{"mine": true}'
     (out / "own.txt").unlink()
+    assert export_peft.main([*given, "--force"]) == 2
+    assert "that unipeft did not export" in capsys.readouterr().err
+    (out / "adapter_config.json").unlink()
+    assert export_peft.main(given) == 0
     assert export_peft.main(given) == 2
     assert "already holds an adapter" in capsys.readouterr().err
     assert export_peft.main([*given, "--force"]) == 0

@@ -14,8 +14,8 @@ from tiny_config import configured
 from transformers import BartConfig, BartForConditionalGeneration
 
 import unipeft
-from unipeft_run.deltas.attach import attach
-from unipeft_run.deltas.build import delta_recipe, unfreeze_patterns
+from unipeft_run.deltas.attach import attach, attach_library
+from unipeft_run.deltas.build import delta_recipe, run_recipe, unfreeze_patterns
 from unipeft_run.deltas.delta_file import save_delta
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
@@ -95,13 +95,39 @@ def test_the_delta_of_a_run_can_be_loaded(tmp_path: Path) -> None:
     assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))
 
 
-def test_a_run_with_a_random_classifier_needs_load_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_with_a_random_classifier_needs_load_run(recorded: bool, tmp_path: Path) -> None:
     config = configured("task=sst2", "method=mam", "scale=mini", "head=frozen")
     model = backbone("roberta")
     attach(model, build_slots(config, inference=True))
-    save_delta(model, tmp_path, delta_recipe(config))
+    save_delta(model, tmp_path, run_recipe(config, model) if recorded else delta_recipe(config))
     with pytest.raises(UserError, match=r"frozen at its random init.*use load_run"):
         unipeft.load(backbone("roberta"), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["mam", "bitfit", "peft/lora"])
+def test_the_delta_of_a_run_refuses_another_backbone(method: str, tmp_path: Path) -> None:
+    words = ["peft.config.r=2", "++peft.config.init_lora_weights=pissa"]
+    is_library = method.startswith("peft/")
+    config = configured(
+        "task=sst2", f"method={method}", "scale=mini", "head=trained", *words[: 2 * is_library]
+    )
+    model = backbone("roberta")
+    attach(model, build_slots(config, inference=True), unfreeze_patterns(config))
+    if config.peft is not None:
+        pytest.importorskip("peft")
+        attach_library(model, config.peft)
+    recipe = run_recipe(config, model)
+    save_delta(model, tmp_path, recipe)
+    assert {**recipe, "backbone": recipe["backbone"]["name"]} == {
+        **delta_recipe(config),
+        "backbone": config.backbone.name,
+    }
+    unipeft.load(backbone("roberta"), tmp_path, name="same")
+    other = backbone("roberta", seed=1)
+    with pytest.raises(UserError, match="differs; load those weights first"):
+        unipeft.load(other, tmp_path)
+    assert "_unipeft" not in vars(other)
 
 
 def other_vocabulary() -> Any:

@@ -13,7 +13,7 @@ import yaml
 from tiny_recipe import BACKBONES, row
 
 from unipeft_run.config import PlannedRun, compose, plan
-from unipeft_run.deltas.build import build_model, delta_recipe
+from unipeft_run.deltas.build import build_model, run_recipe
 from unipeft_run.deltas.delta_file import inference_tensors, save_delta
 from unipeft_run.runs.folder import RunFolder
 
@@ -53,6 +53,7 @@ def make_finished(folder: Path, task: str, *overrides: str) -> Path:
         write_inputs(folder, task)
     planned = plan_finished(folder, task, *overrides)
     model = build_model(planned.config, str(planned.config.backbone.path), inference=True)
+    recipe = run_recipe(planned.config, model)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for _, tensor in inference_tensors(model):
@@ -62,7 +63,7 @@ def make_finished(folder: Path, task: str, *overrides: str) -> Path:
     target.write_json("contents.json", dict(planned.contents))
     target.write_json("metrics.json", _metrics(planned))
     target.mark("done", step=3, total=3)
-    save_delta(model, planned.folder, delta_recipe(planned.config))
+    save_delta(model, planned.folder, recipe)
     return planned.folder
 
 

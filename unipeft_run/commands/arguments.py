@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from unipeft_run.errors import UserError
@@ -18,6 +19,11 @@ in every command:
   --version         print the version
   -h, --help        print this help"""
 ALLOW_HELP = "trust the classes in a stored run whose names start with PREFIX"
+
+
+def expand_path(text: str) -> Path:
+    """Return the path of an argument; ~ is the home folder also in `--out=~/DIR`."""
+    return Path(os.path.expanduser(text))
 
 
 class Parser(argparse.ArgumentParser):

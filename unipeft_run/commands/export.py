@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unipeft_run.commands.arguments import Parser, parse_overrides
+from unipeft_run.commands.arguments import Parser, expand_path, parse_overrides
 from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.errors import UserError
@@ -68,7 +68,7 @@ def _parser(name: str, kind: str) -> Parser:
     parser = Parser(name, HELP, EPILOG)
     parser.add_runs("run")
     parser.add_argument("overrides", nargs="*", default=[], metavar="backbone.path=DIR")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR",
+    parser.add_argument("--out", type=expand_path, required=True, metavar="DIR",
                         help="the folder to write: new or empty")  # fmt: skip
     parser.add_argument("--format", choices=FORMATS, default=kind, help=f"default: {kind}")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in DIR")
@@ -78,11 +78,15 @@ def _parser(name: str, kind: str) -> Parser:
 
 def _loading(config: RunConfig, kind: str, out: Path) -> str:
     """Return the expression that loads an export."""
-    if kind == "delta":
-        return f"python {out}/load.py TEXT"
     if kind == "peft":
         return f"peft.PeftModel.from_pretrained(backbone, {str(out)!r})"
     from unipeft_run.data.tasks.build import build_task
+    from unipeft_run.inference.loader import list_arguments
 
-    auto = AUTO[build_task(config.task).kind]
+    task = build_task(config.task)
+    if kind == "delta":
+        arguments = list_arguments(task)
+        script = f"python {out / 'load.py'} {arguments}"
+        return script if arguments else f"unipeft.load_run({str(out)!r})"
+    auto = AUTO[task.kind]
     return f"transformers.{auto}.from_pretrained({str(out)!r})"

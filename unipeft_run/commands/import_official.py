@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.arguments import Parser, expand_path
 from unipeft_run.commands.entry import entry
 from unipeft_run.errors import UserError
 from unipeft_run.interop.options import read_options
@@ -44,27 +43,27 @@ def _parser() -> Parser:
     add = parser.add_argument
     add(
         "checkpoint",
-        type=Path,
+        type=expand_path,
         metavar="CHECKPOINT",
         help="model.safetensors, or the folder that holds it",
     )
     add(
         "--options",
-        type=Path,
+        type=expand_path,
         required=True,
         metavar="FILE",
         help="the official tuning options as JSON or YAML, or the checkpoint's config.json",
     )
     add(
         "--out",
-        type=Path,
+        type=expand_path,
         required=True,
         metavar="RUN_DIR",
         help="the run folder to write: new or empty",
     )
     add(
         "--config",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="the model's config.json (default: the one next to the weights)",
     )

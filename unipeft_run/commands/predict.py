@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipeft_run.commands.arguments import Parser, parse_overrides
+from unipeft_run.commands.arguments import Parser, expand_path, parse_overrides
 from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import unknown_key
 from unipeft_run.config.schema import DecodingConfig
@@ -67,7 +67,7 @@ def _parser() -> Parser:
         "overrides", nargs="*", default=[], metavar="key=value", help="decoding settings"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write to this file instead of stdout"
+        "--out", type=expand_path, metavar="FILE", help="write to this file instead of stdout"
     )
     parser.add_argument("--format", choices=("csv", "jsonl"),
                         help="default: that of --out, else that of the input")  # fmt: skip
@@ -164,7 +164,7 @@ def _check_out(out: Path, source: str, *, force: bool) -> None:
         raise UserError(f"--out={out} is a folder; name a file in it")
     if not out.exists():
         return
-    if source != "-" and os.path.samefile(out, source):
+    if source != "-" and os.path.samefile(out, os.path.expanduser(source)):
         raise UserError(f"--out={out} is the input file; name another one")
     if not force:
         raise UserError(f"--out={out} exists; name another file, or add --force")

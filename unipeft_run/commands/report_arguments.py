@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unipeft_run.commands.arguments import Parser
+from unipeft_run.commands.arguments import Parser, expand_path
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.search import OUTPUTS
 
@@ -39,7 +39,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--html",
         nargs="?",
-        type=Path,
+        type=expand_path,
         const=PAGE,
         metavar="FILE",
         help=f"write one page that needs no network (default: {PAGE})",
@@ -74,7 +74,7 @@ def make_compare_parser() -> Parser:
     parser.add_argument(
         "--in",
         dest="folder",
-        type=Path,
+        type=expand_path,
         default=OUTPUTS,
         metavar="FOLDER",
         help="where run ids are looked up (default: outputs)",
@@ -90,7 +90,7 @@ def make_figure_parser(kind: str) -> Parser:
     parser.add_runs("folders", "+")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=expand_path,
         default=Path(f"{kind}.svg"),
         metavar="FILE",
         help=f"the figure to write: svg, png or pdf (default: {kind}.svg)",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipeft_run.commands.arguments import Parser, as_json
+from unipeft_run.commands.arguments import Parser, as_json, expand_path
 from unipeft_run.commands.entry import entry
 from unipeft_run.config.messages import find_option, options, unknown_choice, unknown_key
 from unipeft_run.config.schema import TaskConfig
@@ -62,7 +62,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("score", HELP, EXAMPLES)
     parser.add_argument("--task", metavar="NAME", help="the task")
     for name in FILES:
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help="one example per line")
+        parser.add_argument(
+            f"--{name}", type=expand_path, metavar="FILE", help="one example per line"
+        )
     parser.add_argument("words", nargs="*", metavar="task.KEY=VALUE", help="see below")
     parser.add_format("text", "json")
     args = parser.parse(expand_short_keys(argv))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,12 @@ def is_ours(target: str) -> bool:
 def is_extension(target: str) -> bool:
     """Return whether `target` names a class defined in an extension folder."""
     return any(_find_class(target, folder) for folder in config_dirs())
+
+
+def is_allowed(target: str, prefixes: str | Sequence[str]) -> bool:
+    """Return whether the user allowed the class `target`, by one prefix or several."""
+    each = [prefixes] if isinstance(prefixes, str) else prefixes
+    return any(prefix and target.startswith(prefix) for prefix in each)
 
 
 def declaration_of(target: str) -> Declaration | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.config.declarations import PACKAGE, is_extension, is_ours
+from unipeft_run.config.declarations import PACKAGE, is_allowed, is_extension, is_ours
 from unipeft_run.config.resolve import resolve_data
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
@@ -16,7 +16,7 @@ from unipeft_run.runs.reading import read_yaml
 MOVED = {"tasks": "data", "forms": "deltas", "compositions": "deltas"}
 
 
-def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
+def load(folder: Path, allow: str | Sequence[str] = ()) -> RunConfig:
     """Read and validate the configuration of a run folder.
 
     Every `_target_` must name a class of this package or of an extension folder, or start with a
@@ -38,8 +38,8 @@ def load(folder: Path, allow: Sequence[str] = ()) -> RunConfig:
         raise UserError(f"{file} is not a complete configuration: {reason}") from None
 
 
-def _is_trusted(target: str, allow: Sequence[str]) -> bool:
-    return is_ours(target) or is_extension(target) or target.startswith(tuple(allow))
+def _is_trusted(target: str, allow: str | Sequence[str]) -> bool:
+    return is_ours(target) or is_extension(target) or is_allowed(target, allow)
 
 
 def _read(file: Path) -> dict[str, Any]:

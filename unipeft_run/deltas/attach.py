@@ -29,22 +29,23 @@ PREFIX = "delta_"
 class ResidualDropout(nn.Dropout):
     """The layer's functional residual dropout as a module, so that hooks can run after it."""
 
-    def apply(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def drop_output(self, module: nn.Module, args: Any, output: torch.Tensor) -> Any:
+        """Replace the output of `module`. A forward hook."""
         return self(output)
 
 
 def attach(
-    model: nn.Module, slots: Mapping[str, Slot | None], unfreeze: Sequence[str] = ()
+    model: nn.Module, slots: Mapping[str, Slot | None], unfreeze: str | Sequence[str] = ()
 ) -> list[tuple[str, Delta]]:
     """Freeze `model` except the parameters that match `unfreeze`, and attach each slot's deltas.
 
-    `unfreeze` holds patterns for the backbone's parameter names. Attach before torch.compile, DDP
-    or FSDP. Returns the path and module of each delta.
+    `unfreeze` is a pattern, or several, for the backbone's parameter names. Attach before
+    torch.compile, DDP or FSDP. Returns the path and module of each delta.
 
     Raises UserError if a pattern or a representation matches nothing, and ValueError if the model
     already has deltas.
     """
-    if next(find_deltas(model), None) is not None or find_adapter(model):
+    if has_deltas(model):
         raise ValueError("this model already has deltas; call detach(model) first")
     config: Any = model.config
     family_of(config)
@@ -88,7 +89,7 @@ def slot_of(path: str) -> str:
     return path.rpartition(PREFIX)[2].partition("_")[0]
 
 
-def freeze(model: nn.Module, unfreeze: Sequence[str]) -> None:
+def freeze(model: nn.Module, unfreeze: str | Sequence[str]) -> None:
     """Freeze every parameter whose name matches none of the patterns."""
     trainable = matching_parameters((name for name, _ in model.named_parameters()), unfreeze)
     for name, parameter in model.named_parameters():
@@ -100,6 +101,11 @@ def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
     for name, module in model.named_modules():
         if isinstance(module, Delta):
             yield name, module
+
+
+def has_deltas(model: nn.Module) -> bool:
+    """Return whether deltas, or modules of the PEFT library, are attached to the model."""
+    return next(find_deltas(model), None) is not None or find_adapter(model) is not None
 
 
 def detach(model: nn.Module) -> None:
@@ -218,7 +224,7 @@ def _host_dropout(layer: Any, table: Family) -> None:
         dropout = ResidualDropout(layer.dropout)
         dropout.train(layer.training)
         module.add_module(f"{PREFIX}dropout", dropout)
-        add_hook(module, dropout.apply)
+        add_hook(module, dropout.drop_output)
     layer.dropout = 0.0
 
 
@@ -247,6 +253,6 @@ def _connect_attention(model: Any, deltas: Sequence[Delta]) -> None:
             delta.bias_source = (model.get_submodule(site.relative_bias),)
         if form.shifts_positions:
             assert site.positions is not None, "checked by the form"
-            shifts[site.positions] = form.memory()[0].size(0)
+            shifts[site.positions] = form.length
     for path, length in shifts.items():
         add_pre_hook(model.get_submodule(path), PositionShift(length).shift, with_kwargs=True)

@@ -13,7 +13,8 @@ from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.attach import PREFIX, attach, attach_library
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import load_delta
-from unipeft_run.deltas.slots import build_slots, stored_slots
+from unipeft_run.deltas.fingerprint import describe_backbone, plain_parameters
+from unipeft_run.deltas.slots import build_slots, matching_parameters, stored_slots
 from unipeft_run.tuners.adapter import find_adapter
 
 
@@ -69,6 +70,14 @@ def backbone_size(model: nn.Module) -> int:
     if adapter := find_adapter(model):
         return adapter.backbone
     return sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
+
+
+def run_recipe(config: RunConfig, model: nn.Module) -> dict[str, Any]:
+    """Return the content of delta.json, with the sizes and some weights of the model's backbone."""
+    recipe = delta_recipe(config)
+    names = [name for name, _ in plain_parameters(model)]
+    described = describe_backbone(model, tuple(matching_parameters(names, recipe["unfreeze"])))
+    return {**recipe, "backbone": {**described, **recipe["backbone"]}}
 
 
 def delta_recipe(config: RunConfig) -> dict[str, Any]:

@@ -182,11 +182,12 @@ def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
     inner, outer = weight_at(first, up), weight_at(second, down)
     place = _find_activation(table, delta.site)
     scale, activation = _scale(delta), model.get_submodule(place)
-    biases = [bias_or_zero(first, up), _bias(form.down)]
-    wider = _linear(torch.cat([inner, form.down.weight]), torch.cat(biases))
-    bias = bias_or_zero(second, down) + scale * _bias(form.up)
+    biases = [bias_or_zero(first, up), _bias(form.down).to(inner)]
+    wider = _linear(torch.cat([inner, form.down.weight.to(inner)]), torch.cat(biases))
+    bias = bias_or_zero(second, down) + (scale * _bias(form.up)).to(outer)
+    added = (scale * form.up.weight).to(outer)
     model.set_submodule(up.path, wider)
-    model.set_submodule(down.path, _linear(torch.cat([outer, scale * form.up.weight], 1), bias))
+    model.set_submodule(down.path, _linear(torch.cat([outer, added], 1), bias))
     model.set_submodule(place, SplitActivation(len(inner), activation, form.activation))
 
 

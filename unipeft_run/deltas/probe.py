@@ -4,13 +4,15 @@ from typing import Any
 
 import torch
 
+from unipeft_run.backbones.families import head_patterns
 from unipeft_run.backbones.family import Family
 
 
 def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     """Make a random batch of two examples, whose texts end with an end token, one of them padded.
 
-    Its first output is the logits.
+    Only the first one for a decoder's classifier without a padding token. The first output for it
+    is the logits.
     """
     generator = torch.Generator().manual_seed(0)
     batch: dict[str, torch.Tensor] = {}
@@ -23,7 +25,14 @@ def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
             batch |= _make_text(part, generator)
     if table.task_type == "seq2seq":
         batch["decoder_input_ids"] = batch["input_ids"]
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+    rows = 1 if _needs_one_row(model, table) else 2
+    return {name: tensor[:rows].to(model.device) for name, tensor in batch.items()}
+
+
+def _needs_one_row(model: Any, table: Family) -> bool:
+    """Return whether a decoder's classifier would look for a padding token that is not set."""
+    has_head = table.task_type == "causal" and bool(head_patterns(model))
+    return has_head and model.config.pad_token_id is None
 
 
 def _make_text(config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -75,11 +75,12 @@ def _constructor(key: str, part: PartConfig) -> Callable[[Site], Any]:
     return construct
 
 
-def matching_parameters(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """Select the names that match one of the patterns.
+def matching_parameters(names: Iterable[str], patterns: str | Sequence[str]) -> set[str]:
+    """Select the names that match the pattern, or one of several.
 
     Raises UserError for a pattern that matches nothing.
     """
+    patterns = [patterns] if isinstance(patterns, str) else patterns
     all_names = list(names)
     matches = {p: {name for name in all_names if fnmatchcase(name, p)} for p in patterns}
     if unmatched := [pattern for pattern in patterns if not matches[pattern]]:

@@ -14,9 +14,9 @@ import yaml
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig
 from unipeft_run.config.contents import foreign_classes, hash_contents
-from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.errors import UserError
 from unipeft_run.inference.loaded_run import LoadedRun, load_stored
+from unipeft_run.inference.loader import write_loader
 from unipeft_run.inference.model_card import write_card
 from unipeft_run.inference.stored_run import BACKBONE, StoredRun, relocate
 from unipeft_run.inference.transformers_folder import save_for_transformers
@@ -25,19 +25,6 @@ from unipeft_run.runs.reader import CONTENTS
 
 PLACES = ("path", "data")  # keys of a task that name local data
 Kind = Literal["merged", "delta", "peft"]
-LOADER = '''"""Load this run: `from load import run`, or `python load.py TEXT ...` to predict."""
-
-import sys
-from pathlib import Path
-
-from unipeft_run import load_run
-
-run = load_run(Path(__file__).parent{allow})
-
-if __name__ == "__main__":
-    for prediction in run.predict({inputs}):
-        print(prediction)
-'''
 
 
 def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
@@ -69,6 +56,7 @@ def choose_kind(config: RunConfig, wanted: Literal["auto"] | Kind) -> Kind:
 
 def export_run(stored: StoredRun, out: Path, kind: Kind) -> None:
     """Write the export to `out`, which is replaced. Raises UserError if it cannot be written."""
+    out = out.resolve()
     run = load_stored(stored, "cpu")
     writers: Mapping[Kind, Callable[[LoadedRun, Path], None]] = {
         "merged": _write_merged,
@@ -96,17 +84,14 @@ def _write_delta(run: LoadedRun, folder: Path) -> None:
     config = _portable(run.config)
     target = RunFolder(folder)
     backbone = config.backbone.model_dump(mode="json")
-    target.write_json(recipe, {**read_object(run.folder / recipe), "backbone": backbone})
+    stored = read_object(run.folder / recipe)
+    described = stored.get("backbone")
+    described = described if isinstance(described, dict) else {}
+    target.write_json(recipe, {**stored, "backbone": {**described, **backbone}})
     target.write_text("config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
     target.write_json(CONTENTS, hash_contents(relocate(config, folder), ()))
     foreign = foreign_classes(config)
-    columns = len(input_columns(run.task))
-    pairs = f"zip(*[iter(sys.argv[1:])] * {columns})"
-    text = LOADER.format(
-        allow=f", allow={foreign}" if foreign else "",
-        inputs="sys.argv[1:]" if columns == 1 else f"list({pairs})",
-    )
-    target.write_text("load.py", text)
+    target.write_text("load.py", write_loader(run.task, f", allow={foreign}" if foreign else ""))
 
 
 def _write_peft(run: LoadedRun, folder: Path) -> None:
@@ -144,10 +129,23 @@ def _replacing(out: Path) -> Iterator[Path]:
     try:
         staged.chmod(0o755)
         yield staged
-        if out.is_dir():
-            shutil.rmtree(out)
-        staged.rename(out)
+        _swap(staged, out)
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _swap(staged: Path, out: Path) -> None:
+    """Rename `staged` to `out`; an earlier folder there is removed only after that."""
+    if not out.exists():
+        staged.rename(out)
+        return
+    earlier = staged.with_name(f"{staged.name}-earlier")
+    out.rename(earlier)
+    try:
+        staged.rename(out)
+    except BaseException:
+        earlier.rename(out)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ def read_inputs(name: str, task: Task) -> InputTable:
     if name == STDIN:
         with _stdin_as_file(task) as file:
             return _read(file, task)
-    return _read(Path(name).expanduser(), task)
+    return _read(Path(os.path.expanduser(name)), task)
 
 
 def _read(file: Path, task: Task) -> InputTable:

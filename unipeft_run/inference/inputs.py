@@ -35,7 +35,10 @@ def _row(task: Task, example: Any, number: int) -> Sequence[str]:
     else:
         texts = list(example) if isinstance(example, tuple | list) else [example]
     if len(texts) != len(columns):
-        expected = "a text" if len(columns) == 1 else f"a pair ({', '.join(columns)})"
+        expected = "a text"
+        if len(columns) > 1:
+            kind = "a pair" if len(columns) == 2 else "a tuple or mapping"
+            expected = f"{kind} ({', '.join(columns)})"
         raise UserError(
             f"input {number} is {describe_value(example)}: task {task.name} reads {expected}"
         )

@@ -120,7 +120,7 @@ class LoadedRun:
 def load_run(
     path: Path | str,
     *,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     backbone_path: Path | str | None = None,
     device: torch.device | str | None = None,
 ) -> LoadedRun:
@@ -128,8 +128,8 @@ def load_run(
 
     Args:
         path: a run folder, or the run id (or its beginning) of a run in `outputs`.
-        allow: prefixes of classes outside this package that the run may name; no other code is
-            executed.
+        allow: a prefix, or several, of classes outside this package that the run may name; no
+            other code is executed.
         backbone_path: the backbone's current folder, for a run copied from elsewhere.
         device: where the model goes; by default the GPU if there is one.
 

@@ -11,6 +11,8 @@ import yaml
 from unipeft_run.config.contents import foreign_classes
 from unipeft_run.data.new_inputs import input_columns
 from unipeft_run.inference.loaded_run import LoadedRun
+from unipeft_run.inference.loader import example_input
+from unipeft_run.interop.target import CARD, ORIGIN
 from unipeft_run.runs.folder import read_object
 
 LIBRARIES = {"merged": "transformers", "delta": "unipeft", "peft": "peft"}
@@ -65,7 +67,6 @@ texts = tokenizer(["a text", "another"], truncation=True, padding=True, return_t
 images = processor([Image.open("picture.png")], return_tensors="pt")
 print(model(**texts, **images).logits_per_text)""",
 }
-EXAMPLES = {"image_classification": '"picture.png"'}
 LOAD = """\
 from unipeft_run import load_run
 
@@ -84,14 +85,14 @@ model = peft.PeftModel.from_pretrained(backbone, {name!r})"""
 def write_card(run: LoadedRun, folder: Path, kind: str, name: str) -> None:
     """Write README.md to `folder`, an export of this kind that will be called `name`."""
     text = "\n".join(_lines(run, kind, name)) + "\n"
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _lines(run: LoadedRun, kind: str, name: str) -> Iterator[str]:
     config, metrics = run.config, read_object(run.folder / "metrics.json")
     yield from ("---", yaml.safe_dump(_front_matter(run, kind)).rstrip(), "---", "")
     yield f"# {config.task.name}: {config.method} on {config.backbone.name}"
-    yield from ("", f"Trained with unipeft; the run is `{run.folder.name}`.", "")
+    yield from ("", f"{ORIGIN}`{run.folder.name}`.", "")
     yield from ("## Use", "", "```python", _usage(run, kind, name), "```", "")
     if run.label_names:
         yield from (f"Classes: {', '.join(run.label_names)}.", "")
@@ -111,17 +112,16 @@ def _front_matter(run: LoadedRun, kind: str) -> dict[str, Any]:
 
 
 def _usage(run: LoadedRun, kind: str, name: str) -> str:
-    pair = len(input_columns(run.task)) == 2
     if kind == "merged":
+        pair = len(input_columns(run.task)) == 2
         texts = '["a premise"], ["a hypothesis"]' if pair else '["a text"]'
         if template := getattr(run.task, "prompt_template", None):
             texts = f"[{template!r}]"
         return MERGED[run.task.kind].format(name=name, texts=texts)
     if run.task.no_predictions:
         return LOAD.format(name=name, allow=_allow(run))
-    example = '("a text", "another text")' if pair else EXAMPLES.get(run.task.kind, '"a text"')
     usage = DELTA if kind == "delta" else PEFT
-    return usage.format(name=name, example=example, allow=_allow(run))
+    return usage.format(name=name, example=example_input(run.task), allow=_allow(run))
 
 
 def _allow(run: LoadedRun) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unipeft_run.errors import UserError
+from unipeft_run.runs.csv_rows import format_rows
 from unipeft_run.runs.folder import finite
 
 Format = Literal["csv", "jsonl"]
@@ -74,11 +74,7 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
             raise UserError(f"--out={self.path} cannot be written: {error.strerror}") from None
 
     def _as_csv(self, rows: Iterable[Mapping[str, Any]]) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            writer.writerow([_as_field(row.get(column)) for column in self.columns])
-        return text.getvalue()
+        return format_rows([_as_field(row.get(name)) for name in self.columns] for row in rows)
 
 
 def _open(path: Path, *, force: bool) -> io.FileIO:

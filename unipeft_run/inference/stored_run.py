@@ -42,7 +42,7 @@ class StoredRun:
 def open_run(
     path: Path | str,
     *,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     backbone_path: Path | str | None = None,
 ) -> StoredRun:
     """Find a finished run and read its configuration, as data.

@@ -59,16 +59,14 @@ def find_objection(delta: Delta) -> str | None:
     return None
 
 
-def export_peft(
-    model: nn.Module, folder: Path, base: str | None = None, *, force: bool = False
-) -> None:
+def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None:
     """Write the LoRA of `model` to `folder`, for `peft.PeftModel.from_pretrained`.
 
     `base`: the backbone's id or path, recorded for information. A classification head is included,
-    trained or not. `folder` must be new or empty; with `force` it may hold an exported adapter.
-    Raises UserError, with the reason, for a delta that PEFT cannot express.
+    trained or not. `folder` must be new or empty. Raises UserError, with the reason, for a delta
+    that PEFT cannot express.
     """
-    check_export_target(folder, force=force)
+    check_export_target(folder, force=False)
     if adapter := find_adapter(model):
         export_library(adapter, folder, base)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,14 +15,14 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
+from unipeft_run.deltas.fingerprint import describe_backbone
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import check_model, refuse_compiled
 from unipeft_run.library.choices import CUSTOM, configure
-from unipeft_run.library.fingerprint import describe_backbone
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
 from unipeft_run.library.summary import Attached, tabulate_sites
-from unipeft_run.library.switch import activate, deactivate, forget
+from unipeft_run.library.switch import activate, deactivate, forget, restore_plain
 from unipeft_run.tuners.adapter import Adapter
 
 HEADS = ("trained", "frozen")
@@ -33,7 +33,7 @@ def attach(
     method: str | None = None,
     *,
     name: str | None = None,
-    unfreeze: Sequence[str] = (),
+    unfreeze: str | Sequence[str] = (),
     head: Literal["trained", "frozen"] = "trained",
     **choices: Any,
 ) -> Attached:
@@ -43,7 +43,8 @@ def attach(
         model: a transformers model of a supported family (docs/backbones.md).
         method: a file in conf/method, such as `mam`; without it, the axes describe the delta.
         name: the delta's name; defaults to the method's.
-        unfreeze: patterns of backbone parameters that train as well, such as `*LayerNorm*`.
+        unfreeze: a pattern, or several, of backbone parameters that train as well, such as
+            `*LayerNorm*`.
         head: whether a classification or question-answering head trains and is stored.
         choices: sizes for every slot (`bottleneck=8`, `scale=4`, `mlp_width=None`); the axes and
             sizes of one slot (`ffn=dict(composition="add", bottleneck=64)`), or None to leave it
@@ -59,7 +60,8 @@ def attach(
         raise UserError(unknown_choice("head", head, HEADS))
     config = configure(family.name, method, choices)
     slots, tuner, method = config.slots(), config.peft, method or CUSTOM
-    patterns = [*config.unfreeze, *unfreeze, *(head_patterns(model) if head == "trained" else ())]
+    chosen = [unfreeze] if isinstance(unfreeze, str) else unfreeze
+    patterns = [*config.unfreeze, *chosen, *(head_patterns(model) if head == "trained" else ())]
     if not slots and not patterns and tuner is None:
         raise UserError(f"method {method} attaches nothing to a {type(model).__name__}")
     stored = {key: stored_form(slot) for key, slot in slots.items()}
@@ -80,36 +82,52 @@ def add_delta(
     recipe: Mapping[str, Any],
     slots: Mapping[str, Slot],
     tuner: TunerConfig | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Attached:
     """Attach `slots`, or a method of the PEFT library, as the only active delta of the model.
 
-    Raises UserError, changing nothing.
+    `check` is called with the plain backbone, before the delta is attached. Raises UserError,
+    changing nothing.
     """
     refuse_compiled(model, "delta")
     store = find_store(model)
     _check_name(name, store)
-    names = [parameter for parameter, _ in model.named_parameters() if not _is_delta(parameter)]
-    unfrozen = tuple(sorted(matching_parameters(names, recipe["unfreeze"])))
     if store is None:
-        if next(core.find_deltas(model), None) is not None:
+        if core.has_deltas(model):
             raise UserError("this model has deltas that unipeft.attach did not name; detach first")
         store = Store(frozenset(n for n, p in model.named_parameters() if p.requires_grad))
     previous = store.active
     deactivate(model, store)
     try:
-        deltas = core.attach(model, slots, recipe["unfreeze"])
-        backbone = describe_backbone(model, unfrozen)
-        plain = copy_values(model, [key for key in unfrozen if key not in store.plain])
-        summary = _summarise(model, name, recipe, deltas, unfrozen)
-        if tuner is not None:
-            summary = _with_library(summary, core.attach_library(model, tuner))
+        if check is not None:
+            check()
+        return _add_to_plain(model, store, name, recipe, slots, tuner)
     except BaseException:
-        deactivate(model, store)
+        restore_plain(model, store, ())
         if store.named:
             activate(model, previous)
         else:
             forget(model, store)
         raise
+
+
+def _add_to_plain(
+    model: nn.Module,
+    store: Store,
+    name: str,
+    recipe: Mapping[str, Any],
+    slots: Mapping[str, Slot],
+    tuner: TunerConfig | None,
+) -> Attached:
+    """Attach and activate a delta on the plain backbone, and put it into the store."""
+    names = [parameter for parameter, _ in model.named_parameters()]
+    unfrozen = tuple(sorted(matching_parameters(names, recipe["unfreeze"])))
+    deltas = core.attach(model, slots, recipe["unfreeze"])
+    backbone = describe_backbone(model, unfrozen)
+    plain = copy_values(model, [key for key in unfrozen if key not in store.plain])
+    summary = _summarise(model, name, recipe, deltas, unfrozen)
+    if tuner is not None:
+        summary = _with_library(summary, core.attach_library(model, tuner))
     store.plain |= plain
     recipe = {**recipe, "name": name, "backbone": backbone}
     store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
@@ -123,10 +141,6 @@ def _check_name(name: str, store: Store | None) -> None:
         raise UserError(f"name={shorten(name)}: must be letters, digits, _ and -")
     if store and name in store.named:
         raise UserError(f"this model already has a delta {name}; give another name=, or detach it")
-
-
-def _is_delta(parameter: str) -> bool:
-    return f".{core.PREFIX}" in parameter
 
 
 def _summarise(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from unipeft_run.backbones.families import family_of, head_patterns
-from unipeft_run.config.declarations import is_ours
+from unipeft_run.config.declarations import is_allowed, is_ours
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.messages import options, shorten, unknown_choice
 from unipeft_run.config.schema import SLOTS, SlotConfig, TunerConfig
@@ -23,14 +24,14 @@ from unipeft_run.deltas.delta_file import (
     stored_tensors,
     write_delta,
 )
+from unipeft_run.deltas.fingerprint import check_family, check_weights
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
 from unipeft_run.library.backbone import check_model
-from unipeft_run.library.fingerprint import check_backbone
 from unipeft_run.library.store import NamedDelta, Store, require_store
 from unipeft_run.library.summary import Attached
-from unipeft_run.library.switch import detach
+from unipeft_run.library.switch import activate, active, detach
 from unipeft_run.tuners.adapter import find_adapter
 
 
@@ -52,22 +53,29 @@ def save(model: nn.Module, folder: str | Path, *, name: str | None = None) -> Pa
 
 
 def load(
-    model: nn.Module, folder: str | Path, *, name: str | None = None, allow: Sequence[str] = ()
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    allow: str | Sequence[str] = (),
 ) -> Attached:
     """Attach the delta in `folder`, written by `save` or a run, to a backbone, and activate it.
 
-    `name` defaults to the name that it was saved under. `allow`: prefixes of classes outside this
-    package that delta.json may name. Raises UserError if the files are missing or damaged, or if
-    the model is not the backbone that the delta was trained on; the model is then unchanged.
+    `name` defaults to the name that it was saved under. `allow`: a prefix, or several, of
+    classes outside this package that delta.json may name. Raises UserError if the files are missing
+    or damaged, or if the model is not the backbone that the delta was trained on; the model and its
+    active deltas are then unchanged.
     """
     folder = Path(folder)
     check_model(model)
     read_tensors(folder)  # before the model is changed
-    recipe = _check_recipe(read_recipe(folder), folder)
-    _check_fits(model, recipe, folder)
+    written = read_recipe(folder)
+    recipe = _check_recipe(written, folder)
     slots = {key: build_slot(key, slot) for key, slot in _read_slots(recipe, folder, allow).items()}
     tuner = _read_tuner(recipe, model)
-    attached = add_delta(model, name or recipe["name"], recipe, slots, tuner)
+    previous = active(model)
+    check = partial(_check_fits, model, recipe, folder, of_run="name" not in written)
+    attached = add_delta(model, name or recipe["name"], recipe, slots, tuner, check)
     try:
         store = require_store(model)
         stored = copy_tensors(folder, dict(_tensors(model, store, store.get(attached.name))))
@@ -75,6 +83,8 @@ def load(
             adapter.load({key: stored[key] for key in adapter.tensors()})
     except BaseException:
         detach(model, attached.name)
+        if previous:
+            activate(model, previous)
         raise
     return attached
 
@@ -117,15 +127,16 @@ def _check_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _check_fits(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> None:
+def _check_fits(model: Any, recipe: Mapping[str, Any], folder: Path, *, of_run: bool) -> None:
     """Raise UserError if the model is not the delta's backbone, as far as the recipe tells."""
-    check_backbone(model, recipe["backbone"], folder)
+    check_family(model, recipe["backbone"], folder)
     frozen = [pattern for pattern in head_patterns(model) if pattern not in recipe["unfreeze"]]
-    if frozen and "fingerprint" not in recipe["backbone"] and "*" not in recipe["unfreeze"]:
+    if of_run and frozen and "*" not in recipe["unfreeze"]:
         raise UserError(
             f"{folder} holds a run whose classifier was frozen at its random initialisation, "
             "which this model does not have; use load_run(folder)"
         )
+    check_weights(model, recipe["backbone"], folder)
 
 
 def _read_tuner(recipe: Mapping[str, Any], model: Any) -> TunerConfig | None:
@@ -138,7 +149,7 @@ def _read_tuner(recipe: Mapping[str, Any], model: Any) -> TunerConfig | None:
 
 
 def _read_slots(
-    recipe: Mapping[str, Any], folder: Path, allow: Sequence[str]
+    recipe: Mapping[str, Any], folder: Path, allow: str | Sequence[str]
 ) -> dict[str, SlotConfig]:
     """Return the slots of a recipe as typed configuration. Raises UserError."""
     slots = {}
@@ -147,7 +158,7 @@ def _read_slots(
             raise UserError(unknown_choice(f"{folder / RECIPE}: slot", key, SLOTS))
         slot = check(SlotConfig, content, key)
         for axis, part in (("form", slot.form), ("composition", slot.composition)):
-            if not (is_ours(part.target) or part.target.startswith(tuple(allow))):
+            if not (is_ours(part.target) or is_allowed(part.target, allow)):
                 raise UserError(
                     f"{folder / RECIPE} names the class {shorten(part.target)}; "
                     f"if you trust it, allow=[{part.target!r}]"

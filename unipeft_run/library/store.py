@@ -6,7 +6,7 @@ held here, so the model's parameters, hooks and state dict are those of the acti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import nn
 
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.schema import TunerConfig
-from unipeft_run.deltas.attach import find_deltas
+from unipeft_run.deltas.attach import has_deltas
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
 from unipeft_run.library.summary import Attached
+from unipeft_run.tuners.adapter import find_adapter
 
 ATTRIBUTE = "_unipeft"
 Tensors = dict[str, torch.Tensor]
@@ -37,6 +38,7 @@ class NamedDelta:
         dtype: the backbone's type when it was last active.
         tuner: the method of the PEFT library, if it is one.
         tensors: what the library stores of it while it is inactive, on the CPU.
+        parameters: its Parameters while it is inactive, by their names in the model.
     """
 
     recipe: Mapping[str, Any]
@@ -47,6 +49,7 @@ class NamedDelta:
     dtype: torch.dtype | None = None
     tuner: TunerConfig | None = None
     tensors: Tensors = field(default_factory=dict)
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,19 +86,28 @@ def require_store(model: Any) -> Store:
     """Return the store of a model. Raises UserError if it has no named delta."""
     store = find_store(model)
     if store is None:
-        unnamed = next(find_deltas(model), None) is not None
-        reason = "deltas, but none that unipeft.attach named" if unnamed else "no deltas"
+        reason = "deltas, but none that unipeft.attach named" if has_deltas(model) else "no deltas"
         raise UserError(f"this {type(model).__name__} has {reason}; see unipeft.attach")
     return store
 
 
 def copy_values(model: nn.Module, names: Iterable[str]) -> Tensors:
-    """Copy the parameters called `names` to the CPU."""
-    return {name: model.get_parameter(name).detach().cpu().clone() for name in names}
+    """Copy the backbone's parameters called `names` to the CPU."""
+    find = _finder(model)
+    return {name: find(name).detach().cpu().clone() for name in names}
 
 
 def write_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Copy `values` into the parameters of the same names."""
+    """Copy `values` into the backbone's parameters of the same names."""
+    find = _finder(model)
     with torch.no_grad():
         for name, value in values.items():
-            model.get_parameter(name).copy_(value)
+            find(name).copy_(value)
+
+
+def _finder(model: nn.Module) -> Callable[[str], nn.Parameter]:
+    """Return the lookup of the backbone's parameters by their names without any delta."""
+    adapter = find_adapter(model)
+    if adapter is None:
+        return model.get_parameter
+    return dict(adapter.unfrozen_parameters()).__getitem__  # the others are not asked for

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
@@ -43,13 +44,14 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     check_combination({name: store.get(name) for name in chosen}, chosen)
     if chosen == store.active:
         return
+    previous = store.active
     deactivate(model, store)
-    for name in chosen:
-        _restore(model, store.named[name])
-    place_deltas(model, {name: store.named[name].deltas for name in chosen})
-    for name in chosen:
-        _place_library(model, store.named[name])
-    store.active = chosen
+    try:
+        _place(model, store, chosen)
+    except BaseException:
+        restore_plain(model, store, chosen)
+        _place(model, store, previous)
+        raise
 
 
 @contextmanager
@@ -94,15 +96,27 @@ def forget(model: nn.Module, store: Store) -> None:
 
 
 def deactivate(model: nn.Module, store: Store) -> None:
-    """Restore the plain backbone and freeze all of its parameters."""
-    if adapter := find_adapter(model):
-        stored = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
-        store.named[store.active[0]].tensors = stored  # it acts alone
-    core.detach(model)
-    for name in store.active:
+    """Keep the values of the active deltas, restore the plain backbone and freeze it."""
+    names = store.active
+    for name in names:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
-    for name in store.active:
+    adapter = find_adapter(model)
+    if adapter is None:
+        restore_plain(model, store, names)
+        return
+    delta = store.named[names[0]]  # it acts alone
+    delta.tensors = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    restore_plain(model, store, names)
+    backbone = {id(parameter) for parameter in model.parameters()}
+    delta.parameters = {name: p for name, p in parameters if id(p) not in backbone}
+
+
+def restore_plain(model: nn.Module, store: Store, names: Sequence[str]) -> None:
+    """Make the model the plain backbone, frozen, after the deltas `names` acted on it."""
+    core.detach(model)
+    for name in names:
         unfrozen = store.named[name].unfrozen
         write_values(model, {parameter: store.plain[parameter] for parameter in unfrozen})
     model.requires_grad_(False)
@@ -114,19 +128,47 @@ def model_type(model: Any) -> Any:
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
 
 
-def _restore(model: nn.Module, delta: NamedDelta) -> None:
-    """Move the delta to the model's device, and to the model's type if that has changed."""
-    write_values(model, delta.values)
-    for name in delta.unfrozen:
-        model.get_parameter(name).requires_grad_(True)
-    dtype, device = model_type(model), next(model.parameters()).device
+def _place(model: nn.Module, store: Store, names: Sequence[str]) -> None:
+    """Make the deltas `names` act on the plain backbone."""
+    deltas = {name: store.named[name] for name in names}
+    for delta in deltas.values():
+        _move(model, delta)
+        for name in delta.unfrozen:
+            model.get_parameter(name).requires_grad_(True)
+    place_deltas(model, {name: delta.deltas for name, delta in deltas.items()})
+    for delta in deltas.values():
+        if delta.tuner is not None:
+            _place_library(model, delta.tuner, delta)
+        write_values(model, delta.values)
+    store.active = tuple(names)
+
+
+def _move(model: nn.Module, delta: NamedDelta) -> None:
+    """Move each module to the device of its host, and to the model's type if that has changed."""
+    dtype = _changed_type(model, delta)
     for _, module in delta.deltas:
-        module.to(device=device, dtype=None if dtype == delta.dtype else dtype)
+        host = model.get_submodule(module.site.write.path)
+        reference = next(host.parameters(), next(model.parameters()))
+        module.to(device=reference.device, dtype=dtype)
         module.train(model.training)
 
 
-def _place_library(model: nn.Module, delta: NamedDelta) -> None:
-    """Put the modules of the PEFT library back, with their values."""
-    if delta.tuner is not None:
-        with torch.random.fork_rng(devices=[]):  # the values that it draws are replaced
-            core.attach_library(model, delta.tuner).load(delta.tensors)
+def _changed_type(model: nn.Module, delta: NamedDelta) -> torch.dtype | None:
+    """Return the model's type; None if it is still that of the delta's last activation."""
+    dtype: torch.dtype = model_type(model)
+    return None if dtype == delta.dtype else dtype
+
+
+def _place_library(model: nn.Module, tuner: TunerConfig, delta: NamedDelta) -> None:
+    """Build the modules of the PEFT library again, around the Parameters that they had before.
+
+    An optimiser of these Parameters keeps working.
+    """
+    with torch.random.fork_rng(devices=[]):  # the values that it draws are replaced
+        core.attach_library(model, tuner).load(delta.tensors)
+    dtype = _changed_type(model, delta)
+    for name, parameter in delta.parameters.items():
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        nn.ParameterList([parameter]).to(device=module.get_parameter(own).device, dtype=dtype)
+        module._parameters[own] = parameter

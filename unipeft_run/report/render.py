@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,6 +10,7 @@ from unipeft_run.report.latex import render_latex
 from unipeft_run.report.tables import Table
 from unipeft_run.report.values import format_row, is_numeric
 from unipeft_run.runs.columns import GAP, align, measure
+from unipeft_run.runs.csv_rows import format_rows
 from unipeft_run.runs.printable import printable
 
 WIDEST = 1 << 30  # characters of a line without a terminal
@@ -96,11 +95,8 @@ def render_csv(tables: Sequence[Table]) -> str:
     """Render all tables as one sheet in full precision, each spread in two columns."""
     records = [record for table in tables for record in _records(table)]
     names = list(dict.fromkeys(name for record in records for name in record))
-    sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return sheet.getvalue().rstrip("\n")
+    rows = [[record.get(name, "") for name in names] for record in records]
+    return format_rows([names, *rows]).rstrip("\n")
 
 
 def _records(table: Table) -> Iterator[dict[str, object]]:

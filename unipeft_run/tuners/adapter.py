@@ -17,7 +17,13 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.errors import UserError
 from unipeft_run.tuners.adalora import UNKNOWN_STEPS, full_ranks
 from unipeft_run.tuners.library import ADAPTER, build_config, converted_errors, quiet, wrap
-from unipeft_run.tuners.originals import copy_rewritten, copy_trained, repeatable, restore
+from unipeft_run.tuners.originals import (
+    copy_rewritten,
+    copy_trained,
+    repeatable,
+    restore,
+    undone_on_error,
+)
 from unipeft_run.tuners.targets import (
     leave_out_head,
     name_modules,
@@ -40,7 +46,8 @@ class Adapter:
         wrapper: the library's wrapper of the model, which finds, saves and merges its modules.
         tuner: the method, with the paths of its modules.
         backbone: the number of the backbone's parameters, tied ones once.
-        unfrozen: the trained parameters of the backbone: name without -> name with the modules.
+        names: the parameters of the backbone: name without -> name with the modules.
+        unfrozen: names of those that train, without the modules.
         places: path of each replaced module -> the representation that it computes.
         originals: the values of the backbone's parameters that the library changes or trains.
     """
@@ -48,7 +55,8 @@ class Adapter:
     wrapper: Any
     tuner: TunerConfig
     backbone: int
-    unfrozen: Mapping[str, str]
+    names: Mapping[str, str]
+    unfrozen: tuple[str, ...]
     places: Mapping[str, str]
     originals: Mapping[str, torch.Tensor]
 
@@ -79,8 +87,14 @@ class Adapter:
     def unfrozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained parameters of the backbone, by their names without the modules."""
         parameters = dict(self.model.named_parameters())
-        for name, current in self.unfrozen.items():
-            yield name, parameters[current]
+        for name in self.unfrozen:
+            yield name, parameters[self.names[name]]
+
+    def backbone_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield all parameters of the backbone in the same way; those in `originals` from there."""
+        parameters = dict(self.model.named_parameters())
+        for name, current in self.names.items():
+            yield name, self.originals.get(name, parameters[current])
 
     def rows(self) -> Rows:
         """Count sites, trained and stored parameters by representation.
@@ -100,7 +114,7 @@ class Adapter:
 
     def _trained(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of each trained parameter of the method; shared ones have no name."""
-        unfrozen = set(self.unfrozen.values())
+        unfrozen = {self.names[name] for name in self.unfrozen}
         named = self.model.named_parameters(remove_duplicate=False)
         places: dict[nn.Parameter, list[str]] = {}
         for name, parameter in named:
@@ -119,16 +133,31 @@ class Adapter:
 def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of `tuner` into a frozen backbone; they and what trained before train.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    New weights are drawn from torch's random state. Raises UserError if the library refuses; the
+    model is then unchanged.
     """
-    before = {name: p for name, p in model.named_parameters()}
-    trained = [name for name, p in before.items() if p.requires_grad]
-    resolved, places = resolve_modules(model, tuner.config), name_modules(model)
+    resolved = resolve_modules(model, tuner.config)
     config = build_config(tuner.type, {**resolved, **_needed(tuner)}, "peft.config")
     key = f"peft.type={tuner.type}"
-    with converted_errors(key), repeatable(model, config):
+    with converted_errors(key):
         leave_out_head(model, config)
         rewritten = copy_rewritten(model, config)
+    with undone_on_error(model, rewritten):
+        return _wrap(model, TunerConfig(type=tuner.type, config=resolved), config, rewritten, key)
+
+
+def _wrap(
+    model: nn.Module,
+    tuner: TunerConfig,
+    config: Any,
+    rewritten: Mapping[str, torch.Tensor],
+    key: str,
+) -> Adapter:
+    """Put the library's modules into the model. `rewritten`: weights that `config` may change."""
+    before = {name: p for name, p in model.named_parameters()}
+    trained = [name for name, p in before.items() if p.requires_grad]
+    places = name_modules(model)
+    with repeatable(model, config):
         wrapper = wrap(model, config, key)
     _check_head(model, key)
     replaced = _replaced(model)
@@ -140,9 +169,10 @@ def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
         before[name].requires_grad_(True)
     adapter = Adapter(
         wrapper,
-        TunerConfig(type=tuner.type, config=resolved),
+        tuner,
         sum(p.numel() for p in before.values()),
-        {name: names[id(before[name])] for name in trained},
+        {name: names[id(p)] for name, p in before.items() if id(p) in names},
+        tuple(trained),
         {path: places.get(path, path.rpartition(".")[2]) for path in replaced},
         originals,
     )

@@ -50,6 +50,31 @@ def restore(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
+def undone_on_error(model: nn.Module, rewritten: Mapping[str, Tensor]) -> Iterator[None]:
+    """Undo what the library did to `model` if an error is raised inside this context.
+
+    Its modules, parameters and attributes are put back, and the values `rewritten`.
+    """
+    attributes = set(vars(model))
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    held = [(m, dict(m._modules), dict(m._parameters)) for m in model.modules()]
+    try:
+        yield
+    except BaseException:
+        for module, modules, parameters in held:
+            module._modules.clear()
+            module._modules.update(modules)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+        for name in set(vars(model)) - attributes:
+            delattr(model, name)
+        restore(model, rewritten)
+        for parameter, required in trains:
+            parameter.requires_grad_(required)
+        raise
+
+
+@contextmanager
 def repeatable(model: nn.Module, config: Any) -> Iterator[None]:
     """Draw the numbers of a randomised decomposition from a fixed seed inside this context.
 

@@ -124,10 +124,13 @@ class Memory(Form):
         return (self.trunk.embedding if own is None else own).size(0)
 
     def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return P_k and P_v, each [L, D]."""
+        """Return P_k and P_v, each [L, D], in training after the dropout of the MLP's output."""
+        return self._generate(self.dropout)
+
+    def _generate(self, dropout: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         if "keys" in self._parameters:
             return self.keys, self.values
-        keys, values = self.dropout(self.head(self.trunk())).chunk(2, dim=-1)
+        keys, values = dropout(self.head(self.trunk())).chunk(2, dim=-1)
         return keys, values
 
     def heads(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,6 +151,6 @@ class Memory(Form):
         return self.attention_dropout(weights) @ values
 
     def inference_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from zip(("keys", "values"), self.memory(), strict=True)
+        yield from zip(("keys", "values"), self._generate(nn.Identity()), strict=True)
         if self.norm is not None:
             yield from self.norm.named_parameters(prefix="norm")

@@ -17,6 +17,7 @@ from unipeft_run.backbones.families import family_of, head_patterns
 from unipeft_run.config.messages import shorten
 from unipeft_run.deltas.attach import PREFIX
 from unipeft_run.errors import UserError
+from unipeft_run.tuners.adapter import find_adapter
 
 MATRICES, VALUES = 16, 4  # recorded: frozen matrices, and weights of each
 SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
@@ -25,19 +26,33 @@ SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
 def describe_backbone(model: Any, unfrozen: Sequence[str]) -> dict[str, Any]:
     """Return the family, name, class, sizes and some frozen weights of the model's backbone."""
     config = model.config
-    matrices = _frozen_matrices(model, set(unfrozen))
+    parameters = dict(plain_parameters(model))
+    matrices = _frozen_matrices(parameters, set(unfrozen))
     return {
         "family": family_of(config).name,
         "name": config.name_or_path,
         "class": type(model).__name__,
         "sizes": {key: getattr(config, key) for key in SIZES if hasattr(config, key)},
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(next(iter(parameters.values())).dtype).removeprefix("torch."),
         "fingerprint": {name: _sample(weight).tolist() for name, weight in matrices},
     }
 
 
-def check_backbone(model: Any, recorded: Mapping[str, Any], folder: object) -> None:
-    """Raise UserError if the model is not the backbone that `describe_backbone` described."""
+def plain_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the backbone's parameters by their names without deltas.
+
+    Weights that a method of the PEFT library rewrote have the values from before.
+    """
+    if adapter := find_adapter(model):
+        yield from adapter.backbone_parameters()
+        return
+    for name, parameter in model.named_parameters():
+        if f".{PREFIX}" not in name:
+            yield name, parameter
+
+
+def check_family(model: Any, recorded: Mapping[str, Any], folder: object) -> None:
+    """Raise UserError if the model has another family or size than `describe_backbone` recorded."""
     family, known = family_of(model.config).name, recorded.get("family")
     if family != known:
         raise UserError(f"{folder} holds a delta for {shorten(known)}, but this model is {family}")
@@ -46,8 +61,15 @@ def check_backbone(model: Any, recorded: Mapping[str, Any], folder: object) -> N
         if key in SIZES and getattr(model.config, key, None) != value:
             raise UserError(
                 f"{folder} holds a delta for {_name(recorded)} with {key}={shorten(value)}, "
-                f"but this model has {key}={getattr(model.config, key)}"
+                f"but this model has {key}={getattr(model.config, key, None)}"
             )
+
+
+def check_weights(model: Any, recorded: Mapping[str, Any], folder: object) -> None:
+    """Raise UserError if the model has other weights than `describe_backbone` recorded.
+
+    Nothing is checked if nothing was recorded, as in runs of earlier versions.
+    """
     weights = recorded.get("fingerprint")
     for name, values in weights.items() if isinstance(weights, dict) else ():
         _check_weight(model, name, values, recorded, folder)
@@ -83,13 +105,11 @@ def _eps(dtype: Any) -> float:
     return torch.finfo(known).eps if isinstance(known, torch.dtype) else 0.0
 
 
-def _frozen_matrices(model: nn.Module, unfrozen: set[str]) -> Iterator[tuple[str, Tensor]]:
+def _frozen_matrices(
+    parameters: Mapping[str, Tensor], unfrozen: set[str]
+) -> Iterator[tuple[str, Tensor]]:
     """Yield up to MATRICES frozen matrices of the backbone, evenly spaced, the last included."""
-    frozen = [
-        (name, parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and name not in unfrozen and f".{PREFIX}" not in name
-    ]
+    frozen = [(n, p) for n, p in parameters.items() if p.ndim > 1 and n not in unfrozen]
     last = len(frozen) - 1
     count = min(MATRICES, len(frozen))
     yield from (frozen[round(i * last / max(1, count - 1))] for i in range(count))
