@@ -7,6 +7,7 @@ import runpy
 import sys
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ ARGUMENTS = {  # of load.py
 @cache
 def task_of(name: str) -> Any:
     if name == "three":
-        return pairs_task(Path("data"), prompt_template=THREE)
+        return pairs_task(Path(mkdtemp()), prompt_template=THREE)
     return build_task(configured(f"task={name}", "method=lora_attn").task)
 
 
