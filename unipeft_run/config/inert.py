@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.config.declarations import declaration_of, is_ours
+from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.messages import Illegal
 from unipeft_run.config.schema import RunConfig, SlotConfig
 from unipeft_run.data.tasks.build import build_task
@@ -17,11 +17,6 @@ from unipeft_run.data.tasks.build import build_task
 Inert = tuple[str, str]  # dotted key, reason
 # Of the recipe, what the evaluation of a model that does not train reads.
 READ_UNTRAINED = ("label_smoothing",)
-SIZE_KEYWORDS = {  # size of a slot -> the keywords of our classes that take it
-    "bottleneck": ("rank", "length"),
-    "scale": ("scale",),
-    "mlp_width": ("mlp_width",),
-}
 UNREAD_BY_OPTIMIZER = {
     "adamw": ("momentum",),
     "adamw_official": ("momentum",),
@@ -115,23 +110,10 @@ def _sources(config: RunConfig) -> Iterator[Inert]:
 
 def _slot(slot: SlotConfig, config: RunConfig) -> Iterator[Inert]:
     yield from _narrowing(slot)
-    yield from _sizes(slot)
     declared = declaration_of(slot.form.target)
     for key, needed in declared.attributes["acts_with"].items() if declared else ():
         if slot.form.keywords.get(needed) is None:
             yield f"form.{key}", f"form.{needed} is null"
-
-
-def _sizes(slot: SlotConfig) -> Iterator[Inert]:
-    """Yield the sizes that no keyword takes; those of users' classes may have any name."""
-    parts = slot.form, slot.composition
-    if not all(is_ours(part.target) for part in parts):
-        return
-    given = {key for part in parts for key, value in part.keywords.items() if value is not None}
-    for size, keywords in SIZE_KEYWORDS.items():
-        if getattr(slot, size) is not None and not given & set(keywords):
-            names = f"form {slot.form.name} and composition {slot.composition.name}"
-            yield size, f"{names} do not take it"
 
 
 def _narrowing(slot: SlotConfig) -> Iterator[Inert]:

@@ -56,7 +56,7 @@ class JoinedMemory(Memory):
 
     def memory(self) -> tuple[torch.Tensor, torch.Tensor]:
         if "keys" in self._parameters:
-            return super().memory()
+            return self.keys, self.values
         parts: list[Any] = list(self.parts)
         pairs = [form.memory() for form, _ in parts]
         scales = [getattr(composition, "scale", 1.0) for _, composition in parts]

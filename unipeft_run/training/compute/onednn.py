@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from unipeft_run.training.compute.linears import Forward, plain_linears
 
 SIZE = 1024  # rows and columns of the timed product
-ROUNDS = 4
+ROUNDS = 8
 MIN_GAIN = 1.5
 
 
