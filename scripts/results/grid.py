@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -90,9 +91,13 @@ def list_trials() -> Iterator[tuple[Cell, float]]:
     names = (f"task={cell.task} method={cell.method}" for cell in list_cells())
     for name in dict.fromkeys(names):
         cell = Cell(name)
-        own = resolve(compose([*cell.overrides, "scale=mini"])).optim.lr
         for factor in FACTORS:
-            yield cell, float(f"{own * factor:.2g}")
+            yield cell, float(f"{_default_rate(cell) * factor:.2g}")
+
+
+@cache
+def _default_rate(cell: Cell) -> float:
+    return resolve(compose([*cell.overrides, "scale=mini"])).optim.lr
 
 
 def write_trials(file: Path = CONF / f"{RATES}.yaml") -> None:

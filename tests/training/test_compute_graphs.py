@@ -133,7 +133,7 @@ def test_padding_stops_at_the_positions_of_the_model_and_shows_a_token() -> None
 
 @pytest.mark.usefixtures("repeated")
 def test_a_resumed_run_with_graphs_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    options = ComputeOptions(grid=ShapeGrid(0, 4, 6, source=6))
+    options = ComputeOptions(products="torch", grid=ShapeGrid(0, 4, 6, source=6))
 
     def train(folder: Path, steps: int) -> nn.Module:
         trainer = make_trainer(folder, compute=options, max_steps=steps, checkpoint_every=5)
