@@ -22,6 +22,7 @@ from tiny_training import make_trainer
 from torch import nn
 from transformers import masking_utils
 
+from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.data.batching import IGNORED
 from unipeft_run.errors import UserError
 from unipeft_run.training import accumulation, losses
@@ -133,7 +134,7 @@ def test_padding_stops_at_the_positions_of_the_model_and_shows_a_token() -> None
 
 @pytest.mark.usefixtures("repeated")
 def test_a_resumed_run_with_graphs_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    options = ComputeOptions(products="torch", grid=ShapeGrid(0, 4, 6, source=6))
+    options = ComputeOptions(ComputeConfig(products="torch"), grid=ShapeGrid(0, 4, 6, source=6))
 
     def train(folder: Path, steps: int) -> nn.Module:
         trainer = make_trainer(folder, compute=options, max_steps=steps, checkpoint_every=5)
