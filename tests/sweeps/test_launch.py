@@ -29,6 +29,7 @@ from unipeft_run.runs.lock import owner_of
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.runs.reader import read_run
 from unipeft_run.sweeps import launch
+from unipeft_run.sweeps.check import CheckedRun
 from unipeft_run.sweeps.engines import launch_in_rounds
 from unipeft_run.sweeps.engines.worker import WorkerLost
 from unipeft_run.sweeps.grid import run_grid
@@ -282,9 +283,9 @@ def test_a_cell_with_a_killed_process_is_rerun_until_done(
     before = signal.getsignal(signal.SIGINT)
     given = ["task=sst2", "method=mam", "seed=1,2", "processes=2", f"output={tmp_path}"]
 
-    def identify(cfg: DictConfig, _: Sequence[str]) -> Path:
-        return plan(cfg).folder
+    def check(cfg: DictConfig, _: Sequence[str]) -> CheckedRun:
+        return CheckedRun(plan(cfg).folder)
 
-    assert run_grid("train", given, tiny_jobs.in_a_grid, identify) == 0
+    assert run_grid("train", given, tiny_jobs.in_a_grid, check) == 0
     assert "was killed by SIGKILL" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
