@@ -7,7 +7,6 @@ up to 5,000 and 600 for more. `${class_names:}` lists the distinct labels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -15,11 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from unipeft_run.errors import UserError
 
 
-@cache
 def register_resolvers() -> None:
-    """Register by_size and class_names with OmegaConf, for all configurations."""
-    OmegaConf.register_new_resolver("by_size", _by_size)
-    OmegaConf.register_new_resolver("class_names", _class_names)
+    """Register by_size and class_names with OmegaConf, unless it has them: Hydra may reset it."""
+    for name, resolver in (("by_size", _by_size), ("class_names", _class_names)):
+        if not OmegaConf.has_resolver(name):
+            OmegaConf.register_new_resolver(name, resolver)
 
 
 def _by_size(values: Mapping[float, Any], *, _root_: DictConfig) -> Any:
