@@ -26,7 +26,6 @@ from unipeft_run.commands.evaluation import (
 )
 from unipeft_run.commands.help import evaluate_help, train_help
 from unipeft_run.commands.key_help import describe_keys
-from unipeft_run.commands.pipes import ignore_broken_pipes
 from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.config import (
     PlannedRun,
@@ -110,8 +109,6 @@ def run_evaluate(argv: Sequence[str]) -> int:
 
 def train_job(cfg: DictConfig) -> Outcome:
     """Run one configuration in a worker; the function is picklable and returns plain data."""
-    ignore_broken_pipes()
-    prepare_environment()
     silence_progress_bars()
     try:
         return train_planned(plan(cfg))

@@ -1,4 +1,4 @@
-"""Where exports and predictions go: only our own exports are replaced, and never lost."""
+"""Targets of exports and predictions: only our exports are replaced, and a failure keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid or a search must know of a cell before it runs."""
+"""The result of checking a cell before it runs: its identity, and whether it is finished."""
 
 from __future__ import annotations
 
