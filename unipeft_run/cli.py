@@ -35,6 +35,7 @@ from unipeft_run.config import (
     plan,
 )
 from unipeft_run.config.hydra_errors import explain_missing
+from unipeft_run.config.inert import without_varied_sizes
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, with_search_path
@@ -186,8 +187,8 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         )
     if args.multirun:
 
-        def check(cfg: DictConfig, overrides: Sequence[str]) -> CheckedRun:
-            return command.check(command.plan(cfg, overrides))
+        def check(cfg: DictConfig, cell: Sequence[str]) -> CheckedRun:
+            return command.check(command.plan(cfg, without_varied_sizes(cell, overrides)))
 
         name, job = command.config_name, command.job
         return run_grid(name, overrides, job, check, command.print_results)

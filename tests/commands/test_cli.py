@@ -201,6 +201,15 @@ def test_illegal_and_equal_cells_are_not_run(
     assert "illegal: composition@ffn=gated ffn.scale=4: slot ffn: composition gated needs" in err
 
 
+@pytest.mark.parametrize("words", [(), ("-m", "seed=1,2")])
+def test_a_fixed_size_that_nothing_takes_is_refused(
+    words: tuple[str, ...], train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*SST2, "composition@ffn=add", "ffn.scale=4", *words) == 2
+    assert "ffn.scale=4: ffn.scale has no effect here: form" in capsys.readouterr().err
+    assert not runs
+
+
 def test_equal_cells_keep_a_name_in_the_table(
     train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -258,6 +258,25 @@ def test_a_grid_with_an_untrained_model_may_set_the_recipe() -> None:
     plan(compose(words), words)
 
 
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (("method=mam", "composition@ffn=add"), "ffn.scale=3"),
+        (("method=parallel_ffn",), "ffn.mlp_width=3"),
+        (("method=ia3",), "attn.bottleneck=3"),
+    ],
+)
+def test_a_size_that_nothing_takes_is_refused(words: Words, word: str) -> None:
+    cfg = compose_once("task=sst2", *words).copy()
+    key, _, value = word.partition("=")
+    OmegaConf.update(cfg, key, int(value), force_add=True)
+    with pytest.raises(Illegal, match=f"{key} has no effect here: form .* do not take it"):
+        plan(cfg, [word])
+
+
 # ---- alternatives
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.config.declarations import declaration_of
+from unipeft_run.config.declarations import declaration_of, is_ours
 from unipeft_run.config.messages import Illegal
-from unipeft_run.config.schema import RunConfig, SlotConfig
+from unipeft_run.config.schema import SLOTS, RunConfig, SlotConfig
 from unipeft_run.data.tasks.build import build_task
 
 Inert = tuple[str, str]  # dotted key, reason
 # Of the recipe, what the evaluation of a model that does not train reads.
 READ_UNTRAINED = ("label_smoothing",)
+SIZE_KEYWORDS = {  # size of a slot -> the keywords of our classes that take it
+    "bottleneck": ("rank", "length"),
+    "scale": ("scale",),
+    "mlp_width": ("mlp_width",),
+}
 UNREAD_BY_OPTIMIZER = {
     "adamw": ("momentum",),
     "adamw_official": ("momentum",),
@@ -26,7 +31,7 @@ UNREAD_BY_OPTIMIZER = {
 
 def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
     """Raise `Illegal` if an override sets a key that has no effect in `config`."""
-    reasons = dict(inert_keys(config))
+    reasons = {**dict(inert_keys(config)), **dict(_unread_sizes(config))}
     for override in overrides:
         key, _, value = override.partition("=")
         key = key.lstrip("+~")
@@ -35,6 +40,21 @@ def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
         for inert, reason in reasons.items():
             if key == inert or key.startswith(f"{inert}."):
                 raise Illegal(f"{override}: {key} has no effect here: {reason}")
+
+
+def without_varied_sizes(cell: Iterable[str], words: Iterable[str]) -> list[str]:
+    """Return the overrides of a grid's cell without the sizes that its command does not fix.
+
+    A grid over compositions and scales gives every composition a scale; cells that differ only in a
+    scale that nothing reads are equal, and run once. `words`: the overrides of the whole grid.
+    """
+    fixed = set(words)
+    return [word for word in cell if word in fixed or not _sets_size(word)]
+
+
+def _sets_size(override: str) -> bool:
+    slot, _, size = override.partition("=")[0].lstrip("+").partition(".")
+    return slot in SLOTS and size in SIZE_KEYWORDS
 
 
 def inert_keys(config: RunConfig) -> Iterator[Inert]:
@@ -114,6 +134,19 @@ def _slot(slot: SlotConfig, config: RunConfig) -> Iterator[Inert]:
     for key, needed in declared.attributes["acts_with"].items() if declared else ():
         if slot.form.keywords.get(needed) is None:
             yield f"form.{key}", f"form.{needed} is null"
+
+
+def _unread_sizes(config: RunConfig) -> Iterator[Inert]:
+    """Yield the sizes that no keyword takes; those of users' classes may have any name."""
+    for name, slot in config.slots().items():
+        parts = slot.form, slot.composition
+        if not all(is_ours(part.target) for part in parts):
+            continue
+        given = {key for part in parts for key, value in part.keywords.items() if value is not None}
+        for size, keywords in SIZE_KEYWORDS.items():
+            if getattr(slot, size) is not None and not given & set(keywords):
+                names = f"form {slot.form.name} and composition {slot.composition.name}"
+                yield f"{name}.{size}", f"{names} do not take it"
 
 
 def _narrowing(slot: SlotConfig) -> Iterator[Inert]:
