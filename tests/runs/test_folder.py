@@ -54,6 +54,13 @@ def test_metrics_and_predictions(tmp_path: Path) -> None:
     assert "ș" in lines[0]
 
 
+@pytest.mark.parametrize("name", ["test_x/../../../evil", "a/b", "..", ".x", "a\\b"])
+def test_predictions_stay_in_their_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot name a split or test"):
+        RunFolder(tmp_path / "run").write_predictions(name, [{"id": 1}])
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

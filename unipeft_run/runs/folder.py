@@ -146,7 +146,9 @@ class RunFolder:
         replace_file(path, text.encode("utf-8", "backslashreplace"), self.check)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write predictions/<split>.jsonl, one row a line."""
+        """Write predictions/<split>.jsonl, one row a line. Raises `UserError` for a wrong name."""
+        if {"/", "\\", "\0"} & set(split) or split.startswith("."):
+            raise UserError(f"{split!r} cannot name a split or test: it would name another folder")
         lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
 
