@@ -169,10 +169,10 @@ class DecodingConfig(Section):
     max_new_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = key(
         "maximum number of generated tokens; takes precedence over max_length", None
     )
-    min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
-    no_repeat_ngram_size: CountOrZero = key(
-        "n-grams of this size occur at most once; 0: no limit", 0
+    min_length: CountOrZero = key(
+        "minimum length before the end token; with max_new_tokens, causal tasks count new tokens", 0
     )
+    no_repeat_ngram_size: CountOrZero = key("n-grams of this size never recur; 0: no limit", 0)
     length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key(
         "scores are divided by length ** length_penalty", 1.0
     )
