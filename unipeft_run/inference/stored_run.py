@@ -96,7 +96,7 @@ def override_decoding(config: RunConfig, changes: Mapping[str, Any]) -> Decoding
             )
         return None
     settings = check(DecodingConfig, {**decoding.model_dump(), **changes})
-    if changes:
+    if "min_length" in changes:
         check_min_length(settings, build_task(config.task).kind)
     return settings
 
