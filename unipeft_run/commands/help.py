@@ -71,7 +71,7 @@ def train_help() -> str:
             EXAMPLES,
             "",
             "--help KEY: what a key or section accepts, as in unipeft train --help recipe",
-            "--config-dir DIR: add your own groups and classes, see docs/extending.md; "
+            "--config-dir DIR adds your own groups: docs/extending.md; "
             "--hydra-help lists Hydra's own flags",
             "exit: 0 done, 1 a run failed, 2 the configuration is wrong",
         ]
