@@ -70,10 +70,10 @@ class Trainer:
 
     `loss_fn(model, batch)` returns the mean loss over the batch's targets and their number.
     `loader`: see `MicroBatches`. `optim(model, total_steps)` builds the optimiser of the parameters
-    that require a gradient, and its schedule; `build_hook(total_steps)` what acts between updates,
-    or None. `evaluate` runs every `eval_every` updates (None: every epoch) and after the last one.
-    `selection` names the metric that decides which state is the best; at equal metric the lower
-    "loss" wins, then the earlier state.
+    that require a gradient, and its schedule; `build_hook(total_steps)` returns what acts between
+    updates, or None. `evaluate` runs every `eval_every` updates (None: every epoch) and after the
+    last one. `selection` names the metric that decides which state is the best; at equal metric the
+    lower "loss" wins, then the earlier state.
 
     With several processes, each trains on its part of every batch, and rank 0 writes. `parallel`:
     whether the model is replicated or sharded.
