@@ -124,7 +124,7 @@ class BackboneConfig(Section):
 class RecipeConfig(Section):
     max_steps: Count | None = key("updates to train for", None)
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = key(
-        "passes over the training data, if max_steps is null", None
+        "passes over the data, each rounded down to whole updates, if max_steps is null", None
     )
     batch_size: Count | None = key("examples in a micro-batch", None)
     max_tokens: Count | None = key("padded tokens in a micro-batch, instead of batch_size", None)
