@@ -152,7 +152,7 @@ class OptimConfig(Section):
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
     momentum: Fraction | None = key("momentum of SGD", None)
-    weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
+    weight_decay: NotNegative = key("weight decay, not applied to biases and normalisation layers")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
 
