@@ -88,6 +88,11 @@ def is_running(folder: Path) -> bool:
     return any(owner.is_alive(time.time()) for owner in _owners(folder / ".lock"))
 
 
+def sees_owner(folder: Path, owner: Owner) -> bool:
+    """Return whether the lock of `folder`, as this machine sees it, belongs to `owner`."""
+    return (folder / ".lock" / owner.name).exists()
+
+
 def _owners(lock: Path) -> list[Owner]:
     owners = []
     for name, heartbeat in _entries(lock):
