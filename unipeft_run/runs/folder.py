@@ -240,10 +240,10 @@ def report_finished(folder: Path) -> dict[str, Any]:
 def finite(data: Any) -> Any:
     """Return `data` with null for every number that JSON cannot express (nan, inf).
 
-    Scalars of NumPy and torch become Python's.
+    Numbers and arrays of NumPy and torch become Python's.
     """
-    if getattr(data, "ndim", None) == 0:
-        data = data.item()
+    if hasattr(data, "tolist"):
+        data = data.tolist()
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
