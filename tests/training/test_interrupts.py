@@ -17,9 +17,9 @@ def test_a_signal_that_the_process_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Interrupts() as given:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGINT)
             given.check(torch.device("cpu"))
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGTERM)
             with pytest.raises(Interrupted, match="SIGTERM"):
                 given.check(torch.device("cpu"))
