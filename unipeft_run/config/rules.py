@@ -56,7 +56,7 @@ def check_slots(config: RunConfig) -> None:
             raise Illegal(f"{name}.representation: {table.name} has no {', '.join(sites)}")
         if options.get("positions") and table.positions is None:
             raise Illegal(
-                f"{name}.form.positions={options['positions']}: {table.name} is not told positions"
+                f"{name}.form.positions={options['positions']}: {table.name} takes no position_ids"
             )
         if "normed" in str(options.get("query")) and table.query is None:
             raise Illegal(
@@ -105,7 +105,7 @@ def _check_trainable(config: RunConfig) -> None:
     if not fills and not config.unfreeze and config.method != "none":
         raise Illegal(
             f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
-            "unfreeze=[...], or use method=none to evaluate the untouched backbone"
+            "unfreeze=[...], or use method=none to evaluate the backbone as it is"
         )
 
 

@@ -124,7 +124,7 @@ class BackboneConfig(Section):
 class RecipeConfig(Section):
     max_steps: Count | None = key("updates to train for", None)
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = key(
-        "passes over the training data, if max_steps is null", None
+        "passes over the data, each rounded down to whole updates, if max_steps is null", None
     )
     batch_size: Count | None = key("examples in a micro-batch", None)
     max_tokens: Count | None = key("padded tokens in a micro-batch, instead of batch_size", None)
@@ -152,7 +152,7 @@ class OptimConfig(Section):
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
     momentum: Fraction | None = key("momentum of SGD", None)
-    weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
+    weight_decay: NotNegative = key("weight decay, not applied to biases and normalisation layers")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
 

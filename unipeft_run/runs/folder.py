@@ -59,7 +59,9 @@ class RunFolder:
             os.scandir(path).close()
         except OSError as error:
             problem = f"{printable(error.filename or path)}: {error.strerror}"
-            raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
+            raise UserError(
+                f"the run folder cannot be used: {problem}; choose another place with output=DIR"
+            ) from None
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat, self._step = -math.inf, 0
@@ -238,7 +240,12 @@ def report_finished(folder: Path) -> dict[str, Any]:
 
 
 def finite(data: Any) -> Any:
-    """Return `data` with null for every number that JSON cannot express (nan, inf)."""
+    """Return `data` with null for every number that JSON cannot express (nan, inf).
+
+    Numbers and arrays of NumPy and torch become Python's.
+    """
+    if hasattr(data, "tolist"):
+        data = data.tolist()
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
