@@ -94,10 +94,10 @@ class Family:
     Args:
         name: the family's name; transformers' `model_type` unless that is given.
         model_type: transformers' `model_type`, if several families share it.
-        when: values of configuration fields that tell those families apart.
+        when: values of configuration fields that tell those families apart; None: not in the file.
         task_type: the type of task that `model` can do.
         model, config_class, tokenizer: class names in transformers.
-        tokenizer_names: other names that `tokenizer_config.json` may use for `tokenizer`.
+        tokenizer_names: other tokenizer classes that a folder of this family may name.
         fields: configuration fields that may be set, each with its rule; a dotted name is a field
             of a part of the configuration.
         aliases: transformers' common field names -> this family's names.
