@@ -15,14 +15,17 @@ class Prompt:
 
     Args:
         write: tap of the embeddings that the prompt precedes.
+        stack: module whose input embeddings the prompt precedes, if that module makes them from
+            tokens; None: the prompt is written at `write`.
         masks: (module, keyword) of each padding mask that must cover the prompt.
         trim: module from whose output the prompt positions are removed again, or None.
         untrimmed: classes without that: their head reads the first vector of the prompt.
-        cached: True if the module in `trim` is a decoder with a cache. Then the prompt is prepended
-            to the input of that module, in its first call only.
+        cached: True if `stack` is a decoder with a cache. Then only its first call gets the prompt,
+            and only that output is trimmed.
     """
 
     write: str
+    stack: str | None = None
     masks: tuple[tuple[str, str], ...] = ()
     trim: str | None = None
     untrimmed: tuple[str, ...] = ()
@@ -118,6 +121,8 @@ class Family:
         relative_bias: stack -> path of the attention module that holds the relative position bias
             of all layers.
         positions: module that takes `position_ids`, which a prefix may shift; None: there is none.
+        learned_positions: True if `positions` looks them up in a table, so that a prompt and a
+            prefix that shifts them leave fewer for the text.
         head: patterns of the classifier's parameters, which are randomly initialised.
         max_positions: the configuration field with the longest input; None: unlimited.
         positions_from: the configuration field whose value precedes the first position, or None.
@@ -150,6 +155,7 @@ class Family:
     relative_bias: Mapping[str, str] = field(default_factory=dict)
     residual_dropout: tuple[str, ...] = ()
     positions: str | None = None
+    learned_positions: bool = False
     head: tuple[str, ...] = ()
     max_positions: str | None = "max_position_embeddings"
     positions_from: str | None = None

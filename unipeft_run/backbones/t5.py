@@ -101,6 +101,7 @@ T5 = Family(
     query="q",
     prompt=Prompt(
         write="encoder.embed_tokens:out",
+        stack="encoder",
         masks=(("encoder", "attention_mask"), ("decoder", "encoder_attention_mask")),
     ),
     hidden_dropout="dropout_rate",

@@ -23,6 +23,7 @@ from unipeft_run.data.batching import Batches, pack_batches, round_up, train_loa
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.new_inputs import encode_inputs
 from unipeft_run.data.tasks.base import Task, TextTask
+from unipeft_run.deltas.positions import count_occupied
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.texts import References
 from unipeft_run.training.compute.shapes import ROWS, BatchGrid, ShapeGrid
@@ -90,7 +91,7 @@ class EvaluationStep(ABC):
         """Encode new inputs. Raises UserError for one longer than the backbone's positions."""
         sources = encode_inputs(self.task, inputs, self.tokenizer)
         longest = max(map(self.count_positions, sources), default=0)
-        check_lengths([("task.max_source_length", longest)], model.config)
+        check_lengths([("task.max_source_length", longest)], model.config, count_occupied(model))
         return sources
 
     def count_positions(self, source: Any) -> int:
@@ -186,9 +187,10 @@ class TaskType(ABC):
             encoded, collator, seed=seed, batch_size=batch_size, max_tokens=max_tokens
         )
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> BatchGrid | None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> BatchGrid | None:
         """Return the batch shapes for CUDA graphs; None if there are no fixed shapes."""
-        return ShapeGrid(collator.pad_token_id, batch_size or ROWS, count_positions(config))
+        longest = count_positions(model.config) - count_occupied(model)
+        return ShapeGrid(collator.pad_token_id, batch_size or ROWS, longest)
 
 
 def on_device(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

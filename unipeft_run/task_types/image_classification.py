@@ -75,7 +75,7 @@ class ImageClassification(TaskType):
     ) -> DataLoader[dict[str, Tensor]]:
         return image_loader(encoded, collator, seed=seed, batch_size=check_batch_size(batch_size))
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> RowGrid:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> RowGrid:
         return RowGrid(batch_size or ROWS)
 
 

@@ -44,7 +44,7 @@ class Regression(TaskType):
     def build_loss(self, smoothing: float) -> Loss:
         return RegressionLoss()
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> None:
         """Return None: no number could mark the labels of padding, as a class does."""
 
 

@@ -101,5 +101,5 @@ class Retrieval(TaskType):
             )
         return image_loader(encoded, collator, seed=seed, batch_size=size, drop_last=True)
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> None:
         """Return None: padding would add pairs to compare with, and videos differ in frames."""
