@@ -14,7 +14,8 @@ class Vectors(Form):
     """dh = P: L trained vectors that ignore u, [B, L, D].
 
     Prompt tuning (Lester et al. 2021): P ~ N(0, 0.02) and no embedding scale, as in the official
-    code. Encoders give the prompt no position; in a decoder it has positions 0 to L - 1.
+    code. Encoders with learned positions give the prompt none; in a decoder, and in T5's encoder
+    with its relative positions, it has positions 0 to L - 1.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("embedding",)
