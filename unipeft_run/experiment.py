@@ -19,6 +19,7 @@ from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import measure_padding
 from unipeft_run.deltas.build import backbone_size, build_model, run_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
+from unipeft_run.deltas.positions import count_occupied
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.inputs import Inputs
@@ -56,8 +57,8 @@ class PreparedRun:
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
-        check_lengths(self._lengths(), self.model.config)
-        self.collator = self.type.build_collator(self.task, self.tokenizer, self.model.config)
+        check_lengths(self._lengths(), self.model.config, count_occupied(self.model))
+        self.collator = self.type.build_collator(self.task, self.tokenizer, self.model)
         self.loss_fn = self.type.build_loss(config.recipe.label_smoothing)
         self.evaluator = self._evaluator()
 
@@ -219,7 +220,7 @@ class PreparedRun:
 
     def _compute_options(self) -> ComputeOptions:
         batch_size = self.config.recipe.batch_size
-        grid = self.type.build_grid(self.collator, self.model.config, batch_size)
+        grid = self.type.build_grid(self.collator, self.model, batch_size)
         return ComputeOptions(self.config.compute, bool(self.config.deterministic), grid)
 
     def _lengths(self) -> Iterator[tuple[str, int]]:

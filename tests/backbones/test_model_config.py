@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import tiny
 import tiny_families
 import torch
+import transformers
 from hostile_models import change_json
 from safetensors.torch import load_file, save_file
 from tiny_files import write_roberta
 
-from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.families import FAMILIES, family_of
 from unipeft_run.backbones.load import load_backbone
 from unipeft_run.backbones.model_config import read_config
 from unipeft_run.errors import UserError
@@ -49,6 +51,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 LOCAL = "backbone.config."
+T5_SMALL = {  # of the hub's config.json
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_ff": 2048,
+    "d_kv": 64,
+    "d_model": 512,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "n_positions": 512,
+    "num_heads": 8,
+    "num_layers": 6,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_num_buckets": 32,
+    "task_specific_params": {"summarization": {"num_beams": 4, "prefix": "summarize: "}},
+    "vocab_size": 32128,
+}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +136,19 @@ def test_all_fields_of_a_saved_model_are_read(family: str, tmp_path: Path) -> No
     assert {k: v for k, v in ours.items() if k not in left_out} == {
         k: v for k, v in theirs.items() if k not in left_out
     }
+
+
+def test_a_t5_of_version_1_0_does_not_name_its_activation(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(T5_SMALL))
+    config = read_config(str(tmp_path), None, {})
+    assert family_of(config).name == "t5"
+    assert (config.feed_forward_proj, config.d_ff, config.num_layers) == ("relu", 2048, 6)
+
+
+def test_another_activation_of_t5_is_named() -> None:
+    config = transformers.T5Config(feed_forward_proj="gated-relu")
+    with pytest.raises(UserError, match="model_type=t5 with feed_forward_proj=gated-relu is not"):
+        family_of(config)
 
 
 def test_a_field_has_its_name_and_its_alias(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import BartConfig, CLIPConfig, GPT2Config, RobertaConfig
 from transformers.models.bart.modeling_bart import shift_tokens_right as bart_shift
@@ -71,7 +72,9 @@ CONFIGS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_collators_know_the_positions_of_the_backbone(kind: str) -> None:
     tokenizer = SimpleNamespace(pad_token_id=1)
-    collator = TASK_TYPES[kind].build_collator(cast("Any", TASK), tokenizer, CONFIGS[kind])
+    model = nn.Module()
+    model.config = CONFIGS[kind]
+    collator = TASK_TYPES[kind].build_collator(cast("Any", TASK), tokenizer, model)
     texts = collator.texts if kind == "retrieval" else collator
     assert texts.pad_sources([[5] * 18])["input_ids"].size(1) == 21
 

@@ -18,7 +18,7 @@ from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.deltas.attach import find_deltas
 from unipeft_run.deltas.fold import fold
-from unipeft_run.deltas.prompts import PositionShift
+from unipeft_run.deltas.positions import PositionShift
 from unipeft_run.errors import UserError
 from unipeft_run.training.progress import Progress
 from unipeft_run.training.state import TrainingState, parameter_values

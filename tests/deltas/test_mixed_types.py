@@ -40,3 +40,18 @@ def test_a_float32_delta_keeps_the_type_of_a_half_backbone() -> None:
         found = model(**batch("t5")).logits
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "method", ["pfeiffer", "houlsby", "mam", "mh_parallel", "unipelt", "lora_attn"]
+)
+def test_trained_parameters_may_change_type_after_attach(method: str) -> None:
+    model = backbone("bart").bfloat16()
+    unipeft.attach(model, method)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(**batch("bart")).loss.backward()
+    with torch.no_grad():
+        assert model.eval()(**batch("bart")).logits.dtype == torch.bfloat16

@@ -12,6 +12,7 @@ from attached_models import TASKS
 from named_deltas import delta_names, logits
 from tiny import ENCODER, SEQ2SEQ, backbone
 from tiny_config import configured
+from tiny_families import LLAMA
 from torch import nn
 
 import unipeft
@@ -145,7 +146,12 @@ def test_a_refusal_names_what_is_wrong_and_changes_nothing(
         ),
         (
             transformers.RobertaModel(transformers.RobertaConfig(**ENCODER)),
-            "RobertaModel has no roberta.encoder.layer; use a model with a head, such as Roberta",
+            "RobertaModel does not hold its layers at roberta.encoder.layer, where deltas are",
+        ),
+        (
+            transformers.LlamaForQuestionAnswering(transformers.LlamaConfig(**LLAMA)),
+            "LlamaForQuestionAnswering does not hold its layers at model.layers, where deltas are "
+            "attached; use a class that does, such as LlamaForCausalLM",
         ),
         (
             transformers.RobertaForCausalLM(transformers.RobertaConfig(**ENCODER, is_decoder=True)),
@@ -155,6 +161,13 @@ def test_a_refusal_names_what_is_wrong_and_changes_nothing(
 )
 def test_an_unsupported_model_is_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
+        unipeft.attach(model, "mam")
+
+
+def test_a_quantised_model_is_refused() -> None:
+    model = backbone("bart")
+    model.is_quantized = True  # as the loader of transformers sets it
+    with pytest.raises(UserError, match="is quantised; deltas need a backbone with floating-point"):
         unipeft.attach(model, "mam")
 
 

@@ -100,7 +100,7 @@ def evaluator(task: Any, family: str = "llama", **changed: Any) -> tuple[Evaluat
         splits,
         task.encode(splits, tokenizer),
         tokenizer,
-        collator=kind.build_collator(task, tokenizer, own.config),
+        collator=kind.build_collator(task, tokenizer, own),
         loss_fn=kind.build_loss(0.0),
         **settings,
     )

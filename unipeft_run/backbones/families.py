@@ -35,7 +35,17 @@ def family_of(config: Any) -> Family:
     for family in FAMILIES.values():
         if family.fits(config):
             return family
+    if config.model_type in model_types():
+        raise UserError(describe_variant(vars(config), config.model_type))
     raise UserError(f"model_type={config.model_type} is not supported: have {', '.join(FAMILIES)}")
+
+
+def describe_variant(fields: Mapping[str, Any], model_type: str) -> str:
+    """Say that no family of this `model_type` has these values of the fields that select one."""
+    variants = [f for f in FAMILIES.values() if (f.model_type or f.name) == model_type]
+    keys = dict.fromkeys(key for family in variants for key in family.when)
+    have = ", ".join(f"{key}={fields.get(key)}" for key in keys)
+    return f"model_type={model_type} with {have} is not supported"
 
 
 def model_types() -> list[str]:

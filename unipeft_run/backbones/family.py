@@ -15,14 +15,17 @@ class Prompt:
 
     Args:
         write: tap of the embeddings that the prompt precedes.
+        stack: module whose input embeddings the prompt precedes, if that module makes them from
+            tokens; None: the prompt is written at `write`.
         masks: (module, keyword) of each padding mask that must cover the prompt.
         trim: module from whose output the prompt positions are removed again, or None.
         untrimmed: classes without that: their head reads the first vector of the prompt.
-        cached: True if the module in `trim` is a decoder with a cache. Then the prompt is prepended
-            to the input of that module, in its first call only.
+        cached: True if `stack` is a decoder with a cache. Then only its first call gets the prompt,
+            and only that output is trimmed.
     """
 
     write: str
+    stack: str | None = None
     masks: tuple[tuple[str, str], ...] = ()
     trim: str | None = None
     untrimmed: tuple[str, ...] = ()
@@ -94,10 +97,10 @@ class Family:
     Args:
         name: the family's name; transformers' `model_type` unless that is given.
         model_type: transformers' `model_type`, if several families share it.
-        when: values of configuration fields that tell those families apart.
+        when: values of configuration fields that tell those families apart; None: not in the file.
         task_type: the type of task that `model` can do.
         model, config_class, tokenizer: class names in transformers.
-        tokenizer_names: other names that `tokenizer_config.json` may use for `tokenizer`.
+        tokenizer_names: other tokenizer classes that a folder of this family may name.
         fields: configuration fields that may be set, each with its rule; a dotted name is a field
             of a part of the configuration.
         aliases: transformers' common field names -> this family's names.
@@ -118,6 +121,8 @@ class Family:
         relative_bias: stack -> path of the attention module that holds the relative position bias
             of all layers.
         positions: module that takes `position_ids`, which a prefix may shift; None: there is none.
+        learned_positions: True if `positions` looks them up in a table, so that a prompt and a
+            prefix that shifts them leave fewer for the text.
         head: patterns of the classifier's parameters, which are randomly initialised.
         max_positions: the configuration field with the longest input; None: unlimited.
         positions_from: the configuration field whose value precedes the first position, or None.
@@ -150,6 +155,7 @@ class Family:
     relative_bias: Mapping[str, str] = field(default_factory=dict)
     residual_dropout: tuple[str, ...] = ()
     positions: str | None = None
+    learned_positions: bool = False
     head: tuple[str, ...] = ()
     max_positions: str | None = "max_position_embeddings"
     positions_from: str | None = None

@@ -8,15 +8,21 @@ from typing import Any
 
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
+from unipeft_run.hub import is_hub_reachable
 
 MAX_JSON = 16 * 2**20  # bytes; an mBART tokenizer_config.json has a few thousand
 
 
 def find_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """Return the path of file `name` in `source`, a folder or hub id; None if there is none."""
+    """Return the path of file `name` in `source`, a folder or hub id; None if there is none.
+
+    If the hub is unreachable, a hub id is looked up in its cache.
+    """
     if Path(source).is_dir():
         file = Path(source) / name
         return file if file.is_file() else None
+    if not is_hub_reachable():
+        return _find_cached(source, name, revision)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -24,6 +30,17 @@ def find_file(source: str, name: str, revision: str | None = None) -> Path | Non
         return Path(hf_hub_download(source, name, revision=revision))
     except RemoteEntryNotFoundError:
         return None
+
+
+def _find_cached(source: str, name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+        raise UserError(
+            f"cannot reach the model hub for {source}, and it is not in the local cache"
+        )
+    cached = try_to_load_from_cache(source, name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -80,12 +80,13 @@ GPT2 = Family(
     query=None,
     prompt=Prompt(
         write="transformer.wte:out",
+        stack="transformer",
         masks=(("transformer", "attention_mask"),),
-        trim="transformer",
         cached=True,
     ),
     hidden_dropout="resid_pdrop",
     attention_dropout="attn_pdrop",
     activation="{f}.act",
     positions="transformer",
+    learned_positions=True,
 )

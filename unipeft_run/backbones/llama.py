@@ -90,8 +90,8 @@ LLAMA = Family(
     query=None,
     prompt=Prompt(
         write="model.embed_tokens:out",
+        stack="model",
         masks=(("model", "attention_mask"),),
-        trim="model",
         cached=True,
     ),
     hidden_dropout=None,

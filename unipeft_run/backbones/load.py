@@ -56,15 +56,19 @@ def load_backbone(
     return model.eval()  # type: ignore[no-any-return]
 
 
-def check_lengths(lengths: Iterable[tuple[str, int]], config: Any) -> None:
+def check_lengths(lengths: Iterable[tuple[str, int]], config: Any, occupied: int = 0) -> None:
     """Raise UserError if a length in tokens exceeds the backbone's positions.
 
-    `lengths` holds pairs of a configuration key and the length that it sets.
+    `lengths` holds pairs of a configuration key and the length that it sets; `occupied` is the
+    number of positions that deltas take from the text.
     """
     positions = count_positions(config)
+    taken = f", and the deltas take {occupied} of them" if occupied else ""
     for key, length in lengths:
-        if length > positions:
-            raise UserError(f"{key}: {length} tokens, but this backbone has {positions} positions")
+        if length > positions - occupied:
+            raise UserError(
+                f"{key}: {length} tokens, but this backbone has {positions} positions{taken}"
+            )
 
 
 def count_positions(config: Any) -> int:

@@ -21,8 +21,9 @@ def locate(*, name: str, hub: str | None, path: str | None) -> str:
         return hub
     from huggingface_hub import try_to_load_from_cache
 
-    if cached := try_to_load_from_cache(hub, "config.json"):
-        return str(Path(str(cached)).parent)
+    cached = try_to_load_from_cache(hub, "config.json")
+    if isinstance(cached, str):
+        return str(Path(cached).parent)
     raise UserError(
         f"cannot reach the model hub for {hub}, and it is not in the local cache\n"
         "Without it: scale=mini (small real data and weights), or backbone.path=DIR"

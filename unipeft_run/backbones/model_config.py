@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.backbones.families import FAMILIES, model_types
+from unipeft_run.backbones.families import FAMILIES, describe_variant, model_types
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import convert_errors, find_file, read_object
 from unipeft_run.backbones.shapes import shapes_of, size_of
@@ -102,10 +102,7 @@ def _find_family(content: Mapping[str, Any], where: object) -> Family:
     name = content.get("model_type")
     if name not in model_types():
         raise UserError(unknown_choice(f"{where}: model_type", name, model_types()))
-    variants = [f for f in FAMILIES.values() if (f.model_type or f.name) == name]
-    fields = dict.fromkeys(key for family in variants for key in family.when)
-    have = ", ".join(f"{key}={content.get(key)}" for key in fields)
-    raise UserError(f"{where}: model_type={name} with {have} is not supported")
+    raise UserError(f"{where}: {describe_variant(content, name)}")
 
 
 def check_fields(changes: Mapping[str, Any], family: Family) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _stack(name: str, attentions: dict[str, str]) -> Stack:
 
 T5 = Family(
     name="t5",
-    when={"feed_forward_proj": PLAIN},
+    when={"feed_forward_proj": (*PLAIN, None)},  # the files of version 1.0 do not have the field
     task_type="seq2seq",
     model="T5ForConditionalGeneration",
     config_class="T5Config",
@@ -101,6 +101,7 @@ T5 = Family(
     query="q",
     prompt=Prompt(
         write="encoder.embed_tokens:out",
+        stack="encoder",
         masks=(("encoder", "attention_mask"), ("decoder", "encoder_attention_mask")),
     ),
     hidden_dropout="dropout_rate",

@@ -1,7 +1,8 @@
 """Load a tokenizer from its vocabulary files, with a class from the family's table.
 
 transformers' own loader reads more from the folder: `auto_map`, names of other files, chat
-templates. It is therefore given a copy with only the vocabulary and the allowed settings.
+templates. It is therefore given a folder with links to the vocabulary files and with the allowed
+settings only.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.backbones.family import Family
+from unipeft_run.backbones.fields import FLAG, whole
 from unipeft_run.backbones.files import convert_errors, find_file, read_object
 from unipeft_run.backbones.model_config import family_in, find_config, read_model_json
 from unipeft_run.config.messages import shorten
@@ -40,8 +42,19 @@ TOKENS = (
     "additional_special_tokens",
     "extra_special_tokens",
 )
+OPTIONS = {  # arguments of the tokenizers' classes, each with its rule
+    "add_bos_token": FLAG,
+    "add_eos_token": FLAG,
+    "do_lower_case": FLAG,
+    "extra_ids": whole(0, 1_000),
+    "legacy": FLAG,
+    "split_special_tokens": FLAG,
+    "strip_accents": FLAG,
+    "tokenize_chinese_chars": FLAG,
+}
 ALLOWED = (
     *TOKENS,
+    *OPTIONS,
     "added_tokens_decoder",
     "add_prefix_space",
     "clean_up_tokenization_spaces",
@@ -68,6 +81,7 @@ def load_tokenizer(source: str) -> Any:
     family = family_in(content, file)
     with convert_errors(source):
         settings, special = _read(source, SETTINGS), _read(source, SPECIAL)
+        _check_options(settings, source)
         named = settings.get("tokenizer_class") or content.get("tokenizer_class")
         cls = getattr(transformers, _class_name(named, family, source))
         with _vocabulary_only(source, settings, special) as folder:
@@ -84,17 +98,34 @@ def _read(source: str, name: str) -> dict[str, Any]:
     return content
 
 
+def _check_options(settings: dict[str, Any], source: str) -> None:
+    for name, rule in OPTIONS.items():
+        value = settings.get(name)
+        if value is not None and not rule.is_valid(value):
+            raise UserError(
+                f"{source}: {SETTINGS}: {name}={shorten(value)}: must be {rule.description}"
+            )
+
+
 def _class_name(named: Any, family: Family, source: str) -> str:
     """Return the transformers class for the name in the folder; it defaults to the family's."""
     own = (family.tokenizer, *family.tokenizer_names)
-    if named is None or (isinstance(named, str) and named.removesuffix("Fast") in own):
-        return family.tokenizer
-    if named in GENERIC:
+    name = family.tokenizer if named is None else named
+    name = name.removesuffix("Fast") if isinstance(name, str) else name
+    if named in GENERIC or (name == "LlamaTokenizer" and _is_byte_level(source)):
         return GENERIC[0]
+    if name in own:
+        return str(name)
     raise UserError(
         f"{source}: tokenizer_class={shorten(named)} is not supported for {family.name}; "
         f"choose from {', '.join((*own, *GENERIC))}"
     )
+
+
+def _is_byte_level(source: str) -> bool:
+    """Return whether tokenizer.json works on bytes, which LlamaTokenizer would ignore."""
+    file = find_file(source, VOCABULARY[0])
+    return file is not None and b'"ByteLevel"' in file.read_bytes()
 
 
 @contextmanager

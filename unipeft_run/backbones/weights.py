@@ -9,13 +9,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from unipeft_run.backbones.converted import find_converted
 from unipeft_run.backbones.files import find_file, read_object
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
-from unipeft_run.hub import is_hub_reachable
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
-CONVERTER = "SFconvertbot"  # the hub's account that opens pull requests with conversions
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -32,7 +31,7 @@ def read_weights(source: str) -> dict[str, torch.Tensor]:
         return read_tensors(file)
     if index := find_file(source, INDEX):
         return _read_shards(source, index)
-    if file := _find_converted(source):
+    if file := find_converted(source, SAFETENSORS):
         return read_tensors(file)
     for name in PICKLES:
         if (Path(source) / name).is_file():
@@ -61,19 +60,6 @@ def _read_shards(source: str, index: Path) -> dict[str, torch.Tensor]:
             raise UserError(f"{source} holds no {shorten(name)}, which {index.name} names")
         tensors |= read_tensors(file)
     return tensors
-
-
-def _find_converted(source: str) -> Path | None:
-    """Find the hub's own safetensors conversion of a repository that has only pickles, or None."""
-    if Path(source).is_dir() or not is_hub_reachable():
-        return None
-    from huggingface_hub import get_repo_discussions
-
-    for discussion in get_repo_discussions(source, author=CONVERTER):
-        by_hub = discussion.author == CONVERTER and discussion.is_pull_request
-        if by_hub and "safetensors" in discussion.title:
-            return find_file(source, SAFETENSORS, discussion.git_reference)
-    return None
 
 
 def pickle_refusal(file: Path) -> str:

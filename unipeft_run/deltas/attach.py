@@ -14,10 +14,10 @@ from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas.delta import Delta, SummedDeltas
-from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.hooks import add_hook, add_pre_hook, remove_hooks
 from unipeft_run.deltas.implementation import check_ours, use_ours, use_theirs
-from unipeft_run.deltas.prompts import PositionShift, hook_prompt
+from unipeft_run.deltas.positions import PositionShift, find_shifts, limit_positions
+from unipeft_run.deltas.prompts import hook_prompt
 from unipeft_run.deltas.slots import Slot as Slot
 from unipeft_run.deltas.slots import matching_parameters
 from unipeft_run.errors import UserError
@@ -97,10 +97,13 @@ def freeze(model: nn.Module, unfreeze: str | Sequence[str]) -> None:
 
 
 def find_deltas(model: nn.Module) -> Iterator[tuple[str, Delta]]:
-    """Yield the path and module of each delta, in the model's order."""
+    """Yield the path and module of each delta, in the model's order.
+
+    Paths start with the module of the site, even if the model has another name for it as well.
+    """
     for name, module in model.named_modules():
         if isinstance(module, Delta):
-            yield name, module
+            yield f"{module.site.write.path}.{name.rpartition('.')[2]}", module
 
 
 def has_deltas(model: nn.Module) -> bool:
@@ -109,7 +112,10 @@ def has_deltas(model: nn.Module) -> bool:
 
 
 def detach(model: nn.Module) -> None:
-    """Remove all deltas and their hooks; this undoes `attach`, except that it unfreezes nothing."""
+    """Remove all deltas and their hooks.
+
+    This undoes `attach`, but the backbone's parameters stay frozen.
+    """
     table = family_of(model.config)
     if adapter := find_adapter(model):
         detach_tuner(adapter)
@@ -171,14 +177,12 @@ def register_hooks(model: Any) -> None:
         _host_dropout(model.get_submodule(layer), table)
     for group in dropped:
         _hook_write(model, group)
+    limit_positions(model)
     _connect_attention(model, deltas)
     for delta in deltas:
         if delta.site.representation == "embedding":
             assert table.prompt is not None, "there is no such site without a prompt"
             hook_prompt(model, table.prompt, delta)
-    mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
-    for delta in deltas:
-        delta.mixed = mixed
     if deltas:
         model.save_pretrained = refuse_save_pretrained
 
@@ -206,8 +210,8 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
     match place.side:
         case "in":
             add_pre_hook(module, writer.write_in)
-        case "out" if deltas[0].site.representation == "embedding" and _is_cached(model):
-            pass  # written by CachedPromptHooks
+        case "out" if deltas[0].site.representation == "embedding" and _is_embedded(model):
+            pass  # written by EmbeddedPrompt
         case "out" | "dropped":
             add_hook(module, writer.write_out)
         case side:
@@ -235,24 +239,19 @@ def _needs_our_attention(delta: Delta, table: Family) -> bool:
     return delta.site.write.side == "heads"
 
 
-def _is_cached(model: Any) -> bool:
+def _is_embedded(model: Any) -> bool:
     prompt = family_of(model.config).prompt
-    return prompt is not None and prompt.cached
+    return prompt is not None and prompt.stack is not None
 
 
 def _connect_attention(model: Any, deltas: Sequence[Delta]) -> None:
     """Connect deltas at the heads to relative position biases, and shift positions if asked to."""
-    shifts: dict[str, int] = {}
     for delta in deltas:
-        site, form = delta.site, delta.form
+        site = delta.site
         if site.write.side != "heads":
             continue
-        assert isinstance(form, Memory)
         add_pre_hook(model.get_submodule(site.write.path), check_ours)
         if site.relative_bias is not None:
             delta.bias_source = (model.get_submodule(site.relative_bias),)
-        if form.shifts_positions:
-            assert site.positions is not None, "checked by the form"
-            shifts[site.positions] = form.length
-    for path, length in shifts.items():
+    for path, length in find_shifts(deltas).items():
         add_pre_hook(model.get_submodule(path), PositionShift(length).shift, with_kwargs=True)

@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from unipeft_run.deltas.compositions import Gated
-from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.delta import Delta, match_type
 from unipeft_run.deltas.forms.memory import Memory, repeat_heads
 from unipeft_run.errors import UserError
 
@@ -125,8 +125,10 @@ def attend(
         key, value = (repeat_heads(states, query) for states in (key, value))
         h, weights = core(query, key, value, attention_mask, dropout, scale, position_bias)
         return h.transpose(1, 2).contiguous(), weights
-    form, x = delta.form, delta.pop_x()
+    form = delta.form
     assert isinstance(form, Memory)
+    first = next(form.parameters())
+    x = match_type(delta.pop_x(), first)
     gated = delta.composition if isinstance(delta.composition, Gated) else None
     factor = None if gated is None else gated.memory_factor(x)
     bias: Any = position_bias
@@ -148,14 +150,14 @@ def attend(
     else:
         key, value = (repeat_heads(states, query) for states in (key, value))
         h, weights = core(query, key, value, attention_mask, dropout, scale, bias)
-        q = _memory_query(module, delta, x, query, scale)
+        q = match_type(_memory_query(module, delta, x, query, scale), first)
         q = q if factor is None else factor * q  # the same as factor * P_k
         dh = form(q, prefix_bias) if factor is None else factor * form(q, prefix_bias)
         given = {"u": x}
         if gated is not None:
             own = _logits(query * scale, key, attention_mask, bias)
             given["gate"] = _gate(form.logits(q, prefix_bias), own)
-        h = delta.compose(h, dh, **given)
+        h = match_type(delta.compose(h, dh, **given), h)
     return h.transpose(1, 2).contiguous(), weights
 
 
@@ -188,7 +190,7 @@ def _memory_query(
     assert isinstance(form, Memory)
     if form.norm is not None:
         assert delta.site.query is not None, "checked by the form"
-        projected = module.get_submodule(delta.site.query)(form.norm(x))
+        projected = module.get_submodule(delta.site.query)(match_type(form.norm(x), query))
         query = projected.view(*x.shape[:2], form.num_heads, -1).transpose(1, 2)
     return query if "unscaled" in form.query else query * scale
 

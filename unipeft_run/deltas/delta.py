@@ -20,13 +20,7 @@ class Delta(nn.Module):
 
     The hooks are bound methods, so that a deep copy of the model calls its own deltas: `read`
     stores x, `write_in` and `write_out` replace h.
-
-    Attributes:
-        mixed: whether the model's weights have several types. The types of u and h may then differ
-            from the form's, as in T5 in float16, which keeps one projection in float32.
     """
-
-    mixed: bool = False
 
     def __init__(self, site: Site, form: Form, insertion: Insertion, composition: Composition):
         super().__init__()
@@ -45,11 +39,9 @@ class Delta(nn.Module):
         return self._merge(h, self.insertion(x, h), module)
 
     def _merge(self, h: torch.Tensor, u: torch.Tensor, module: nn.Module | None) -> torch.Tensor:
-        """Return compose(h, f(u)), in the type of h if the model mixes types."""
-        if not self.mixed or torch.is_autocast_enabled(h.device.type):
-            return self.compose(h, self.form(u), u=u, module=module)
-        u = u.to(next(self.form.parameters(), u).dtype)
-        return self.compose(h, self.form(u), u=u, module=module).to(h.dtype)
+        """Return compose(h, f(u)), in the type of h."""
+        u = match_type(u, next(self.form.parameters(), u))
+        return match_type(self.compose(h, self.form(u), u=u, module=module), h)
 
     def compose(self, h: torch.Tensor, dh: torch.Tensor, **given: Any) -> torch.Tensor:
         """Merge dh into h, with those of the given arguments that the composition reads."""
@@ -112,6 +104,16 @@ class Delta(nn.Module):
                 return self.pop_x()
 
 
+def match_type(u: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return u in the type of `other`, unless autocast chooses the types.
+
+    Models mix types: T5 in float16 keeps one projection in float32, and deltas in float32 train on
+    a bfloat16 backbone.
+    """
+    is_chosen = u.dtype == other.dtype or torch.is_autocast_enabled(u.device.type)
+    return u if is_chosen else u.to(other.dtype)
+
+
 def _count_past(attention: Any, cache: Any) -> int | torch.Tensor:
     """Return the number of tokens in the cache; a static cache has more keys than tokens."""
     past: int | torch.Tensor = 0 if cache is None else cache.get_seq_length(attention.layer_idx)
@@ -140,7 +142,7 @@ def write_part(
 class SummedDeltas:
     """The hooks of several deltas that write to one place: h <- h + the sum of their changes.
 
-    Every delta reads the original h, so that their order does not matter.
+    Each delta reads the unchanged h, so their order does not matter.
     """
 
     deltas: Sequence[Delta]

@@ -227,7 +227,9 @@ def _check_logits(logits: torch.Tensor, expected: torch.Tensor) -> None:
     size = max(1.0, float(expected.abs().max()))
     error, allowed = float((logits - expected).abs().max()) / size, TOLERANCE[expected.dtype]
     if not error <= allowed:
+        is_half = expected.dtype in (torch.bfloat16, torch.float16)
+        advice = ". Fold in float32 and cast the result." if is_half else ""
         raise UserError(
             f"folding in {expected.dtype} changes the logits by {error:.1e} of the largest; "
-            f"at most {allowed:g} is allowed. Fold in float32 and cast the result."
+            f"at most {allowed:g} is allowed{advice}"
         )

@@ -1,6 +1,5 @@
-"""Hooks for vectors before the input: prompts, and prefixes that shift positions."""
+"""Hooks of prompts: vectors before the input."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from unipeft_run.backbones.family import Prompt
 from unipeft_run.backbones.load import count_positions
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.hooks import add_hook, add_pre_hook
+from unipeft_run.deltas.positions import name_arguments, prompt_length
 from unipeft_run.errors import UserError
 
 
@@ -24,7 +24,7 @@ class PromptHooks:
     def lengthen(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Extend the padding mask [B, T] to [B, L + T]: the prompt is visible.
 
-        A complete mask, [B, 1, T, S], already covers the prompt.
+        A complete mask, [B, 1, T, S], must already cover the prompt.
         """
         mask = kwargs.get(self.keyword)
         if mask is None or mask.ndim == 4:
@@ -39,35 +39,52 @@ class PromptHooks:
 
 
 @dataclass
-class CachedPromptHooks:
-    """Hooks of a decoder with a cache: its first call gets the prompt before its embeddings.
+class EmbeddedPrompt:
+    """A hook that puts the prompt before the embeddings of a stack of layers.
 
-    Args:
-        delta: the prompt.
-        embedding: the decoder's embedding, in a list that is not a module of this object.
-        length: number of prompt vectors.
+    The stack gets `inputs_embeds`, and its embedding has no hook: T5's decoder may share it.
     """
 
     delta: Delta
-    embedding: Sequence[nn.Module]
+
+    def prepend(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Replace `input_ids` by embeddings with the prompt. A forward pre-hook of the stack."""
+        return (), self._embed(module, kwargs | name_arguments(args))
+
+    def _embed(self, module: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        embedding = module.get_input_embeddings()
+        if self.delta not in embedding._modules.values():
+            raise UserError(
+                "the prompt was lost with the embeddings, which were replaced after attach: "
+                "call resize_token_embeddings before it"
+            )
+        states = kwargs.get("inputs_embeds")
+        if states is None:
+            states = embedding(kwargs["input_ids"])
+        return {**kwargs, "input_ids": None, "inputs_embeds": self.delta.write(states, module)}
+
+
+@dataclass
+class CachedPrompt(EmbeddedPrompt):
+    """The hooks of a decoder with a cache: only its first call gets the prompt.
+
+    Args:
+        length: number of prompt vectors.
+    """
+
     length: int
     is_first: bool = True
 
     def prepend(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Replace `input_ids` by embeddings with the prompt, and shift the positions."""
-        kwargs |= _name_arguments(args)
+        kwargs |= name_arguments(args)
         cache = kwargs.get("past_key_values")
         _check_cache(cache)
         self.is_first = cache is None or cache.get_seq_length() == 0
         positions = kwargs.get("position_ids")
         if positions is not None:
             kwargs["position_ids"] = self._shift(positions + self.length)
-        if self.is_first:
-            states = kwargs.get("inputs_embeds")
-            if states is None:
-                states = self.embedding[0](kwargs["input_ids"])
-            kwargs |= {"input_ids": None, "inputs_embeds": self.delta.write(states, module)}
-        return (), kwargs
+        return (), self._embed(module, kwargs) if self.is_first else kwargs
 
     def _shift(self, positions: torch.Tensor) -> torch.Tensor:
         """Return `positions` [B, T], preceded by those of the prompt in the first call."""
@@ -83,25 +100,6 @@ class CachedPromptHooks:
         return output
 
 
-@dataclass
-class PositionShift:
-    """A hook that moves the tokens of a decoder `length` positions to the right."""
-
-    length: int
-
-    def shift(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Add to `position_ids` [B, T], or make them. A forward pre-hook."""
-        kwargs |= _name_arguments(args)
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            tokens = kwargs.get("input_ids")
-            tokens = kwargs["inputs_embeds"] if tokens is None else tokens
-            cache = kwargs.get("past_key_values")
-            past = 0 if cache is None else cache.get_seq_length()
-            positions = torch.arange(tokens.size(1), device=tokens.device)[None] + past
-        return (), {**kwargs, "position_ids": positions + self.length}
-
-
 def _check_cache(cache: Any) -> None:
     if getattr(cache, "is_compileable", False):
         raise UserError(
@@ -110,29 +108,29 @@ def _check_cache(cache: Any) -> None:
         )
 
 
-def _name_arguments(args: tuple[Any, ...]) -> dict[str, Any]:
-    """Name the positional arguments of a decoder: the token ids, if anything."""
-    assert len(args) <= 1, "decoders are called with keywords"
-    return {"input_ids": args[0]} if args else {}
-
-
 def hook_prompt(model: Any, prompt: Prompt, delta: Delta) -> None:
     """Register the hooks of a prompt. Raises UserError if it leaves no positions for text."""
-    length = next(delta.form.parameters()).size(0)
-    if prompt.cached:
-        _check_positions(model.config, length)
-        assert prompt.trim is not None
-        embedding = model.get_submodule(delta.site.write.path)
-        hooks = CachedPromptHooks(delta, [embedding], length)
-        decoder = model.get_submodule(prompt.trim)
-        add_pre_hook(decoder, hooks.prepend, with_kwargs=True)
-        add_hook(decoder, hooks.trim)
+    length = prompt_length(delta)
+    if prompt.stack is not None:
+        _hook_stack(model, prompt, delta, length)
     for path, keyword in prompt.masks:
         hooked = model.get_submodule(path)
         add_pre_hook(hooked, PromptHooks(length, keyword).lengthen, with_kwargs=True)
     classes = {base.__name__ for base in type(model).__mro__}
-    if prompt.trim is not None and not prompt.cached and classes.isdisjoint(prompt.untrimmed):
+    if prompt.trim is not None and classes.isdisjoint(prompt.untrimmed):
         add_hook(model.get_submodule(prompt.trim), PromptHooks(length).trim)
+
+
+def _hook_stack(model: Any, prompt: Prompt, delta: Delta, length: int) -> None:
+    assert prompt.stack is not None
+    stack = model.get_submodule(prompt.stack)
+    if not prompt.cached:
+        add_pre_hook(stack, EmbeddedPrompt(delta).prepend, with_kwargs=True)
+        return
+    _check_positions(model.config, length)
+    hooks = CachedPrompt(delta, length)
+    add_pre_hook(stack, hooks.prepend, with_kwargs=True)
+    add_hook(stack, hooks.trim)
 
 
 def _check_positions(config: Any, length: int) -> None:

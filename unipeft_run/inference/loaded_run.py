@@ -17,6 +17,7 @@ from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.deltas.build import load_trained
+from unipeft_run.deltas.positions import count_occupied
 from unipeft_run.errors import UserError
 from unipeft_run.inference.inputs import collect_inputs
 from unipeft_run.inference.predictor import Predictor
@@ -100,7 +101,7 @@ class LoadedRun:
         step = kind.step(
             task=self.task,
             tokenizer=self.tokenizer,
-            collator=kind.build_collator(self.task, self.tokenizer, self.model.config),
+            collator=kind.build_collator(self.task, self.tokenizer, self.model),
             loss_fn=kind.build_loss(self.config.recipe.label_smoothing),
             decoding=self.decoding(**decoding),
             references=self.config.evaluation.references,
@@ -113,7 +114,7 @@ class LoadedRun:
         settings = override_decoding(self.config, changes)
         if settings is not None:
             limit = [(settings.length_key, settings.find_longest())]
-            check_lengths(limit, self.model.config)
+            check_lengths(limit, self.model.config, count_occupied(self.model))
         return settings
 
 

@@ -13,6 +13,8 @@ def check_model(model: Any) -> Family:
     config, kind = getattr(model, "config", None), type(model).__name__
     if config is None or not hasattr(config, "model_type"):
         raise UserError(f"{kind} is not a transformers model; attach before wrapping or compiling")
+    if getattr(model, "is_quantized", False):
+        raise UserError(f"{kind} is quantised; deltas need a backbone with floating-point weights")
     family = family_of(config)
     for key, value in family.fixed.items():
         if getattr(config, key, value) != value:
@@ -22,7 +24,8 @@ def check_model(model: Any) -> Family:
             model.get_submodule(stack.path)
         except AttributeError:
             raise UserError(
-                f"{kind} has no {stack.path}; use a model with a head, such as {family.model}"
+                f"{kind} does not hold its layers at {stack.path}, where deltas are attached; "
+                f"use a class that does, such as {family.model}"
             ) from None
     return family
 

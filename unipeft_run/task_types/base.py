@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.load import check_lengths, count_positions, load_tokenizer
+from unipeft_run.backbones.load import check_lengths, load_tokenizer
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.batching import Batches, pack_batches, round_up, train_loader
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.new_inputs import encode_inputs
 from unipeft_run.data.tasks.base import Task, TextTask
+from unipeft_run.deltas.positions import count_free, count_occupied
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.texts import References
 from unipeft_run.training.compute.shapes import ROWS, BatchGrid, ShapeGrid
@@ -90,7 +91,7 @@ class EvaluationStep(ABC):
         """Encode new inputs. Raises UserError for one longer than the backbone's positions."""
         sources = encode_inputs(self.task, inputs, self.tokenizer)
         if sources:
-            check_lengths(self.input_limits(sources), model.config)
+            check_lengths(self.input_limits(sources), model.config, count_occupied(model))
         return sources
 
     def input_limits(self, sources: Sequence[Any]) -> Iterator[tuple[str, int]]:
@@ -144,8 +145,8 @@ class TaskType(ABC):
     step: ClassVar[type[EvaluationStep]]
 
     @abstractmethod
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Any:
-        """Return the collator of training and evaluation batches for a backbone's `config`."""
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> Any:
+        """Return the collator of training and evaluation batches for `model`."""
 
     @abstractmethod
     def build_loss(self, smoothing: float) -> Loss:
@@ -186,9 +187,9 @@ class TaskType(ABC):
             encoded, collator, seed=seed, batch_size=batch_size, max_tokens=max_tokens
         )
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> BatchGrid | None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> BatchGrid | None:
         """Return the batch shapes for CUDA graphs; None if there are no fixed shapes."""
-        return ShapeGrid(collator.pad_token_id, batch_size or ROWS, count_positions(config))
+        return ShapeGrid(collator.pad_token_id, batch_size or ROWS, count_free(model))
 
 
 def on_device(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,12 +14,12 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
-from unipeft_run.backbones.load import count_positions
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.causal_batches import CausalCollator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.causal import CausalTask
+from unipeft_run.deltas.positions import count_free
 from unipeft_run.evaluation.generation import describe, generate
 from unipeft_run.evaluation.metrics.choices import Likelihoods
 from unipeft_run.evaluation.texts import decode_texts
@@ -140,12 +140,12 @@ class Causal(TaskType):
     kind = "causal"
     step = CausalStep
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> CausalCollator:
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> CausalCollator:
         """Return a collator; a tokenizer without padding token, such as Llama's, pads with eos."""
         pad = tokenizer.pad_token_id
         pad = tokenizer.eos_token_id if pad is None else pad
         loss_on = cast("CausalTask", task).loss_on
-        return CausalCollator(pad, longest=count_positions(config), loss_on=loss_on)
+        return CausalCollator(pad, longest=count_free(model), loss_on=loss_on)
 
     def build_loss(self, smoothing: float) -> Loss:
         return CausalLoss(smoothing)

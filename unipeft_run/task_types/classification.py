@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.base import Task
+from unipeft_run.deltas.positions import count_free
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
 from unipeft_run.training.losses import ClassificationLoss, Loss, class_logits, cross_entropy
 
@@ -57,8 +57,8 @@ class Classification(TaskType):
     kind = "classification"
     step = ClassificationStep
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        return Collator(tokenizer.pad_token_id, longest=count_positions(config))
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> Collator:
+        return Collator(tokenizer.pad_token_id, longest=count_free(model))
 
     def build_loss(self, smoothing: float) -> Loss:
         return ClassificationLoss(smoothing)

@@ -49,9 +49,9 @@ class ImageClassification(TaskType):
     def load_tokenizer(self, source: str) -> None:
         """Return None: there is no text."""
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> ImageCollator:
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> ImageCollator:
         images = cast("ImageTask", task)
-        check_size(images.image_size, config)
+        check_size(images.image_size, model.config)
         transform = ImageTransform(images.image_size, images.resize, images.crop_scale, images.flip)
         return ImageCollator(transform, images.image_mean, images.image_std)
 
@@ -75,7 +75,7 @@ class ImageClassification(TaskType):
     ) -> DataLoader[dict[str, Tensor]]:
         return image_loader(encoded, collator, seed=seed, batch_size=check_batch_size(batch_size))
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> RowGrid:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> RowGrid:
         return RowGrid(batch_size or ROWS)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.base import Task
+from unipeft_run.deltas.positions import count_free
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
 from unipeft_run.training.losses import Batch, Loss, RegressionLoss, class_logits, squared_error
 
@@ -39,13 +39,13 @@ class Regression(TaskType):
     kind = "regression"
     step = RegressionStep
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        return Collator(tokenizer.pad_token_id, longest=count_positions(config))
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> Collator:
+        return Collator(tokenizer.pad_token_id, longest=count_free(model))
 
     def build_loss(self, smoothing: float) -> Loss:
         return RegressionLoss()
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> None:
         """Return None: no number can mark a padded row as ignored, as the label -100 does."""
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.images.batching import (
     ImageCollator,
@@ -24,6 +23,7 @@ from unipeft_run.data.images.batching import (
 )
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.retrieval import Retrieval as RetrievalTask
+from unipeft_run.deltas.positions import count_free
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.retrieval import CHUNK, build_features
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType
@@ -70,12 +70,12 @@ class Retrieval(TaskType):
     kind = "retrieval"
     step = RetrievalStep
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> PairCollator:
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> PairCollator:
         pairs = cast("RetrievalTask", task)
-        check_size(pairs.image_size, config)
+        check_size(pairs.image_size, model.config)
         transform = ImageTransform(pairs.image_size, pairs.image_size)
         images = ImageCollator(transform, pairs.image_mean, pairs.image_std)
-        texts = Collator(tokenizer.pad_token_id, longest=count_positions(config))
+        texts = Collator(tokenizer.pad_token_id, longest=count_free(model))
         return PairCollator(texts, images)
 
     def build_loss(self, smoothing: float) -> Loss:
@@ -103,5 +103,5 @@ class Retrieval(TaskType):
             )
         return image_loader(encoded, collator, seed=seed, batch_size=size, drop_last=True)
 
-    def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> None:
+    def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> None:
         """Return None: padding would add pairs to compare with, and videos differ in frames."""

@@ -10,11 +10,11 @@ from datasets import Dataset
 from torch import nn
 
 from unipeft_run.backbones.families import decoder_start
-from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.sequence import SequenceTask
+from unipeft_run.deltas.positions import count_free
 from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
 from unipeft_run.evaluation.texts import decode_texts, generation_token_ids
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
@@ -92,9 +92,9 @@ class Seq2Seq(TaskType):
     kind = "seq2seq"
     step = Seq2SeqStep
 
-    def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        start, longest = decoder_start(config), count_positions(config)
-        return Collator(tokenizer.pad_token_id, start, longest=longest)
+    def build_collator(self, task: Task, tokenizer: Any, model: Any) -> Collator:
+        start = decoder_start(model.config)
+        return Collator(tokenizer.pad_token_id, start, longest=count_free(model))
 
     def build_loss(self, smoothing: float) -> Loss:
         return SequenceLoss(smoothing)

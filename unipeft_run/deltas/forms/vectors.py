@@ -13,8 +13,9 @@ from unipeft_run.deltas.forms.base import Form
 class Vectors(Form):
     """dh = P: L trained vectors that ignore u, [B, L, D].
 
-    Prompt tuning (Lester et al. 2021) as in the official code: P ~ N(0, 0.02), no position
-    embedding, no embedding scale.
+    Prompt tuning (Lester et al. 2021): P ~ N(0, 0.02) and no embedding scale, as in the official
+    code. Encoders with learned positions give the prompt none; in a decoder, and in T5's encoder
+    with its relative positions, it has positions 0 to L - 1.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("embedding",)
