@@ -104,8 +104,8 @@ def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> li
         _refuse_ranges(parsed)
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException as error:
-        one = [override for override in overrides if not override.startswith("experiment=")]
-        compose(one, config_name)  # raises a UserError that names the override
+        if not any(override.startswith("experiment=") for override in overrides):
+            compose(overrides, config_name)  # raises a UserError that names the override
         raise UserError(explain_hydra_error(error)) from None
 
 
