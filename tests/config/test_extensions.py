@@ -72,13 +72,15 @@ def test_a_plan_finds_an_experiment(lab: Path, capsys: Capture) -> None:
         "cells": [{"row": "ours", "run": ["task=sst2", "method=parallel_ffn", "form@ffn=gate"]}]
     }
     (lab / "experiment" / "ours.yaml").write_text(yaml.safe_dump(cells))
-    words = ["report", "plan", "ours", "output=~/runs", "--format", "json"]
+    words = ["report", "plan", "ours", "output=~/runs", "--format", "csv"]
     assert run([*words, "--config-dir", lab.name]) == 0
-    table = capsys.readouterr().out.replace('\\"', '"')
-    assert "ours: 1 cells, 0 done, 1 to run" in table
+    table = capsys.readouterr().out.replace('""', '"')
     chosen = f"form@ffn=gate \"output='~/runs'\" --config-dir {lab.name}"
     assert f"unipeft train task=sst2 method=parallel_ffn {chosen}" in table
-    assert f"-m experiment=ours 'output=~/runs' --config-dir {lab.name}" in table
+    assert run(["report", "plan", "ours", "output=~/runs", "--config-dir", lab.name]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "ours: 1 cells, 0 done, 1 to run" in text
+    assert f"train -m experiment=ours 'output=~/runs' --config-dir {lab.name}" in text
 
 
 def test_commands_do_not_name_the_folders_of_the_variable(
