@@ -1,6 +1,6 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 .PHONY: help install demo test slow docs engines bench results lint types clean
 help: ## what can be made

@@ -31,6 +31,8 @@ parser.add_argument("--start", type=Path, help="continue from the weights in thi
 arguments = parser.parse_args()
 name, start = arguments.name, arguments.start
 folder = arguments.folder or PACKAGED / name
+if start is not None and start.resolve() == folder.resolve():
+    parser.error("--start is the output folder, where this stage replaces files: give --folder")
 schedule = replace(SCHEDULES[name], seed=arguments.seed)
 schedule = replace(schedule, steps=arguments.steps or schedule.steps)
 if name == "llama_mini":

@@ -28,6 +28,7 @@ from unipeft_run.tracking import Tracker
 from unipeft_run.tracking.build import build_trackers
 from unipeft_run.tracking.console import Console
 from unipeft_run.tracking.summary import format_headline, format_result, prefix_keys
+from unipeft_run.training.cadence import describe_rounding
 from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import unshard
@@ -85,6 +86,12 @@ class PreparedRun:
         loader = self._loader()
         padding = 100 * measure_padding(loader)
         self.console.say(format_headline(config, table, padding))
+        recipe = config.recipe
+        rounding = describe_rounding(
+            recipe.max_steps, recipe.epochs, len(loader), recipe.accumulation
+        )
+        if rounding:
+            self.console.say(rounding)
         trackers = self._trackers(folder)
         for tracker in trackers:
             tracker.start(config.plain())

@@ -22,6 +22,7 @@ from unipeft_run.errors import UserError
 
 VARIABLE = "UNIPEFT_CONFIG_DIR"
 SEARCH_PATH = "hydra.searchpath="
+CLOSED = ("insertion",)  # groups whose choices are functions of unipeft: folders cannot add to them
 _named: list[str] = []  # the folders that the running command names itself
 
 
@@ -45,12 +46,13 @@ def named_folders() -> tuple[str, ...]:
 
 
 def options(group: str) -> list[str]:
-    """List the choices of a group: its files in conf/ and in the extension folders.
+    """List the choices of a group: its files in conf/ and, unless closed, in extension folders.
 
     [] if there is no such group.
     """
     names = set()
-    for folder in (conf_dir() / group, *(folder / group for folder in config_dirs())):
+    added = () if group in CLOSED else config_dirs()
+    for folder in (conf_dir() / group, *(folder / group for folder in added)):
         names |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
     return sorted(names)
 

@@ -13,11 +13,13 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun
+from unipeft_run.errors import UserError
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
 from unipeft_run.runs.folder import CONTENTS, SPLIT, RunFolder, report_finished
-from unipeft_run.runs.lock import RunLock, RunningElsewhere
+from unipeft_run.runs.lock import RunLock, RunningElsewhere, owner_of, sees_owner
+from unipeft_run.runs.printable import printable
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
@@ -35,6 +37,9 @@ def run(planned: PlannedRun) -> Metrics:
     folder = RunFolder(planned.folder, writes=processes.is_main())
     with ExitStack() as stack:
         other = _call_on_main(lambda: _acquire(folder, stack) or _finished_metrics(planned))
+        if other is None:
+            _check_shared(planned, folder)
+            _check_device(planned, folder)
         return other or _train(planned, inputs, folder)
 
 
@@ -55,6 +60,34 @@ def _acquire(folder: RunFolder, stack: ExitStack) -> Metrics | None:
     except RunningElsewhere as owner:
         return {"state": "running elsewhere", "error": str(owner)}
     return None
+
+
+def _check_shared(planned: PlannedRun, folder: RunFolder) -> None:
+    """Raise `UserError` on all ranks unless each of them sees the lock that rank 0 holds."""
+    if processes.world_size() == 1:
+        return
+    from accelerate import PartialState
+
+    from unipeft_run.training.distributed.parallel import all_reduce_sum, broadcast
+
+    owner = broadcast(owner_of(folder.path))
+    is_shared = owner is not None and sees_owner(folder.path, owner)
+    if any(all_reduce_sum([not is_shared], PartialState().device)):
+        output = printable(planned.config.output)
+        raise UserError(f"output={output}: must be on a disk that all machines of the run share")
+
+
+def _check_device(planned: PlannedRun, folder: RunFolder) -> None:
+    """Raise `UserError` if this machine lacks the precision or computation that is asked for."""
+    from accelerate import PartialState
+
+    from unipeft_run.training.checkpoint_store import LAST
+    from unipeft_run.training.compute.plan import check_device
+    from unipeft_run.training.precision import autocast_dtype
+
+    config, autocast = planned.config, autocast_dtype(planned.config.precision)
+    if config.force or not (folder.path / LAST).exists():  # a resumed run adapts its plan
+        check_device(config.compute, PartialState().device, autocast)
 
 
 def _finished_metrics(planned: PlannedRun) -> Metrics | None:

@@ -107,8 +107,8 @@ def _describe_runs(runs: Runs, trials: Sequence[Record]) -> Iterator[str]:
     )
     yield (
         f"* {', '.join(_describe_budgets())}: 40 % (mnli: 30 %) of the updates, to save time. "
-        "The learning rate comes from the trials, and two evaluations are made; the rest is the "
-        "miniature's recipe, with the whole test split."
+        "The learning rate comes from the trials, and each run is evaluated twice; otherwise the "
+        "miniature recipe applies, with the whole test split."
     )
     yield from _compare_trivial(runs)
     yield f"* mnli: {CONTAMINATION}."

@@ -64,7 +64,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Train:
 def test_help_lists_every_choice(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--help") == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 52
+    assert len(text.splitlines()) <= 53
     for word in ("usage: unipeft train", "scaled_parallel_ffn", "wmt16_en_ro", "gated", "-m"):
         assert word in text
     assert text.count("  unipeft train ") == 5
@@ -214,8 +214,7 @@ def test_equal_cells_keep_a_name_in_the_table(
     train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", *SST2, "seed=3,3") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "seed=3" in line]
-    assert [line.split()[-3] for line in lines] != [] and len(lines) == 2
+    assert sum("seed=3" in line for line in capsys.readouterr().out.splitlines()) == 2
 
 
 def test_an_unknown_choice_stops_before_the_first_cell(

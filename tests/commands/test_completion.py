@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import select
 import shutil
 import subprocess
 import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from made_runs import make_sst2_run
 from tiny_shell import environment, install_script, present_commands, unipeft
 
+from unipeft_run.cli import FLAGS
+from unipeft_run.commands.arguments import Parser
 from unipeft_run.commands.completion import SHELLS, main, script
-from unipeft_run.commands.completions import OPTIONS, complete
+from unipeft_run.commands.completion_table import EVERYWHERE, OPTIONS
+from unipeft_run.commands.completions import complete
 from unipeft_run.commands.dispatch import COMMANDS, run
+from unipeft_run.commands.evaluation import EVALUATION_OPTIONS
 from unipeft_run.config.messages import options
 
 Capture = pytest.CaptureFixture[str]
@@ -54,6 +60,26 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("space ex", ["explain"]),
         ("completion z", ["zsh"]),
         ("score pre", ["predictions="]),
+        ("score task=causal_lm mark", ["marker="]),
+        ("score task=xsum task.", ["task.rouge_tokenizer="]),
+        ("score metric=ch", ["metric=chrf", "metric=chrf++"]),
+        ("export ab12 --format m", ["merged"]),
+        ("predict ab12 format=j", ["format=jsonl"]),
+        ("report --format l", ["latex"]),
+        ("report comp", ["compare"]),
+        ("report compare --m", ["--metric"]),
+        ("report plan table6_x", ["table6_xsum"]),
+        ("report --experiment table6_x", ["table6_xsum"]),
+        ("train -m experiment=table6_x", ["experiment=table6_xsum"]),
+        ("train -m hydra/launcher=s", ["hydra/launcher=submitit_slurm"]),
+        ("train task=text2text sourc", ["source=", "source_language="]),
+        ("train task=sst2 sourc", []),
+        ("train hydr", ["hydra/launcher=", "hydra/sweeper/sampler=", "hydra/sweeper="]),
+        ("new task mine --type c", ["causal", "classification"]),
+        ("new backbone mine --family gp", ["gpt2"]),
+        ("space list m", ["matrix"]),
+        ("space solve budg", ["budget="]),
+        ("runs --j", ["--json"]),
         ("trian x", []),
     ],
 )
@@ -74,12 +100,43 @@ def test_ids_of_runs_are_offered(tmp_path: Path) -> None:
     assert complete(["eval", f"run={run.name[:3]}"]) == [f"run={run.name}"]
 
 
-@pytest.mark.parametrize("name", [name for name in present_commands() if name in OPTIONS])
-def test_the_options_offered_are_those_of_the_help(name: str, capsys: Capture) -> None:
-    assert run([name, "--help"]) == 0
-    listed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", capsys.readouterr().out))
-    elsewhere = {"--multirun", "--resolve", "--out"}  # Hydra's, and those of report's figures
-    assert set(OPTIONS[name]) - elsewhere <= listed
+class Parsed(Exception):
+    """Raised with the parser of a command in place of parsing."""
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_and_values_offered_are_those_of_the_parser(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(parser: Parser, argv: Sequence[str]) -> None:
+        raise Parsed(parser)
+
+    monkeypatch.setattr(Parser, "parse", stop)
+    if name in ("train", "eval"):
+        parser = get_args_parser()
+        flags = [*FLAGS, *(EVALUATION_OPTIONS if name == "eval" else ())]
+        accepted = {flag: choices(parser, flag) for flag in flags}
+    else:
+        with pytest.raises(Parsed) as parsed:
+            run(name.split())
+        (parser,) = parsed.value.args
+        flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+        accepted = {flag: choices(parser, flag) for flag in flags}
+    offered = {flag: complete([*name.split(), flag, ""]) for flag in accepted}
+    assert set(OPTIONS[name]) == set(accepted) - set(EVERYWHERE)
+    assert {flag: offered[flag] for flag, values in accepted.items() if values} == {
+        flag: sorted(values) for flag, values in accepted.items() if values
+    }
+
+
+def choices(parser: ArgumentParser, flag: str) -> Sequence[str]:
+    """Return the values that a parser accepts for an option."""
+    action = parser._option_string_actions.get(flag)
+    return tuple(action.choices or ()) if action else ()
+
+
+def test_every_command_has_an_entry() -> None:
+    assert set(present_commands()) <= set(OPTIONS)
 
 
 def test_an_extension_is_offered(tmp_path: Path) -> None:
@@ -89,11 +146,19 @@ def test_an_extension_is_offered(tmp_path: Path) -> None:
     assert done.stdout.split() == ["form@ffn=gate"]
 
 
-def test_an_answer_needs_little_cpu_time(tmp_path: Path) -> None:
-    line = ("__complete", "train", "ffn.bo")
-    unipeft(tmp_path, *line)  # caches the keys
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("train ffn.bo", "ffn.bottleneck="),
+        ("report plan table6_x", "table6_xsum"),
+        ("new backbone mine --family gp", "gpt2"),
+    ],
+)
+def test_an_answer_needs_little_cpu_time(line: str, answer: str, tmp_path: Path) -> None:
+    words = ("__complete", *line.split())
+    unipeft(tmp_path, *words)  # caches the keys
     before = os.times()
-    assert unipeft(tmp_path, *line).stdout == "ffn.bottleneck=\n"
+    assert unipeft(tmp_path, *words).stdout == f"{answer}\n"
     after = os.times()
     used = after.children_user + after.children_system
     assert used - before.children_user - before.children_system < SECONDS

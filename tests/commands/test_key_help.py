@@ -9,8 +9,10 @@ from tiny_cli import call
 from tiny_config import configured
 
 from unipeft_run import cli
+from unipeft_run.commands.help import train_help
 from unipeft_run.commands.key_help import describe_keys
 from unipeft_run.config.schema import RunConfig
+from unipeft_run.config.short_keys import SHORT_KEYS
 
 
 def test_help_for_a_key_states_its_values(
@@ -22,6 +24,11 @@ def test_help_for_a_key_states_its_values(
     assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
     assert call(cli.train, monkeypatch, "--help", "recip") == 2
     assert "did you mean recipe?" in capsys.readouterr().err
+
+
+def test_help_of_train_shows_every_task_on_your_own_data() -> None:
+    text = train_help()
+    assert all(f"  task={task} data=" in text for task in SHORT_KEYS)
 
 
 def test_every_key_of_a_configuration_has_help() -> None:

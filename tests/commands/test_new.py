@@ -20,6 +20,8 @@ from tiny_shell import environment, unipeft
 
 from unipeft_run.commands.new import NEXT, NOT_NAMES, TASK_TYPES, main
 from unipeft_run.commands.params import main as count
+from unipeft_run.config import compose
+from unipeft_run.extensions import extended_by, options
 
 Capture = pytest.CaptureFixture[str]
 NAMES = {kind: f"my_{kind}" for kind in NEXT}
@@ -67,6 +69,14 @@ def test_a_task_of_every_type_passes_its_own_test(
     monkeypatch.syspath_prepend(tmp_path)
     test = import_module(f"lab_{kind}.tests.test_task_{name}")
     test.test_it_reads_and_scores_its_data()
+
+
+@pytest.mark.parametrize("scale", options("scale"))
+def test_the_classifier_of_a_new_task_trains(scale: str) -> None:
+    assert main(["task", "mine"]) == 0
+    with extended_by(["extension"]):
+        words = ["task=mine", "method=mam", f"scale={scale}"]
+        assert compose(words).head == "trained"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from made_runs import make_sst2_run
 
-from unipeft_run.commands.runs import main
+from unipeft_run.commands.runs import RETRIED, main
 from unipeft_run.config import PlannedRun
 from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.reader import find_runs
@@ -290,4 +290,6 @@ def test_a_folder_that_holds_another_run_is_refused(
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert "unipeft runs push --to wandb" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "unipeft runs push --to wandb" in text
+    assert f"rerun {', '.join(RETRIED[:-1])} and {RETRIED[-1]} runs with" in text

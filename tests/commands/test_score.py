@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unipeft_run.commands.score import main
+from unipeft_run.commands.score import TASK_KEYS, main
 from unipeft_run.evaluation.metrics import bleu, rouge
 
 ROMANIAN = ["de interese, de p\u0103reri etc.", "El vine."]
@@ -181,6 +181,16 @@ def test_unknown_classes(word: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     err = capsys.readouterr().err
     assert f"predictions, line 2: class={word} is unknown" in err
     assert ("did you mean positive?" in err) == (word == "positve")
+
+
+@pytest.mark.parametrize("task", TASK_KEYS)
+def test_help_and_the_manual_name_every_key(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    (helped,) = [line for line in capsys.readouterr().out.splitlines() if f"task={task}:" in line]
+    manual = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = manual.partition("takes these")[2].partition("##")[0]
+    (listed,) = [line for line in table.splitlines() if f"| `{task}` |" in line]
+    assert all(f"{key}=" in helped and f"{key}`" in listed for key in TASK_KEYS[task])
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -90,6 +90,39 @@ def test_a_wrong_value_gives_one_sentence_that_names_the_key(word: str) -> None:
     assert key in sentence or "recipe.max_steps" in sentence
 
 
+DECODING = "evaluation.decoding"
+XSUM = ("task=xsum", "method=lora_ffn", "scale=paper")
+OWN = ("task=gsm8k", "method=lora_ffn", "scale=paper")
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        ((*XSUM, f"{DECODING}.max_new_tokens=8"),
+         f"min_length=10: must be at most 9, the start token and {DECODING}.max_new_tokens=8"),
+        ((*XSUM, f"{DECODING}.max_length=9"),
+         f"min_length=10: must be at most {DECODING}.max_length=9"),
+        ((*OWN, f"{DECODING}.max_new_tokens=8", f"+{DECODING}.min_length=9"),
+         f"min_length=9: must be at most {DECODING}.max_new_tokens=8"),
+    ],
+)  # fmt: skip
+def test_a_text_can_be_as_long_as_it_must_be(words: tuple[str, ...], limit: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        resolved(*words)
+    assert str(refusal.value) == f"{DECODING}.{limit}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*XSUM, f"{DECODING}.max_new_tokens=9"),
+        (*OWN, f"{DECODING}.max_new_tokens=8", f"+{DECODING}.min_length=8"),
+    ],
+)
+def test_a_text_may_have_the_shortest_length_only(words: tuple[str, ...]) -> None:
+    resolved(*words)
+
+
 @pytest.mark.parametrize(
     ("word", "nearest"),
     [

@@ -102,6 +102,26 @@ def test_search_paths_are_joined(tmp_path: Path) -> None:
         assert compose([*RUN]).method == "parallel_ffn"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", *RUN, "insertion@ffn=mine", "--cfg", "job"],
+        ["params", *RUN, "insertion@ffn=mine"],
+        ["space", "explain", "insertion@ffn=mine"],
+        ["space", "explain", "task=sst2", "method=parallel_ffn", "insertion@ffn=mine"],
+    ],
+    ids=lambda words: "-".join(words[:3]),
+)
+def test_an_insertion_cannot_be_added(words: list[str], lab: Path, capsys: Capture) -> None:
+    (lab / "insertion").mkdir()
+    (lab / "insertion" / "mine.yaml").write_text("insertion: mine\n")
+    assert run([*words, "--config-dir", lab.name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "insertion" in line and "=mine is unknown; choose from parallel, post_norm" in line
+    if words[0] != "space":
+        assert line.endswith("--config-dir cannot add an insertion")
+
+
 # ---- broken files
 
 BROKEN = {  # file -> its content, the words of a command, and what the one sentence says

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.data import DataLoader
+from transformers import BartConfig, CLIPConfig, GPT2Config, RobertaConfig
 from transformers.models.bart.modeling_bart import shift_tokens_right as bart_shift
 from transformers.models.mbart.modeling_mbart import shift_tokens_right as mbart_shift
 
@@ -23,6 +25,7 @@ from unipeft_run.data.batching import (
     train_loader,
 )
 from unipeft_run.errors import UserError
+from unipeft_run.task_types.registry import TASK_TYPES
 
 # Tensors
 
@@ -39,6 +42,38 @@ def test_a_batch_is_padded_to_a_multiple() -> None:
     assert batch["attention_mask"].tolist() == [[1] * 3 + [0] * 5, [1] * 5 + [0] * 3]
     assert batch["labels"].tolist() == [[8, 9, -100, -100], [4, -100, -100, -100]]
     assert batch["decoder_input_ids"].tolist() == [[2, 8, 9, 1], [2, 4, 1, 1]]
+
+
+@pytest.mark.parametrize(("longest", "widths"), [(6, (4, 6)), (3, (3, 5)), (None, (4, 8))])
+def test_padding_ends_at_the_positions(longest: int | None, widths: tuple[int, int]) -> None:
+    collator = Collator(pad_token_id=1, multiple=4, longest=longest)
+    sources = [[5, 6, 7], [5, 6, 7, 8, 9]]
+    found = [collator.pad_sources([ids])["input_ids"].size(1) for ids in sources]
+    assert tuple(found) == widths
+
+
+TASK = SimpleNamespace(
+    loss_on="all", image_size=16, image_mean=(0.5,) * 3, image_std=(0.5,) * 3, name="x"
+)
+TINY = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
+CONFIGS: dict[str, Any] = {
+    "seq2seq": BartConfig(max_position_embeddings=21),
+    "classification": RobertaConfig(max_position_embeddings=23),
+    "regression": RobertaConfig(max_position_embeddings=23),
+    "causal": GPT2Config(n_positions=21),
+    "retrieval": CLIPConfig(
+        text_config={**TINY, "max_position_embeddings": 21},
+        vision_config={**TINY, "image_size": 16, "patch_size": 8},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_collators_know_the_positions_of_the_backbone(kind: str) -> None:
+    tokenizer = SimpleNamespace(pad_token_id=1)
+    collator = TASK_TYPES[kind].build_collator(cast("Any", TASK), tokenizer, CONFIGS[kind])
+    texts = collator.texts if kind == "retrieval" else collator
+    assert texts.pad_sources([[5] * 18])["input_ids"].size(1) == 21
 
 
 def test_the_mask_follows_lengths_not_the_pad_id() -> None:

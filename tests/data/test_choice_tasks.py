@@ -102,7 +102,7 @@ def test_new_inputs_need_no_answer(name: str, tmp_path: Path) -> None:
     ("name", "change", "message"),
     [
         ("rows", {"answer": 2}, "example 1: the right choice is number 3 of 2"),
-        ("rows", {"answer": "x"}, "example 1: invalid literal"),
+        ("rows", {"answer": "x"}, "example 1: label 'x' is not a whole number"),
         ("rows", {"choices": "me or you"}, "not a list of texts"),
         ("rows", {"choices": ["me", 3]}, "column 'choices' holds 3, not text"),
         ("arc", {"answerKey": "D"}, "example 1: "),

@@ -14,6 +14,8 @@ from tiny_tasks import make
 
 from unipeft_run import hub as reach
 from unipeft_run.data.tasks import hub
+from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.source import Source
 from unipeft_run.errors import UserError
 
 
@@ -54,6 +56,16 @@ def test_a_hub_that_answers_is_reachable(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(reach, "TIMEOUT_SECONDS", 3.0)
         assert reach.is_hub_reachable()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("sst2", "set task.path=DIR, or scale=mini"), ("mine", "set task.path=DIR")],
+)
+def test_only_a_task_with_a_miniature_is_advised_to_use_it(name: str, advice: str) -> None:
+    source = Source(name, path=None, mini=None, hub=None, optional=(), hub_splits={})
+    with pytest.raises(UserError, match=f"task {name} has no data: {advice}$"):
+        source.load(["train"], Columns(("text",)), {})
 
 
 def test_splits_have_other_names_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

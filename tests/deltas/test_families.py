@@ -203,5 +203,5 @@ def test_a_shifted_prefix_is_a_prefix_with_later_positions() -> None:
 
 def test_positions_are_shifted_only_where_the_model_is_told_them() -> None:
     model = tiny_families.backbone("t5")
-    with pytest.raises(UserError, match="this backbone is not told positions; use null"):
+    with pytest.raises(UserError, match="this backbone takes no position_ids; use null"):
         unipeft.attach(model, "prefix", attn={"form.positions": "shifted"})

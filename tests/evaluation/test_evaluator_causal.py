@@ -10,7 +10,11 @@ import tiny_text
 import torch
 from tiny_causal import FAMILIES, GREEDY, PAIRS, QUESTIONS, choice_task, evaluator, pairs_task
 
+from unipeft_run.backbones.load import check_lengths
+from unipeft_run.data.new_inputs import encode_inputs
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.choices import Likelihoods
+from unipeft_run.task_types.registry import TASK_TYPES
 
 BEAMS = GREEDY.model_copy(update={"num_beams": 3})
 
@@ -96,6 +100,29 @@ def test_likelihoods_do_not_depend_on_the_batches(tmp_path: Path) -> None:
     for one, other in zip(together, apart, strict=True):
         assert one.sums == pytest.approx(other.sums, abs=1e-4)
         assert one.tokens == other.tokens
+
+
+def test_new_prompts_leave_room_for_their_responses(tmp_path: Path) -> None:
+    decoding = GREEDY.model_copy(update={"max_new_tokens": 240})
+    made, own = evaluator(pairs_task(tmp_path), decoding=decoding)
+    assert len(made.step.encode_inputs(own, {"prompt": ["the cat"]})) == 1
+    prompts = {"prompt": ["the cat", "the cat sat on the mat and the dog sat on the cat again"]}
+    (_, prompt) = encode_inputs(made.task, prompts, tiny_text.bart_tokenizer())
+    assert 16 < len(prompt) <= 24
+    message = rf"decoding.max_new_tokens: {len(prompt) + 240} tokens, but this .* 256 positions"
+    with pytest.raises(UserError, match=message):
+        made.step.encode_inputs(own, prompts)
+
+
+def test_the_longest_choice_has_to_fit(tmp_path: Path) -> None:
+    rows = [{**QUESTIONS[0], "choices": ["a mat", "the cat " * 200]}]
+    made, own = evaluator(choice_task(tmp_path, rows=rows, by="likelihood"))
+    limits = TASK_TYPES["causal"].lengths("test", made.encoded["test"])
+    message = r"task.max_source_length \+ the longest choice: \d{3} tokens, but .* 256 positions"
+    with pytest.raises(UserError, match=message):
+        check_lengths(limits, own.config)
+    with pytest.raises(UserError, match=message):
+        made.step.encode_inputs(own, {name: [row] for name, row in rows[0].items()})
 
 
 def test_batches_count_a_prompt_per_choice(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_cases import cut, draw, generate_then
+from decoder_cases import cut, draw, generate_then, generate_today
 from tiny_decoders import EOS, PAD, build, with_deltas
 
 from unipeft_run import generate
+from unipeft_run.config.schema import DecodingConfig
+from unipeft_run.evaluation.generation import describe
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 
@@ -61,6 +63,22 @@ def test_max_new_tokens_takes_precedence() -> None:
         expected = generate(model, **sources, decoding={**decoding, "max_length": width + 7})
         new = {**decoding, "max_length": 2, "max_new_tokens": 7}
         assert torch.equal(generate(model, **sources, decoding=new), expected)
+
+
+@pytest.mark.parametrize("shortest", [0, 3, 7])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_min_length_counts_new_tokens_if_the_maximum_does(family: str, shortest: int) -> None:
+    model = build(family, 3, "sdpa")
+    for seed in range(6):
+        sources, decoding = draw(seed, family, min_length=shortest, max_new_tokens=7)
+        generated = generate(model, **sources, decoding=decoding, rules="transformers")
+        assert torch.equal(generated, generate_today(model, sources, decoding)), decoding
+
+
+def test_the_signature_says_that_min_length_counts_new_tokens() -> None:
+    decoding = DecodingConfig(num_beams=2, max_new_tokens=5, min_length=3)
+    assert "|min_new_tokens:3" in describe(build("llama"), decoding)
+    assert "|min_length:3" in describe(build("t5"), decoding)
 
 
 def test_one_new_token() -> None:

@@ -118,6 +118,11 @@ def test_decoding_settings_can_be_overridden(loaded: Any) -> None:
     [
         ("xsum", {"num_beam": 2}, "there is no key num_beam; did you mean num_beams?"),
         ("xsum", {"num_beams": 0}, "num_beams=0: must be at least 1"),
+        (
+            "xsum",
+            {"max_length": 9, "min_length": 12},
+            "min_length=12: must be at most max_length=9",
+        ),
         ("xsum", {"max_length": 500}, "max_length: 500 tokens, but this backbone has 80"),
         ("xsum", {"batch_size": 0}, "batch_size=0: must be a whole number, at least 1"),
         ("xsum", {"probabilities": True}, "task xsum generates text, no classes"),

@@ -60,7 +60,7 @@ def test_methods_are_ranked_and_baselines_come_last(capsys: pytest.CaptureFixtur
         "mam ffn.bottleneck=64",
         "mam ffn.bottleneck=8",
         "mam, random backbone",
-        "untouched backbone (none)",
+        "pretrained backbone, not fine-tuned (none)",
         "trivial: naive Bayes",
     ]
 

@@ -110,6 +110,18 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     assert load_checkpoint(tmp_path / "last").state["step"] == 2
 
 
+def test_an_interrupted_checkpoint_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unipeft_run.runs.checkpoint.sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "last", content(1), keep_previous=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_random_states_are_restored() -> None:
     def draw() -> list[float]:
         return [random.random(), random.gauss(), np.random.normal(), torch.rand(1).item()]

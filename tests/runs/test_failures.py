@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +136,13 @@ def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
     assert list(find_runs([tmp_path])) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_an_unfinished_checkpoint_is_removed_from_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+        raise SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")
 
     monkeypatch.setattr("unipeft_run.runs.checkpoint.save_file", full)
     with pytest.raises(OSError) as problem:
@@ -161,7 +164,9 @@ def test_damaged_json_counts_as_missing(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
-    with pytest.raises(UserError, match=r"the run folder cannot be used: .*outputs.*; see output="):
+    with pytest.raises(
+        UserError, match=r"the run folder cannot be used: .*outputs.*; choose another place"
+    ):
         RunFolder(tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34")
 
 

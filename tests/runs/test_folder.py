@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_runs import make_run
@@ -52,6 +53,20 @@ def test_metrics_and_predictions(tmp_path: Path) -> None:
     lines = (tmp_path / "predictions" / "test.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line)["id"] for line in lines[:-1]] == [0, 1]
     assert "ș" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["test_x/../../../evil", "a/b", "..", ".x", "a\\b"])
+def test_predictions_stay_in_their_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot name a split or test"):
+        RunFolder(tmp_path / "run").write_predictions(name, [{"id": 1}])
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
+def test_values_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
+    values = [np.float32(0.5), np.int64(3), np.bool_(True), np.float32("nan"), torch.tensor(0.5)]
+    RunFolder(tmp_path).write_json("metrics.json", {"a": values, "b": np.array([1.0, np.inf])})
+    found = RunFolder(tmp_path).read_json("metrics.json")
+    assert found == {"a": [0.5, 3, True, None, 0.5], "b": [1.0, None]}
 
 
 def test_a_failed_write_leaves_the_old_file(

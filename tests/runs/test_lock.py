@@ -152,6 +152,16 @@ def test_two_processes_never_hold_the_lock_at_once(tmp_path: Path) -> None:
     assert sum(wins) > 6, wins
 
 
+def test_unfinished_files_are_removed_when_the_lock_was_released(tmp_path: Path) -> None:
+    part = tmp_path / "checkpoints" / ".last.0123abcd.part"
+    part.mkdir(parents=True)
+    (part / "tensors.safetensors").touch()
+    (tmp_path / ".status.json.0123abcd.part").touch()
+    with RunLock(tmp_path):
+        left = [path.name for path in tmp_path.rglob("*.part")]
+    assert left == []
+
+
 @pytest.mark.parametrize("entry", ["stray", ".nfs000000000001", "1-1@host", "9" * 200 + "-1@h"])
 def test_stray_entries_do_not_block_the_lock(tmp_path: Path, entry: str) -> None:
     (tmp_path / ".lock").mkdir()

@@ -52,6 +52,15 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
     assert read_run(folder).state == "stale"
 
 
+@pytest.mark.parametrize("state", ["failed", "diverged", "interrupted"])
+def test_a_resumed_run_is_running_while_it_prepares(tmp_path: Path, state: str) -> None:
+    """Its last attempt's state and error are still recorded."""
+    folder = make_sst2_run(tmp_path, state)
+    with RunLock(folder):
+        assert (read_run(folder).state, read_run(folder).error) == ("running", "")
+    assert read_run(folder).state == state
+
+
 @pytest.mark.parametrize("state", ["stale", "interrupted", "failed"])
 def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state: str) -> None:
     folder = make_sst2_run(tmp_path, state)

@@ -237,7 +237,7 @@ def test_a_best_state_older_than_the_checkpoint_is_refused(tmp_path: Path) -> No
     older = replace(best, state={**best.state, "step": 6})
     save_checkpoint(tmp_path / BEST, older, keep_previous=False)
     with pytest.raises(
-        DamagedCheckpoint, match=r"best is of step 6, but the best was step 12; start"
+        DamagedCheckpoint, match=r"best holds step 6, but the best evaluation was at step 12; start"
     ):
         new_process(tmp_path).fit()
 

@@ -50,6 +50,10 @@ def generate_today(model: Any, sources: dict[str, Tensor], decoding: dict[str, A
     """Call transformers' own `generate`."""
     config = {"eos_token_id": EOS, **decoding, "do_sample": False, "pad_token_id": PAD}
     del config["forced_bos"]
+    if "max_new_tokens" in config:
+        del config["max_length"]
+        if not model.config.is_encoder_decoder:
+            config["min_new_tokens"] = config.pop("min_length")
     ends = config["eos_token_id"]
     config["forced_eos_token_id"] = ends if config.pop("forced_eos") else None
     if config["num_beams"] == 1:

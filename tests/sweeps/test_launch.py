@@ -71,6 +71,12 @@ def test_a_process_that_exits_silently_is_named() -> None:
     assert told == make_outcome("failed", "process 2 of 2 (77) ended with exit code 7")
 
 
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {signal.SIGHUP: signal.SIG_IGN}  # as under nohup
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    assert launch._heeded_signals() == ["SIGTERM", "SIGINT", "SIGQUIT"]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_the_exit_code_of_a_signal_raises_interrupted(signum: int) -> None:
     with pytest.raises(Interrupted) as stop:

@@ -9,6 +9,8 @@ import torch
 from attached_models import attach_method
 from tiny_training import make_model, make_trainer
 
+from unipeft_run import run
+from unipeft_run.config import compose, plan
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.errors import UserError
 from unipeft_run.training.compute import plan as plans
@@ -26,8 +28,8 @@ def test_a_timing_chooses_the_products(
     monkeypatch: pytest.MonkeyPatch, faster: bool, expected: str
 ) -> None:
     monkeypatch.setattr(plans, "is_onednn_faster", lambda: faster)
-    plan = ComputePlan.choose(ComputeOptions(), make_model(), CPU, None)
-    assert plan == ComputePlan(graphs=False, products=expected)
+    chosen = ComputePlan.choose(ComputeOptions(), make_model(), CPU, None)
+    assert chosen == ComputePlan(graphs=False, products=expected)
     half = ComputePlan.choose(ComputeOptions(), make_model(), CPU, torch.bfloat16)
     assert half.products == "torch"
 
@@ -41,6 +43,35 @@ def test_graphs_need_a_gpu() -> None:
     options = ComputeOptions(ComputeConfig(graphs=True), grid=GRID)
     with pytest.raises(UserError, match=r"compute\.graphs=true: CUDA graphs need one process"):
         ComputePlan.choose(options, make_model(), CPU, None)
+
+
+def test_the_reason_against_graphs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "_has_graphs", lambda device: True)
+    model, graphs = attach_method("mam", "bart")[0], ComputeConfig(graphs=True)
+    with pytest.raises(UserError, match=r"graphs need batches of a few fixed shapes"):
+        ComputePlan.choose(ComputeOptions(graphs), model, CPU, None)
+    model.config.decoder_layerdrop = 0.1
+    with pytest.raises(UserError, match=r"graphs need a model that has neither layerdrop nor"):
+        ComputePlan.choose(ComputeOptions(graphs, grid=GRID), model, CPU, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has them")
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["precision=fp16"], r"precision=fp16 needs a GPU"),
+        (["compute.graphs=true"], r"compute\.graphs=true: CUDA graphs need one process"),
+        (["compute.products=onednn", "precision=bf16"], r"onednn: needs precision=fp32"),
+    ],
+)
+def test_an_impossible_computation_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
+) -> None:
+    monkeypatch.setattr(run, "load_inputs", lambda config: None)
+    planned = plan(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}", *words]))
+    with pytest.raises(UserError, match=reason):
+        run.run(planned)
+    assert list(planned.folder.iterdir()) == [], "no run was begun"
 
 
 def test_a_resumed_run_keeps_its_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

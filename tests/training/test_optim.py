@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_families import CONFIGS, backbone
 from torch import Tensor, nn
 
+from unipeft_run.errors import UserError
 from unipeft_run.training.optim import (
     build_optimizer,
     build_optimizer_and_schedule,
     build_schedule,
     parameter_groups,
 )
+from unipeft_run.training.state import load_optimizer_state, optimizer_state
 
+# layer_norm, layernorm, ln_f, layrnorm (CLIP), q_norm; T5's relative_attention_bias is a "bias"
+NORM = re.compile(r"norm|\bln_", re.IGNORECASE)
 GOLDEN = Path(__file__).parents[1] / "golden" / "traces" / "lr_schedule.json"
 SCHEDULES = json.loads(GOLDEN.read_text())
 
@@ -129,6 +135,27 @@ def test_biases_and_layer_norms_do_not_decay() -> None:
     assert [names[id(p)] for p in decayed["params"]] == ["scale", "layer.weight", "prefix.weight"]
     assert [names[id(p)] for p in plain["params"]] == ["norm.weight", "norm.bias", "layer.bias"]
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_norms_of_every_family_do_not_decay(family: str) -> None:
+    model = backbone(family)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 0.1)
+    decayed, plain = ({names[id(p)] for p in group["params"]} for group in groups)
+    assert decayed | plain == set(names.values())
+    assert plain == {name for name in names.values() if "bias" in name or NORM.search(name)}
+
+
+def test_a_state_with_other_decayed_parameters_is_refused() -> None:
+    """As of older versions, which did not spare the norms of T5 and Llama."""
+    model = nn.Sequential(nn.RMSNorm(2), nn.Linear(2, 2))
+    optimizer = build_optimizer(model, name="adamw", lr=0.1, weight_decay=0.1)
+    parameters = list(model.parameters())
+    groups = [{"params": parameters[:2], "weight_decay": 0.1}, {"params": parameters[2:]}]
+    older = optimizer_state(torch.optim.AdamW(groups, lr=0.1), model)
+    with pytest.raises(UserError, match=r"weight decay to other parameters; start afresh"):
+        load_optimizer_state(optimizer, model, older)
 
 
 def test_sgd_with_momentum_is_torchs_own() -> None:

@@ -110,11 +110,13 @@ def test_predictions_for_image_files(
     expected = [json.loads(line)["prediction"] for line in lines]
     loaded = load_run(run)
     assert loaded.predict(paths) == expected
-    (tmp_path / "inputs.csv").write_text("image\n" + "\n".join(paths) + "\n")
+    names = [f"{row['id']}.png" for row in rows]
+    (tmp_path / "inputs.csv").write_text("image\n" + "\n".join(names) + "\n")
     capsys.readouterr()
     assert predict.main([str(run), str(tmp_path / "inputs.csv")]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[1] for line in table[1:]] == expected
+    rows_written = [f"{name},{label}" for name, label in zip(names, expected, strict=True)]
+    assert [",".join(line.split(",")[:2]) for line in table[1:]] == rows_written
     with pytest.raises(UserError, match="cannot be read"):
         loaded.predict([str(tmp_path / "missing.png")])
 

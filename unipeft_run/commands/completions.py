@@ -1,63 +1,38 @@
 """Find the words that complete a command line: commands, options, runs, keys and their values.
 
-Reads YAML files as text and imports neither Hydra nor pydantic, so that a completion is fast. The
-keys of the schema, which need pydantic, are cached.
+Imports neither Hydra nor pydantic, so that a completion is fast; see `completion_cache`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from unipeft_run.commands.completion_cache import Vocabulary, read_vocabulary
+from unipeft_run.commands.completion_table import (
+    AXES,
+    CHOICES,
+    CONFIGURED,
+    EVERYWHERE,
+    EXPERIMENTS,
+    FAMILIES,
+    KEYS,
+    OPTIONS,
+    RUNS,
+    SLOTS,
+    TASKS,
+    WORDS,
+    Values,
+)
 from unipeft_run.commands.dispatch import COMMANDS
 from unipeft_run.commands.entry import split_config_dirs
-from unipeft_run.data.cache import cache_root
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import config_dirs, extended_by, groups, options
+from unipeft_run.extensions import extended_by, groups, options
 from unipeft_run.runs.search import search
 
-SLOTS = ("attn", "ffn", "input", "matrix")
-AXES = ("form", "insertion", "representation", "composition")
-# commands that take the keys of a run
-CONFIGURED = ("train", "params", "space", "report", "import-official")
-NAMING_RUNS = ("eval", "predict", "export", "export-peft", "runs", "report", "params")
-EVERYWHERE = ("--config-dir", "--help", "--version")
-OPTIONS = {
-    "train": ("--multirun", "--cfg", "--resolve"),
-    "eval": ("--split", "--format", "--allow", "--multirun"),
-    "predict": ("--out", "--format", "--column", "--force", "--allow"),
-    "export": ("--out", "--format", "--force", "--allow"),
-    "runs": ("--stale", "--retry-failed", "--format", "--to", "--mode", "--again", "--allow"),
-    "report": ("--format", "--experiment", "--out"),
-    "params": ("--format", "--allow"),
-    "score": ("--format",),
-    "import-official": ("--options", "--out", "--config", "--force"),
-    "export-peft": ("--out", "--force", "--allow"),
-    "new": ("--dir", "--path", "--hub", "--family"),
-    "completion": ("--install",),
-}
-WORDS = {  # first positional words of a command
-    "space": ("list", "count", "explain", "solve"),
-    "runs": ("push",),
-    "report": ("plan", "curves", "shares"),
-    "new": ("form", "composition", "method", "task", "backbone"),
-    "completion": ("bash", "zsh", "fish"),
-    "score": ("task=", "predictions=", "references=", "format="),
-}
-VALUES = {  # options and keys with a few values
-    "--format": ("text", "json", "markdown", "csv"),
-    "format": ("text", "json", "markdown", "csv"),
-    "--cfg": ("job", "hydra", "all"),
-    "--to": ("wandb", "tensorboard"),
-    "--mode": ("online", "offline"),
-    "--split": ("validation", "test"),
-    "split": ("validation", "test"),
-    "state": ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged"),
-    "--family": ("bart", "mbart", "roberta"),
-}
+METRIC_KEYS = ("metric", "task.metric")
 MOST_RUNS = 500
 
 
@@ -76,49 +51,104 @@ def complete(words: Sequence[str]) -> list[str]:
     *before, word = words or [""]
     if not before:
         return _starting(word, [name for name, command in COMMANDS.items() if command.listed])
-    command, previous = before[0], before[-1]
-    if previous in VALUES:
-        return _starting(word, VALUES[previous])
+    line = _Line.read(before)
+    if values := line.option_values(before[-1]):
+        return _starting(word, values)
     key, equals, value = word.partition("=")
     if equals:
         *others, last = value.split(",")
         head = f"{key}={''.join(f'{other},' for other in others)}"
-        return [head + choice for choice in _starting(last, _values(command, key))]
-    return _starting(word, _words(command, word, first=len(before) == 1))
+        return [head + choice for choice in _starting(last, line.key_values(key))]
+    if word.startswith("-"):
+        return _starting(word, [*line.options(), *EVERYWHERE])
+    return _starting(word, list(line.words(is_next=len(before) == line.length)))
 
 
 def _starting(word: str, words: Sequence[str]) -> list[str]:
     return sorted({choice for choice in words if choice.startswith(word)})
 
 
-def _words(command: str, word: str, first: bool) -> list[str]:
-    if word.startswith("-"):
-        return [*OPTIONS.get(command, ()), *EVERYWHERE]
-    words = list(WORDS.get(command, ())) if first or command == "score" else []
-    if first and command == "space":  # asks a question first
-        return words
-    if command in NAMING_RUNS:
-        words += _run_ids()
-    if command in CONFIGURED:
-        words += [f"{key}=" for key in _keys()]
-    return words
+@dataclass(frozen=True)
+class _Line:
+    """The words before the one to complete.
+
+    `name`: the command, with its first word if the table lists that, as in "report plan"; `length`:
+    the number of words in it. `tasks`: those that the line selects.
+    """
+
+    command: str
+    name: str
+    length: int
+    tasks: Sequence[str]
+
+    @staticmethod
+    def read(before: Sequence[str]) -> _Line:
+        command, *rest = before
+        is_two = bool(rest) and rest[0] in WORDS.get(command, ())
+        name = f"{command} {rest[0]}" if is_two else command
+        values = [word.removeprefix("task=") for word in rest if word.startswith("task=")]
+        values += [rest[i + 1] for i, word in enumerate(rest[:-1]) if word == "--task"]
+        tasks = [task for value in values for task in value.split(",")]
+        return _Line(command, name, 1 + is_two, tasks)
+
+    def options(self) -> dict[str, Values]:
+        """Return the options of the command with their values."""
+        return dict(OPTIONS.get(self.name, OPTIONS.get(self.command, {})))
+
+    def option_values(self, flag: str) -> Sequence[str]:
+        """Return the values of an option; () if it has none, or takes any text."""
+        return _look_up(self.options().get(flag, ()))
+
+    def words(self, is_next: bool) -> Iterator[str]:
+        """Yield the words and keys; `is_next`: the word to complete follows `name` directly."""
+        if is_next:
+            yield from _look_up(WORDS.get(self.name, ()))
+        if self.name in RUNS:
+            yield from _run_ids()
+        if self.name != "report plan" or not is_next:  # the experiment comes first
+            yield from (f"{key}=" for key in self._keys())
+
+    def _keys(self) -> Iterator[str]:
+        """Yield the keys: of runs, of groups, axes of slots, and short keys of the tasks."""
+        yield from KEYS.get(self.name, ())
+        words = read_vocabulary() if self.name in (*CONFIGURED, "score") else None
+        if words and self.name in CONFIGURED:
+            yield from (group for group in groups() if group not in (*AXES, "hydra"))
+            yield from (f"{axis}@{slot}" for axis in AXES for slot in SLOTS)
+            yield from words.keys
+        if words:
+            known = words.score_keys if self.name == "score" else words.short_keys
+            yield from (key for task in self.tasks for key in known.get(task, ()))
+
+    def key_values(self, key: str) -> Sequence[str]:
+        """Return the choices of a key: of an option, a group, or the type of the key."""
+        key = key.lstrip("+")
+        if values := self.option_values(f"--{key}"):
+            return values
+        if self.command == "eval" and key == "run":
+            return _run_ids()
+        if key == "experiment":
+            return read_vocabulary().experiments
+        if (group := key.partition("@")[0]) in groups():
+            return options(group)
+        return CHOICES.get(key) or _typed_values(key, read_vocabulary())
 
 
-def _values(command: str, key: str) -> Sequence[str]:
-    """Return the choices of a key: the files of its group, or the values of its type."""
-    group = key.lstrip("+").partition("@")[0]
-    if group in groups():
-        return options(group)
-    if command == "eval" and key == "run":
-        return _run_ids()
-    return _schema().get(key.lstrip("+"), VALUES.get(key, ()))
+def _typed_values(key: str, words: Vocabulary) -> Sequence[str]:
+    return words.metrics if key in METRIC_KEYS else words.keys.get(key, ())
 
 
-def _keys() -> Iterator[str]:
-    """Yield the keys that an override can set: groups, axes of slots, and keys of the schema."""
-    yield from (group for group in groups() if group not in AXES)
-    yield from (f"{axis}@{slot}" for axis in AXES for slot in SLOTS)
-    yield from _schema()
+def _look_up(values: Values) -> Sequence[str]:
+    """Return the values that a marker of the table stands for; others unchanged."""
+    if values == EXPERIMENTS:
+        return read_vocabulary().experiments
+    if values == TASKS:
+        return options("task")
+    if values == FAMILIES:
+        from unipeft_run.backbones import families
+
+        return list(families.FAMILIES)
+    return values
 
 
 def _run_ids() -> list[str]:
@@ -131,23 +161,3 @@ def _run_ids() -> list[str]:
     names = [run.name for run in runs]
     labels = {run: "/".join(run.parts[-3:]) for run in runs}
     return [run.name if names.count(run.name) == 1 else labels[run] for run in runs]
-
-
-def _schema() -> dict[str, list[str]]:
-    """Map each key of the schema to its choices, from the cache if the schema is unchanged."""
-    source = Path(__file__).parents[1] / "config" / "schema.py"
-    stamp = f"{source} {source.stat().st_mtime_ns} {config_dirs()}"
-    file = cache_root() / "completion.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(file.read_bytes())
-        if content["stamp"] == stamp:
-            return {str(key): list(map(str, values)) for key, values in content["keys"].items()}
-    from unipeft_run.commands.key_help import key_choices
-
-    keys = key_choices()
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        part.write_text(json.dumps({"stamp": stamp, "keys": keys}))
-        part.replace(file)
-    return keys

@@ -65,13 +65,15 @@ def train_help() -> str:
             "own data (docs/own_data.md): CSV, TSV, JSON Lines, Parquet, a folder or a hub name",
             "  task=text2text data=pairs.csv source=de target=en metric=chrf",
             "  task=text_classification data=reviews.csv text=review label=stars",
+            "  task=causal_lm data=faq.csv prompt=question response=answer",
             "",
             "examples:",
             EXAMPLES,
             "",
             "--help KEY: what a key or section accepts, as in unipeft train --help recipe",
-            "--config-dir DIR: add your own groups and classes, see docs/extending.md",
-            "exit: 0 done, 1 a run failed, 2 the configuration is wrong; --hydra-help: all flags",
+            "--config-dir DIR adds your own groups: docs/extending.md; "
+            "--hydra-help lists Hydra's own flags",
+            "exit: 0 done, 1 a run failed, 2 the configuration is wrong",
         ]
     )
 

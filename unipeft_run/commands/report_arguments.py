@@ -102,7 +102,7 @@ def make_plan_parser() -> Parser:
     """Return the parser of `plan`."""
     parser = Parser("report plan", PLAN_HELP)
     parser.add_argument(
-        "experiment", metavar="NAME", help="a file in conf/experiment, such as table6_xsum"
+        "experiment", metavar="NAME", help="an experiment, such as table6 or table6_xsum"
     )
     parser.add_argument(
         "overrides",

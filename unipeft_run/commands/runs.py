@@ -28,9 +28,12 @@ EXAMPLES = """\
 unipeft runs                                  list the runs in outputs
 unipeft runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter
 unipeft runs --stale                          list unfinished runs whose process was killed
-unipeft runs --retry-failed                   rerun failed, diverged, interrupted and stale runs
+unipeft runs --retry-failed                   rerun the runs that did not finish
 unipeft runs push --to wandb                  send the records in train.jsonl to a dashboard"""
 RETRIED = ("failed", "diverged", "interrupted", "stale", "damaged")
+RETRY_HELP = (
+    f"rerun {', '.join(RETRIED[:-1])} and {RETRIED[-1]} runs with their stored configuration"
+)
 SINKS = ("wandb", "tensorboard")
 COLUMNS = ("run", "seed", "state", "step", "metric", "left")
 
@@ -63,7 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("words", nargs="*", metavar="DIR | RUN | key=value | push")
     add("--stale", action="store_true", help="list only runs whose process was killed")
-    add("--retry-failed", action="store_true", help="rerun them with their stored configuration")
+    add("--retry-failed", action="store_true", help=RETRY_HELP)
     parser.add_format("text", "json")
     add("--json", dest="format", action="store_const", const="json", help="as --format json")
     add("--to", choices=SINKS, default="wandb", help="the dashboard for push")

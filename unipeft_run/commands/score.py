@@ -29,7 +29,9 @@ unipeft score task=xsum predictions=FILE references=FILE --format json
 task=xsum:         task.rouge_tokenizer=unicode for text in a script other than Latin
 task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)
 task=text2text:    metric=NAME,... target_language=LANGUAGE task.rouge_tokenizer=null
-task=text_classification:  metric=NAME,... labels=NAME,...; by default the labels in the files"""
+task=text_classification:  metric=NAME,... labels=NAME,...; by default the labels in the files
+task=causal_lm:    metric=NAME,... extract=NAME answer_words=WORD,... marker=TEXT: docs/causal.md
+task=cifar100:     task.labels=NAME,...; by default the 100 classes of CIFAR-100"""
 USAGE = "unipeft score task=NAME predictions=FILE references=FILE"
 FILES = ("predictions", "references")
 KEYS = ("task", *FILES, "format")

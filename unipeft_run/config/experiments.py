@@ -26,7 +26,7 @@ from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, config_dirs
 
-STATUS = {  # of a leaderboard row: how sure its source is
+STATUS = {  # of a leaderboard row: how reliable its source is
     "A": "identified",
     "B": "found under another label",
     "C": "not found",
@@ -43,7 +43,7 @@ class Cell:
     `overrides` holds its overrides by scale. `printed` and `std` are in percent, `share` in percent
     of the backbone's parameters, or of all parameters with the added ones if `share_of` is "all".
     `parts` names its modules as `name_parts` does; `size_note` says where the size or the share
-    comes from. `source`: who printed the results, and `status` how sure that is, in words.
+    comes from. `source`: who printed the results, and `status` how reliable that is, in words.
     `share_source`: who printed the share, if that is someone else.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.messages import Illegal, unknown_choice
-from unipeft_run.config.schema import SLOTS, RunConfig
+from unipeft_run.config.schema import SLOTS, DecodingConfig, RunConfig
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 
@@ -56,7 +56,7 @@ def check_slots(config: RunConfig) -> None:
             raise Illegal(f"{name}.representation: {table.name} has no {', '.join(sites)}")
         if options.get("positions") and table.positions is None:
             raise Illegal(
-                f"{name}.form.positions={options['positions']}: {table.name} is not told positions"
+                f"{name}.form.positions={options['positions']}: {table.name} takes no position_ids"
             )
         if "normed" in str(options.get("query")) and table.query is None:
             raise Illegal(
@@ -105,7 +105,7 @@ def _check_trainable(config: RunConfig) -> None:
     if not fills and not config.unfreeze and config.method != "none":
         raise Illegal(
             f"nothing trains; fill a slot ({', '.join(SLOTS)}), name parameters in "
-            "unfreeze=[...], or use method=none to evaluate the untouched backbone"
+            "unfreeze=[...], or use method=none to evaluate the backbone as it is"
         )
 
 
@@ -121,12 +121,18 @@ def _check_decoding(config: RunConfig) -> None:
         return
     if task.label_names:
         raise Illegal(f"{path}: task {config.task.name} {DOES[task.kind]}; nothing is generated")
-    if decoding.max_new_tokens is not None:
-        return
-    longest = decoding.max_length
-    if longest is None:
+    if decoding.max_new_tokens is None and decoding.max_length is None:
         raise UserError(f"{path}.max_length has no value; give it or {path}.max_new_tokens")
-    if decoding.min_length > longest:
-        raise UserError(
-            f"{path}.min_length={decoding.min_length}: must be at most {path}.max_length={longest}"
-        )
+    check_min_length(decoding, task.kind, f"{path}.")
+
+
+def check_min_length(decoding: DecodingConfig, kind: str, path: str = "") -> None:
+    """Raise UserError if a text, of a task of this `kind`, cannot be as long as it has to be."""
+    new = decoding.max_new_tokens
+    longest = new if new is not None and kind == "causal" else decoding.find_longest()
+    if decoding.min_length <= longest:
+        return
+    limit = f"{path}{decoding.length_key}={longest if new is None else new}"
+    if new not in (None, longest):
+        limit = f"{longest}, the start token and {limit}"
+    raise UserError(f"{path}min_length={decoding.min_length}: must be at most {limit}")

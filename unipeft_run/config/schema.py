@@ -124,7 +124,7 @@ class BackboneConfig(Section):
 class RecipeConfig(Section):
     max_steps: Count | None = key("updates to train for", None)
     epochs: Annotated[float, Field(gt=0, le=10**6)] | None = key(
-        "passes over the training data, if max_steps is null", None
+        "passes over the data, each rounded down to whole updates, if max_steps is null", None
     )
     batch_size: Count | None = key("examples in a micro-batch", None)
     max_tokens: Count | None = key("padded tokens in a micro-batch, instead of batch_size", None)
@@ -152,7 +152,7 @@ class OptimConfig(Section):
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = key("Adam's decay rates")
     eps: Positive = key("Adam's epsilon")
     momentum: Fraction | None = key("momentum of SGD", None)
-    weight_decay: NotNegative = key("weight decay, not applied to biases and LayerNorms")
+    weight_decay: NotNegative = key("weight decay, not applied to biases and normalisation layers")
     schedule: ScheduleName = key("learning-rate schedule after the warm-up")
     lr_end: NotNegative = key("final learning rate of the polynomial schedule")
 
@@ -169,10 +169,10 @@ class DecodingConfig(Section):
     max_new_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = key(
         "maximum number of generated tokens; takes precedence over max_length", None
     )
-    min_length: CountOrZero = key("minimum length in tokens before the end token is allowed", 0)
-    no_repeat_ngram_size: CountOrZero = key(
-        "n-grams of this size occur at most once; 0: no limit", 0
+    min_length: CountOrZero = key(
+        "minimum length before the end token; with max_new_tokens, causal tasks count new tokens", 0
     )
+    no_repeat_ngram_size: CountOrZero = key("n-grams of this size never recur; 0: no limit", 0)
     length_penalty: Annotated[float, Field(allow_inf_nan=False)] = key(
         "scores are divided by length ** length_penalty", 1.0
     )

@@ -16,7 +16,7 @@ from unipeft_run.config.messages import Illegal, options, shorten, unknown_choic
 from unipeft_run.config.schema import AXES, SLOTS, PartConfig, RunConfig, TaskConfig
 from unipeft_run.config.types import Section
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import make_importable
+from unipeft_run.extensions import config_dirs, make_importable
 
 SectionT = TypeVar("SectionT", bound=Section)
 REQUIREMENTS = {  # pydantic's error types -> the end of "must be ..."
@@ -55,9 +55,17 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
     for name, slot in config.slots().items():
         check_part(name, "form", slot.form)
         check_part(name, "composition", slot.composition)
-        if slot.insertion not in (names := options("insertion")):
-            raise UserError(unknown_choice(f"{name}.insertion", slot.insertion, names))
+        check_insertion(name, slot.insertion)
     return config
+
+
+def check_insertion(slot: str, name: str) -> None:
+    """Check that `name` is an insertion of unipeft. Raises UserError."""
+    if name in (names := options("insertion")):
+        return
+    problem = unknown_choice(f"{slot}.insertion", name, names)
+    own = any((folder / "insertion").is_dir() for folder in config_dirs())
+    raise UserError(f"{problem}; --config-dir cannot add an insertion" if own else problem)
 
 
 def check_part(slot: str, axis: str, part: PartConfig) -> None:

@@ -34,12 +34,13 @@ class Collator:
     `decoder_input_ids` [B, T] (text) or `labels` [B] (classes). `decoder_start` is the id that
     starts every decoder input (BART), "rotate" to start with the target's last token, its language
     code (mBART), or None without a decoder. Lengths are padded to multiples of `multiple`, because
-    a few distinct shapes are faster than many.
+    a few distinct shapes are faster than many, but not beyond `longest`, the backbone's positions.
     """
 
     pad_token_id: int
     decoder_start: int | Literal["rotate"] | None = None
     multiple: int = 8
+    longest: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = self.pad_sources([row["input_ids"] for row in rows])
@@ -58,7 +59,10 @@ class Collator:
         return {"input_ids": input_ids, "attention_mask": mask.long()}
 
     def _pad(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
-        width = int(round_up(max(len(row) for row in rows), self.multiple))
+        needed = max(len(row) for row in rows)
+        width = int(round_up(needed, self.multiple))
+        if self.longest is not None:
+            width = max(needed, min(width, self.longest))
         padded = torch.full((len(rows), width), value)
         for line, row in zip(padded, rows, strict=True):
             line[: len(row)] = torch.tensor(row)

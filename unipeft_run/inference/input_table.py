@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class InputTable:
     """The rows of an input file.
 
     `records`: every row as a mapping, with all its columns. `texts`: input column of the task -> a
-    text per row. `suffix`: the kind of file, such as `.csv`.
+    text per row; names of images include the folder. `suffix`: the kind of file, such as `.csv`.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -44,13 +44,23 @@ class InputTable:
 def read_inputs(name: str, task: Task) -> InputTable:
     """Read the file `name`, or stdin if it is "-". Raises UserError, also for an empty file.
 
-    A .txt file holds one text per line. The format of stdin is guessed from its first line.
+    A .txt file holds one text per line. The format of stdin is guessed from its first line. Images
+    are named relative to the folder of the file; on stdin, to the current folder.
     """
     check_predicts(task)
     if name == STDIN:
         with _stdin_as_file(task) as file:
             return _read(file, task)
-    return _read(Path(os.path.expanduser(name)), task)
+    file = Path(os.path.expanduser(name))
+    table = _read(file, task)
+    images = task.columns.images
+    return table if images is None else _with_folder(table, images, file.parent)
+
+
+def _with_folder(table: InputTable, column: str, folder: Path) -> InputTable:
+    """Make the names of images in `column` relative to the current folder instead of `folder`."""
+    named = [str(folder / os.path.expanduser(name)) for name in table.texts[column]]
+    return replace(table, texts={**table.texts, column: named})
 
 
 def _read(file: Path, task: Task) -> InputTable:

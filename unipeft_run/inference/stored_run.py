@@ -11,8 +11,10 @@ from unipeft_run.backbones.locate import locate
 from unipeft_run.config import RunConfig, load
 from unipeft_run.config.contents import check_unchanged, hash_contents
 from unipeft_run.config.resolve import make_absolute
+from unipeft_run.config.rules import check_min_length
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.config.validation import check
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import CONTENTS, check_has_delta, read_object
 from unipeft_run.runs.search import find_run
@@ -92,7 +94,10 @@ def override_decoding(config: RunConfig, changes: Mapping[str, Any]) -> Decoding
                 "and nothing is generated"
             )
         return None
-    return check(DecodingConfig, {**decoding.model_dump(), **changes})
+    settings = check(DecodingConfig, {**decoding.model_dump(), **changes})
+    if "min_length" in changes:
+        check_min_length(settings, build_task(config.task).kind)
+    return settings
 
 
 def choose_batch_size(config: RunConfig, batch_size: Any) -> int:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from unipeft_run.backbones.families import family_of, head_patterns
 from unipeft_run.config.declarations import is_allowed, is_ours
 from unipeft_run.config.legality import check_places, check_slot
-from unipeft_run.config.messages import options, shorten, unknown_choice
+from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import SLOTS, SlotConfig, TunerConfig
 from unipeft_run.config.tuners import check_tuner_fields
-from unipeft_run.config.validation import check, check_part
+from unipeft_run.config.validation import check, check_insertion, check_part
 from unipeft_run.deltas.delta_file import (
     RECIPE,
     copy_tensors,
@@ -164,8 +164,7 @@ def _read_slots(
                     f"if you trust it, allow=[{part.target!r}]"
                 )
             check_part(key, axis, part)
-        if slot.insertion not in (names := options("insertion")):
-            raise UserError(unknown_choice(f"{key}.insertion", slot.insertion, names))
+        check_insertion(key, slot.insertion)
         check_slot(key, slot)
         slots[key] = slot
     check_places(slots)

@@ -195,5 +195,7 @@ def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
 
 def _name(run: RunRecord) -> str:
     method = str(run.metrics["method"])
-    name = "untouched backbone (none)" if method == "none" else method
-    return f"{name}, random backbone" if _is_random(run) else name
+    if method == "none":
+        weights = "random" if _is_random(run) else "pretrained"
+        return f"{weights} backbone, not fine-tuned (none)"
+    return f"{method}, random backbone" if _is_random(run) else method

@@ -1,6 +1,6 @@
 """Tables of finished runs, one per task, data, scale and backbone; methods ranked, with their cost.
 
-Baselines are rows too: the untouched backbone, a randomly initialised backbone, and a trivial
+Baselines are rows too: the pretrained backbone, a randomly initialised backbone, and a trivial
 baseline that needs no model.
 """
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +124,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)  # as 0600, whatever the umask
     except SafetensorError as error:
-        full = f"os error {errno.ENOSPC}" in str(error)
-        number = errno.ENOSPC if full else errno.EIO
-        raise OSError(number, str(error), str(path)) from error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error
     path.chmod(mode)
 
 

@@ -63,7 +63,9 @@ class RunFolder:
             os.scandir(path).close()
         except OSError as error:
             problem = f"{printable(error.filename or path)}: {error.strerror}"
-            raise UserError(f"the run folder cannot be used: {problem}; see output=DIR") from None
+            raise UserError(
+                f"the run folder cannot be used: {problem}; choose another place with output=DIR"
+            ) from None
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat, self._step = -math.inf, 0
@@ -150,7 +152,9 @@ class RunFolder:
         replace_file(path, text.encode("utf-8", "backslashreplace"), self.check)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write predictions/<split>.jsonl, one row a line."""
+        """Write predictions/<split>.jsonl, one row a line. Raises `UserError` for a wrong name."""
+        if {"/", "\\", "\0"} & set(split) or split.startswith("."):
+            raise UserError(f"{split!r} cannot name a split or test: it would name another folder")
         lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
 
@@ -240,7 +244,12 @@ def report_finished(folder: Path) -> dict[str, Any]:
 
 
 def finite(data: Any) -> Any:
-    """Return `data` with null for every number that JSON cannot express (nan, inf)."""
+    """Return `data` with null for every number that JSON cannot express (nan, inf).
+
+    Numbers and arrays of NumPy and torch become Python's.
+    """
+    if hasattr(data, "tolist"):
+        data = data.tolist()
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):

@@ -88,6 +88,11 @@ def is_running(folder: Path) -> bool:
     return any(owner.is_alive(time.time()) for owner in _owners(folder / ".lock"))
 
 
+def sees_owner(folder: Path, owner: Owner) -> bool:
+    """Return whether the lock of `folder`, as this machine sees it, belongs to `owner`."""
+    return (folder / ".lock" / owner.name).exists()
+
+
 def _owners(lock: Path) -> list[Owner]:
     owners = []
     for name, heartbeat in _entries(lock):
@@ -185,8 +190,8 @@ class RunLock:
     def _take_over(self, dead: list[Owner]) -> bool:
         """Rename a dead owner's file to ours, which works for one process only.
 
-        In case the dead owner was only suspended, make sure that it writes nothing: remove its
-        unfinished files, and replace train.jsonl, which it may have open, by a copy.
+        In case the dead owner was only suspended, make sure that it writes nothing: replace
+        train.jsonl, which it may have open, by a copy (its unfinished files are removed too).
         """
         held = self._lock / dead[0].name
         try:
@@ -198,13 +203,13 @@ class RunLock:
             return False
         for other in dead[1:]:
             (self._lock / other.name).unlink(missing_ok=True)
-        for folder in (self._folder, self._folder / "predictions", self._folder / "checkpoints"):
-            remove_temporary(folder)
         renew_file(self._folder / "train.jsonl")
         return True
 
     def _remove_leftovers(self) -> None:
-        """Remove the candidate folders of processes that were killed while acquiring."""
+        """Remove unfinished files, and candidate folders of processes killed while acquiring."""
+        for folder in (self._folder, self._folder / "predictions", self._folder / "checkpoints"):
+            remove_temporary(folder)
         now = self._mine.stat().st_mtime
         for left in self._folder.glob(".lock.*"):
             with suppress(FileNotFoundError):

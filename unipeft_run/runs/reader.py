@@ -169,7 +169,7 @@ def read_run(folder: Path) -> RunRecord:
     metrics = _read(read_json, folder / "metrics.json", problems)
     contents = _read(read_json, folder / CONTENTS, [])  # damaged: only a check is lost
     state = _state(folder, config, status, metrics)
-    error = "" if state == "done" else _as_line(status.get("error"))
+    error = "" if state in ("running", "done") else _as_line(status.get("error"))
     if state == "damaged" and problems:
         error = problems[0]
     return RunRecord(
@@ -216,8 +216,8 @@ def _state(
     recorded = status.get("state", "running")
     if not config:
         return "damaged"
-    if recorded == "running" and is_running(folder):
-        return "running"
+    if (recorded == "running" or not metrics) and is_running(folder):
+        return "running"  # while a run prepares, the state of its last attempt is still recorded
     if metrics:
         return "done"
     known = isinstance(recorded, str) and recorded in RECORDED_STATES

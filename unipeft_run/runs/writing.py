@@ -55,7 +55,8 @@ def temporary_path(path: Path) -> Path:
 def replacing(path: Path, check: Check = no_check) -> Iterator[Path]:
     """Yield a temporary path; rename the result to `path` in one step.
 
-    A failure leaves `path` as it was. Raises `LockLost` for any failure after the run was lost.
+    A failure or an interrupt leaves `path` as it was. Raises `LockLost` for any failure after the
+    run was lost.
     """
     check(path)
     temporary = temporary_path(path)
@@ -63,7 +64,7 @@ def replacing(path: Path, check: Check = no_check) -> Iterator[Path]:
         yield temporary
         check(path)
         temporary.replace(path)
-    except Exception as error:
+    except BaseException as error:
         with suppress(OSError):
             remove(temporary)  # on a full disk, makes room for status.json
         if isinstance(error, OSError):

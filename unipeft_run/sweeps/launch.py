@@ -60,6 +60,7 @@ def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
         max_restarts=0,
         monitor_interval=MONITOR_SECONDS,
         start_method="spawn",
+        signals_to_handle=",".join(_heeded_signals()),
     )
     began, failures = time.monotonic(), multiprocessing.get_context("spawn").SimpleQueue()
     try:
@@ -78,6 +79,15 @@ def launch_processes(planned: PlannedRun, job: Job) -> Outcome:
             _mark_failed(planned, outcome["error"])
         return outcome
     return cast("Outcome", outcomes[0])
+
+
+def _heeded_signals() -> list[str]:
+    """Return the launcher's signals without those that this process ignores, as under nohup."""
+    return [
+        name
+        for name in LAUNCHER_SIGNALS
+        if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN
+    ]
 
 
 def _describe_excess(count: int) -> str | None:

@@ -89,13 +89,13 @@ class EvaluationStep(ABC):
     def encode_inputs(self, model: Any, inputs: Mapping[str, list[str]]) -> list[Any]:
         """Encode new inputs. Raises UserError for one longer than the backbone's positions."""
         sources = encode_inputs(self.task, inputs, self.tokenizer)
-        longest = max(map(self.count_positions, sources), default=0)
-        check_lengths([("task.max_source_length", longest)], model.config)
+        if sources:
+            check_lengths(self.input_limits(sources), model.config)
         return sources
 
-    def count_positions(self, source: Any) -> int:
-        """Return the number of positions of an encoded input."""
-        return len(source)
+    def input_limits(self, sources: Sequence[Any]) -> Iterator[tuple[str, int]]:
+        """Yield keys that limit positions, with the most that the encoded `sources` need."""
+        yield "task.max_source_length", max(map(len, sources))
 
     def plan_batches(self, encoded: Dataset, batch_size: int, generate: bool) -> Batches:
         """Batch examples by length, longest first, so that running out of memory shows at once.

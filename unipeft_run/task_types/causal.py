@@ -14,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
+from unipeft_run.backbones.load import count_positions
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.causal_batches import CausalCollator
 from unipeft_run.data.encoding import lengths
@@ -25,6 +26,8 @@ from unipeft_run.evaluation.texts import decode_texts
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
 from unipeft_run.training.causal_loss import CausalLoss, log_likelihoods
 from unipeft_run.training.losses import Loss
+
+PROMPT, CHOICE = "task.max_source_length", "task.max_source_length + the longest choice"
 
 
 @dataclass(kw_only=True)
@@ -83,11 +86,15 @@ class CausalStep(EvaluationStep):
             return {}
         return {"decoding": describe(model, self.decoding)}
 
-    def count_positions(self, source: Any) -> int:
-        if self.generation is not None:
-            return len(source)
-        prompt, *choices = source
-        return len(prompt) + max(map(len, choices))
+    def input_limits(self, sources: Sequence[Any]) -> Iterator[tuple[str, int]]:
+        """Yield the longest prompt, and the longest one with its response or longest choice."""
+        if self.generation is None or self.decoding is None:
+            yield PROMPT, max(len(prompt) for prompt, *_ in sources)
+            yield CHOICE, max(len(prompt) + max(map(len, rest)) for prompt, *rest in sources)
+            return
+        yield from super().input_limits(sources)
+        longest = self.decoding.find_longest(max(map(len, sources)))
+        yield f"evaluation.decoding.{self.decoding.length_key}", longest
 
     def input_lengths(self, encoded: Dataset, generate: bool) -> NDArray[np.int64]:
         """Count the example itself, or one copy of the prompt for every choice."""
@@ -137,7 +144,8 @@ class Causal(TaskType):
         """Return a collator; a tokenizer without padding token, such as Llama's, pads with eos."""
         pad = tokenizer.pad_token_id
         pad = tokenizer.eos_token_id if pad is None else pad
-        return CausalCollator(pad, loss_on=cast("CausalTask", task).loss_on)
+        loss_on = cast("CausalTask", task).loss_on
+        return CausalCollator(pad, longest=count_positions(config), loss_on=loss_on)
 
     def build_loss(self, smoothing: float) -> Loss:
         return CausalLoss(smoothing)
@@ -159,3 +167,6 @@ class Causal(TaskType):
     def lengths(self, split: str, encoded: Dataset) -> Iterator[tuple[str, int]]:
         longest = int(lengths(encoded, "input_ids").max())
         yield "task.max_source_length + task.max_target_length", longest
+        if "choices" in encoded.column_names and split != "train":
+            pairs = zip(encoded["prompt_length"], encoded["choices"], strict=True)
+            yield CHOICE, max(n + max(map(len, choices)) for n, choices in pairs)

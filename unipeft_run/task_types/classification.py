@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
@@ -57,7 +58,7 @@ class Classification(TaskType):
     step = ClassificationStep
 
     def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        return Collator(tokenizer.pad_token_id)
+        return Collator(tokenizer.pad_token_id, longest=count_positions(config))
 
     def build_loss(self, smoothing: float) -> Loss:
         return ClassificationLoss(smoothing)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
@@ -39,13 +40,13 @@ class Regression(TaskType):
     step = RegressionStep
 
     def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        return Collator(tokenizer.pad_token_id)
+        return Collator(tokenizer.pad_token_id, longest=count_positions(config))
 
     def build_loss(self, smoothing: float) -> Loss:
         return RegressionLoss()
 
     def build_grid(self, collator: Any, config: Any, batch_size: int | None) -> None:
-        """Return None: no number could mark the labels of padding, as a class does."""
+        """Return None: no number can mark a padded row as ignored, as the label -100 does."""
 
 
 def predict_numbers(model: Any, batch: Batch) -> Tensor:

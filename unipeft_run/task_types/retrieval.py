@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.images.batching import (
     ImageCollator,
@@ -74,7 +75,8 @@ class Retrieval(TaskType):
         check_size(pairs.image_size, config)
         transform = ImageTransform(pairs.image_size, pairs.image_size)
         images = ImageCollator(transform, pairs.image_mean, pairs.image_std)
-        return PairCollator(Collator(tokenizer.pad_token_id), images)
+        texts = Collator(tokenizer.pad_token_id, longest=count_positions(config))
+        return PairCollator(texts, images)
 
     def build_loss(self, smoothing: float) -> Loss:
         return ContrastiveLoss(smoothing)

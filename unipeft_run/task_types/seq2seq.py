@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch import nn
 
 from unipeft_run.backbones.families import decoder_start
+from unipeft_run.backbones.load import count_positions
 from unipeft_run.data.batching import Collator
 from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
@@ -92,7 +93,8 @@ class Seq2Seq(TaskType):
     step = Seq2SeqStep
 
     def build_collator(self, task: Task, tokenizer: Any, config: Any) -> Collator:
-        return Collator(tokenizer.pad_token_id, decoder_start(config))
+        start, longest = decoder_start(config), count_positions(config)
+        return Collator(tokenizer.pad_token_id, start, longest=longest)
 
     def build_loss(self, smoothing: float) -> Loss:
         return SequenceLoss(smoothing)

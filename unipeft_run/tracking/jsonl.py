@@ -30,7 +30,8 @@ class Jsonl(Tracker):
         try:
             lines = read_bytes(self._path, LARGEST).splitlines(keepends=True)
         except UnreadableFile as error:
-            raise UserError(f"the run cannot be resumed: {error}; see force=true") from None
+            problem = f"the run cannot be resumed: {error}; force=true starts afresh"
+            raise UserError(problem) from None
         last = step if evaluated is None else evaluated
         kept = [line for line in lines if _is_kept(line, last if _is_evaluation(line) else step)]
         if kept != lines:

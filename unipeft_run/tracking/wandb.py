@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Job = Callable[["Run"], object]
 
-# Seconds: to open the run on the server; to upload the rest at the end; for `finish` in all
+# Seconds allowed to open the run on the server, to upload the rest at the end, and for all of
+# `finish`
 CONNECTING, UPLOADING, FINISHING = 15, 20, 30
 
 log = logging.getLogger(__name__)
+
+
+class MissingRows(Exception):
+    """The server has fewer rows of a run than train.jsonl."""
 
 
 class WandB(Tracker):
@@ -97,18 +102,25 @@ class WandB(Tracker):
         self._thread.start()
 
     def begin(self, step: int, total: int, evaluated: int | None = None) -> None:
-        """Find the index of the next record: after those written before the run was stopped."""
-        found = read_train_records(self._folder / "train.jsonl") if step else iter(())
-        self._index = sum(record["step"] <= step for record in found)
+        """Queue the records written before the run was stopped: the server may lack some."""
+        self._index = 0
+        for record in read_train_records(self._folder / "train.jsonl") if step else ():
+            if record["step"] <= step:
+                self._queue(record, is_earlier=True)
 
     def log(self, record: Record, step: int) -> None:
         """Queue a record; returns immediately."""
-        numbers = {key: value for key, value in record.items() if value is not None}
+        self._queue({"step": step, **record})
+
+    def _queue(self, row: Record, *, is_earlier: bool = False) -> None:
+        """Queue a row; `is_earlier`: one of an earlier attempt, which has its own offline files."""
+        numbers = {key: value for key, value in row.items() if value is not None}
         index, self._index = self._index, self._index + 1
 
         def send(run: Run) -> None:
-            if index >= run.starting_step:  # the number of rows that the server has
-                run.log({"step": step, **numbers}, step=index)
+            # starting_step: the first row that the server has not
+            if index >= run.starting_step and not (is_earlier and run.offline):
+                run.log(numbers, step=index)
 
         self._put(send)
 
@@ -152,7 +164,8 @@ class WandB(Tracker):
                 self._check_rows(run)
         except Exception as error:  # no error of W&B may stop training
             if not self._is_abandoned:
-                self._report("off", error)
+                is_closed = isinstance(error, MissingRows)
+                self._report("incomplete" if is_closed else "off", error)
                 stop_service(patience=2)
 
     def _open(self, config: Mapping[str, Any]) -> Run:
@@ -191,11 +204,12 @@ class WandB(Tracker):
         return f"online, {run.url or '/'.join((run.entity, run.project, run.id))}"
 
     def _check_rows(self, run: Run) -> None:
-        """Raise `OSError` if the server lacks rows: W&B does not report those it refused."""
+        """Raise `MissingRows` if the server lacks rows: W&B does not report those it refused."""
         deadline, pause = time.monotonic() + CONNECTING, 0.5
         while (stored := wandb_server.count_rows(run.entity, run.project, run.id)) < self._index:
             if time.monotonic() + pause > deadline:
-                raise OSError(f"the server has {stored} of {self._index} records")
+                gap = "; a push cannot fill the gap" if stored < run.starting_step else ""
+                raise MissingRows(f"the server has {stored} of {self._index} records{gap}")
             time.sleep(pause)
             pause *= 2
 

@@ -9,18 +9,19 @@ from unipeft_run.errors import UserError
 from unipeft_run.training.progress import Progress
 
 MOST_STEPS = 10**9
+TOLERANCE = 0.05  # of the passes over the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
     """Intervals in updates, None for never.
 
-    `total`: the last update. `epoch`: updates in an epoch. `early_stopping`: the number of
-    evaluations in a row without a new best after which training ends.
+    `total`: the last update. `passes`: passes over the training data per update. `early_stopping`:
+    the number of evaluations in a row without a new best after which training ends.
     """
 
     total: int
-    epoch: int
+    passes: float
     evaluate: int | None
     log: int
     checkpoint: int | None
@@ -54,8 +55,16 @@ class Cadence:
         return min(self.total, (step // self.evaluate + 1) * self.evaluate)
 
     def epochs_at(self, step: int) -> float:
-        """Return the epochs completed at `step`."""
-        return round(step / self.epoch, 4)
+        """Return the passes over the training data completed at `step`."""
+        return round(step * self.passes, 4)
+
+
+def count_steps_per_epoch(batches: int, accumulation: int) -> int:
+    """Return the number of updates that an epoch of recipe.epochs stands for, at least 1.
+
+    As in the official code, it is rounded down: 3 batches with accumulation 2 are one update.
+    """
+    return max(1, batches // accumulation)
 
 
 def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: int) -> int:
@@ -69,4 +78,21 @@ def count_steps(max_steps: int | None, epochs: float | None, steps_per_epoch: in
             f"recipe.epochs={epochs:g}: at most {MOST_STEPS:,} updates, and an epoch has "
             f"{steps_per_epoch:,}"
         )
-    return math.ceil(epochs * steps_per_epoch)
+    steps = round(epochs * steps_per_epoch, 6)  # 0.55 * 100 is 55.000000000000007
+    return max(1, math.ceil(steps))
+
+
+def describe_rounding(
+    max_steps: int | None, epochs: float | None, batches: int, accumulation: int
+) -> str | None:
+    """Return a line if recipe.epochs makes over 5 % more or fewer passes than it says."""
+    if max_steps is not None or epochs is None:
+        return None
+    steps = count_steps(None, epochs, count_steps_per_epoch(batches, accumulation))
+    passes = steps * accumulation / max(1, batches)
+    if abs(passes / epochs - 1) <= TOLERANCE:
+        return None
+    return (
+        f"recipe.epochs={epochs:g} makes {passes:.2f} passes over the training data: an epoch is "
+        "rounded to whole updates"
+    )

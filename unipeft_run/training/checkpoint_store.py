@@ -31,7 +31,7 @@ class CheckpointStore:
     def load_last(self) -> Checkpoint | None:
         """Load the state to resume from; None to start from the beginning.
 
-        A state that is not finite, as older versions saved, is skipped with a warning.
+        A state with NaN or infinity, which older versions could save, is skipped with a warning.
         """
         path = self.folder.path / LAST
         newest = load_newest(path)
@@ -54,7 +54,7 @@ class CheckpointStore:
             raise DamagedCheckpoint(f"{path} is missing; start afresh (force=true)")
         if (step := best.state.get("step", known)) < known:
             raise DamagedCheckpoint(
-                f"{path} is of step {step}, but the best was step {known}; "
+                f"{path} holds step {step}, but the best evaluation was at step {known}; "
                 "start afresh (force=true)"
             )
         return best

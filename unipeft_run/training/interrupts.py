@@ -69,8 +69,10 @@ class Interrupts:
         # Python allows signal handlers in its main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                self._handlers.setdefault(signum, signal.getsignal(signum) or signal.SIG_DFL)
-                signal.signal(signum, self._record)
+                handler = signal.getsignal(signum) or signal.SIG_DFL
+                if handler is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                    self._handlers.setdefault(signum, handler)
+                    signal.signal(signum, self._record)
 
     def _restore(self) -> None:
         for signum, handler in self._handlers.items():

@@ -31,7 +31,7 @@ class MicroBatch:
 
     @property
     def targets(self) -> float:
-        """The number of targets, shared among the copies."""
+        """This copy's share of the number of targets."""
         return count_targets(self.batch) / self.copies
 
 

@@ -104,7 +104,7 @@ def build_optimizer(
 ) -> Optimizer:
     """Build the optimiser `name` over the parameters of `model` that require a gradient.
 
-    Weight decay spares biases and LayerNorm parameters (see `parameter_groups`). `fused`: use one
+    Weight decay spares biases and normalisation layers (see `parameter_groups`). `fused`: use one
     kernel for all parameters. With a loss scaler it must be false, because accelerate would not
     notice when the scaler skips an update.
     """
@@ -118,13 +118,13 @@ def build_optimizer(
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Split the trained parameters into two groups, with and without `weight_decay`.
 
-    Names with "bias" and LayerNorm parameters do not decay. As in the paper's code, prefix
-    embeddings, LoRA matrices and learned scales do.
+    Names with "bias" and the parameters of normalisation layers do not decay. As in the paper's
+    code, prefix embeddings, LoRA matrices and learned scales do.
     """
     norms = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, nn.LayerNorm)
+        if _is_norm(module)
         for parameter in module.parameters(recurse=False)
     }
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -134,6 +134,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Return whether `module` normalises: T5LayerNorm and LlamaRMSNorm are plain modules."""
+    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
 
 
 def build_schedule(

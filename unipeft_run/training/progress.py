@@ -131,7 +131,10 @@ class Progress:
         return loss is not None and self.best_loss is not None and loss < self.best_loss
 
     def metrics(self) -> dict[str, float]:
-        """Return the loss since the last log record, or in it, and the overall throughput."""
+        """Return the mean loss since the last log record, and the overall throughput.
+
+        Right after a record, it is the loss in that record.
+        """
         if not self.total.steps:
             return {}
         loss = self.window.rates()["train/loss"] if self.window.steps else self.last_loss

@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from unipeft_run.errors import UserError
 from unipeft_run.runs.checkpoint import Checkpoint, extract_part, merge_parts
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.distributed.parallel import gather_full, local_part, shard_like
@@ -139,10 +140,16 @@ def _named_entries(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: Optimizer, model: nn.Module, content: Checkpoint) -> None:
-    """Load a state that `optimizer_state` returned."""
-    names = _names_in_order(optimizer, model)
-    if names != content.state["names"]:
+    """Load a state that `optimizer_state` returned. Raises `UserError` if weight decay differs."""
+    names, stored = _names_in_order(optimizer, model), content.state["names"]
+    if sorted(names) != sorted(stored):
         raise ValueError("the checkpoint is of an optimiser over other parameters")
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if names != stored or sizes != [len(group["params"]) for group in content.state["groups"]]:
+        raise UserError(
+            "the checkpoint is of an older version, which applied weight decay to other "
+            "parameters; start afresh (force=true)"
+        )
     indices = {name: index for index, name in enumerate(names)}
     parameters = dict(model.named_parameters())
     tensors = {

@@ -19,7 +19,7 @@ from unipeft_run.runs.checkpoint import Checkpoint
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking import Tracker, Trackers
 from unipeft_run.training.accumulation import GradientAccumulator, LossFn
-from unipeft_run.training.cadence import Cadence, count_steps
+from unipeft_run.training.cadence import Cadence, count_steps, count_steps_per_epoch
 from unipeft_run.training.checkpoint_store import CheckpointStore
 from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.distributed.parallel import Parallel, all_reduce_sum, reshard
@@ -70,10 +70,10 @@ class Trainer:
 
     `loss_fn(model, batch)` returns the mean loss over the batch's targets and their number.
     `loader`: see `MicroBatches`. `optim(model, total_steps)` builds the optimiser of the parameters
-    that require a gradient, and its schedule; `build_hook(total_steps)` what acts between updates,
-    or None. `evaluate` runs every `eval_every` updates (None: every epoch) and after the last one.
-    `selection` names the metric that decides which state is the best; at equal metric the lower
-    "loss" wins, then the earlier state.
+    that require a gradient, and its schedule; `build_hook(total_steps)` returns what acts between
+    updates, or None. `evaluate` runs every `eval_every` updates (None: every epoch) and after the
+    last one. `selection` names the metric that decides which state is the best; at equal metric the
+    lower "loss" wins, then the earlier state.
 
     With several processes, each trains on its part of every batch, and rank 0 writes. `parallel`:
     whether the model is replicated or sharded.
@@ -114,10 +114,10 @@ class Trainer:
         self.tracker, self.interrupts = Trackers(trackers), Interrupts()
         self.accumulation, self.compute = accumulation, compute
         self.saved_step: int | None = None
-        steps_per_epoch = max(1, len(loader) // accumulation)
+        steps_per_epoch = count_steps_per_epoch(len(loader), accumulation)
         self.cadence = Cadence(
             total=count_steps(max_steps, epochs, steps_per_epoch),
-            epoch=steps_per_epoch,
+            passes=accumulation / max(1, len(loader)),
             evaluate=None if evaluate is None else eval_every or steps_per_epoch,
             log=log_every,
             checkpoint=checkpoint_every,

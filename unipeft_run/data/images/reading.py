@@ -119,6 +119,6 @@ def _to_structs(values: pa.Array, where: str) -> pa.Array:
     elif not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise UserError(f"{where} holds {printable(str(kind))}, not the bytes of image files")
     if values.null_count:
-        raise UserError(f"{where} names image files without their bytes")
+        raise UserError(f"{where} gives names of image files, but not their bytes")
     paths = pa.nulls(len(values), pa.large_string())
     return pa.StructArray.from_arrays([values.cast(pa.large_binary()), paths], fields=list(IMAGE))

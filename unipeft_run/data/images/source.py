@@ -11,7 +11,6 @@ from unipeft_run.data.fingerprint import combine, fingerprint_many
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits, Source
-from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # these take long to import
     import pyarrow as pa
@@ -45,9 +44,7 @@ class ImageSource(Source):
         if folder := self.folder():
             return read_image_files(require_split_files(folder, split), columns, limit)
         if self.hub is None:
-            raise UserError(
-                f"task {self.task} has no data on the hub: set task.path=DIR, or scale=mini"
-            )
+            raise self._no_data()
         where, dataset = self._find_on_hub(split)
         return _read_dataset(dataset, columns, limit, where)
 

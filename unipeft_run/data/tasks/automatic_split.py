@@ -38,7 +38,7 @@ class SplitRule:
             asked = " and ".join(f"{size:,} for {split}" for split, size in sizes.items())
             raise UserError(
                 f"{asked}: that leaves none of the {total:,} examples for training; lower "
-                "task.validation_size and task.test_size, or give more data"
+                "task.validation_size or task.test_size, or give more data"
             )
         return sizes
 

@@ -48,7 +48,7 @@ class CausalTask(TextTask):
 
     @property
     def decides_by(self) -> Decision:
-        """True if responses are generated, false if the most likely of several is chosen."""
+        """How a response is decided: generated, or the most likely of several."""
         return "generation"
 
     @property
@@ -119,5 +119,5 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def most_frequent(values: Sequence[Any]) -> Any:
-    """Return the most frequent value, the first of several."""
+    """Return the most frequent value; of several, the first."""
     return Counter(values).most_common(1)[0][0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipeft_run.data.tasks.columns import Columns
+from unipeft_run.data.tasks.messages import describe_value, list_names, printable
 from unipeft_run.data.tasks.questions import Question, as_dataset, interleave
 from unipeft_run.errors import UserError
 
@@ -46,13 +48,13 @@ class Format:
     def question(self, row: Row, test: str) -> Question:
         """Convert a row of `test`; without a label, the answer is the first choice.
 
-        Raises `ValueError` for a label that names no choice.
+        Raises `ValueError` for a label that names no choice, and for an unusable name of a test.
         """
         text, choices = self.read(row)
         answer = self.find(row[self.label], row) if self.label in row else 0
         if not 0 <= answer < len(choices):
             raise ValueError(f"the right choice is number {answer + 1} of {len(choices)}")
-        return Question(text, choices, answer, row[self.task] if self.task else test)
+        return Question(text, choices, answer, _check_test(row[self.task]) if self.task else test)
 
     def convert(self, dataset: Dataset, test: str, limit: int | None = None) -> Dataset:
         """Convert `dataset` to the columns of `Question`, and `id` if it has one.
@@ -71,17 +73,44 @@ class Format:
         return as_dataset(chosen, None if ids is None else [ids[place] for place in order])
 
 
+def _check_test(name: str) -> str:
+    """Return the name of a test, which metrics and a file of predictions are named after."""
+    if not TEST_NAME.fullmatch(name):
+        raise ValueError(
+            f"{describe_value(name)} cannot name a test: give at most 80 letters, digits, "
+            "spaces, _, -, + or ., the first one not a dot"
+        )
+    return name
+
+
 def _from(first: int) -> Callable[[str, Row], int]:
     """Read the label as a number that counts choices from `first`."""
-    return lambda label, row: int(label) - first
+
+    def find(label: str, row: Row) -> int:
+        try:
+            return int(label) - first
+        except ValueError:
+            raise ValueError(f"label {_quote(label)} is not a whole number") from None
+
+    return find
 
 
 def _by_letter(label: str, row: Row) -> int:
-    return list(row["choices.label"]).index(label)
+    return _find(label, list(row["choices.label"]))
 
 
 def _by_word(label: str, row: Row) -> int:
-    return TRUTH.index(label)
+    return _find(label, TRUTH)
+
+
+def _find(label: str, known: list[str]) -> int:
+    if label not in known:
+        raise ValueError(f"label {_quote(label)} is none of {list_names(known)}")
+    return known.index(label)
+
+
+def _quote(label: str) -> str:
+    return f"'{printable(label, 40)}'"
 
 
 def _columns(question: str, *choices: str) -> Callable[[Row], tuple[str, list[str]]]:
@@ -95,6 +124,7 @@ def _columns(question: str, *choices: str) -> Callable[[Row], tuple[str, list[st
 
 
 TRUTH = ["true", "false"]
+TEST_NAME = re.compile(r"(?!\.)[\w .+-]{1,80}")
 TEST_ON_VALIDATION = {"test": "validation"}
 LETTERED = ("choices.text", "choices.label")
 FORMATS: Mapping[str, Format] = {

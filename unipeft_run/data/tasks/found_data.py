@@ -34,6 +34,9 @@ class SplitData(Protocol):
     def read(self, columns: Columns, limit: int | None) -> tuple[pa.Table, Orders]:
         """Read the first `limit` examples. Raises `UserError`."""
 
+    def is_unlabelled(self, label: str) -> bool:
+        """Return whether no row has a label in the column `label` of named classes."""
+
     def fingerprint(self) -> str | None:
         """Hash the content; None for data on the hub."""
 
@@ -48,6 +51,13 @@ class FileSplit:
         from unipeft_run.data.tasks.split_tables import read_files
 
         return read_files(self.files, columns, limit)
+
+    def is_unlabelled(self, label: str) -> bool:
+        if any(file.suffix != ".parquet" for file in self.files):
+            return False
+        from unipeft_run.data.tasks.tables import is_unlabelled_file
+
+        return all(is_unlabelled_file(file, label) for file in self.files)
 
     def fingerprint(self) -> str:
         return fingerprint_files(self.files)
@@ -66,6 +76,11 @@ class DatasetSplit:
 
         table, in_order = read_dataset(self.dataset, columns, limit, self.where)
         return table, ((self.where, in_order),)
+
+    def is_unlabelled(self, label: str) -> bool:
+        from unipeft_run.data.tasks.loading import is_unlabelled_dataset
+
+        return is_unlabelled_dataset(self.dataset, label)
 
     def fingerprint(self) -> str | None:
         return None if self.folder is None else fingerprint(self.folder)

@@ -112,8 +112,8 @@ class ImageClassification(ImageTask):
         several = next((len(images) for images in batch[IMAGES] if len(images) != 1), None)
         if several is not None:
             raise UserError(
-                f"task {self.name} classifies single images, but column {self.image_column!r} has "
-                f"{several} of one example"
+                f"task {self.name} classifies single images, but column {self.image_column!r} "
+                f"holds {several} images for one example"
             )
         return {"labels": batch[self.label_column]}
 

@@ -18,7 +18,7 @@ from unipeft_run.data.tasks.labels import check_order
 from unipeft_run.data.tasks.source import Limits
 from unipeft_run.data.tasks.split_files import SUFFIXES, require_split_files
 from unipeft_run.data.tasks.split_tables import Orders, read_files
-from unipeft_run.data.tasks.tables import check_table
+from unipeft_run.data.tasks.tables import check_table, is_unlabelled
 from unipeft_run.errors import UserError
 
 
@@ -82,10 +82,23 @@ def read_dataset(
     dataset: Dataset, columns: Columns, limit: int | None, where: str
 ) -> tuple[pa.Table, bool | None]:
     """Read the first `limit` examples of a data set as `check_table` does. Raises `UserError`."""
-    feature = dataset.features.get(columns.label) if columns.label else None
-    names = feature.names if isinstance(feature, ClassLabel) else None
+    names = _class_names(dataset, columns.label) if columns.label else None
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
     if len(dataset) == 0:
         raise UserError(f"{where} has no examples")
     return check_table(dataset.with_format("arrow")[:], columns, names, where)
+
+
+def is_unlabelled_dataset(dataset: Dataset, label: str) -> bool:
+    """Return whether no row of `dataset` has a label in the column `label` of named classes."""
+    names = _class_names(dataset, label)
+    if names is None:
+        return False
+    table = dataset.select_columns([label]).with_format("arrow")[:]
+    return is_unlabelled(table.column(label), names)
+
+
+def _class_names(dataset: Dataset, label: str) -> list[str] | None:
+    feature = dataset.features.get(label)
+    return feature.names if isinstance(feature, ClassLabel) else None

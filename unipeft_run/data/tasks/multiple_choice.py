@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,14 @@ class MultipleChoice(CausalTask):
         """Convert new examples to questions; the first choice is a placeholder for the answer."""
         rows = zip(*inputs.values(), strict=True)
         named = [dict(zip(inputs, values, strict=True)) for values in rows]
-        return as_columns(self._format.question(row, self.name) for row in named)
+        return as_columns(self._questions(named))
+
+    def _questions(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Question]:
+        for number, row in enumerate(rows, start=1):
+            try:
+                yield self._format.question(row, self.name)
+            except ValueError as error:
+                raise UserError(f"input {number}: {error}") from None
 
     def fill_fields(self, batch: Mapping[str, list[Any]]) -> Mapping[str, list[str]]:
         rows = [_fields(question) for question in read_questions(batch)]
@@ -142,7 +149,7 @@ class MultipleChoice(CausalTask):
         return Source(self.name, self.path, self.mini, self.hub, self.optional_splits, names)
 
     def _limits(self) -> dict[str, int | None]:
-        """Return no limits if there are several tests: `load` keeps as many of each."""
+        """Return no limits for several tests: `load` then keeps equally many questions of each."""
         return {} if self._format.task else super()._limits()
 
     def _cache_key(self, train: bool) -> dict[str, Any]:

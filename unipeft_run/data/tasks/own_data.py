@@ -97,4 +97,4 @@ class OwnData(Task):
     def _own_source(self) -> OwnSource:
         rule = SplitRule(self.validation_size, self.test_size, self.split_seed)
         data = self.data if self.path is None else str(self.path)
-        return OwnSource(self.name, data, rule, self.input_columns)
+        return OwnSource(self.name, data, rule, self.input_columns, self.columns.label)

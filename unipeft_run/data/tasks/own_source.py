@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unipeft_run.data.cache import cache_root, write_entry
@@ -23,7 +25,9 @@ if TYPE_CHECKING:  # these take long to import, and a cached summary needs neith
     from unipeft_run.data.tasks.source import Limits
 
 ROW = "__row__"  # column: the row of an example in the data before it was divided, from 1
-VERSION = 2  # of summaries in the cache
+VERSION = 3  # of summaries in the cache
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,31 +42,39 @@ class Summary:
 class OwnSource:
     """The data at `data`, a path or a hub name; `rule` divides off the splits that it lacks.
 
-    `inputs`: the columns that identify an input; equal ones stay in one split.
+    `inputs`: the columns that identify an input; equal ones stay in one split. `label`: the column
+    of classes, if any; held-out splits without a single label there count as lacking.
     """
 
     task: str
     data: str | None
     rule: SplitRule
     inputs: tuple[str, ...]
+    label: str | None = None
 
     def load(self, splits: Sequence[str], columns: Columns, limits: Limits) -> dict[str, Dataset]:
         """Load the first rows of `splits`. Raises `UserError`."""
         from datasets import Dataset
 
+        for split in self._unlabelled:
+            if split in splits:
+                log.warning(
+                    "%s: its %s split has no labels; another is split off the training examples",
+                    *(self.data, split),
+                )
         tables = self._tables(splits, columns, limits)
         return {split: Dataset(tables[split].slice(0, limits.get(split))) for split in splits}
 
     def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:
         """Return a content hash for each split; {} for data from the hub."""
-        found = self._find()
+        found = self._splits
         hashes = {split: found.get(split, found.get("train")) for split in splits}
         digests = {split: data.fingerprint() for split, data in hashes.items() if data}
         return {split: digest for split, digest in digests.items() if digest}
 
     def divided(self) -> tuple[str, ...]:
         """Return the splits that the data lacks, which are divided off the training data."""
-        found = self._find()
+        found = self._splits
         return tuple(split for split in ("validation", "test") if split not in found)
 
     def record(self, splits: Mapping[str, Dataset]) -> dict[str, Any]:
@@ -92,13 +104,28 @@ class OwnSource:
         return summary
 
     def _summarise(self, columns: Columns) -> Summary:
-        tables = self._tables([*self._find(), *self.divided()], columns, {})
+        tables = self._tables([*self._splits, *self.divided()], columns, {})
         words: list[str] = []
         if columns.label is not None:
             words = [w for t in tables.values() for w in t.column(columns.label).to_pylist()]
         return Summary({split: len(t) for split, t in tables.items()}, order_labels(words))
 
-    def _find(self) -> Mapping[str, SplitData]:
+    @cached_property
+    def _splits(self) -> Mapping[str, SplitData]:
+        """The splits of the data, without held-out ones that have no labels."""
+        return {split: data for split, data in self._all.items() if split not in self._unlabelled}
+
+    @cached_property
+    def _unlabelled(self) -> tuple[str, ...]:
+        """The held-out splits without labels, as benchmarks publish their test splits."""
+        label = self.label
+        if label is None:
+            return ()
+        held_out = [split for split in self._all if split != "train"]
+        return tuple(split for split in held_out if self._all[split].is_unlabelled(label))
+
+    @cached_property
+    def _all(self) -> Mapping[str, SplitData]:
         if self.data is None:
             raise UserError(
                 f"task {self.task} needs data; give data=FILE (CSV, TSV, JSON Lines, Parquet), "
@@ -111,7 +138,7 @@ class OwnSource:
     ) -> dict[str, pa.Table]:
         from unipeft_run.data.tasks.labels import check_order
 
-        found, divided = self._find(), self.divided()
+        found, divided = self._splits, self.divided()
         tables: dict[str, pa.Table] = {}
         orders: list[tuple[str, bool | None]] = []
         for split in dict.fromkeys("train" if s in divided else s for s in splits):

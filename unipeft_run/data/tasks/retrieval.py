@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unipeft_run.config.types import Count
@@ -80,18 +81,24 @@ class Retrieval(ImageTask):
         """Load `splits`, by default all, with texts joined to paragraphs. Raises `UserError`."""
         loaded = self._source.load(self._split_names(splits), self.columns, {})
         return {
-            name: _first_rows(self._with_paragraphs(dataset, name), self._limits().get(name))
+            name: _first_rows(self._prepare_split(dataset, name), self._limits().get(name))
             for name, dataset in loaded.items()
         }
 
-    def _with_paragraphs(self, dataset: Dataset, split: str) -> Dataset:
+    def load_file(self, file: Path) -> Dataset:
+        dataset = super().load_file(file)
+        joined = self.paragraphs != "none"
+        return self._join_paragraphs(dataset, str(file)) if joined else dataset
+
+    def _prepare_split(self, dataset: Dataset, split: str) -> Dataset:
         joined = {"all": True, "evaluation": split != "train", "none": False}[self.paragraphs]
-        if not joined:
-            return dataset
+        return self._join_paragraphs(dataset, f"the {split} data") if joined else dataset
+
+    def _join_paragraphs(self, dataset: Dataset, where: str) -> Dataset:
         if self.id_column not in dataset.column_names:
             raise UserError(
-                f"task.paragraphs={self.paragraphs} joins the texts of a video, and the {split} "
-                f"data has no column {self.id_column!r} of ids (texts or whole numbers): name it "
+                f"task.paragraphs={self.paragraphs} joins the texts of a video, and {where} "
+                f"has no column {self.id_column!r} of ids (texts or whole numbers): name it "
                 "with task.id_column, or give task.paragraphs=none if every row is another video"
             )
         from unipeft_run.data.images.paragraphs import join_texts

@@ -48,7 +48,7 @@ class Source:
 
             return load_folder(folder, self._present(folder, splits), columns, limits)
         if self.hub is None:
-            raise UserError(f"task {self.task} has no data: set task.path=DIR, or scale=mini")
+            raise self._no_data()
         from unipeft_run.data.tasks.loading import load_datasets
 
         return load_datasets(self._hub_datasets(self.hub, splits), columns, limits)
@@ -74,6 +74,16 @@ class Source:
 
         return fetch(self.mini)
 
+    def _no_data(self) -> UserError:
+        """Return the error for a task that has neither local data nor a data set on the hub."""
+        or_mini = ", or scale=mini" if self._has_mini() else ""
+        return UserError(f"task {self.task} has no data: set task.path=DIR{or_mini}")
+
+    def _has_mini(self) -> bool:
+        from unipeft_run.miniatures.sources import DATA
+
+        return self.task in DATA
+
     def _present(self, folder: Path, splits: Sequence[str]) -> list[str]:
         """Return `splits` without the optional ones that `folder` lacks."""
         from unipeft_run.data.tasks.split_files import find_split_files
@@ -87,9 +97,8 @@ class Source:
     ) -> dict[str, tuple[str, Dataset]]:
         """Return each split's data set on the hub, with its place for error messages."""
         from unipeft_run.data.tasks.hub import FILES, load_hub
-        from unipeft_run.miniatures.sources import DATA
 
-        mini = "scale=mini, or " if self.task in DATA else ""
+        mini = "scale=mini, or " if self._has_mini() else ""
         datasets = load_hub(self.task, **hub, advice=f"Use {mini}{FILES}.")  # type: ignore[arg-type]
         selected = {}
         for name in splits:

@@ -23,6 +23,7 @@ from unipeft_run.data.tasks.messages import missing_column, printable
 from unipeft_run.errors import UserError
 
 BATCH_ROWS = 10_000  # rows read at a time
+UNLABELLED = -1  # the class number that `datasets` gives to rows without a label
 
 
 def read_parquet(
@@ -83,9 +84,8 @@ def check_table(
     """Return the columns of the task, and whether class numbers are in the task's order.
 
     Texts become strings, labels the task's class numbers (words if `columns.labels` is None, floats
-    if `columns.numbers`).
-    `names` are the class names recorded for `table`; without them the order is unknown (None).
-    Raises `UserError`.
+    if `columns.numbers`). `names` are the class names recorded for `table`; without them the order
+    is unknown (None). Raises `UserError`.
     """
     table, checked = _flatten(table), {}
     in_order: bool | None = True
@@ -176,8 +176,8 @@ def _classes(
     encoded = values.combine_chunks().dictionary_encode()
     classes: list[int | str] = []
     for code, value in enumerate(encoded.dictionary.to_pylist()):
-        name = _named(value, names)
         try:
+            name = _named(value, names)
             classes.append(parse_word(name) if labels is None else parse_label(name, labels))
         except LabelError as error:
             row = pc.index(encoded.indices, code).as_py() + 1
@@ -200,10 +200,35 @@ def _numbers(values: pa.ChunkedArray, name: str, where: str) -> pa.Array:
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
-    """Return the recorded class name of the number `value`, or `value` if there is none."""
-    if names is None or is_numbering(names) or not isinstance(value, int):
+    """Return the recorded class name of the number `value`, or `value` without such names.
+
+    Raises `LabelError` for the number of rows without a label.
+    """
+    if names is None or not isinstance(value, int):
         return value
-    return names[value] if 0 <= value < len(names) else value
+    if value == UNLABELLED:
+        raise LabelError(f"{value}, which means that the row has no label")
+    return names[value] if 0 <= value < len(names) and not is_numbering(names) else value
+
+
+def is_unlabelled(values: pa.ChunkedArray, names: Sequence[str] | None) -> bool:
+    """Return whether a column of classes with recorded `names` holds a label in no row."""
+    return names is not None and len(values) > 0 and pc.max(values).as_py() in (None, UNLABELLED)
+
+
+def is_unlabelled_file(file: Path, label: str) -> bool:
+    """Return whether no row of a Parquet file has a label in the column `label` of named classes.
+
+    False for a file that cannot be read, which is reported when it is loaded.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            names = class_names(parquet.schema_arrow, label)
+            if names is None or label not in parquet.schema_arrow.names:
+                return False
+            return is_unlabelled(parquet.read([label]).column(label), names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return False
 
 
 def _is_in_order(

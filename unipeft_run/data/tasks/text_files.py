@@ -22,8 +22,8 @@ def read_text_file(file: Path, columns: Columns, limit: int | None) -> tuple[pa.
     """Read the first `limit` rows of `file`; also return whether all labels are class names.
 
     Texts are strings, and labels class numbers (words if `columns.labels` is None; floats if
-    `columns.numbers`). Ids are
-    included if every row has one. Raises `UserError` with the line of the first wrong value.
+    `columns.numbers`). Ids are included if every row has one. Raises `UserError` with the line of
+    the first wrong value.
     """
     rows = _Rows(file, columns)
     for number, record in islice(read_records(file), limit):

@@ -45,7 +45,7 @@ def _check_site(site: Site, query: str, shifted: bool) -> None:
             "normalised input; use scaled or unscaled"
         )
     if shifted and site.positions is None:
-        raise UserError("form.positions=shifted: this backbone is not told positions; use null")
+        raise UserError("form.positions=shifted: this backbone takes no position_ids; use null")
 
 
 class Memory(Form):

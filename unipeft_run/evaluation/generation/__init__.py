@@ -47,6 +47,8 @@ def describe(model: Any, decoding: DecodingConfig) -> str:
         settings["rules"] = "transformers"
     if is_recomputed(model):
         settings["cache"] = False
+    if not model.config.is_encoder_decoder and decoding.max_new_tokens and decoding.min_length:
+        settings["min_new_tokens"] = settings.pop("min_length")
     return "|".join(f"{name}:{value}" for name, value in settings.items())
 
 
@@ -69,8 +71,9 @@ def generate(
 
     The length of a decoder-only model's row includes the prompt and its padding, in `max_length`
     and `min_length` under both sets of rules, and in the length penalty under the rules of 2021
-    (transformers' count generated tokens only). `max_new_tokens` counts generated tokens. No n-gram
-    of prompt and target together occurs twice under `no_repeat_ngram_size`. All of this follows
+    (transformers' count generated tokens only). `max_new_tokens` counts generated tokens; with it,
+    so does `min_length` of a decoder-only model, as transformers' `min_new_tokens`. No n-gram of
+    prompt and target together occurs twice under `no_repeat_ngram_size`. All of this follows
     transformers, of 4.6 under the rules of 2021.
 
     For a model or an attention implementation that this search does not support, transformers'

@@ -15,7 +15,7 @@ from unipeft_run.errors import UserError
 TOKENS = ("decoder_start_token_id", "bos_token_id", "pad_token_id", "forced_bos_token_id")
 END_TOKENS = ("eos_token_id", "forced_eos_token_id")  # one id or a list
 COPIED = (
-    *("num_beams", "min_length", "no_repeat_ngram_size"),
+    *("num_beams", "no_repeat_ngram_size"),
     *("length_penalty", "early_stopping", "rules"),
 )
 
@@ -63,6 +63,7 @@ class Settings:
         return cls(
             **values.model_dump(include=set(COPIED)),
             max_length=_find_longest(values, prompt),
+            min_length=_find_shortest(values, prompt),
             prompt=1 if prompt is None else prompt,
             start=_require("decoder_start_token_id", tokens) if prompt is None else None,
             eos=ends["eos_token_id"],
@@ -102,6 +103,12 @@ def _find_longest(values: DecodingConfig, prompt: int | None) -> int:
             "give decoding.max_new_tokens instead"
         )
     return longest
+
+
+def _find_shortest(values: DecodingConfig, prompt: int | None) -> int:
+    """Return the minimum length; like `max_new_tokens`, it may leave out the prompts."""
+    given = 0 if prompt is None or values.max_new_tokens is None else prompt
+    return values.min_length + given
 
 
 def _read_token(name: str, decoding: Mapping[str, Any], config: Any) -> int | None:

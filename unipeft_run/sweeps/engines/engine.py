@@ -50,7 +50,9 @@ class Engine:
         if self.kind == "ray":
             _require("ray")
         elif self.kind == "submitit_slurm":
-            import_module("unipeft_run.sweeps.engines.slurm").install_queue_watcher()
+            slurm = import_module("unipeft_run.sweeps.engines.slurm")
+            slurm.install_queue_watcher()
+            slurm.warn_without_gpu(config.hydra.launcher, cells)
 
     @property
     def shared_fate(self) -> bool:

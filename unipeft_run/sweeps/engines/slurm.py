@@ -6,6 +6,10 @@ job. `squeue` always works: a job that has left the queue without a result is lo
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from hydra.core.utils import JobReturn, JobStatus
 from submitit.core.utils import UncompletedJobError
 from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
@@ -14,6 +18,7 @@ from unipeft_run.sweeps.engines.worker import WorkerLost
 
 POLL_SECONDS = 30  # of the queue, at most; results on disk are polled every second
 GONE = "GONE"  # our state of a job that has left the queue
+GPU_KEYS = ("gpus_per_node", "gpus_per_task", "gres", "constraint", "additional_parameters")
 _results = SlurmJob.results
 
 
@@ -38,6 +43,20 @@ def install_queue_watcher() -> None:
     """Make submitit poll the queue, and turn a killed job into a lost cell, not a failed grid."""
     SlurmJob.watcher = QueueWatcher(delay_s=POLL_SECONDS)
     SlurmJob.results = results_of
+
+
+def warn_without_gpu(launcher: Mapping[str, Any], cells: Sequence[Sequence[str]]) -> None:
+    """Print a line to stderr if cells at the paper's scale would train on CPUs."""
+    if any(launcher.get(key) for key in GPU_KEYS):
+        return
+    scales = [word for cell in cells for word in cell if word.startswith("scale=")]
+    trains = any(word.startswith("method=") for cell in cells for word in cell)
+    if trains and (not scales or "scale=paper" in scales):
+        print(
+            "hydra/launcher=submitit_slurm: the jobs ask for no GPU, so they train on CPUs; "
+            "hydra.launcher.gpus_per_node=1 asks for one",
+            file=sys.stderr,
+        )
 
 
 def results_of(job: SlurmJob[JobReturn]) -> list[JobReturn]:

@@ -55,13 +55,11 @@ class ComputePlan:
         Raises `UserError` for an impossible value.
         """
         config = options.config
-        fixed = not _drops_layers(model) and find_adapter(model) is None
-        can_graph = options.grid is not None and _has_graphs(device) and fixed
-        if config.graphs and not can_graph:
-            raise UserError(
-                "compute.graphs=true: CUDA graphs need one process with a GPU, and a model without "
-                "layerdrop or modules of the PEFT library"
-            )
+        check_device(config, device, autocast)
+        obstacle = _find_obstacle(options, model)
+        if config.graphs and obstacle:
+            raise UserError(f"compute.graphs=true: CUDA graphs need {obstacle}")
+        can_graph = _has_graphs(device) and obstacle is None
         graphs = can_graph if config.graphs is None else config.graphs
         return cls(graphs, _choose_products(config.products, device, autocast))
 
@@ -79,6 +77,25 @@ class ComputePlan:
         return asdict(self)
 
 
+def check_device(config: ComputeConfig, device: torch.device, autocast: torch.dtype | None) -> None:
+    """Raise `UserError` for a choice that is impossible on `device` or with this precision."""
+    if config.graphs and not _has_graphs(device):
+        raise UserError("compute.graphs=true: CUDA graphs need one process with a GPU")
+    if config.products == "onednn" and not _can_use_onednn(device, autocast):
+        raise UserError(
+            "compute.products=onednn: needs precision=fp32, a CPU, and a torch with oneDNN"
+        )
+
+
+def _find_obstacle(options: ComputeOptions, model: nn.Module) -> str | None:
+    """Return what CUDA graphs need and this task or model lacks, or None."""
+    if options.grid is None:
+        return "batches of a few fixed shapes, which this task does not have"
+    if _drops_layers(model) or find_adapter(model) is not None:
+        return "a model that has neither layerdrop nor modules of the PEFT library"
+    return None
+
+
 def _has_graphs(device: torch.device) -> bool:
     return device.type == "cuda" and processes.world_size() == 1
 
@@ -93,10 +110,6 @@ def _choose_products(
     wanted: Products | None, device: torch.device, autocast: torch.dtype | None
 ) -> Products:
     possible = _can_use_onednn(device, autocast)
-    if wanted == "onednn" and not possible:
-        raise UserError(
-            "compute.products=onednn: needs precision=fp32, a CPU, and a torch with oneDNN"
-        )
     if wanted is None and possible and processes.world_size() == 1 and is_onednn_faster():
         return "onednn"
     return wanted or "torch"
