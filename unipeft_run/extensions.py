@@ -23,6 +23,7 @@ from unipeft_run.errors import UserError
 VARIABLE = "UNIPEFT_CONFIG_DIR"
 SEARCH_PATH = "hydra.searchpath="
 CLOSED = ("insertion",)  # groups whose choices are functions of unipeft: folders cannot add to them
+_named: list[str] = []  # the folders that the running command names itself
 
 
 def conf_dir() -> Path:
@@ -34,6 +35,14 @@ def conf_dir() -> Path:
 def config_dirs() -> tuple[Path, ...]:
     """Return the extension folders, absolute, in order of precedence."""
     return tuple(Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name)
+
+
+def named_folders() -> tuple[str, ...]:
+    """Return the folders of --config-dir, as typed, that $UNIPEFT_CONFIG_DIR did not hold before.
+
+    A command line needs them to find the same choices.
+    """
+    return tuple(_named)
 
 
 def options(group: str) -> list[str]:
@@ -65,8 +74,10 @@ def extended_by(folders: Sequence[str]) -> Iterator[None]:
 
     Raises UserError if one of them, or of $UNIPEFT_CONFIG_DIR, is missing.
     """
-    before = os.environ.get(VARIABLE)
+    before, named_before = os.environ.get(VARIABLE), list(_named)
     added = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
+    pairs = zip(folders, added, strict=True)
+    _named.extend(folder for folder, path in pairs if Path(path) not in config_dirs())
     _set_variable(os.pathsep.join(dict.fromkeys([*added, *map(str, config_dirs())])) or None)
     try:
         for folder in config_dirs():
@@ -75,6 +86,7 @@ def extended_by(folders: Sequence[str]) -> Iterator[None]:
         make_importable()
         yield
     finally:
+        _named[:] = named_before
         _set_variable(before)
 
 

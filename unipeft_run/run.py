@@ -17,10 +17,9 @@ from unipeft_run.errors import UserError
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
-from unipeft_run.runs.folder import RunFolder, report_finished
+from unipeft_run.runs.folder import CONTENTS, SPLIT, RunFolder, report_finished
 from unipeft_run.runs.lock import RunLock, RunningElsewhere, owner_of, sees_owner
 from unipeft_run.runs.printable import printable
-from unipeft_run.runs.reader import CONTENTS
 from unipeft_run.training.distributed import processes
 
 Metrics = dict[str, Any]
@@ -109,7 +108,7 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
     folder.write_json(CONTENTS, dict(planned.contents))
     if record := inputs.task.describe_split(inputs.splits):
-        folder.write_json("split.json", record)
+        folder.write_json(SPLIT, record)
     try:
         prepared = prepared or PreparedRun(planned.config, inputs)
         return {**prepared.train(planned, folder), "state": "done"}

@@ -42,6 +42,13 @@ def test_summaries_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert output["metrics"] == rouge(["a cat sat"], ["the cat sat"]).metrics
 
 
+@pytest.mark.parametrize("task", [["task=text2text"], ["--task", "text2text"]])
+def test_short_keys(task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = write_files(tmp_path, ["a cat"], ["a cat"])
+    assert main(["metric=exact_match", *task, *arguments, "--format=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == {"exact_match": 100.0}
+
+
 @pytest.mark.parametrize("task", ["mnli", "sst2"])
 def test_classes_are_names_or_numbers(
     task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

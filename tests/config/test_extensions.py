@@ -15,7 +15,13 @@ from unipeft_run.config.declarations import declaration_of
 from unipeft_run.config.design_space import combinations, find_objections
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import config_dirs, extended_by, options, with_search_path
+from unipeft_run.extensions import (
+    config_dirs,
+    extended_by,
+    named_folders,
+    options,
+    with_search_path,
+)
 
 Capture = pytest.CaptureFixture[str]
 RUN = ("task=sst2", "method=parallel_ffn", "scale=mini")
@@ -66,8 +72,24 @@ def test_a_plan_finds_an_experiment(lab: Path, capsys: Capture) -> None:
         "cells": [{"row": "ours", "run": ["task=sst2", "method=parallel_ffn", "form@ffn=gate"]}]
     }
     (lab / "experiment" / "ours.yaml").write_text(yaml.safe_dump(cells))
-    assert run(["report", "plan", "ours", "--config-dir", lab.name]) == 0
-    assert "ours: 1 cells, 0 done, 1 to run" in capsys.readouterr().out
+    words = ["report", "plan", "ours", "output=~/runs", "--format", "csv"]
+    assert run([*words, "--config-dir", lab.name]) == 0
+    table = capsys.readouterr().out.replace('""', '"')
+    chosen = f"form@ffn=gate \"output='~/runs'\" --config-dir {lab.name}"
+    assert f"unipeft train task=sst2 method=parallel_ffn {chosen}" in table
+    assert run(["report", "plan", "ours", "output=~/runs", "--config-dir", lab.name]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "ours: 1 cells, 0 done, 1 to run" in text
+    assert f"train -m experiment=ours 'output=~/runs' --config-dir {lab.name}" in text
+
+
+def test_commands_do_not_name_the_folders_of_the_variable(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPEFT_CONFIG_DIR", str(lab))
+    with extended_by(["."]), extended_by([]), extended_by([lab.name]):
+        assert named_folders() == (".",)
+    assert named_folders() == ()
 
 
 def test_search_paths_are_joined(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_families
 import torch
 from tiny import backbone, batch
 from tiny_config import configured
@@ -28,12 +29,22 @@ BOTH = (
     "composition@ffn=learned_scale",
     "ffn.bottleneck=3",
 )
+QUERIES = (
+    "form@matrix=low_rank",
+    "insertion@matrix=parallel",
+    "representation@matrix=query_value",
+    "composition@matrix=scaled",
+    "matrix.representation.sites=[attn.query]",
+    "matrix.bottleneck=3",
+)
 CELLS = {
     "attention": ("lora_attn",),
     "feed-forward": ("lora_ffn",),
     "both, of two ranks": BOTH,
     "keys and values": ("lora_attn", "representation@attn=key_value"),
     "part": ("lora_ffn", "ffn.representation.layers=[1]"),
+    "two at the queries": ("lora_attn", *QUERIES, "matrix.scale=4"),
+    "two of one scale": ("lora_attn", *QUERIES, "attn.scale=3", "matrix.scale=3"),
 }
 
 
@@ -50,11 +61,15 @@ def trained(family: str, method: str, *overrides: str) -> Any:
     config = configured(f"task={TASKS[family]}", f"method={method}", "scale=mini", *overrides)
     model = base(family)
     attach(model, build_slots(config), config.unfreeze)
-    with torch.no_grad():
-        for _, delta in find_deltas(model):
-            for parameter in delta.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    perturb(model)
     return model
+
+
+@torch.no_grad()
+def perturb(model: Any) -> None:
+    for _, delta in find_deltas(model):
+        for parameter in delta.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
 
 
 @torch.no_grad()
@@ -85,6 +100,30 @@ def test_an_exported_lora_is_imported_again(cell: str, family: str, tmp_path: Pa
     assert close(logits(again, family), logits(model, family))
     free = {name for name, p in again.named_parameters() if p.requires_grad}
     assert all(".delta_" in name or name.startswith("classifier.") for name in free)
+
+
+FUSED = {
+    "queries and values": ("method=lora_attn",),
+    "queries, twice": ("method=lora_attn", *QUERIES, "matrix.scale=4"),
+    "keys": ("method=lora_attn", "attn.representation.sites=[attn.key]"),
+}
+
+
+@pytest.mark.parametrize("cell", FUSED)
+def test_parts_of_gpt2s_fused_projection_are_exported(cell: str, tmp_path: Path) -> None:
+    model = tiny_families.backbone("gpt2").double()
+    attach(model, build_slots(configured("task=piqa", "backbone=gpt2", *FUSED[cell])))
+    perturb(model)
+    export_peft(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(tiny_families.backbone("gpt2").double(), tmp_path)
+    given = tiny_families.batch("gpt2")
+    with torch.no_grad():
+        ours, loaded = model(**given).logits, theirs(**given).logits
+        plain = theirs.unload()(**given).logits
+    assert close(loaded, ours)
+    assert not close(plain, ours)
+    with pytest.raises(UserError, match="one weight computes queries, keys and values there"):
+        import_peft(tiny_families.backbone("gpt2"), tmp_path)
 
 
 LORAS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_a_metric_that_was_computed_otherwise_is_not_compared(
         metrics["signatures"] = dict.fromkeys(("accuracy", "per_example"), signature)
         file.write_text(json.dumps(metrics))
         assert main(["compare", *map(str, folders)]) == code
-    assert "was computed otherwise than of" in capsys.readouterr().err
+    assert "accuracy was not computed in the same way for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,17 @@ def test_an_experiment_without_printed_results_shows_our_scores(
     assert (
         "accuracy ours" in out and "81.50" in out and "printed" not in out.replace("% printed", "")
     )
+
+
+def test_a_row_of_a_peft_method_has_the_runs_of_that_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lab" / "experiment").mkdir(parents=True)
+    cells = [f"{{row: {name}, run: [task=sst2, method=peft/{name}]}}" for name in ("lora", "vera")]
+    (tmp_path / "lab" / "experiment" / "mine.yaml").write_text(f"cells: [{', '.join(cells)}]\n")
+    make_run("task=sst2", "method=peft/lora", "peft.config.r=4")
+    words = ["outputs", "--experiment", "mine", "--config-dir", "lab", "--format", "csv"]
+    assert main(words) == 0
+    lora, vera = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (lora["seeds"], vera["seeds"]) == ("1", "")
+    assert "peft.config.r=4" in lora["differs in"]

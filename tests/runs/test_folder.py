@@ -90,6 +90,8 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path: Path) -> Non
     folder = RunFolder(tmp_path)
     folder.mark("done", step=1)
     folder.write_predictions("test", [])
+    for name in ("contents.json", "split.json"):
+        folder.write_json(name, {})
     save_checkpoint(
         tmp_path / "checkpoints" / "last", Checkpoint({"w": torch.ones(3)}, {}), keep_previous=True
     )

@@ -95,15 +95,17 @@ def train(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
 
 @pytest.mark.parametrize("gpus", [0, 4])
 def test_ray_runs_each_cell_with_its_resources(
-    monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], gpus: int
+    monkeypatch: pytest.MonkeyPatch, runs: Sequence[Mapping[str, Any]], tmp_path: Path, gpus: int
 ) -> None:
     seen = fake_ray(monkeypatch, gpus, crashes=[1, 0])
     monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("UNIPEFT_CONFIG_DIR", str(tmp_path))
     assert train(monkeypatch, "hydra.launcher.ray.remote.num_cpus=3") == 0
     assert [run["seed"] for run in runs] == [2, 1], "the worker of the first was lost"
     share = {"num_cpus": 3, "num_gpus": int(bool(gpus)), "max_retries": 0}
     assert seen["remote"] == [share] * 3
     expected = {"UNIPEFT_CACHE": "cache", "OMP_NUM_THREADS": "3"}
+    expected |= {"UNIPEFT_CONFIG_DIR": str(tmp_path)}
     assert seen["environment"][0] == expected
     assert seen["init"] == {"include_dashboard": False, "object_store_memory": 100 * 2**20}
 
@@ -156,7 +158,10 @@ def test_a_remote_ray_gets_no_settings_of_a_local_one(
     seen = fake_ray(monkeypatch, 0, crashes=[])
     assert train(monkeypatch, "hydra.launcher.ray.init.address=nowhere:1") == 2
     err = capsys.readouterr().err.splitlines()
-    assert err[-1] == "hydra/launcher=ray: no Ray at nowhere:1: cannot connect"
+    assert (
+        err[-1]
+        == "hydra/launcher=ray: Ray could not be started or reached at nowhere:1: cannot connect"
+    )
     monkeypatch.setitem(sys.modules, "ray", None)
     assert train(monkeypatch) == 2
     err = capsys.readouterr().err.splitlines()

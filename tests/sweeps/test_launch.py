@@ -60,7 +60,7 @@ def test_the_first_failure_is_the_reason() -> None:
 def test_a_killed_process_takes_precedence_over_failed_ones() -> None:
     outcome = end_of(-9, (0, "another process is gone"))
     assert outcome["state"] == "lost"
-    memory = "as by the kernel when memory is short"
+    memory = "possibly by the kernel for lack of memory"
     assert outcome["error"] == f"process 2 of 2 (77) was killed by SIGKILL, {memory}; {RESUMES}"
     assert exit_code([outcome]) == 1
     assert "killed by SIGSEGV; complete files" in end_of(-11)["error"]
@@ -213,7 +213,7 @@ def folder_of(output: Path) -> Path:
     ("job", "state", "part"),
     [
         ("memory_of_one", "failed", "out of memory; a smaller recipe.batch_size"),
-        ("killed", "lost", "was killed by SIGKILL, as by the kernel"),
+        ("killed", "lost", "was killed by SIGKILL, possibly by the kernel"),
         ("exits", "failed", "ended with exit code 7"),
     ],
 )

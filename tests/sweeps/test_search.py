@@ -179,7 +179,7 @@ def test_a_search_file_and_a_fixed_key(
     assert search(*words, "hydra.sweeper.n_trials=2", "hydra.sweep.dir=mine") == 0
     assert {rank for _, rank in runs.started} == {8}
     assert len({lr for lr, _ in runs.started}) == 2
-    assert Path("mine/study.db").exists() and not Path("outputs/searches").exists()
+    assert list(Path().glob("mine/*/study.db")) and not Path("outputs/searches").exists()
     (command,) = re.findall(r"^unipeft train .*$", capsys.readouterr().out, re.M)
     assert "hparams_search" not in command and "ffn.bottleneck=8" in command
 
@@ -189,6 +189,17 @@ def test_a_search_file_and_a_fixed_key(
 def test_the_shipped_searches(runs: Runs, search: Search, name: str) -> None:
     assert search("-m", f"hparams_search={name}", *SST2, "hydra.sweeper.n_trials=1") == 0
     assert len(runs.started) == 1
+
+
+def test_an_axis_is_searched_in_one_slot_and_fixed_in_another(
+    runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms = ("form@ffn=choice(bottleneck,bottleneck_zero)", "form@attn=memory")
+    words = ("-m", "hydra/sweeper=optuna", *SST2, *forms, "hydra.sweeper.n_trials=1")
+    assert search(*words, "hydra.sweep.dir=mine") == 0
+    assert "form@ffn=bottleneck" in capsys.readouterr().err
+    assert search(*words, "hydra.sweep.dir=mine", "seed=3") == 0
+    assert len(list(Path().glob("mine/*/study.db"))) == 2, "one search deletes no other's study"
 
 
 @pytest.mark.parametrize(

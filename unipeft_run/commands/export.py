@@ -20,7 +20,7 @@ Export a finished run to a folder:
   merged  a model folder that transformers loads with from_pretrained, where the method can be
           merged into the weights: LoRA, BitFit, full fine-tuning
   delta   the backbone, the delta and load.py, which loads them with unipeft: every method
-  peft    the LoRA or the peft/... method alone, for peft.PeftModel.from_pretrained
+  peft    only the adapter: LoRA, or a method peft/..., for peft.PeftModel.from_pretrained
   auto    merged if that is possible, else delta; peft for the methods peft/..."""
 EPILOG = """\
 unipeft export outputs/xsum/lora_ffn/ab12cd34 --out my-summariser

@@ -150,8 +150,7 @@ def _rerun(run: RunRecord, allow: Sequence[str]) -> Any:
 def _explain_other_id(label: str, folder: Path, planned: PlannedRun) -> str:
     """Say why the run cannot be rerun in its folder."""
     from unipeft_run.config.contents import describe_changes
-    from unipeft_run.runs.folder import read_object
-    from unipeft_run.runs.reader import CONTENTS
+    from unipeft_run.runs.folder import CONTENTS, read_object
 
     names = ", ".join(describe_changes(read_object(folder / CONTENTS), planned.contents))
     cause = f"{names} changed since" if names else "its version computed run ids differently"

@@ -69,8 +69,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         )
     parser.add_argument("words", nargs="*", metavar="task.KEY=VALUE", help="see below")
     parser.add_format("text", "json")
-    args = parser.parse(expand_short_keys(argv))
-    args.overrides = dict(map(_split_word, args.words))
+    args = parser.parse(argv)
+    words = expand_short_keys([f"task={args.task}", *args.words])
+    args.overrides = dict(map(_split_word, words[1:]))
     if missing := [name for name in ("task", *FILES) if getattr(args, name) is None]:
         raise UserError(f"missing: {', '.join(missing)}. Usage: {USAGE}")
     return args

@@ -20,8 +20,7 @@ from unipeft_run.inference.loader import write_loader
 from unipeft_run.inference.model_card import write_card
 from unipeft_run.inference.stored_run import BACKBONE, StoredRun, relocate
 from unipeft_run.inference.transformers_folder import save_for_transformers
-from unipeft_run.runs.folder import DELTA_FILES, RunFolder, read_object
-from unipeft_run.runs.reader import CONTENTS
+from unipeft_run.runs.folder import CONTENTS, DELTA_FILES, RunFolder, read_object
 
 PLACES = ("path", "data")  # keys of a task that name local data
 Kind = Literal["merged", "delta", "peft"]

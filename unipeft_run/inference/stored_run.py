@@ -16,8 +16,7 @@ from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.config.validation import check
 from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
-from unipeft_run.runs.folder import check_has_delta, read_object
-from unipeft_run.runs.reader import CONTENTS
+from unipeft_run.runs.folder import CONTENTS, check_has_delta, read_object
 from unipeft_run.runs.search import find_run
 
 BACKBONE = "backbone"  # the folder in an exported run that holds its backbone

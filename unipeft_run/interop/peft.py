@@ -6,13 +6,15 @@ PEFT itself need not be installed for the folders of LoRA.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import nn
+from torch.nn import functional as F
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.deltas.attach import PREFIX, find_deltas
@@ -70,15 +72,16 @@ def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None
     if adapter := find_adapter(model):
         export_library(adapter, folder, base)
         return
-    placed = [(path.rpartition(".")[0], delta) for path, delta in find_deltas(model)]
-    if not placed:
+    deltas = [delta for _, delta in find_deltas(model)]
+    if not deltas:
         raise UserError("there is no LoRA in this model: no slot is filled")
-    for _, delta in placed:
+    for delta in deltas:
         if reason := find_objection(delta):
             raise UserError(f"cannot export {delta.site.representation}: {reason}")
+    loras = list(_join_loras(deltas))
     heads = [pattern.removesuffix(".*") for pattern in family_of(model.config).head]
-    tensors = dict(_lora_tensors(placed)) | dict(_head_tensors(model, heads))
-    config = json.dumps(_config(model, placed, heads, base), indent=2) + "\n"
+    tensors = dict(_lora_tensors(loras)) | dict(_head_tensors(model, heads))
+    config = json.dumps(_config(model, loras, heads, base), indent=2) + "\n"
     content = save({f"{ROOT}{name}": t.detach().cpu().contiguous() for name, t in tensors.items()},
                    metadata={"format": "pt"})  # fmt: skip
     try:
@@ -89,11 +92,61 @@ def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None
         raise UserError(f"--out={folder} cannot be written: {error.strerror}") from None
 
 
-def _lora_tensors(placed: list[tuple[str, Delta]]) -> Iterator[tuple[str, torch.Tensor]]:
-    for path, delta in placed:
-        form: Any = delta.form
-        yield f"{path}.lora_A.weight", form.down.weight
-        yield f"{path}.lora_B.weight", form.up.weight
+@dataclass(frozen=True)
+class _Lora:
+    """The LoRA at one module: scale * x A^T B^T, with A [r, D_in] and B [D_out, r]."""
+
+    path: str
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+    dropout: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.size(0)
+
+    @property
+    def alpha(self) -> float:
+        return _number(self.scale * self.rank)
+
+
+def _join_loras(deltas: Iterable[Delta]) -> Iterator[_Lora]:
+    """Yield one LoRA per module: PEFT has no more, so those of one module are concatenated.
+
+    Their ranks add up. A delta of one part of the output, as at GPT-2's fused projection, has
+    zeros in B for the other parts.
+    """
+    places: dict[str, list[Delta]] = {}
+    for delta in deltas:
+        places.setdefault(delta.site.write.path, []).append(delta)
+    for path, joined in places.items():
+        forms: list[Any] = [delta.form for delta in joined]
+        scales, ups = [_scale(delta) for delta in joined], [*map(_whole_up, joined)]
+        scale = scales[0]
+        if len(set(scales)) > 1:
+            scale, ups = 1.0, [own * up for own, up in zip(scales, ups, strict=True)]
+        yield _Lora(
+            path,
+            torch.cat([form.down.weight for form in forms]),
+            torch.cat(ups, dim=1),
+            scale,
+            max(form.input_dropout.p for form in forms),
+        )
+
+
+def _whole_up(delta: Delta) -> torch.Tensor:
+    """Return W_up [D_out, r] for the whole output of its module, if it writes a part of it."""
+    form: Any = delta.form
+    index, count = delta.site.write.part or (0, 1)
+    height = form.up.out_features
+    return F.pad(form.up.weight, (0, 0, index * height, (count - 1 - index) * height))
+
+
+def _lora_tensors(loras: Iterable[_Lora]) -> Iterator[tuple[str, torch.Tensor]]:
+    for lora in loras:
+        yield f"{lora.path}.lora_A.weight", lora.a
+        yield f"{lora.path}.lora_B.weight", lora.b
 
 
 def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -105,11 +158,10 @@ def _head_tensors(model: nn.Module, heads: list[str]) -> Iterator[tuple[str, tor
 
 
 def _config(
-    model: nn.Module, placed: list[tuple[str, Delta]], heads: list[str], base: str | None
+    model: nn.Module, loras: Sequence[_Lora], heads: list[str], base: str | None
 ) -> dict[str, Any]:
-    forms: dict[str, Any] = {path: delta.form for path, delta in placed}
-    ranks: dict[str, int] = {path: form.down.out_features for path, form in forms.items()}
-    alphas = {path: _number(_scale(delta) * ranks[path]) for path, delta in placed}
+    ranks = {lora.path: lora.rank for lora in loras}
+    alphas = {lora.path: lora.alpha for lora in loras}
     rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
     return {
         "peft_type": "LORA",
@@ -118,7 +170,7 @@ def _config(
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
-        "lora_dropout": max(form.input_dropout.p for form in forms.values()),
+        "lora_dropout": max(lora.dropout for lora in loras),
         "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
         "alpha_pattern": {path: a for path, a in alphas.items() if a != alpha},
         "target_modules": _targets(model, set(ranks)),

@@ -234,7 +234,7 @@ def _load_stored(wrapper: Any, tensors: Tensors, key: str, *, generated: bool) -
     prompt = expected.get(PROMPTS[0])
     if generated and prompt is not None:
         if not torch.allclose(prompt, tensors[PROMPTS[0]].to(prompt), atol=1e-6):
-            raise ValueError(f"{PROMPTS[0]} is not what the tensors {GENERATOR}* generate")
+            raise ValueError(f"{PROMPTS[0]} differs from what the tensors {GENERATOR}* generate")
         tensors = {**tensors, PROMPTS[0]: wrapper.prompt_encoder[ADAPTER].embedding.weight}
     with quiet(), converted_errors(key):
         peft.set_peft_model_state_dict(wrapper, dict(tensors))

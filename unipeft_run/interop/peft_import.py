@@ -78,6 +78,11 @@ def _build_delta(
     if site is None or len(pair) < 2:
         known = ", ".join(LINEAR)
         raise UserError(f"LoRA at {shorten(path)} cannot be imported; supported sites: {known}")
+    if site.write.part:
+        raise UserError(
+            f"LoRA at {shorten(path)} cannot be imported: "
+            "one weight computes queries, keys and values there"
+        )
     down, up = pair["A"], pair["B"]
     rank = down.size(0) if down.ndim else 0
     shapes = (rank, site.width_in), (site.width_out, rank)

@@ -42,8 +42,8 @@ def compare_runs(runs: Sequence[RunRecord], metric: str | None = None) -> Table:
     first = runs[0].metrics
     for run in runs[1:]:
         if (task := run.metrics["task"]) != first["task"]:
-            tasks = f"task {printable(task)}, {runs[0].label} of {printable(first['task'])}"
-            raise UntestableError(f"{run.label} is a run of {tasks}")
+            other = f"{runs[0].label} is one of task {printable(first['task'])}"
+            raise UntestableError(f"{run.label} is a run of task {printable(task)}, but {other}")
     metric = metric or str(first["primary"]).removeprefix("test/")
     if f"test/{metric}" not in first:
         known = [name.removeprefix("test/") for name in first if name.startswith("test/")]
@@ -83,7 +83,7 @@ def _compare(cells: Sequence[Cell], metric: str, title: str) -> tuple[Table, lis
     facts = {"metric": metric}
     title = f"Significance of differences in {metric}: {title}"
     if len(examples) < 2:
-        return Table(title, facts, [], ["fewer than two of them can be compared"]), reasons
+        return Table(title, facts, [], ["fewer than two configurations can be compared"]), reasons
     (first, (keys, baseline)), *others = examples
     found = compare(baseline, [sample for _, (_, sample) in others])
     rows = [_make_row(cell, metric, each) for (cell, _), each in zip(others, found, strict=True)]
@@ -111,7 +111,8 @@ def _read(cells: Sequence[Cell], metric: str) -> tuple[list[tuple[Cell, Any]], l
         if found and found[0][1][0] != keys:
             reasons.append(f"{cell.label} was scored on other examples than {first.label}")
         elif _signature(cell, metric) != _signature(first, metric):
-            reasons.append(f"{metric} of {cell.label} was computed otherwise than of {first.label}")
+            other = f"for {cell.label} as for {first.label}"
+            reasons.append(f"{metric} was not computed in the same way {other}")
         else:
             found.append((cell, (keys, sample)))
     return found, [printable(reason, 400) for reason in reasons]

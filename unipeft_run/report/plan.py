@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from unipeft_run.config import compose, plan
+from unipeft_run.commands.shell import format_command
+from unipeft_run.config import compose, normalise_overrides, plan
 from unipeft_run.config.messages import Illegal
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.reader import read_run
@@ -14,13 +14,14 @@ from unipeft_run.sweeps.grid import expand_grid
 
 def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
     """Tabulate the cells of experiment `name` under `overrides`. Raises `UserError`."""
-    _, settings, cells = expand_grid("train", [f"experiment={name}", *overrides])
+    words = [f"experiment={name}", *overrides]
+    _, settings, cells = expand_grid("train", normalise_overrides(words))
     owners: dict[str, str] = {}
     rows = [_make_row(row, [*settings, *cell], owners) for row, cell in cells]
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
     title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
-    run_all = f"to run all of them: unipeft train -m experiment={shlex.join([name, *overrides])}"
+    run_all = f"to run all of them: {format_command(['train', '-m', *words])}"
     return Table(title, {"experiment": name}, rows, [run_all] if missing else [])
 
 
@@ -32,7 +33,7 @@ def _make_row(row: str, overrides: Sequence[str], owners: dict[str, str]) -> Row
         owner = owners.setdefault(str(folder), row)
         state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
         if state != "done" and not state.startswith("running"):
-            command = shlex.join(["unipeft", "train", *overrides])
+            command = format_command(["train", *overrides])
         if owner != row:
             state, command = f"the same run as {owner}", ""
     except Illegal as reason:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from unipeft_run.commands.shell import format_command
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment, read_tables
 from unipeft_run.config.identity import hash_config
@@ -63,7 +63,7 @@ def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -
     missing = {row["row"] for row in table.rows if not row["seeds"]}
     small = ["scale=mini"] * (scale == "mini")
     return {
-        cell.row: shlex.join(["unipeft", "train", *cell.overrides[scale], *small, *output])
+        cell.row: format_command(["train", *cell.overrides[scale], *small, *output])
         for cell in experiment.cells
         if cell.task == task and cell.row in missing
     }
@@ -124,6 +124,7 @@ def _make_table(
 def _method_id(config: Mapping[str, Any]) -> str:
     """Return an id of the trained modules, backbone and task; the recipe is not part of it."""
     kept = {key: config.get(key) for key in (*SLOTS, "unfreeze")}
+    kept["peft"] = (config.get("peft") or {}).get("type")
     backbone = config["backbone"]
     kept["backbone"] = {key: backbone.get(key) for key in ("name", "weights")}
     return hash_config(upgrade({**kept, "task": config["task"]["name"]}))

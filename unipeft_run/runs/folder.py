@@ -24,8 +24,12 @@ from unipeft_run.runs.writing import make_folder, refuse_links, remove, replace_
 State = Literal["running", "interrupted", "done", "failed", "diverged"]
 
 HEARTBEAT_SECONDS = 5.0
+CONTENTS = "contents.json"  # hashes of the data, weights and classes of a run
+SPLIT = "split.json"  # how the user's own data was divided
 CONTENT = (
     "config.yaml",
+    CONTENTS,
+    SPLIT,
     "status.json",
     "metrics.json",
     "train.jsonl",

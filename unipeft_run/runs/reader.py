@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import CONTENTS
 from unipeft_run.runs.lock import is_running
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reading import (
@@ -30,7 +31,6 @@ from unipeft_run.runs.reading import (
 )
 from unipeft_run.runs.search import search
 
-CONTENTS = "contents.json"  # hashes of the data, weights and classes of a run
 STATES = ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged")
 RECORDED_STATES = ("running", "interrupted", "done", "failed", "diverged")  # in status.json
 TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation

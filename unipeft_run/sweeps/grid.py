@@ -20,7 +20,7 @@ from hydra.types import RunMode
 
 from unipeft_run.config import compose, implied_overrides
 from unipeft_run.config.experiments import expand
-from unipeft_run.config.hydra_errors import explain_hydra_error
+from unipeft_run.config.hydra_errors import explain_compose_error
 from unipeft_run.config.messages import Illegal
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir
@@ -105,8 +105,9 @@ def _split_lists(hydra: Hydra, config_name: str, overrides: Sequence[str]) -> li
         return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException as error:
         one = [override for override in overrides if not override.startswith("experiment=")]
-        compose(one, config_name)  # raises a UserError that names the override
-        raise UserError(explain_hydra_error(error)) from None
+        if len(one) == len(overrides):  # an experiment may bring the task and the method
+            compose(one, config_name)  # raises a UserError that names the override
+        raise explain_compose_error(error, one, config_name, compose) from None
 
 
 def _refuse_ranges(overrides: Sequence[Override]) -> None:

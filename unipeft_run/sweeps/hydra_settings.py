@@ -78,9 +78,14 @@ def _check_search_setting(override: str, *, is_grid: bool, is_search: bool) -> N
         raise UserError(f"{override}: needs a sweeper, such as hydra/sweeper=optuna")
 
 
+def placed_key(override: str) -> str:
+    """Return the key of `override` with its package, which may be a slot: form@ffn."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def override_key(override: str) -> str:
     """Return the key of `override`, without its sign and its package."""
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return placed_key(override).partition("@")[0]
 
 
 def _is_below(key: str, names: Sequence[str]) -> bool:

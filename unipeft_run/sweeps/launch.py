@@ -110,7 +110,7 @@ def run_process(planned: PlannedRun, job: Job, failures: Failures) -> Outcome:
     try:
         outcome = job(planned)
     except KeyboardInterrupt as stop:
-        # torch would take the exception for success, and wait for a result for ever
+        # torch would take the exception for success, and wait forever for a result
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     if outcome["state"] not in TERMINATING:
         return outcome
@@ -127,7 +127,7 @@ def _outcome_of(error: ChildFailedError, count: int, failures: Failures) -> Outc
     if code - 128 in SIGNALS:
         raise Interrupted(code - 128) from None
     if code < 0:
-        memory = ", as by the kernel when memory is short" if -code == signal.SIGKILL else ""
+        memory = ", possibly by the kernel for lack of memory" if -code == signal.SIGKILL else ""
         killed = f"{who} ({failure.pid}) was killed by {failure.signal_name()}{memory}"
         return make_outcome("lost", f"{killed}; {RESUMES}")
     reported = list(_drain(failures))

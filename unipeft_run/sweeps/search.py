@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shlex
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from unipeft_run.commands.shell import format_command
 from unipeft_run.config import compose
 from unipeft_run.config.experiments import find_experiment
 from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_error
@@ -36,7 +35,12 @@ from unipeft_run.runs.outcome import Outcome, exit_code
 from unipeft_run.sweeps.check import Check
 from unipeft_run.sweeps.engines import Engine
 from unipeft_run.sweeps.engines.worker import Job
-from unipeft_run.sweeps.hydra_settings import SEARCH_GROUP, is_search_setting, override_key
+from unipeft_run.sweeps.hydra_settings import (
+    SEARCH_GROUP,
+    is_search_setting,
+    override_key,
+    placed_key,
+)
 from unipeft_run.sweeps.objective import objective_of
 from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, require_sweeper
 from unipeft_run.sweeps.table import Cell, print_table
@@ -133,8 +137,8 @@ def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[
     ranges = [override.is_sweep_override() for override in parsed]
     fixed = [override for override, is_range in zip(own, ranges, strict=True) if not is_range]
     searched = [override for override, is_range in zip(own, ranges, strict=True) if is_range]
-    keys = {*map(override_key, searched), *(config.hydra.sweeper.get("params") or {})}
-    keys -= {override_key(override) for override in fixed}
+    keys = {*map(placed_key, searched), *(config.hydra.sweeper.get("params") or {})}
+    keys -= set(map(placed_key, fixed))
     if not keys and config.hydra.sweeper.get("custom_search_space") is None:
         raise UserError(
             "nothing to search: give ranges, such as 'optim.lr=tag(log,interval(1e-4,1e-2))' or "
@@ -149,15 +153,18 @@ def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[
 
 
 def _search_folder(config: DictConfig, fixed: Cell, searched: Cell) -> Path:
-    """Return the folder of the search: the same for the same space, whatever n_trials is."""
+    """Return the folder of the search: the same for the same space, whatever n_trials is.
+
+    It is below hydra.sweep.dir if that is set, where other searches may be too.
+    """
     given = OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]  # type: ignore[index,call-overload]
-    if given != DEFAULT_DIR:
-        return Path(os.path.expanduser(config.hydra.sweep.dir))
+    is_default = given == DEFAULT_DIR
+    parent = Path(config.output, "searches") if is_default else Path(config.hydra.sweep.dir)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
     what = {key: sweeper.get(key) for key in ("_target_", "sampler", "params")}  # type: ignore[union-attr]
     text = json.dumps([what, sorted([*fixed, *searched])], sort_keys=True, default=str)
     name = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Path(os.path.expanduser(config.output)) / "searches" / name
+    return parent.expanduser() / name
 
 
 def _for_trials(config: DictConfig, settings: Sequence[str]) -> DictConfig:
@@ -219,6 +226,6 @@ def _conclude(trials: Trials, problem: str) -> int:
         value = objective.value(trials.outcomes[best])
         assert value is not None
         print(f"best: trial {best + 1}, {objective.format(value)}, {trials.identities[best]}")
-        print(shlex.join(["unipeft", "train", *trials.cells[best]]))
+        print(format_command(["train", *trials.cells[best]]))
     print(f"search folder: {trials.folder}")
     return exit_code(trials.outcomes) or int(bool(problem))

@@ -13,7 +13,7 @@ from unipeft_run.config import implied_overrides
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import GOOD, Outcome, make_outcome, refused_outcome
 from unipeft_run.sweeps.engines import Engine, launch_in_rounds
-from unipeft_run.sweeps.hydra_settings import override_key
+from unipeft_run.sweeps.hydra_settings import placed_key
 from unipeft_run.sweeps.objective import Objective
 from unipeft_run.sweeps.table import Cell
 
@@ -63,8 +63,8 @@ class Trials:
 
     def _join(self, proposed: Sequence[str]) -> Cell:
         """Join the fixed overrides, as they were typed, with those of the sweeper."""
-        keys = {override_key(override) for override in self.fixed}
-        own = [override for override in proposed if override_key(override) not in keys]
+        keys = set(map(placed_key, self.fixed))
+        own = [override for override in proposed if placed_key(override) not in keys]
         return [*self.fixed, *own, *implied_overrides([*self.fixed, *own])]
 
     def _identify(self, number: int) -> Outcome | None:

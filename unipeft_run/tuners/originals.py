@@ -89,7 +89,7 @@ def repeatable(model: nn.Module, config: Any) -> Iterator[None]:
         if parameter.device.type not in ("cpu", "meta"):
             raise UserError(
                 f"peft.config.init_lora_weights={init} draws other random numbers on a GPU; "
-                "attach on the CPU and move the model then, or use init_lora_weights=pissa"
+                "attach on the CPU, and then move the model, or use init_lora_weights=pissa"
             )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

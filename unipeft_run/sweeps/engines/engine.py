@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
-from unipeft_run.sweeps.engines.local import count_workers, threads_per_cell, visible_gpus
+from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
 from unipeft_run.sweeps.table import Cell, own_labels
 
@@ -43,6 +43,7 @@ class Engine:
         self.cells, self.finished = cells, finished
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
         self.n_jobs = config.hydra.launcher.get("n_jobs")
+        self.pre_dispatch = config.hydra.launcher.get("pre_dispatch")
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
         self.submission = secrets.token_hex(8)
         self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
@@ -78,14 +79,24 @@ class Engine:
             return Worker(self.job, log, submission=self.submission, announcer=announcer)
         if self.kind != "joblib":
             return Worker(self.job, submission=self.submission)
-        gpus, launcher = visible_gpus(), self.config.hydra.launcher
+        gpus = visible_gpus()
         processes = OmegaConf.select(self.config, "processes", default=1)
-        workers = count_workers(self.n_jobs, len(cells), len(gpus), processes)
-        with read_write(self.config), open_dict(self.config):
-            launcher.n_jobs = workers
-        threads = threads_per_cell(workers, len(cells))
-        announcer = self._build_announcer(cells, min(workers, len(cells)))
+        at_once = cells_at_once(self.n_jobs, len(cells), len(gpus), processes)
+        self._size_pool(at_once)
+        announcer = self._build_announcer(cells, at_once)
+        threads = threads_per_cell(at_once)
         return Worker(self.job, log, threads, gpus, self.submission, announcer)
+
+    def _size_pool(self, at_once: int) -> None:
+        """Set joblib's number of workers: two for one cell at a time, unless `n_jobs` is 1.
+
+        With one worker, joblib runs cells in this process, so whatever kills a cell kills the
+        grid. `pre_dispatch` then hands out the next cell only when the last one has ended.
+        """
+        launcher = self.config.hydra.launcher
+        with read_write(self.config), open_dict(self.config):
+            launcher.n_jobs = at_once if self.n_jobs == 1 else max(2, at_once)
+            launcher.pre_dispatch = 1 if at_once == 1 else self.pre_dispatch
 
     def _build_announcer(self, cells: Sequence[Cell], workers: int) -> Announcer | None:
         if not self.cells:

@@ -20,24 +20,21 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(map(str, range(torch.cuda.device_count())))
 
 
-def count_workers(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
-    """Return the number of workers; `n_jobs=-1`: one per `processes` GPUs, or per core.
+def cells_at_once(n_jobs: int, cells: int, gpus: int, processes: int) -> int:
+    """Return how many cells run at a time; `n_jobs=-1`: one per `processes` GPUs, or per core.
 
-    At least two unless `n_jobs` is 1: with one, joblib runs cells in this process, so whatever
-    kills a cell kills the grid. Raises UserError.
+    Raises UserError.
     """
     from joblib import effective_n_jobs
 
     if n_jobs == 0:
         raise UserError("hydra.launcher.n_jobs=0: must be at least 1, or -1 for all GPUs or cores")
-    if n_jobs == 1:
-        return 1
     wanted = gpus // processes if n_jobs == -1 and gpus else effective_n_jobs(n_jobs)
-    return max(2, min(wanted, cells))
+    return max(1, min(wanted, cells))
 
 
-def threads_per_cell(workers: int, cells: int) -> int | None:
-    """Return a cell's threads when `workers` share the cores; None if the user has set them."""
+def threads_per_cell(at_once: int) -> int | None:
+    """Return a cell's threads when `at_once` share the cores; None if the user has set them."""
     from joblib import cpu_count
 
-    return None if THREADS in os.environ else max(1, cpu_count() // min(workers, cells))
+    return None if THREADS in os.environ else max(1, cpu_count() // at_once)

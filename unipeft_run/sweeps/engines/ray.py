@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import VARIABLE
 from unipeft_run.sweeps.engines.worker import THREADS, WorkerLost
 
 # For a Ray started here: no dashboard, and little memory for objects, since cells send none.
@@ -66,9 +67,11 @@ class RayLauncher(Launcher):  # type: ignore[misc]
         try:
             ray.init(**(self.init if address else {**LOCAL, **self.init}))
         except (ConnectionError, ValueError, TypeError) as problem:
-            where = f" at {address}" if address else ""
+            reached = f" or reached at {address}" if address else ""
             sentence = str(problem).strip().partition("\n")[0]
-            raise UserError(f"hydra/launcher=ray: no Ray{where}: {sentence}") from None
+            raise UserError(
+                f"hydra/launcher=ray: Ray could not be started{reached}: {sentence}"
+            ) from None
 
     def _submit(self, ray: Any, number: int, overrides: Sequence[str]) -> Any:
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -88,11 +91,12 @@ class RayLauncher(Launcher):  # type: ignore[misc]
 
 
 def _worker_environment(cpus: float) -> dict[str, str]:
-    """Return the environment variables of a worker on any machine: its cache and threads."""
+    """Return the variables of a worker on any machine: its cache, threads and extensions."""
     from unipeft_run.data.cache import cache_root
 
     threads = os.environ.get(THREADS) or str(max(1, int(cpus)))
-    return {"UNIPEFT_CACHE": str(cache_root()), THREADS: threads}
+    extensions = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
+    return {"UNIPEFT_CACHE": str(cache_root()), THREADS: threads, **extensions}
 
 
 def run_cell(

@@ -1,7 +1,7 @@
 """hydra/launcher=submitit_slurm: detect killed jobs, even if Slurm has no accounting.
 
-submitit asks `sacct`, which knows no jobs without accounting, so it would wait for a killed job for
-ever. `squeue` always works: a job that has left the queue without a result is lost.
+submitit asks `sacct`, which knows no jobs without accounting, so it would wait forever for a killed
+job. `squeue` always works: a job that has left the queue without a result is lost.
 """
 
 from __future__ import annotations

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -113,6 +116,8 @@ class Worker:
         self.log.begin(number)
         with self.announcer.announce_begin(number) if self.announcer else nullcontext():
             outcome = self.job(cfg)
+        if self.gpus:
+            _free_gpu_memory()
         self.log.end(number, outcome)
         if self.announcer:
             self.announcer.announce_end(number, outcome)
@@ -144,3 +149,11 @@ class Worker:
         # joblib sets its own start method as the default, which child processes do not know
         if multiprocessing.get_start_method(allow_none=True) == "loky":
             multiprocessing.set_start_method(None, force=True)
+
+
+def _free_gpu_memory() -> None:
+    """Return the GPU memory that torch caches: another worker may run the next cell there."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
