@@ -124,29 +124,33 @@ def test_a_task_suffix_selects_the_cells_of_one_task(name: str) -> None:
     assert experiment(name).cells == tuple(c for c in experiment(whole).cells if c.task == task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-@pytest.mark.parametrize("scale", ["paper", pytest.param("mini", marks=pytest.mark.slow)])
-def test_every_cell_composes_at_both_scales(name: str, cell: Cell, scale: str) -> None:
-    composed = config(cell, scale)
-    assert (composed.task.name, composed.scale) == (cell.task, scale)
+def test_every_cell_composes_in_miniature(name: str, cell: Cell) -> None:
+    composed = config(cell, "mini")
+    assert (composed.task.name, composed.scale) == (cell.task, "mini")
 
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-def test_the_row_name_states_the_sizes(name: str, cell: Cell) -> None:
+def test_a_cell_composes_to_what_its_row_says(name: str, cell: Cell) -> None:
+    """The task, the sizes in the row's name, the parts, and the stored parameters."""
+    composed = config(cell)
+    assert (composed.task.name, composed.scale) == (cell.task, "paper")
+    check_sizes(cell, composed)
+    if name.startswith("table"):
+        assert cell.parts == name_parts(composed)
+    else:
+        assert not cell.parts, "unipeft-params reads tables only"
+    check_share(name, cell, composed)
+
+
+def check_sizes(cell: Cell, composed: RunConfig) -> None:
     """Sizes that are the method's default for its task are not repeated in the cells."""
-    slots = config(cell).slots().values()
+    slots = composed.slots().values()
     said = [int(number) for number in re.findall(r"[lr]=(\d+)", cell.row)]
     assert said in ([], [slot.bottleneck for slot in slots])
     if found := re.search(r"s=(\d)", cell.row):
         assert [slot.scale for slot in slots] == [int(found[1])]
-
-
-@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-def test_the_parts_of_a_table_cell_are_those_of_its_configuration(name: str, cell: Cell) -> None:
-    if name.startswith("table"):
-        assert cell.parts == name_parts(config(cell))
-    else:
-        assert not cell.parts, "unipeft-params reads tables only"
 
 
 def test_the_tables_are_read_in_the_order_of_the_paper() -> None:
@@ -196,9 +200,8 @@ def matrices(*overrides: str) -> int:
         detach(model)
 
 
-@pytest.mark.parametrize(("name", "cell"), CELLS, ids=IDS)
-def test_stored_counts_equal_the_formula_and_the_printed_share(name: str, cell: Cell) -> None:
-    composed = config(cell)
+def check_share(name: str, cell: Cell, composed: RunConfig) -> None:
+    """The stored parameters are those of the formula, and their share the printed one."""
     sizes = [slot.bottleneck for slot in composed.slots().values()]
     if composed.method == "full":
         count, share = BACKBONES["bart"], 100.0

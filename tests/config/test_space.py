@@ -1,6 +1,7 @@
 """The design space: legal points train, equal points compute the same, illegal ones say why."""
 
 import re
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def point_id(parts: tuple[Any, ...]) -> str:
     return "-".join(part if isinstance(part, str) else " ".join(part.overrides) for part in parts)
 
 
+def sampled(cases: Sequence[Any]) -> list[Any]:
+    """Leave every fourth case, of all families in turn, to the fast tests; the rest is slow."""
+    slow = pytest.mark.slow
+    return [case if i % 4 == 0 else pytest.param(case, marks=slow) for i, case in enumerate(cases)]
+
+
 def model_at(family: str, point: Point, fold: bool = False) -> Any:
     content = point.compose()
     model = backbone(family)
@@ -54,7 +61,7 @@ def model_at(family: str, point: Point, fold: bool = False) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=point_id)
+@pytest.mark.parametrize("turn", sampled(TURNS), ids=point_id)
 def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     family, point = turn
     model = model_at(family, point)
@@ -62,7 +69,7 @@ def test_a_legal_point_trains(turn: tuple[str, Point]) -> None:
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("pair", EQUAL, ids=point_id)
+@pytest.mark.parametrize("pair", sampled(EQUAL), ids=point_id)
 def test_equal_points_compute_the_same_from_their_stored_tensors(
     pair: tuple[str, Point, Point], tmp_path: Path
 ) -> None:

@@ -57,14 +57,9 @@ class Point:
 
         Raises UserError for an unknown key and for a value out of bounds.
         """
-        if overrides:
-            plain = self._compose_plain(overrides)
-        else:  # axis by axis, from the cache: axis files do not refer to each other
-            plain = {k: v for axis in AXES for k, v in _plain(axis, getattr(self, axis)).items()}
-        slot = check(SlotConfig, plain, self.slot)
-        check_part(self.slot, "form", slot.form)
-        check_part(self.slot, "composition", slot.composition)
-        return slot
+        if not overrides:
+            return _compose(self, config_dirs())
+        return _check(self.slot, self._compose_plain(overrides))
 
     def _compose_plain(self, overrides: Sequence[str]) -> dict[str, Any]:
         files = [load_axis_file(axis, getattr(self, axis)) for axis in AXES]
@@ -78,16 +73,28 @@ class Point:
             raise UserError(f"slot {self.slot}: {str(error).splitlines()[0]}") from None
 
 
-def _plain(axis: str, name: str) -> dict[str, Any]:
-    return _load_plain(find_option(axis, name))
+@cache
+def _compose(point: Point, folders: tuple[Path, ...]) -> SlotConfig:
+    """Compose a point axis by axis: the files of axes do not refer to each other."""
+    axes = [_plain(axis, getattr(point, axis), folders) for axis in AXES]
+    return _check(point.slot, {key: value for axis in axes for key, value in axis.items()})
+
+
+def _check(name: str, plain: dict[str, Any]) -> SlotConfig:
+    slot = check(SlotConfig, plain, name)
+    check_part(name, "form", slot.form)
+    check_part(name, "composition", slot.composition)
+    return slot
 
 
 @cache
-def _load_plain(file: Path) -> dict[str, Any]:
+def _plain(axis: str, name: str, folders: tuple[Path, ...]) -> dict[str, Any]:
+    """Load the file of an axis value as plain data. `folders`: those where files are looked up."""
+    del folders
     try:
-        return _resolve(OmegaConf.merge(_load_file(file)))
+        return _resolve(OmegaConf.merge(load_axis_file(axis, name)))
     except OmegaConfBaseException as error:
-        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{find_option(axis, name)}: {str(error).splitlines()[0]}") from None
 
 
 def _resolve(node: Any) -> dict[str, Any]:

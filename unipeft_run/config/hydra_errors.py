@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +30,7 @@ from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.short_keys import short_keys
 from unipeft_run.config.yaml_files import describe_yaml_error, load_config
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import config_dirs
 
 Compose = Callable[[Sequence[str], str], DictConfig]
 # raised by composing; TypeError comes from a group given a list of numbers, UserWarning from
@@ -102,7 +105,7 @@ def _describe_file_error(error: Exception) -> str:
 def _describe_error(
     error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
 ) -> str:
-    known = _composed_keys(compose, PROBE[config_name], config_name)
+    known = _known_keys(compose, config_name, config_dirs())
     short = short_keys(overrides)
     for override in overrides:
         if sentence := _explain_override(override, [*short, *known]):
@@ -251,6 +254,13 @@ def _explain_inert_key(key: str, known: list[str]) -> str | None:
     if known and name == "scale":
         return f"{key} has no effect here: only composition@{slot}=scaled takes a scale"
     return None
+
+
+@cache
+def _known_keys(compose: Compose, config_name: str, folders: tuple[Path, ...]) -> list[str]:
+    """List the dotted keys of a configuration. `folders`: those that extend the groups."""
+    del folders
+    return _composed_keys(compose, PROBE[config_name], config_name)
 
 
 def _composed_keys(compose: Compose, overrides: Sequence[str], config_name: str) -> list[str]:
