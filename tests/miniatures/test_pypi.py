@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -158,15 +160,21 @@ def test_a_wrong_pip_configuration_is_a_user_error(
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "soon")
     with pytest.raises(UserError, match=r"default-timeout: invalid .* 'soon'"):
         PackageIndexes.configured()
-    monkeypatch.setattr(pip_options, "find_spec", lambda name: None)
+    monkeypatch.setattr(pip_options.PathFinder, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="timeout='soon': must be a number of seconds"):
         PackageIndexes.configured()
 
 
 def test_pips_variables_are_read_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pip_options, "find_spec", lambda name: None)
+    monkeypatch.setattr(pip_options.PathFinder, "find_spec", lambda name: None)
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
     assert PackageIndexes.configured().indexes == ("https://mirror/simple",)
+
+
+def test_setuptools_can_be_imported_after_reading_pips_options() -> None:
+    module = pip_options.__name__
+    code = f"import {module} as options; options.read_options(); import setuptools"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_regular_files_of_an_archive_are_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 
 from unipeft_run.errors import UserError
 
@@ -19,7 +19,8 @@ def read_options() -> dict[str, str]:
 
     Without pip, only the variables are read. Raises UserError if pip refuses its configuration.
     """
-    if find_spec("pip") is None:
+    # importlib.util.find_spec would run setuptools' hook for pip, after which it cannot be imported
+    if PathFinder.find_spec("pip") is None:
         return _from_environment(os.environ)
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True)
