@@ -1,5 +1,6 @@
-"""Environment of all tests: no network, one thread, W&B offline."""
+"""Environment of all tests: no network, one thread, W&B offline, short garbage collections."""
 
+import gc
 import os
 
 # With two test workers on two cores, further threads would only compete for the cores.
@@ -9,3 +10,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
 # set by pytest-xdist: tables would fit a terminal that is not there
 os.environ.pop("COLUMNS", None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave imported modules and collected tests out of garbage collections: a tenth faster."""
+    gc.collect()
+    gc.freeze()

@@ -232,6 +232,7 @@ def test_the_linear_count_equals_real_models(
         assert line.stored(sizes) == stored == count_at(arguments, slots, sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["compacter", "adaptformer", "dora", "vera"])
 def test_solutions_are_legal_and_within_the_budget(
     method: str, capsys: pytest.CaptureFixture[str]

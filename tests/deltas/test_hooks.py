@@ -87,6 +87,7 @@ def test_models_that_share_a_configuration_keep_their_prefixes() -> None:
     assert torch.equal(logits(models[1], "bart"), expected)
 
 
+@pytest.mark.slow
 def test_a_new_hook_replaces_none_of_a_loaded_model(tmp_path: Path) -> None:
     model = backbone("bart")
     attach_perturbed(model, "mam", bottleneck=4)

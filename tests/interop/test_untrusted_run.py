@@ -141,6 +141,7 @@ def test_nothing_planted_is_executed(
     assert not run.hostile.was_executed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [trusting, setting, mapped, mapped_tokenizer, pickled_backbone])
 def test_retrying_executes_nothing(
     run: Run, plant: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch, capsys: Capture

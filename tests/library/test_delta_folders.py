@@ -105,6 +105,7 @@ def test_a_run_with_a_random_classifier_needs_load_run(recorded: bool, tmp_path:
         unipeft.load(backbone("roberta"), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mam", "bitfit", "peft/lora"])
 def test_the_delta_of_a_run_refuses_another_backbone(method: str, tmp_path: Path) -> None:
     words = ["peft.config.r=2", "++peft.config.init_lora_weights=pissa"]

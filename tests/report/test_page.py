@@ -112,6 +112,7 @@ def column(browser: Any, number: int) -> list[str]:
     return list(browser.execute_script(f"return {rows}.map(r => r.cells[{number}].textContent)"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_in_a_browser(browser: Any, page: Path, width: int) -> None:
     show(browser, page, width)

@@ -37,6 +37,7 @@ def test_printed_differences_are_the_papers() -> None:
     assert printed["MAM Adapter", "Full-FT", "sst2"] == pytest.approx(-0.4)
 
 
+@pytest.mark.slow
 def test_every_method_has_the_same_number_of_trials() -> None:
     trials = list(grid.list_trials())
     counts = {}
@@ -58,6 +59,7 @@ def test_experiments_are_those_that_the_script_writes(name: str, tmp_path: Path)
     assert (grid.CONF / f"{name}.yaml").read_text() == written
 
 
+@pytest.mark.slow
 def test_stored_runs_are_those_of_the_experiment() -> None:
     stored = {(record.cell, record.seed): record for record in RUNS}
     names = {cell.name for cell in grid.list_cells()}

@@ -99,6 +99,7 @@ if when == "after":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the service in /proc")
 @pytest.mark.parametrize("mode", ["offline", "online"])
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_label_smoothing_trains_another_classifier(
     assert any(not torch.equal(deltas[0][name], deltas[1][name]) for name in deltas[0])
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_a_run_with_a_far_too_large_learning_rate_is_never_done(
     steps: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
 
 
-@pytest.mark.parametrize("task", ["cifar100", "didemo"])
+@pytest.mark.parametrize("task", [pytest.param("cifar100", marks=pytest.mark.slow), "didemo"])
 def test_a_run_resumes_bit_for_bit_and_is_evaluated_again(
     task: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
