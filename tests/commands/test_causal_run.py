@@ -59,7 +59,7 @@ def the_run(folder: Path) -> tuple[Path, dict[str, Any]]:
     [
         (OWN, "llama"),
         (OWN, "gpt2"),
-        (CHOICES, "llama"),
+        pytest.param(CHOICES, "llama", marks=pytest.mark.slow),
         ((*CHOICES, "task.by=likelihood"), "llama"),
     ],
 )

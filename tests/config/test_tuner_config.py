@@ -23,6 +23,7 @@ BASE = ("task=sst2", "method=peft/dora")
 TOKENS = "peft.config.token_indices=[5]"
 
 
+@pytest.mark.slow
 def test_every_method_of_the_library_is_a_method_or_left_out_with_a_reason() -> None:
     kinds = {configured("task=sst2", f"method={m}", *_needed(m)).peft.type for m in METHODS}
     assert kinds | set(LEFT_OUT) == set(find_kinds())

@@ -43,6 +43,7 @@ def test_a_server_that_always_drips_leaves_the_run_offline(
     assert kinds.count("history") == 4
 
 
+@pytest.mark.slow
 def test_finishing_has_one_total_deadline(
     server: FakeWandB,
     tmp_path: Path,
