@@ -19,7 +19,7 @@ def read_options() -> dict[str, str]:
 
     Without pip, only the variables are read. Raises UserError if pip refuses its configuration.
     """
-    # importlib.util.find_spec would run setuptools' hook for pip, after which it cannot be imported
+    # importlib.util.find_spec runs setuptools' hook for pip; then setuptools cannot be imported
     if PathFinder.find_spec("pip") is None:
         return _from_environment(os.environ)
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
