@@ -25,7 +25,7 @@ from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.compositions import Add, Gated
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.slots import Slot
-from unipeft_run.evaluation.generation import decoder, encode, onednn, search, static_step
+from unipeft_run.evaluation.generation import decoder, encode, onednn, search
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 FAMILIES = tuple(STARTS)
@@ -166,32 +166,6 @@ def test_rare_checks_for_finished_sources_change_nothing(
     every_step = generate(model, **sources, decoding=decoding, rules=rules)
     monkeypatch.setattr(search, "CHECK_EVERY", {"cpu": 8})
     assert torch.equal(generate(model, **sources, decoding=decoding, rules=rules), every_step)
-
-
-@pytest.mark.parametrize("rules", RULES)
-def test_static_steps_give_the_same_tokens(rules: Any) -> None:
-    for seed, (family, method) in enumerate([("bart", "mam"), ("mbart", "prefix"), ("bart", None)]):
-        model = peaked_model(family, method, seed=seed)
-        for beams in (1, 3):
-            sources, decoding = draw(seed, family, num_beams=beams, max_length=14)
-            expected = generate(model, **sources, decoding=decoding, rules=rules)
-            static = generate(model, **sources, decoding=decoding, rules=rules, static=True)
-            assert torch.equal(static, expected)
-
-
-def test_static_steps_have_static_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, sources, decoding = tiny_case(max_length=12, min_length=11)
-    shapes: set[Any] = set()
-    write = static_step.StaticSelfCache._write
-
-    def record(self: Any, *args: Any) -> Any:
-        keys, values = write(self, *args)
-        shapes.add(keys.shape)
-        return keys, values
-
-    monkeypatch.setattr(static_step.StaticSelfCache, "_write", record)
-    generate(model, **sources, decoding=decoding, static=True)
-    assert len(shapes) == 1
 
 
 @pytest.mark.parametrize("rules", RULES)

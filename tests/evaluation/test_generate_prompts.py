@@ -12,7 +12,7 @@ from tiny_decoders import EOS, PAD, build, with_deltas
 
 from unipeft_run import generate
 from unipeft_run.config.schema import DecodingConfig
-from unipeft_run.evaluation.generation import describe
+from unipeft_run.evaluation.generation import StepGraphs, describe
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 
@@ -147,9 +147,10 @@ def test_wrong_prompts_and_arguments() -> None:
     model = build("llama")
     sources, decoding = draw(2, "llama")
     with pytest.raises(ValueError, match="for encoder-decoder models"):
-        generate(model, **sources, decoding=decoding, static=True)
-    with pytest.raises(ValueError, match="static steps need the positions of BART and mBART"):
-        generate(build("t5"), **sources, decoding={"num_beams": 1, "max_length": 5}, static=True)
+        generate(model, **sources, decoding=decoding, encoder_states=torch.zeros(1, 1, 1))
+    for other in (model, build("t5")):
+        with pytest.raises(ValueError, match="graphs are for BART and mBART"):
+            StepGraphs(other)
     sources["attention_mask"][0] = 0
     with pytest.raises(ValueError, match="a prompt has no tokens"):
         generate(model, **sources, decoding=decoding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,19 +15,6 @@ from unipeft_run.training.losses import ClassificationLoss, SequenceLoss
 from unipeft_run.training.micro_batches import MicroBatch
 
 GRID = ShapeGrid(pad_token_id=1, rows=4, longest=30, source=8, target=8)
-
-
-class RepeatRecorder:
-    """Repeats the function itself where a GPU would repeat its kernels."""
-
-    recordings = 0
-
-    def warm_up(self, function: Callable[[], object]) -> None:
-        function()
-
-    def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        type(self).recordings += 1
-        return lambda: function().clone()
 
 
 def micro_batches(family: str, seed: int) -> list[MicroBatch]:

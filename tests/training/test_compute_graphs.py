@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import tiny_vision
 import torch
 from attached_models import attach_method
+from tape import TapeRecorder
 from tiny_compute import (
     GRID,
-    RepeatRecorder,
     assert_close,
     descend,
     gradients,
@@ -33,12 +34,14 @@ from unipeft_run.training.micro_batches import MicroBatch
 
 
 @pytest.fixture
-def repeated(monkeypatch: pytest.MonkeyPatch) -> type[RepeatRecorder]:
-    """Record graphs on a CPU."""
-    monkeypatch.setattr(accumulation, "CudaRecorder", RepeatRecorder)
+def repeated(monkeypatch: pytest.MonkeyPatch) -> type[TapeRecorder]:
+    """Record graphs on a CPU, without its dropout, whose masks are drawn outside torch."""
+    monkeypatch.setattr(masking_utils, "is_tracing", lambda tensor=None: True)  # as in a graph
+    monkeypatch.setattr(accumulation, "fast_dropout", nullcontext)
+    monkeypatch.setattr(accumulation, "CudaRecorder", TapeRecorder)
     monkeypatch.setattr(plans, "_has_graphs", lambda device: True)
-    monkeypatch.setattr(RepeatRecorder, "recordings", 0)
-    return RepeatRecorder
+    monkeypatch.setattr(TapeRecorder, "recordings", 0)
+    return TapeRecorder
 
 
 METHODS = [
@@ -67,10 +70,10 @@ def test_graphs_give_the_gradients_of_the_plain_step(family: str, method: str) -
 
 
 def test_a_shape_is_recorded_once_and_without_touching_the_random_state(
-    repeated: type[RepeatRecorder],
+    repeated: type[TapeRecorder],
 ) -> None:
     model = attach_method("mam", "bart")[0].train()
-    ours = make_accumulator(model)
+    ours = make_accumulator(model, keeps_padding=True)
     ours._prepare(ComputePlan(graphs=True))
     results = []
     for _ in range(3):
@@ -102,7 +105,7 @@ def test_a_step_that_cannot_be_recorded_is_one_message(monkeypatch: pytest.Monke
     def record(*arguments: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(RepeatRecorder, "record", record)
+    monkeypatch.setattr(TapeRecorder, "record", record)
     accumulator = make_accumulator(attach_method("mam", "bart")[0])
     accumulator._prepare(ComputePlan(graphs=True))
     with pytest.raises(UserError, match=r"capturing\); set compute.graphs=false$"):
@@ -171,4 +174,4 @@ def test_batches_of_images_are_padded_to_full_ones() -> None:
     batches = [batch(4), batch(3)]
     assert ours.accumulate(batches) == pytest.approx(expected.accumulate(batches), rel=1e-9)
     assert_close(gradients(graphed), gradients(plain), 1e-9)
-    assert RepeatRecorder.recordings == 1
+    assert TapeRecorder.recordings == 1

@@ -4,7 +4,8 @@
 share. `hypotheses.py` implements the two sets of beam-search rules. `decoder.py`, `cache.py` and
 `attention.py` run the model's own decoder for all beams of a source at once: `encoder_decoder.py`
 that of BART, mBART and T5, `causal.py` decoder-only models, `uncached.py` models that have to be
-recomputed at every step. `static_step.py` does so with static shapes. `onednn.py` speeds up matrix
+recomputed at every step. `static_step.py` and
+`static_cache.py` do so with static shapes. `onednn.py` speeds up matrix
 products on a CPU.
 """
 
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipeft_run.backbones.families import family_of
 from unipeft_run.config.schema import DecodingConfig, Rules
 from unipeft_run.evaluation.generation.beam_search import BeamSearch
 from unipeft_run.evaluation.generation.causal import CausalDecoder, Prompts
@@ -29,10 +29,14 @@ from unipeft_run.evaluation.generation.fallback import (
 )
 from unipeft_run.evaluation.generation.greedy import GreedySearch
 from unipeft_run.evaluation.generation.settings import Settings
-from unipeft_run.evaluation.generation.static_step import StaticDecoder
+from unipeft_run.evaluation.generation.static_step import (
+    StaticDecoder,
+    StepGraphs,
+    is_recordable,
+)
 from unipeft_run.evaluation.generation.uncached import UncachedCausal, UncachedEncoderDecoder
 
-__all__ = ["can_generate", "describe", "encode", "generate"]
+__all__ = ["StepGraphs", "can_generate", "describe", "encode", "generate", "is_recordable"]
 
 
 def can_generate(model: Any) -> bool:
@@ -61,7 +65,7 @@ def generate(
     decoding: Mapping[str, Any],
     rules: Rules = "2021",
     encoder_states: Tensor | None = None,
-    static: bool = False,
+    graphs: StepGraphs | None = None,
 ) -> Tensor:
     """Generate a target for each source; return token ids, [B, T].
 
@@ -91,11 +95,12 @@ def generate(
         rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
         encoder_states: the encoder's output for these sources, if already computed.
-        static: run decoder steps with static shapes, on a GPU as a CUDA graph. BART and mBART only.
+        graphs: run decoder steps with static shapes, on a GPU as CUDA graphs that later calls
+            reuse. BART and mBART only.
 
     Raises:
         ValueError: for an unknown key, a missing key or a value out of range, for prompts without
-            tokens or without room for another one, and for `static` with another family.
+            tokens or without room for another one, and for `graphs` with another model.
     """
     if not model.config.is_encoder_decoder:
         prompts = Prompts.align(input_ids, attention_mask)
@@ -104,7 +109,7 @@ def generate(
     settings = Settings.read(decoding, model.config, rules, width)
     if obstacle := find_obstacle(model):
         return generate_with_transformers(model, input_ids, attention_mask, settings, obstacle)
-    decoder = _build_decoder(model, input_ids, attention_mask, settings, encoder_states, static)
+    decoder = _build_decoder(model, input_ids, attention_mask, settings, encoder_states, graphs)
     search = GreedySearch if settings.num_beams == 1 else BeamSearch
     with decoder:
         return search(decoder, settings).run().to(input_ids.dtype)
@@ -116,19 +121,18 @@ def _build_decoder(
     attention_mask: Tensor,
     settings: Settings,
     states: Tensor | None,
-    static: bool,
+    graphs: StepGraphs | None,
 ) -> Decoder:
     recomputed = is_recomputed(model)
     if not model.config.is_encoder_decoder:
-        if static or states is not None:
-            raise ValueError("static and encoder_states are for encoder-decoder models")
+        if graphs is not None or states is not None:
+            raise ValueError("graphs and encoder_states are for encoder-decoder models")
         prompts = Prompts(input_ids, attention_mask)
         return (UncachedCausal if recomputed else CausalDecoder)(model, prompts, settings)
     if states is None:
         states = encode(model, input_ids, attention_mask)
     if recomputed:
         return UncachedEncoderDecoder(model, states, attention_mask, settings)
-    if static and family_of(model.config).relative_bias:
-        raise ValueError("static steps need the positions of BART and mBART")
-    decoder = StaticDecoder if static else EncoderDecoder
-    return decoder(model, states, attention_mask, settings)
+    if graphs is not None:
+        return StaticDecoder(model, states, attention_mask, settings, graphs)
+    return EncoderDecoder(model, states, attention_mask, settings)

@@ -43,7 +43,7 @@ class Decoder(ABC):
         self.contexts = ExitStack()
 
     def __enter__(self) -> Self:
-        self.contexts.enter_context(_constant_memories(self.model))
+        self.contexts.enter_context(constant_memories(self.model))
         self.contexts.enter_context(onednn_linears(self.model, products=self.steps))
         self.start()
         return self
@@ -99,9 +99,10 @@ def use_attention(model: Any, names: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _constant_memories(model: nn.Module) -> Iterator[None]:
+def constant_memories(model: nn.Module) -> Iterator[None]:
     """Compute the keys and values of every memory once instead of at every step."""
     forms = [delta.form for _, delta in find_deltas(model) if isinstance(delta.form, Memory)]
+    forms = [form for form in forms if "memory" not in form.__dict__]  # not already constant
     for form in forms:
         memory = form.memory()
         form.__dict__["memory"] = lambda memory=memory: memory

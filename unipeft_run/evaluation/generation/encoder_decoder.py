@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, Prefixes, SelfCache
+from unipeft_run.evaluation.generation.cache import BeamCache, CrossCache, SelfCache
 from unipeft_run.evaluation.generation.decoder import Decoder, count_longest, find_prefixes
 from unipeft_run.evaluation.generation.onednn import onednn_linears
 from unipeft_run.evaluation.generation.relative_bias import RelativeBias
@@ -45,8 +45,10 @@ class EncoderDecoder(Decoder):
         self.states = states
         own, cross = (find_prefixes(model, kind) for kind in ("self", "cross"))
         self.prefix_length = count_longest(own)
-        self.cross_mask = _build_cross_mask(attention_mask, states.size(1) + count_longest(cross))
-        self.own = self._build_cache(own, self.steps)
+        self.cross_mask: Tensor | None = None  # all visible
+        if not bool(attention_mask.all()):
+            self.cross_mask = mask_sources(attention_mask, states.size(1) + count_longest(cross))
+        self.own = SelfCache(own, self.steps)
         self.cache = BeamCache(self.own, CrossCache(cross))
         self.bias = RelativeBias.find(model)
 
@@ -61,9 +63,6 @@ class EncoderDecoder(Decoder):
         self.states = self.states[rows]
         self.cross_mask = None if self.cross_mask is None else self.cross_mask[rows]
         self.cache.keep(rows)
-
-    def _build_cache(self, prefixes: Prefixes, positions: int) -> SelfCache:
-        return SelfCache(prefixes, positions)
 
     def step(self, tokens: Tensor, visible: Tensor) -> Tensor:
         return self._run(tokens, F.pad(visible, (self.prefix_length, 0), value=True))
@@ -91,13 +90,10 @@ class EncoderDecoder(Decoder):
         return args, {**kwargs, "position_ids": positions}
 
 
-def _build_cross_mask(attention_mask: Tensor, length: int) -> Tensor | None:
-    """Build the mask of visible source positions, with prompts and prefixes; None: all visible.
+def mask_sources(attention_mask: Tensor, length: int) -> Tensor:
+    """Return the mask of visible source positions, with prompts and prefixes, [B, 1, 1, P + S].
 
-    The mask is [B, 1, 1, P + S].
+    `length` is P + S.
     """
-    visible = attention_mask.bool()
-    if bool(visible.all()):
-        return None
-    leading = length - visible.size(1)
-    return F.pad(visible, (leading, 0), value=True)[:, None, None]
+    leading = length - attention_mask.size(1)
+    return F.pad(attention_mask.bool(), (leading, 0), value=True)[:, None, None]

@@ -1,106 +1,200 @@
-"""The decoder step with static shapes, captured as a CUDA graph on a GPU.
+"""The decoder step with static shapes, recorded as a CUDA graph on a GPU.
 
 A step attends to all positions of the target under a mask, and the current position is a tensor on
-the device. The kernels are thus the same in every step, so a GPU can replay them as one graph. On a
-CPU the same step runs without a graph.
+the device. The kernels are thus the same in every step and in every search over about as many
+sources of about the same length, so that a GPU can repeat them as one graph.
 
-Shape legend: B sources, K beams, H heads, C width of a head, P prefix length, L longest target,
-V vocabulary.
+Shape legend: R rows of the allocation, B sources, K beams, P prefix length, S source positions,
+L longest target, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import logging
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipeft_run.evaluation.generation.cache import Layer, Prefixes, SelfCache
-from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder
+from unipeft_run.backbones.families import family_of
+from unipeft_run.data.batching import round_up
+from unipeft_run.evaluation.generation.cache import BeamCache, Prefixes
+from unipeft_run.evaluation.generation.decoder import (
+    constant_memories,
+    count_longest,
+    find_prefixes,
+)
+from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder, mask_sources
+from unipeft_run.evaluation.generation.fallback import find_obstacle, is_recomputed
 from unipeft_run.evaluation.generation.settings import Settings
+from unipeft_run.evaluation.generation.static_cache import StaticCrossCache, StaticSelfCache
+from unipeft_run.training.compute.graphs import CudaRecorder, Recorder
 
-Forward = Callable[[Tensor, Tensor], Tensor]
+ROWS = 8  # the number of sources is rounded up to a multiple of it
+COLUMNS = 64  # the same for source positions
+
+log = logging.getLogger(__name__)
 
 
-class StaticSelfCache(SelfCache):
-    """Keys and values of the targets, [B, H, P + (L - 1) K, C], always returned in full.
+def is_recordable(model: Any) -> bool:
+    """Return whether `generate` can run this model's decoder steps with static shapes."""
+    if not model.config.is_encoder_decoder or find_obstacle(model) or is_recomputed(model):
+        return False
+    return not family_of(model.config).relative_bias
 
-    `place` is the current position as a tensor on the device.
+
+class StepGraphs:
+    """Recorded decoder steps of one model, for all searches inside this context.
+
+    Recorded for each number of rows, as long as the width of the sources stays the same: pass the
+    longest sources first. Parameters must not change inside. On a CPU, and where recording fails,
+    the steps have the same static shapes but are not recorded.
     """
 
-    def __init__(self, prefixes: Prefixes, positions: int, place: Tensor) -> None:
-        super().__init__(prefixes, positions)
-        self.place = place
+    def __init__(self, model: Any, recorder: Recorder | None = None) -> None:
+        if not is_recordable(model):
+            raise ValueError("graphs are for BART and mBART, without deltas such as UniPELT's")
+        self.model, self.recorder = model, recorder
+        if recorder is None and next(model.parameters()).is_cuda:
+            self.recorder = CudaRecorder()
+        self.contexts = ExitStack()
+        self.key: Hashable = None
+        self.space: Workspace | None = None
 
-    def get_seq_length(self, layer: int = 0) -> int:
-        """Return 0 at every step: the decoder's own positions are replaced."""
-        del layer
-        return 0
+    def __enter__(self) -> Self:
+        self.contexts.enter_context(constant_memories(self.model))
+        return self
 
-    def _write(self, stored: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        beams = keys.size(2)
-        prefix = stored.keys.size(2) - self.positions * beams
-        columns = prefix + self.place * beams + torch.arange(beams, device=keys.device)
-        stored.keys.index_copy_(2, columns, keys)
-        stored.values.index_copy_(2, columns, values)
-        return stored.keys, stored.values
+    def __exit__(self, *error: object) -> None:
+        self.space = None
+        self.contexts.close()
+
+    def open(self, settings: Settings, states: Tensor, rows: int) -> Workspace:
+        """Return the tensors for a search over `rows` sources with these `states` [B, S, D]."""
+        key = (settings.num_beams, settings.max_length, states.size(1), states.dtype)
+        if self.space is None or self.key != key or rows > self.space.rows:
+            self.space = None  # its memory is needed
+            self.space, self.key = Workspace(self.model, settings, states, rows), key
+        return self.space
+
+    def run(self, space: Workspace, rows: int, step: Callable[[], Tensor]) -> Tensor:
+        """Return the result of `step`, which reads and writes `rows` rows of `space` alone."""
+        if self.recorder is None:
+            return step()
+        if rows not in space.replays:
+            try:
+                self.recorder.warm_up(step)
+                space.replays[rows] = self.recorder.record(step)
+            except RuntimeError as error:  # also out of memory
+                reason = str(error).partition("\n")[0]
+                log.warning("Decoder steps are not recorded as CUDA graphs: %s.", reason)
+                self.recorder = None
+                space.replays.clear()
+                return step()
+        return space.replays[rows]()
+
+
+class Workspace:
+    """The tensors that recorded steps read and write, with R = `rows` rows.
+
+    Attributes:
+        tokens: [R, K]; mask: [R, 1, K, P + (L - 1) K]; cross_mask: [R, 1, 1, P + S].
+        place: the current position, [].
+        replays: the recorded step for each number of rows.
+    """
+
+    def __init__(self, model: Any, settings: Settings, states: Tensor, rows: int) -> None:
+        self.rows, self.replays = rows, dict[int, Callable[[], Tensor]]()
+        own, cross = (find_prefixes(model, kind) for kind in ("self", "cross"))
+        self.prefix, steps = count_longest(own), settings.max_length - 1
+        device, beams = states.device, settings.num_beams
+        self.place = torch.zeros((), dtype=torch.long, device=device)
+        self.tokens = torch.zeros(rows, beams, dtype=torch.long, device=device)
+        width = self.prefix + steps * beams
+        self.mask = torch.ones(rows, 1, beams, width, dtype=torch.bool, device=device)
+        width = count_longest(cross) + states.size(1)
+        self.cross_mask = torch.ones(rows, 1, 1, width, dtype=torch.bool, device=device)
+        self.cache = self._build_cache(own, cross, steps)
+
+    def _build_cache(self, own: Prefixes, cross: Prefixes, steps: int) -> BeamCache:
+        return BeamCache(StaticSelfCache(own, steps, place=self.place), StaticCrossCache(cross))
+
+    @property
+    def own(self) -> StaticSelfCache:
+        """The cache of the targets."""
+        cache = self.cache.self_attention_cache
+        assert isinstance(cache, StaticSelfCache)
+        return cache
+
+    def restart(self, cross_mask: Tensor, rows: int) -> None:
+        """Begin a search over the sources of `cross_mask` [B, 1, 1, P + S], with `rows` rows."""
+        self.own.restart()
+        self.cache.is_updated.clear()
+        self.mask[..., self.prefix :] = False
+        self.cross_mask[: len(cross_mask)] = cross_mask
+        self.use(len(cross_mask), rows)
+
+    def use(self, sources: int, rows: int) -> None:
+        """Use the first `rows` rows, of which those after `sources` see every position."""
+        self.cache.use(rows)
+        self.mask[sources:] = True  # without a visible one, a softmax would be NaN
+        self.cross_mask[sources:] = True
+
+    def keep(self, rows: Tensor) -> None:
+        """Move the sources at `rows` to the front."""
+        self.cache.keep(rows)
+        self.cross_mask[: len(rows)] = self.cross_mask[rows]
+
+    def write(self, tokens: Tensor, visible: Tensor, position: int) -> None:
+        """Set the input of the step at `position`: `tokens` [B, K], `visible` [B, 1, K, n K]."""
+        self.tokens[: len(tokens)] = tokens
+        self.mask[: len(tokens), ..., self.prefix : self.prefix + visible.size(-1)] = visible
+        self.place.fill_(position)
 
 
 class StaticDecoder(EncoderDecoder):
-    """The decoder with static shapes; a new graph is captured when sources leave the batch."""
+    """The decoder with static shapes. When sources leave, the number of rows is halved at best."""
 
     def __init__(
-        self, model: Any, states: Tensor, attention_mask: Tensor, settings: Settings
+        self,
+        model: Any,
+        states: Tensor,
+        attention_mask: Tensor,
+        settings: Settings,
+        graphs: StepGraphs,
     ) -> None:
-        self.place = torch.zeros((), dtype=torch.long, device=states.device)
-        super().__init__(model, states, attention_mask, settings)
-        self.graph: CapturedStep | None = None
+        added = -states.size(1) % COLUMNS
+        states, mask = F.pad(states, (0, 0, 0, added)), F.pad(attention_mask, (0, added))
+        super().__init__(model, states, mask, settings)
+        self.graphs, self.size = graphs, int(round_up(len(states), ROWS))
+        self.states = F.pad(states, (0, 0, 0, 0, 0, self.size - len(states)))
+        self.space = graphs.open(settings, states, self.size)
+        self.own, self.cache = self.space.own, self.space.cache
+        self.space.restart(mask_sources(mask, self.space.cross_mask.size(-1)), self.size)
+        self.cross_mask = self.space.cross_mask[: self.size]
 
     def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self.graph = None
+        self.space.keep(rows)
+        while self.size > ROWS and (half := (self.size + 1) // 2) >= len(rows):
+            self.size = half
+        self.space.use(len(rows), self.size)
+        self.states, self.cross_mask = self.states[: self.size], self.cross_mask[: self.size]
 
-    def _build_cache(self, prefixes: Prefixes, positions: int) -> SelfCache:
-        return StaticSelfCache(prefixes, positions, self.place)
+    def step(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        self.space.write(tokens, visible, self.own.position)
+        if self.own.position == 0:  # this step projects the sources
+            return self._run_rows()[: len(tokens)]
+        return self.graphs.run(self.space, self.size, self._run_rows)[: len(tokens)]
 
-    def _run(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        missing = self.prefix_length + self.own.positions * tokens.size(1) - mask.size(-1)
-        mask = F.pad(mask, (0, missing), value=False)
-        self.place.fill_(self.own.position)
-        # the first step projects the sources
-        if self.device.type != "cuda" or self.own.position == 0:
-            return super()._run(tokens, mask)
-        if self.graph is None:
-            self.graph = CapturedStep(super()._run, tokens, mask)
-        return self.graph(tokens, mask)
+    def _run_rows(self) -> Tensor:
+        return self._run(self.space.tokens[: self.size], self.space.mask[: self.size])
 
     def _share_position(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         del module
-        return args, {**kwargs, "position_ids": self.place.expand_as(kwargs["position_ids"])}
-
-
-class CapturedStep:
-    """One decoder step as a CUDA graph. A call overwrites the logits of the previous one."""
-
-    def __init__(self, forward: Forward, tokens: Tensor, mask: Tensor) -> None:
-        self.tokens, self.mask = tokens.clone(), mask.clone()
-        cuda: Any = torch.cuda  # torch leaves streams untyped
-        stream, current = cuda.Stream(), cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):  # warm up; the replay writes the same keys and values
-            forward(self.tokens, self.mask)
-        current.wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.logits = forward(self.tokens, self.mask)
-
-    def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, K, V] after `tokens` [B, K]."""
-        self.tokens.copy_(tokens)
-        self.mask.copy_(mask)
-        self.graph.replay()
-        return self.logits
+        positions = self.space.place.expand_as(kwargs["position_ids"])
+        return args, {**kwargs, "position_ids": positions}
