@@ -75,6 +75,7 @@ class PreparedRun:
             decoding=evaluation.decoding,
             references=evaluation.references,
             autocast=autocast_dtype(self.config.precision),
+            graphs=self.config.compute.graphs,
             progress=self.console.progress,
         )
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from attached_models import METHODS
 from tape import TapeRecorder
+from tiny_evaluators import summariser
 from tiny_generation import draw, draw_sources, peaked_model, tiny_case
 
 from unipeft_run import generate
 from unipeft_run.evaluation.generation import StepGraphs, static_step
 from unipeft_run.evaluation.generation.beam_search import RULES
+from unipeft_run.task_types import seq2seq
 
 LONGEST = 14
 
@@ -23,10 +27,6 @@ def small_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let few sources leave the batch."""
     monkeypatch.setattr(static_step, "ROWS", 2)
     monkeypatch.setattr(static_step, "COLUMNS", 8)
-
-
-def recordable(family: str) -> list[str]:
-    return [method for method in METHODS if method != "unipelt"]
 
 
 @pytest.mark.usefixtures("small_rows")
@@ -92,3 +92,18 @@ def test_steps_that_cannot_be_recorded_run_as_they_are(
         "Decoder steps are not recorded as CUDA graphs: operation not permitted when stream is "
         "capturing."
     ]
+
+
+@pytest.mark.parametrize("graphs", [None, False])
+def test_an_evaluation_records_its_decoder_steps(
+    graphs: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, model = summariser(tmp_path, graphs=graphs)
+    plain = evaluator(model, "test")
+    monkeypatch.setattr(TapeRecorder, "recordings", 0)
+    monkeypatch.setattr(seq2seq, "can_record", lambda model: True)
+    monkeypatch.setattr(seq2seq, "StepGraphs", partial(StepGraphs, recorder=TapeRecorder()))
+    recorded = evaluator(model, "test")
+    assert recorded.rows == plain.rows
+    assert (TapeRecorder.recordings > 0) == (graphs is not False)
+    assert evaluator.step.steps is None

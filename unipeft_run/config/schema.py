@@ -229,7 +229,7 @@ class TrackingConfig(Section):
 class ComputeConfig(Section):
     """How steps are computed. Null values are chosen at the start of a run, and recorded."""
 
-    graphs: bool | None = key("CUDA graphs of the training step; null: on one GPU", None)
+    graphs: bool | None = key("CUDA graphs of training and decoder steps; null: on one GPU", None)
     products: Literal["torch", "onednn"] | None = key(
         "library for float32 matrix products on a CPU; null: onednn if a timing favours it", None
     )

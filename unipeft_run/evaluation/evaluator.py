@@ -46,8 +46,8 @@ class Evaluator:
     The loss is teacher-forced and averaged over the split's target tokens (in classification:
     examples). `autocast` applies to the loss; text is generated without it. Texts are decoded in
     a thread while the next batch is generated. `batch_size` is the size of the batch of the longest
-    sources; batches of shorter ones are larger and need as much memory. The task's type provides
-    `step`, which evaluates one batch.
+    sources; batches of shorter ones are larger and need as much memory. `graphs`: see
+    `compute.graphs`. The task's type provides `step`, which evaluates one batch.
 
     `references` is "raw" for the texts of the data set. With "reference_code", as in the paper's
     code, references are decoded from the truncated label ids, and punctuation is joined to the
@@ -67,6 +67,7 @@ class Evaluator:
         decoding: DecodingConfig | None = None,
         references: References = "raw",
         autocast: torch.dtype | None = None,
+        graphs: bool | None = None,
         progress: Progress = no_progress,
     ) -> None:
         self.task, self.splits, self.encoded = task, splits, encoded
@@ -79,6 +80,7 @@ class Evaluator:
             decoding=decoding,
             references=references,
             autocast=autocast,
+            graphs=graphs,
         )
 
     def __call__(
@@ -119,7 +121,8 @@ class Evaluator:
         state, outputs = PartialState(), Outputs()
         batches = self.step.plan_batches(encoded, self.batch_size, generate)
         decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-predictions")
-        with decoder, self.progress(split, len(encoded)) as advance:
+        session = self.step.session(model)
+        with decoder, session, self.progress(split, len(encoded)) as advance:
             for first in range(0, len(batches), state.num_processes):
                 index = first + state.process_index
                 if index < len(batches):

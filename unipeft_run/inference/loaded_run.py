@@ -106,6 +106,7 @@ class LoadedRun:
             decoding=self.decoding(**decoding),
             references=self.config.evaluation.references,
             autocast=autocast_dtype(evaluation_precision(self.config.precision)),
+            graphs=self.config.compute.graphs,
         )
         return Predictor(self.model, step, choose_batch_size(self.config, batch_size))
 

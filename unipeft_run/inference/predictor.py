@@ -43,7 +43,7 @@ class Predictor:
         """
         sources = self.step.encode_inputs(self.model, inputs)
         predictions: dict[int, Any] = {}
-        with _evaluating(self.model):
+        with _evaluating(self.model), self.step.session(self.model):
             for batch in self._batches(sources):
                 found = self._predict_batch([sources[index] for index in batch])
                 predictions.update(zip(batch, found, strict=True))

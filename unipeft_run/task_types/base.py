@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -46,7 +46,7 @@ class EvaluationStep(ABC):
     """Evaluates and predicts batches of one task with fixed settings.
 
     `tokenizer` is what encodes the task's examples. `autocast` applies to the loss and to classes;
-    text is generated without it. `references`: see `Evaluator`.
+    text is generated without it. `references`: see `Evaluator`. `graphs`: see `compute.graphs`.
     """
 
     task: Task
@@ -56,6 +56,12 @@ class EvaluationStep(ABC):
     decoding: DecodingConfig | None = None
     references: References = "raw"
     autocast: torch.dtype | None = None
+    graphs: bool | None = None
+
+    def session(self, model: Any) -> AbstractContextManager[object]:
+        """Return the context of all calls for one split, in which the model does not change."""
+        del model
+        return nullcontext()
 
     @abstractmethod
     def evaluate(self, model: Any, rows: Rows, generate: bool) -> BatchOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,7 +16,14 @@ from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.deltas.positions import count_free
-from unipeft_run.evaluation.generation import can_generate, describe, encode, generate
+from unipeft_run.evaluation.generation import (
+    StepGraphs,
+    can_generate,
+    can_record,
+    describe,
+    encode,
+    generate,
+)
 from unipeft_run.evaluation.texts import decode_texts, generation_token_ids
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType, on_device
 from unipeft_run.training.losses import Loss, SequenceLoss
@@ -25,10 +33,12 @@ from unipeft_run.training.losses import Loss, SequenceLoss
 class Seq2SeqStep(EvaluationStep):
     """Computes the teacher-forced loss, and generates texts.
 
-    `generation` holds the decoding settings and token ids for `generate`.
+    `generation` holds the decoding settings and token ids for `generate`. `steps` holds the
+    decoder steps that a session on a GPU has recorded.
     """
 
     generation: dict[str, Any] = field(init=False)
+    steps: StepGraphs | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.decoding is None:
@@ -38,6 +48,18 @@ class Seq2SeqStep(EvaluationStep):
         task, start = cast("SequenceTask", self.task), self.collator.decoder_start
         ids = generation_token_ids(task, self.tokenizer, start)
         self.generation = {**self.decoding.model_dump(), **ids}
+
+    @contextmanager
+    def session(self, model: Any) -> Iterator[None]:
+        """Record decoder steps as CUDA graphs inside, on a GPU and unless `graphs` is false."""
+        if self.graphs is False or not can_record(model):
+            yield
+            return
+        with StepGraphs(model) as self.steps:
+            try:
+                yield
+            finally:
+                self.steps = None
 
     def evaluate(self, model: Any, rows: Rows, generate: bool) -> BatchOutput:
         """Return the loss, the number of target tokens and the generated tokens.
@@ -82,8 +104,8 @@ class Seq2SeqStep(EvaluationStep):
         return int(lengths(encoded, "labels").max(initial=0))
 
     def _generate(self, model: Any, **inputs: Any) -> list[list[int]]:
-        tokens: list[list[int]] = generate(model, **inputs, decoding=self.generation).tolist()
-        return tokens
+        tokens = generate(model, **inputs, decoding=self.generation, graphs=self.steps)
+        return tokens.tolist()  # type: ignore[no-any-return]
 
 
 class Seq2Seq(TaskType):

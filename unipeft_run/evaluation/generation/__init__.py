@@ -32,11 +32,11 @@ from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.evaluation.generation.static_step import (
     StaticDecoder,
     StepGraphs,
-    is_recordable,
+    can_record,
 )
 from unipeft_run.evaluation.generation.uncached import UncachedCausal, UncachedEncoderDecoder
 
-__all__ = ["StepGraphs", "can_generate", "describe", "encode", "generate", "is_recordable"]
+__all__ = ["StepGraphs", "can_generate", "describe", "encode", "generate", "can_record"]
 
 
 def can_generate(model: Any) -> bool:

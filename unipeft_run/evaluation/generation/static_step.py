@@ -39,7 +39,12 @@ COLUMNS = 64  # the same for source positions
 log = logging.getLogger(__name__)
 
 
-def is_recordable(model: Any) -> bool:
+def can_record(model: Any) -> bool:
+    """Return whether `StepGraphs` would record this model's decoder steps."""
+    return next(model.parameters()).is_cuda and has_static_steps(model)
+
+
+def has_static_steps(model: Any) -> bool:
     """Return whether `generate` can run this model's decoder steps with static shapes."""
     if not model.config.is_encoder_decoder or find_obstacle(model) or is_recomputed(model):
         return False
@@ -55,7 +60,7 @@ class StepGraphs:
     """
 
     def __init__(self, model: Any, recorder: Recorder | None = None) -> None:
-        if not is_recordable(model):
+        if not has_static_steps(model):
             raise ValueError("graphs are for BART and mBART, without deltas such as UniPELT's")
         self.model, self.recorder = model, recorder
         if recorder is None and next(model.parameters()).is_cuda:
