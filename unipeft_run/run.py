@@ -152,8 +152,9 @@ def evaluate(
 
     from unipeft_run.deltas.delta_file import load_delta
     from unipeft_run.experiment import PreparedRun
-    from unipeft_run.training.precision import evaluation_precision
+    from unipeft_run.training.precision import choose_kernels, evaluation_precision
 
+    choose_kernels()
     precision = evaluation_precision(run.config.precision)
     prepared = PreparedRun(
         run.config.model_copy(update={"precision": precision}), inputs, inference=True

@@ -29,7 +29,7 @@ from unipeft_run.training.compute.shapes import ShapeGrid
 from unipeft_run.training.losses import SequenceLoss
 from unipeft_run.training.micro_batches import MicroBatch, MicroBatches
 from unipeft_run.training.optim import build_optimizer_and_schedule
-from unipeft_run.training.precision import build_accelerator
+from unipeft_run.training.precision import build_accelerator, choose_kernels
 from unipeft_run.training.progress import Progress
 
 SMOOTHING, MAX_NORM, RANK = 0.1, 0.1, 102
@@ -44,6 +44,10 @@ class Contender(ABC):
         self.model = self.adapt(build_model(shape, torch.float32, device)).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.prepare()
+
+    def choose_kernels(self) -> None:
+        """Use torch's own choice of attention kernels."""
+        torch.backends.cuda.enable_cudnn_sdp(True)
 
     @abstractmethod
     def adapt(self, model: Any) -> Any:
@@ -67,6 +71,9 @@ class Unipeft(Contender):
 
     method = ""
     graphs: bool | None = None
+
+    def choose_kernels(self) -> None:
+        choose_kernels()
 
     def adapt(self, model: Any) -> Any:
         config = resolve(compose(["task=xsum", f"method={self.method}"]))

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from beam import clock
 from datasets import Dataset
-from results import close
+from results import close, warm_up
 from shapes import SHAPES, TYPES, build_model
 from stream import draw_lengths
 from tokenizers import Tokenizer
@@ -32,6 +32,7 @@ from unipeft_run.data.batching import Collator
 from unipeft_run.data.tasks.xsum import XSum
 from unipeft_run.evaluation.evaluator import Evaluator
 from unipeft_run.training.losses import SequenceLoss
+from unipeft_run.training.precision import choose_kernels
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -107,11 +108,13 @@ class Comparison:
         )
 
     def evaluate_with_unipeft(self) -> tuple[dict[str, float], list[str]]:
+        choose_kernels()
         result = self.evaluator(self.model, "test")
         return result.metrics, [row["prediction"] for row in result.rows]
 
     @torch.no_grad()
     def evaluate_with_transformers(self) -> tuple[dict[str, float], list[str]]:
+        torch.backends.cuda.enable_cudnn_sdp(True)  # torch's own choice
         loss, count, predictions = 0.0, 0, list[str]()
         for first in range(0, len(self.encoded), self.options.batch_size):
             last = min(first + self.options.batch_size, len(self.encoded))
@@ -146,6 +149,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         "transformers": comparison.evaluate_with_transformers,
         "unipeft": comparison.evaluate_with_unipeft,
     }
+    warm_up(options.device)
+    comparison.task.score(["a"], ["a"])  # imports the metrics
     seconds: dict[str, float] = {}
     results: dict[str, Any] = {}
     for _ in range(options.repeats):  # alternately, so that both see the same machine load

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Repeat the benchmarks of docs/performance.md on a machine with one GPU and without a network.
 #
-#     scripts/bench/gpu.sh [WHEELS]       each part has a time limit, together under eight minutes
+#     scripts/bench/gpu.sh [WHEELS]
 #
-# WHEELS is a folder with wheels of the packages that the machine lacks, for example made in bash by
-#     pip download -d wheels --no-deps -r <(pip freeze --exclude-editable | grep -v torch)
-# Results go to $OUT (default: outputs/bench).
+# WHEELS is a folder made by wheels.sh. The time limits of all parts add up to eight minutes;
+# installing the wheels comes on top. Results go to $OUT (default: outputs/bench): report.txt and
+# JSON. The weights in miniatures/ are not needed.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/bench}
@@ -21,18 +21,25 @@ part() { # NAME SECONDS COMMAND...: run with a limit; a failure does not end the
     name=$1 limit=$2
     shift 2
     echo "=== $(($(date +%s) - began)) s  $name"
-    timeout "$limit" "$@" > "$out/$name.txt" 2>&1 || echo "$name: exit code $?"
-    tail -12 "$out/$name.txt"
+    timeout "$limit" "$@" 2>&1 || echo "$name: exit code $?"
 }
 
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/card.txt"
-part checks 90 python3 -m pytest -q -p no:cacheprovider tests/training/test_cuda.py
-part train 150 python3 scripts/bench/train.py --shape large --precision bf16 --batch-size 16 \
-    --accumulation 4 --target-tokens 64 --examples 512 --rounds 2 --json "$out/train.json"
-part beam16 60 python3 scripts/bench/beam.py --shape large --types bf16 --sources 16 --repeats 2 \
-    --json "$out/beam16.json"
-part beam64 90 python3 scripts/bench/beam.py --shape large --types bf16 --sources 64 --repeats 1 \
-    --json "$out/beam64.json"
-part evaluation 60 python3 scripts/bench/evaluation.py --shape large --type bf16 --examples 128 \
-    --batch-size 64 --repeats 1 --json "$out/evaluation.json"
-echo "=== $(($(date +%s) - began)) s  done: $out"
+bench() { # NAME SECONDS SCRIPT ARGUMENTS...
+    name=$1 limit=$2 script=$3
+    shift 3
+    part "$name" "$limit" python3 -W ignore "scripts/bench/$script.py" --json "$out/$name.json" "$@"
+}
+
+{
+    nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+    python3 -c "import sys, torch; print(sys.version.split()[0], torch.__version__)"
+    part checks 90 python3 -m pytest -q -W default -p no:cacheprovider \
+        tests/training/test_cuda.py tests/evaluation/test_generate_cuda.py
+    bench train 190 train --shape large --precision bf16 --batch-size 16 --accumulation 4 \
+        --target-tokens 64 --examples 512 --rounds 2
+    bench beam16 50 beam --shape large --types bf16 --sources 16 --repeats 1
+    bench beam64 90 beam --shape large --types bf16 --sources 64 --repeats 1
+    bench evaluation 60 evaluation --shape large --type bf16 --examples 128 --batch-size 64 \
+        --repeats 1
+    echo "=== $(($(date +%s) - began)) s  done: $out"
+} 2>&1 | tee "$out/report.txt"

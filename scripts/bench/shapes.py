@@ -35,7 +35,8 @@ def build_model(shape: str, dtype: torch.dtype, device: str) -> Any:
         **{f"{stack}_ffn_dim": size["ffn"] for stack in ("encoder", "decoder")},
         init_std=0.04,
     )
-    return BartForConditionalGeneration(config).to(device, dtype).eval()
+    with torch.device(device):
+        return BartForConditionalGeneration(config).to(dtype).eval()
 
 
 def build_llama(shape: str, dtype: torch.dtype, device: str) -> Any:
@@ -52,7 +53,8 @@ def build_llama(shape: str, dtype: torch.dtype, device: str) -> Any:
         pad_token_id=0,
         initializer_range=0.04,
     )
-    return LlamaForCausalLM(config).to(device, dtype).eval()
+    with torch.device(device):
+        return LlamaForCausalLM(config).to(dtype).eval()
 
 
 FAMILIES = {"bart": build_model, "llama": build_llama}

@@ -7,7 +7,7 @@ Measures an update at a fixed shape, a pass over an XSum-shaped stream from exam
 time from the built model to the first update, and peak memory. The contenders take turns, and the
 shortest time of several rounds counts. On a CPU, processor time is measured. The row
 "matrix products" is a lower bound: the time of the matrix products of an update of MAM, if each ran
-at the speed of one large product.
+at the speed of one large product. Results are written after every round.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CONTENDERS, Batch, Contender
-from results import close
+from contenders import CONTENDERS, Batch, Contender, MamWithoutGraphs
+from results import close, warm_up, write
 from shapes import SHAPES
 from stream import build_stream
 from torch.utils.flop_counter import FlopCounterMode
@@ -76,7 +77,8 @@ def build(name: str, options: argparse.Namespace) -> tuple[Contender, dict[str, 
         options.shape, options.precision, options.device, options.batch_size
     )
     batches = [fixed_batch(options)] * options.accumulation
-    first = measure(lambda: contender.update(batches), options.device)
+    contender.choose_kernels()
+    first = measure(partial(contender.update, batches), options.device)
     contender.update(batches)
     memory = peak_memory_mib(device) - before
     return contender, {"first_update_s": first, "memory_mib": memory}
@@ -104,10 +106,14 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def product_limit(contender: Contender, options: argparse.Namespace) -> float:
+def product_limit(options: argparse.Namespace) -> float:
     """Return the seconds of one update's matrix products at the speed of one large product."""
+    size = options.shape, options.precision, options.device, options.batch_size
+    contender = MamWithoutGraphs(*size)  # products inside a graph are not counted
+    batches = [fixed_batch(options)] * options.accumulation
+    contender.update(batches)  # the first update also times products
     with FlopCounterMode(display=False) as counter:
-        contender.update([fixed_batch(options)] * options.accumulation)
+        contender.update(batches)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     size = 4096 if options.device == "cuda" else 1024
     a = torch.randn(size, size, device=options.device).to(dtype)
@@ -115,28 +121,28 @@ def product_limit(contender: Contender, options: argparse.Namespace) -> float:
     return counter.get_total_flops() * seconds / (2 * size**3)
 
 
-def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield a row per contender, and one for the matrix products."""
+def run(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Yield a row per contender after every round; finally also one for the matrix products."""
     stream = build_stream(options.examples, SHAPES[options.shape]["vocab"])
+    warm_up(options.device)
     built = {name: build(name, options) for name in options.contenders}
     batches = [fixed_batch(options)] * options.accumulation
     rows: dict[str, dict[str, Any]] = {name: dict(first) for name, (_, first) in built.items()}
     for _ in range(options.rounds):
         for name, (contender, _) in built.items():
-            update = measure(lambda c=contender: c.update(batches), options.device)  # type: ignore[misc]
-            passed = measure(
-                lambda c=contender: train_on_stream(c, stream, options.accumulation),  # type: ignore[misc]
-                options.device,
-            )
+            contender.choose_kernels()
+            update = measure(partial(contender.update, batches), options.device)
+            pass_over = partial(train_on_stream, contender, stream, options.accumulation)
+            passed = measure(pass_over, options.device)
             row = rows[name]
             row["update_s"] = min(update, row.get("update_s", update))
             speed = options.examples / passed
             row["examples_per_s"] = max(speed, row.get("examples_per_s", speed))
-    for name, row in rows.items():
-        yield {"contender": name, **row}
+        table = [{"contender": name, **row} for name, row in rows.items()]
+        yield table
     if "unipeft MAM" in built:
-        limit = product_limit(built["unipeft MAM"][0], options)
-        yield {"contender": "matrix products", "update_s": limit}
+        built.clear()  # its memory is needed
+        yield [*table, {"contender": "matrix products", "update_s": product_limit(options)}]
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -161,7 +167,8 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 def main() -> None:
     options = parse_arguments()
-    rows = list(run(options))
+    for rows in run(options):
+        write(options, rows)
     print_table(rows)
     close(options, rows)
 

@@ -60,6 +60,9 @@ class TapeRecorder:
 
     recordings = 0
 
+    def __init__(self, purpose: str = "") -> None:
+        del purpose
+
     def warm_up(self, function: Callable[[], object]) -> None:
         function()
 

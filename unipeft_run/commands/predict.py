@@ -172,7 +172,9 @@ def _check_out(out: Path, source: str, *, force: bool) -> None:
 
 def _load_predictor(run: StoredRun, batch_size: Any, decoding: Mapping[str, Any]) -> Predictor:
     from unipeft_run.inference.loaded_run import load_stored
+    from unipeft_run.training.precision import choose_kernels
 
+    choose_kernels()
     return load_stored(run).predictor(batch_size, **decoding)
 
 

@@ -145,7 +145,7 @@ class GradientAccumulator:
         assert self.grid is not None
         return GraphedStep(
             self._run,
-            CudaRecorder(),
+            CudaRecorder("training"),
             self.grid,
             self.parameters,
             self.memories,

@@ -40,20 +40,27 @@ def autocast_dtype(name: Precision) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(name))
 
 
+def choose_kernels() -> None:
+    """Choose kernels for this process, the same for training, evaluation and prediction."""
+    # cuBLAS reads it once, at the first product of the process; deterministic kernels need it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # cuDNN's attention makes a plan per shape, 23-70 ms each, and is not deterministic
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    # float32 in float32, not in TF32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def build_accelerator(precision: Precision, *, deterministic: bool = False) -> Accelerator:
     """Build accelerate's Accelerator for `precision`, whatever the environment says.
 
-    It does not divide losses: the trainer does gradient accumulation. `deterministic`: refuse
-    kernels that do not always give the same bits.
+    It does not divide losses: the trainer does gradient accumulation. `deterministic`: raise an
+    error for an operation without a deterministic kernel.
     """
     prepare_environment()
-    # cuBLAS reads it once, at the first product of the process; deterministic kernels need it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    choose_kernels()
     torch.use_deterministic_algorithms(deterministic)
-    # cuDNN's attention makes a plan per shape, 23-70 ms each, and is not deterministic
-    torch.backends.cuda.enable_cudnn_sdp(False)
     resolved = resolve_precision(precision)
-    torch.set_float32_matmul_precision("highest")  # float32 products in float32, not in TF32
     # accelerate keeps the precision of a process's first run, but a sweep's runs may differ
     AcceleratorState._reset_state()
     return Accelerator(

@@ -144,8 +144,3 @@ class BeamCache(EncoderDecoderCache):  # type: ignore[misc]
         """Reduce the batch to the sources at `rows`."""
         self.self_attention_cache.keep(rows)
         self.cross_attention_cache.keep(rows)
-
-    def use(self, rows: int) -> None:
-        """Use the first `rows` rows of static caches."""
-        self.self_attention_cache.use(rows)
-        self.cross_attention_cache.use(rows)

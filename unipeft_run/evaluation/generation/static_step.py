@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from unipeft_run.backbones.families import family_of
 from unipeft_run.data.batching import round_up
-from unipeft_run.evaluation.generation.cache import BeamCache, Prefixes
+from unipeft_run.evaluation.generation.cache import BeamCache
 from unipeft_run.evaluation.generation.decoder import (
     constant_memories,
     count_longest,
@@ -31,7 +31,7 @@ from unipeft_run.evaluation.generation.encoder_decoder import EncoderDecoder, ma
 from unipeft_run.evaluation.generation.fallback import find_obstacle, is_recomputed
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.evaluation.generation.static_cache import StaticCrossCache, StaticSelfCache
-from unipeft_run.training.compute.graphs import CudaRecorder, Recorder
+from unipeft_run.training.compute.graphs import CudaRecorder, Recorder, describe_failure
 
 ROWS = 8  # the number of sources is rounded up to a multiple of it
 COLUMNS = 64  # the same for source positions
@@ -64,7 +64,7 @@ class StepGraphs:
             raise ValueError("graphs are for BART and mBART, without deltas such as UniPELT's")
         self.model, self.recorder = model, recorder
         if recorder is None and next(model.parameters()).is_cuda:
-            self.recorder = CudaRecorder()
+            self.recorder = CudaRecorder("generation")
         self.contexts = ExitStack()
         self.key: Hashable = None
         self.space: Workspace | None = None
@@ -94,7 +94,7 @@ class StepGraphs:
                 self.recorder.warm_up(step)
                 space.replays[rows] = self.recorder.record(step)
             except RuntimeError as error:  # also out of memory
-                reason = str(error).partition("\n")[0]
+                reason = describe_failure(error)
                 log.warning("Decoder steps are not recorded as CUDA graphs: %s.", reason)
                 self.recorder = None
                 space.replays.clear()
@@ -106,8 +106,11 @@ class Workspace:
     """The tensors that recorded steps read and write, with R = `rows` rows.
 
     Attributes:
-        tokens: [R, K]; mask: [R, 1, K, P + (L - 1) K]; cross_mask: [R, 1, 1, P + S].
+        tokens: the last tokens of the targets, [R, K].
+        mask: the positions of the targets that each beam sees, [R, 1, K, P + (L - 1) K].
+        cross_mask: those of the sources, [R, 1, 1, P + S].
         place: the current position, [].
+        own, cross: the caches of the targets and of the sources; `cache`: both.
         replays: the recorded step for each number of rows.
     """
 
@@ -122,17 +125,9 @@ class Workspace:
         self.mask = torch.ones(rows, 1, beams, width, dtype=torch.bool, device=device)
         width = count_longest(cross) + states.size(1)
         self.cross_mask = torch.ones(rows, 1, 1, width, dtype=torch.bool, device=device)
-        self.cache = self._build_cache(own, cross, steps)
-
-    def _build_cache(self, own: Prefixes, cross: Prefixes, steps: int) -> BeamCache:
-        return BeamCache(StaticSelfCache(own, steps, place=self.place), StaticCrossCache(cross))
-
-    @property
-    def own(self) -> StaticSelfCache:
-        """The cache of the targets."""
-        cache = self.cache.self_attention_cache
-        assert isinstance(cache, StaticSelfCache)
-        return cache
+        self.own = StaticSelfCache(own, steps, place=self.place)
+        self.cross = StaticCrossCache(cross)
+        self.cache = BeamCache(self.own, self.cross)
 
     def restart(self, cross_mask: Tensor, rows: int) -> None:
         """Begin a search over the sources of `cross_mask` [B, 1, 1, P + S], with `rows` rows."""
@@ -144,7 +139,8 @@ class Workspace:
 
     def use(self, sources: int, rows: int) -> None:
         """Use the first `rows` rows, of which those after `sources` see every position."""
-        self.cache.use(rows)
+        self.own.use(rows)
+        self.cross.use(rows)
         self.mask[sources:] = True  # without a visible one, a softmax would be NaN
         self.cross_mask[sources:] = True
 
@@ -186,7 +182,8 @@ class StaticDecoder(EncoderDecoder):
         while self.size > ROWS and (half := (self.size + 1) // 2) >= len(rows):
             self.size = half
         self.space.use(len(rows), self.size)
-        self.states, self.cross_mask = self.states[: self.size], self.cross_mask[: self.size]
+        self.states = self.states[: self.size]
+        self.cross_mask = self.space.cross_mask[: self.size]
 
     def step(self, tokens: Tensor, visible: Tensor) -> Tensor:
         self.space.write(tokens, visible, self.own.position)

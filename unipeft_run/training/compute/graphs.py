@@ -1,26 +1,28 @@
 """Forward and backward of a micro-batch as CUDA graphs, one per shape of batch.
 
 A graph starts its thousands of kernels with one call, so that the host no longer limits the GPU. It
-runs the kernels of the eager step, with all masks passed in full, on inputs and gradients with
-fixed addresses.
+runs the operators of the eager step, on inputs and gradients with fixed addresses. Masks are always
+passed in full, so attention may use other kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from unipeft_run.errors import UserError
+from unipeft_run.training.compute.batches import Inputs, pin
 from unipeft_run.training.compute.gradients import FlatGradients
 from unipeft_run.training.compute.memories import SharedMemories
 from unipeft_run.training.compute.shapes import BatchGrid, Shape, shape_of
 from unipeft_run.training.state import isolated_rng
 
-Inputs = Mapping[str, Tensor]
 Weight = Tensor | float
 Run = Callable[[Inputs, Weight], Tensor]  # (batch, weight) -> loss; adds to the gradients
 
@@ -34,32 +36,68 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs, which share one memory pool."""
+    """Records CUDA graphs, which share one memory pool.
 
-    def __init__(self) -> None:
+    Graphs of one `purpose` share a stream for the whole process. cuBLAS has a workspace per stream,
+    which graphs write to, and which torch frees as soon as one graph of that stream is deleted. So
+    graphs that are deleted at different times need different streams.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        gc.collect()  # deletes the graphs of earlier runs before those of this one are recorded
         self.pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self.stream = _stream_of(purpose)
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Call `function` once on another stream, as libraries initialise at their first use."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        """Call `function` once: libraries initialise at first use, which cannot be recorded."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             function()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         torch.cuda.empty_cache()  # the graph allocates anew, in its own pool
 
     def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Return a function that repeats the kernels of `function` and returns its result."""
         graph = torch.cuda.CUDAGraph()
-        # calls of other threads must not abort the recording
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = function()
+        options: dict[str, Any] = {
+            "pool": self.pool,
+            "stream": self.stream,
+            "capture_error_mode": "thread_local",  # other threads may use the GPU
+        }
+        try:
+            # torch restores the current stream only after a recording that succeeds
+            with torch.cuda.stream(self.stream), torch.cuda.graph(graph, **options):
+                result = function()
+        except RuntimeError:
+            _end_recording()
+            raise
 
         def replay() -> Tensor:
             graph.replay()
             return result.clone()  # the next graph reuses its memory
 
         return replay
+
+
+@cache
+def _stream_of(purpose: str) -> Any:
+    del purpose
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+def _end_recording() -> None:
+    """Let eager code draw random numbers again, which a failed recording leaves forbidden."""
+    generator: Any = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
+
+
+def describe_failure(error: RuntimeError) -> str:
+    """Return the first line of the reason why a recording failed.
+
+    What fails inside a recording ends it, and the end raises an error of its own.
+    """
+    first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+    return str(first).partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -102,7 +140,7 @@ class GraphedStep:
         self.recorded: dict[Shape, RecordedStep] = {}
 
     def __call__(self, batch: Inputs, weight: float) -> Tensor:
-        padded = self._pin(self.grid.pad(batch))
+        padded = pin(self.grid.pad(batch), self.device)
         shape = shape_of(padded)
         if shape not in self.recorded:
             self.recorded[shape] = self._record(padded)
@@ -119,11 +157,6 @@ class GraphedStep:
         if self.gradients is not None:
             self.gradients.clear()
 
-    def _pin(self, batch: Inputs) -> Inputs:
-        if self.device.type != "cuda":
-            return batch
-        return {name: tensor.pin_memory() for name, tensor in batch.items()}
-
     def _record(self, batch: Inputs) -> RecordedStep:
         static = {name: tensor.to(self.device) for name, tensor in batch.items()}
         weight = torch.ones((), dtype=torch.float64, device=self.device)
@@ -131,15 +164,15 @@ class GraphedStep:
         def function() -> Tensor:
             return self.run(static, weight)
 
-        try:
-            with isolated_rng(self.device):
-                self._warm_up(function)
+        with isolated_rng(self.device):
+            self._warm_up(function)
+            try:
                 return RecordedStep(static, weight, self.recorder.record(function))
-        except RuntimeError as error:  # also out of memory: a graph has its own pool
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"this step cannot be recorded as a CUDA graph ({reason}); set compute.graphs=false"
-            ) from error
+            except RuntimeError as error:  # also out of memory: a graph has its own pool
+                raise UserError(
+                    f"this step cannot be recorded as a CUDA graph ({describe_failure(error)}); "
+                    "start a run with compute.graphs=false"
+                ) from error
 
     def _warm_up(self, function: Callable[[], Tensor]) -> None:
         """Call `function` and restore the gradients; the first call finds which there are."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from unipeft_run.training.compute.graphs import Inputs, Run
+from unipeft_run.training.compute.batches import Inputs, pin
+from unipeft_run.training.compute.graphs import Run
 
 
 class EagerStep:
@@ -20,7 +21,8 @@ class EagerStep:
 
     def __call__(self, batch: Inputs, weight: float) -> Tensor:
         device = self.accelerator.device
-        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        pinned = pin(batch, device)
+        on_device = {name: t.to(device, non_blocking=True) for name, t in pinned.items()}
         return self.run(on_device, weight)
 
     def clip(self, max_norm: float) -> Tensor:

@@ -6,6 +6,7 @@ number of targets. Up to rounding and dropout, the number of processes does not 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar, cast
@@ -63,7 +64,10 @@ def wrap_model(model: nn.Module, how: Parallel, device: torch.device) -> nn.Modu
     if how == "fsdp":
         return _shard(model, device)
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    keeps_buffers: dict[str, Any] = {name: False}  # the second is the name before torch 2.13
+    return DistributedDataParallel(model, device_ids=ids, **keeps_buffers)
 
 
 def _shard(model: nn.Module, device: torch.device) -> nn.Module:
