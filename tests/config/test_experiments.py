@@ -132,7 +132,7 @@ def test_every_cell_composes_in_miniature(name: str, cell: Cell) -> None:
     assert (composed.task.name, composed.scale) == (cell.task, "mini")
 
 
-@pytest.mark.parametrize(("name", "cell"), sampled(CELLS, 2), ids=IDS)
+@pytest.mark.parametrize(("name", "cell"), sampled(CELLS, 4), ids=IDS)
 def test_a_cell_composes_to_what_its_row_says(name: str, cell: Cell) -> None:
     """The task, the sizes in the row's name, the parts, and the stored parameters."""
     composed = config(cell)

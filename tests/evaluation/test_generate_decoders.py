@@ -5,12 +5,14 @@ With deltas, the reference recomputes the whole model at every step, without a c
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import tuners
 from decoder_cases import cut, draw, generate_then, generate_today, prompt_width
+from sampling import sampled
 from tiny_decoders import DELTAS, EOS, MODELS, PAD, SLOTTED, build, with_deltas
 
 from unipeft_run import generate
@@ -22,10 +24,9 @@ from unipeft_run.tuners.adapter import attach_tuner
 
 FAST, ALL = 1, 20  # seeds
 SEEDS = [pytest.param(seed, marks=() if seed < FAST else pytest.mark.slow) for seed in range(ALL)]
-QUICK = ("llama", "gpt2", "t5")
 NOT_FOR_T5 = ("prefix_shifted",)  # its positions are relative
 PAIRS = [
-    pytest.param(family, name, marks=() if family in QUICK else pytest.mark.slow)
+    (family, name)
     for family in MODELS
     for name in DELTAS
     if not (family.startswith("t5") and name in NOT_FOR_T5)
@@ -86,7 +87,7 @@ def test_several_end_tokens_under_the_rules_of_2021(family: str) -> None:
 # With deltas
 
 
-@pytest.mark.parametrize(("family", "name"), PAIRS)
+@pytest.mark.parametrize(("family", "name"), sampled(PAIRS, 5))
 def test_deltas(family: str, name: str) -> None:
     seed = list(DELTAS).index(name)
     model = with_deltas(family, name, seed, ("sdpa", "eager")[seed % 2])
@@ -124,10 +125,8 @@ def test_recomputation_gives_the_same_tokens(
 
 
 @pytest.mark.parametrize(
-    "family",
-    ["llama", "t5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "t5_gated"))],
+    ("method", "family"), sampled(product(SLOTTED, ("llama", "t5", "gpt2", "t5_gated")), 5)
 )
-@pytest.mark.parametrize("method", SLOTTED)
 def test_every_method(method: str, family: str) -> None:
     seed = SLOTTED.index(method)
     model = with_deltas(family, method, seed, ("sdpa", "eager")[seed % 2])

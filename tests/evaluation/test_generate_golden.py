@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from golden_cases import case_inputs, load_case
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sampling import sampled
 from tiny_generation import without_padding
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -47,8 +49,7 @@ def pad_free(rows: list[list[int]]) -> list[list[int]]:
     return without_padding(torch.tensor([row + [1] * (width - len(row)) for row in rows]))
 
 
-@pytest.mark.parametrize("rules", RECORDED)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "rules"), sampled(product(MODELS, RECORDED), 3))
 def test_recorded_beam_searches(name: str, rules: Any) -> None:
     cases, model = load_beam_model(name)
     for case in cases:
