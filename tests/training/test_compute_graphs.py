@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import pytest
 import tiny_vision
 import torch
-from attached_models import attach_method
+from attached_models import METHODS as ALL_METHODS
+from attached_models import TASKS, attach_method
 from tape import TapeRecorder
 from tiny_compute import (
     GRID,
@@ -49,10 +51,15 @@ METHODS = [
     *(("mbart", method) for method in ("mam", "houlsby", "prefix_lora_ffn")),
     *(("roberta", method) for method in ("mam", "full", "lora_attn", "prompt")),
 ]
+OTHERS = [
+    pytest.param(family, method, marks=pytest.mark.slow)
+    for family, method in product(TASKS, ALL_METHODS)
+    if (family, method) not in METHODS and method != "unipelt"  # see test_compute_plan.py
+]
 
 
 @pytest.mark.usefixtures("repeated")
-@pytest.mark.parametrize(("family", "method"), METHODS)
+@pytest.mark.parametrize(("family", "method"), [*METHODS, *OTHERS])
 def test_graphs_give_the_gradients_of_the_plain_step(family: str, method: str) -> None:
     plain = attach_method(method, family)[0].double().eval()
     graphed = copy.deepcopy(plain)

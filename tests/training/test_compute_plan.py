@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_resumed_run_keeps_its_products(tmp_path: Path, monkeypatch: pytest.Mo
     assert again.fit().compute == first.fit().compute
     assert first.state.compute is not None
     assert first.state.compute["products"] == ("onednn" if has_onednn() else "torch")
+
+
+def test_gates_that_see_padding_exclude_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs pad batches."""
+    monkeypatch.setattr(plans, "_has_graphs", lambda device: True)
+    model, options = attach_method("unipelt", "bart")[0], ComputeOptions(grid=GRID)
+    assert not ComputePlan.choose(options, model, CPU, None).graphs
+    with pytest.raises(UserError, match="graphs need deltas whose output does not depend on"):
+        ComputePlan.choose(replace(options, config=ComputeConfig(graphs=True)), model, CPU, None)
 
 
 def test_layerdrop_excludes_graphs(monkeypatch: pytest.MonkeyPatch) -> None:

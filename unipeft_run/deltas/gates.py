@@ -33,6 +33,12 @@ class Gate(nn.Linear):
         return gate.mean(dim=1, keepdim=True) if self.per == "example" else gate
 
 
+def find_averaging(model: nn.Module) -> list[str]:
+    """Return the paths of the gates that average over all positions, padding included."""
+    modules = model.named_modules()
+    return [path for path, part in modules if isinstance(part, Gate) and part.per == "example"]
+
+
 class InputGate(Composition):
     """h <- h + g(u) dh, where the gate g reads what the form reads (see `Gate`).
 

@@ -36,7 +36,7 @@ from unipeft_run.evaluation.generation.static_step import (
 )
 from unipeft_run.evaluation.generation.uncached import UncachedCausal, UncachedEncoderDecoder
 
-__all__ = ["StepGraphs", "can_generate", "describe", "encode", "generate", "can_record"]
+__all__ = ["StepGraphs", "can_generate", "can_record", "describe", "encode", "generate"]
 
 
 def can_generate(model: Any) -> bool:

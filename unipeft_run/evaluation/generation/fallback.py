@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from unipeft_run.backbones.families import FAMILIES, family_of
-from unipeft_run.deltas.attach import find_deltas
-from unipeft_run.deltas.gates import Gate
+from unipeft_run.deltas.gates import find_averaging
 from unipeft_run.evaluation.generation.attention import IMPLEMENTATIONS
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.training.distributed.parallel import is_sharded
@@ -34,15 +33,11 @@ def find_obstacle(model: Any) -> str | None:
 
 def is_recomputed(model: Any) -> bool:
     """Return whether a delta of the decoder reads later positions, so that a cache is wrong."""
-    per_example = [
-        path
-        for path, delta in find_deltas(model)
-        if any(isinstance(part, Gate) and part.per == "example" for part in delta.modules())
-    ]
-    if not per_example:
+    averaging = find_averaging(model)
+    if not averaging:
         return False
     decoder = family_of(model.config).stacks["decoder"].path
-    return any(path.startswith(f"{decoder}.") for path in per_example)
+    return any(path.startswith(f"{decoder}.") for path in averaging)
 
 
 def generate_with_transformers(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unipeft_run.config.schema import ComputeConfig
+from unipeft_run.deltas.gates import find_averaging
 from unipeft_run.errors import UserError
 from unipeft_run.training.compute.onednn import has_onednn, is_onednn_faster
 from unipeft_run.training.compute.shapes import BatchGrid
@@ -93,6 +94,8 @@ def _find_obstacle(options: ComputeOptions, model: nn.Module) -> str | None:
         return "batches of a few fixed shapes, which this task does not have"
     if _drops_layers(model) or find_adapter(model) is not None:
         return "a model that has neither layerdrop nor modules of the PEFT library"
+    if find_averaging(model):
+        return "deltas whose output does not depend on padding; UniPELT's gates are means over it"
     return None
 
 
