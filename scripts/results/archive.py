@@ -1,4 +1,4 @@
-"""Finished runs in one Parquet file: what reports need, without texts of the data sets.
+"""Finished runs in one Parquet file: what reports need, without the data sets' texts.
 
 A row holds a run's configuration, metrics, training records and parameter table as they are in its
 folder, a digest of its weights, and the statistics of each test example that significance tests

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from unipeft_run.config.experiments import Cell as PublishedCell
 from unipeft_run.config.experiments import read
 from unipeft_run.report.html import render_page
-from unipeft_run.runs.reader import finished_runs
+from unipeft_run.runs.finished import finished_runs
 from unipeft_run.runs.search import OUTPUTS
 
 NAMES = {"rouge2": "ROUGE-2", "bleu_paper": "BLEU"}

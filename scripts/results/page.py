@@ -106,9 +106,9 @@ def _describe_runs(runs: Runs, trials: Sequence[Record]) -> Iterator[str]:
         f"for the trials; two at a time, on two cores. Machine: {'; '.join(machines)}."
     )
     yield (
-        f"* {', '.join(_describe_budgets())}: 40 % (mnli: 30 %) of the updates, to save time. "
-        "The learning rate comes from the trials, and each run is evaluated twice; otherwise the "
-        "miniature recipe applies, with the whole test split."
+        "* To save time, runs make 40 % of the recipe's updates (mnli: 30 %): "
+        f"{', '.join(_describe_budgets())}. The learning rate comes from the trials, and each run "
+        "is evaluated twice; otherwise the miniature recipe applies, with the whole test split."
     )
     yield from _compare_trivial(runs)
     yield f"* mnli: {CONTAMINATION}."
@@ -117,7 +117,7 @@ def _describe_runs(runs: Runs, trials: Sequence[Record]) -> Iterator[str]:
 def _describe_budgets() -> Iterator[str]:
     for task, steps in STEPS.items():
         recipe = resolve(compose([f"task={task}", "method=none", "scale=mini"])).recipe
-        yield f"{task}: {steps} of {recipe.max_steps} updates"
+        yield f"{steps} of {recipe.max_steps} on {task}"
 
 
 def _compare_trivial(runs: Runs) -> Iterator[str]:

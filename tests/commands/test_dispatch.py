@@ -168,8 +168,12 @@ def test_an_ambiguous_name_lists_the_runs(tmp_path: Path) -> None:
     for run_id in ("ab12cd34", "ab56cd34"):
         (tmp_path / "outputs" / "sst2" / "mam" / run_id).mkdir(parents=True)
         (tmp_path / "outputs" / "sst2" / "mam" / run_id / "config.yaml").touch()
-    with pytest.raises(UserError, match=r"ab is the start of several run ids: .*ab12.*ab56"):
+    with pytest.raises(UserError, match=r"ab matches several runs: .*ab12.*ab56"):
         find_run("ab", tmp_path / "outputs")
+    copy = tmp_path / "outputs" / "sst2" / "mam" / "ab12cd34-copy"
+    copy.mkdir()
+    (copy / "config.yaml").touch()
+    assert find_run("mam/ab12cd34", tmp_path / "outputs").name == "ab12cd34"
     with pytest.raises(UserError, match="did you mean ab12cd34"):
         find_run("ab12cd35", tmp_path / "outputs")
 

@@ -153,7 +153,7 @@ def test_damaged_files_give_a_state_not_a_traceback(
     folder = make_sst2_run(tmp_path, "done")
     (folder / name).write_bytes(damage)
     assert main([str(tmp_path)]) == 0
-    state = "damaged" if name == "config.yaml" else "done"
+    state = "damaged" if name in ("config.yaml", "metrics.json") else "done"
     out, err = capsys.readouterr()
     assert f"1 run: 1 {state}" in out
     if name != "train.jsonl":
@@ -252,8 +252,9 @@ def test_a_damaged_run_does_not_stop_the_reruns_of_others(
     make_sst2_run(tmp_path, "failed", "seed=2")
     (make_sst2_run(tmp_path, "failed", "seed=3") / "config.yaml").write_text("a: &a [*a]\n")
     os.mkfifo(make_sst2_run(tmp_path, "failed", "seed=4") / "fifo")
+    (make_sst2_run(tmp_path, "done", "seed=5") / "metrics.json").unlink()
     assert main([str(tmp_path), "--retry-failed"]) == 1
-    assert sorted(planned.config.seed for planned in ran) == [2, 4]
+    assert sorted(planned.config.seed for planned in ran) == [2, 4, 5]
     assert "config.yaml is damaged: it holds YAML aliases" in capsys.readouterr().err
 
 

@@ -148,6 +148,11 @@ def test_the_closing_table_shows_the_printed_score_and_its_source(
     assert lines[1].split() == ["row", "metric", "ours", "printed", "status", "source"]
     assert re.search(r"accuracy\s+70.00\s+69.8\s+identified\s+MiLoRA", lines[2]), "the median"
     assert "these scores are not the paper's" in lines[-1]
+    swept = [(name, [*own, lr]) for lr in ("optim.lr=1e-3", "optim.lr=0.1") for name, own in rows]
+    print_leaderboard(swept, [*outcomes, outcome(4.0), *outcomes[:2]], ["experiment=seeds_piqa"])
+    text = capsys.readouterr().out
+    for lr, median in (("1e-3", "70.00"), ("0.1", "10.00")):
+        assert re.search(rf"r=160 optim.lr={lr}\s+accuracy\s+{median}\s+69.8\s+identified", text)
     failed = Outcome(state="failed", error="", seconds=0.0, metrics={})
     print_leaderboard(rows[:2], [failed, outcomes[0]], ["experiment=seeds_obqa,seeds_piqa"])
     assert re.search(r"accuracy\s+70.00\s+69.8\s+identified", capsys.readouterr().out)

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_reports import make_class_rows, make_full_run, make_text_rows, write_lines
 
 from unipeft_run.commands.report import main
+from unipeft_run.evaluation.metrics.by_name import Outputs, score
 
 Capture = pytest.CaptureFixture[str]
 
@@ -27,6 +29,11 @@ def make_pair(*accuracies: float) -> list[Path]:
         )
         for n, a in enumerate(accuracies)
     ]
+
+
+def change_metrics(folder: Path, **changed: Any) -> None:
+    content = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**content, **changed}))
 
 
 def compared(capsys: Capture, *arguments: str) -> list[dict[str, str]]:
@@ -63,10 +70,8 @@ def test_bleu_is_recomputed_from_the_predictions(capsys: Capture) -> None:
         rows = make_text_rows(seed, 40, noise)
         scores = bleu([row["prediction"] for row in rows], [row["reference"] for row in rows], "ro")
         folder = make_full_run("task=xsum", "method=mam", f"seed={seed}", rows=rows, final=30)
-        content = json.loads((folder / "metrics.json").read_text())
-        content |= {f"test/{name}": value for name, value in scores.metrics.items()}
-        content |= {"primary": "test/bleu_paper", "signatures": scores.signatures}
-        (folder / "metrics.json").write_text(json.dumps(content))
+        metrics = {f"test/{name}": value for name, value in scores.metrics.items()}
+        change_metrics(folder, primary="test/bleu_paper", signatures=scores.signatures, **metrics)
         folders.append(str(folder))
     for metric in ("bleu", "bleu_paper", "chrf"):
         head, row = compared(capsys, *folders, "--metric", metric)
@@ -75,14 +80,30 @@ def test_bleu_is_recomputed_from_the_predictions(capsys: Capture) -> None:
         assert "p McNemar" not in row
 
 
+def test_accuracy_is_tested_whatever_the_first_metric_is(capsys: Capture) -> None:
+    pair, options = make_pair(60, 90), ("--metric", "accuracy")
+    signatures = score(["f1", "accuracy"], Outputs([0, 1], [1, 1])).signatures
+    for folder in pair:
+        change_metrics(folder, **{"primary": "test/f1", "test/f1": 7.0, "signatures": signatures})
+    _, row = compared(capsys, *map(str, pair), *options)
+    low, high = (float(row[f"95 % interval {side}"]) for side in ("low", "high"))
+    assert low < float(row["difference"]) < high
+    assert row["significant"] == "yes" and "95 % interval" not in row
+    assert main(["compare", *map(str, pair)]) == 2
+    expected = "f1 cannot be tested: its predictions store per-example scores of accuracy (%)"
+    assert expected in capsys.readouterr().err
+
+
 REFUSALS = [
     "one",
     "unknown id",
     "other task",
     "other examples",
     "no predictions",
-    "metric",
-    "wrong",
+    "misspelt metric",
+    "other metric",
+    "corpus metric",
+    "wrong scores",
 ]
 
 
@@ -92,7 +113,7 @@ def test_what_cannot_be_compared_is_one_sentence(capsys: Capture, case: str) -> 
     arguments, part = [first.name, second.name], f"sst2/mam/{second.name}"
     file = second / "predictions" / "test.jsonl"
     if case == "one":
-        arguments, part = [first.name], "one run has nothing to be compared with"
+        arguments, part = [first.name], "name at least two runs to compare"
     elif case == "unknown id":
         arguments, part = [first.name, f"{second.name}0"], f"did you mean {second.name}?"
     elif case == "other task":
@@ -105,10 +126,17 @@ def test_what_cannot_be_compared_is_one_sentence(capsys: Capture, case: str) -> 
     elif case == "no predictions":
         file.unlink()
     elif case == "misspelt metric":
-        arguments, part = [*arguments, "--metric", "acuracy"], "accuracy"
+        part = "metric=acuracy is unknown (did you mean accuracy?)"
+        arguments += ["--metric", "acuracy"]
     elif case == "other metric":
-        arguments, part = [*arguments, "--metric", "loss"], "loss cannot be tested"
+        part = "loss cannot be tested: its predictions store per-example scores of percent"
+        arguments += ["--metric", "loss"]
+    elif case == "corpus metric":
+        change_metrics(first, **{"test/ter": 80.0, "signatures": {"per_example": "ter: nrefs:1"}})
+        part = "ter cannot be tested: it is not a mean over examples"
+        arguments += ["--metric", "ter"]
     else:
+        assert case == "wrong scores"
         write_lines(file, make_class_rows(1, 149, 10))
         part = "its predictions score"
     assert main(["compare", *arguments]) == 2

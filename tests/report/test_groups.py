@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from made_reports import make_class_rows, make_full_run
 from made_runs import make_run
 
 from unipeft_run.commands.report import main
+from unipeft_run.evaluation.metrics.by_name import Outputs, score
 from unipeft_run.report.cells import group_runs
 from unipeft_run.report.html.payload import collect_predictions
 from unipeft_run.runs.reader import RunRecord, read_run
@@ -50,6 +52,29 @@ def test_runs_with_a_changed_class_are_rows_with_their_own_label() -> None:
     assert sorted(len(cell.runs) for cell in group.cells) == [1, 2]
 
 
+def move_inputs(run: RunRecord, place: str) -> RunRecord:
+    """Record another place of the run's data and weights."""
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())
+    config["task"]["path"], config["backbone"]["path"] = f"{place}/data", f"{place}/weights"
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return read_run(run.folder)
+
+
+def test_runs_on_the_same_data_and_weights_at_other_places_share_tables_and_rows() -> None:
+    same = {"data.train": "e" * 8, "data.test": "d" * 8, "backbone.path": "b" * 8}
+    runs = [
+        move_inputs(make_twin("aaaaaaaa", same), "/here"),
+        move_inputs(make_twin("bbbbbbbb", same, "seed=2"), "/there"),
+        move_inputs(make_twin("cccccccc", same, "optim.lr=0.1"), "/there"),
+        move_inputs(make_twin("dddddddd", {**same, "data.test": "f" * 8}, "seed=3"), "/here"),
+    ]
+    groups = group_runs(runs)
+    place = "task.path=/here/data backbone.path=/here/weights data="
+    assert [group.data for group in groups] == [f"{place}{'d' * 8}", f"{place}{'f' * 8}"]
+    assert sorted(len(cell.runs) for cell in groups[0].cells) == [1, 2]
+    assert not any("path" in cell.label for cell in groups[0].cells)
+
+
 def test_scores_of_another_metric_are_in_another_table() -> None:
     runs = [make_twin("aaaaaaaa", {}), make_twin("bbbbbbbb", {}, "seed=2", metric="f1")]
     assert [group.data for group in group_runs(runs)] == ["metric=accuracy", "metric=f1"]
@@ -80,12 +105,13 @@ def test_a_metric_that_was_computed_otherwise_is_not_compared(
 
 
 @pytest.mark.parametrize(
-    ("signature", "lower"), [("percent", False), ("ter: nrefs:1", True), ("squared error", True)]
+    ("name", "lower"), [("accuracy", False), ("ter", True), ("pearson", True), ("chrf", False)]
 )
-def test_the_page_knows_which_score_of_an_example_is_better(signature: str, lower: bool) -> None:
+def test_the_page_knows_which_score_of_an_example_is_better(name: str, lower: bool) -> None:
     folder = make_full_run(*SST2, rows=make_class_rows(1, 10, 80), final=80.0)
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["signatures"]["per_example"] = signature
+    outputs = {"accuracy": [1, 0], "pearson": [1.0, 2.0]}.get(name, ["a b", "c d"])
+    metrics["signatures"] = score([name], Outputs(outputs, outputs)).signatures
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (group,) = collect_predictions(group_runs([read_run(folder)]), 5)
     assert group["lower"] is lower

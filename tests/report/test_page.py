@@ -217,7 +217,10 @@ def test_damaged_files_leave_the_rest(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--html", "outputs"], "--html outputs: is a folder; write unipeft report outputs --html"),
+        (
+            ["--html", "outputs"],
+            "--html outputs: this is a folder; write unipeft report outputs --html",
+        ),
         (["outputs", "--html", "nowhere/page.html"], "nowhere/page.html cannot be written"),
         (["nowhere", "--html"], "nowhere is not a run folder"),
         (["--html", "--format", "csv"], "--html and --format exclude each other"),

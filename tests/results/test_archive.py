@@ -13,8 +13,9 @@ from repeat import list_differences
 
 from unipeft_run.evaluation.metrics import bleu
 from unipeft_run.report.statistics import read_sample
+from unipeft_run.runs.finished import finished_runs
 from unipeft_run.runs.folder import report_finished
-from unipeft_run.runs.reader import RunRecord, finished_runs, read_run
+from unipeft_run.runs.reader import RunRecord, read_run
 
 
 @pytest.fixture(params=["accuracy", "rouge", "bleu"])

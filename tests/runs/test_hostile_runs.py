@@ -15,7 +15,8 @@ import pytest
 from hostile_runs import FILES, cases
 
 from unipeft_run.commands.runs import main
-from unipeft_run.runs.reader import STATES, RunRecord, find_runs, finished_runs, read_run
+from unipeft_run.runs.finished import finished_runs
+from unipeft_run.runs.reader import STATES, RunRecord, find_runs, read_run
 from unipeft_run.runs.reading import UnreadableFile
 
 (RECORDED,) = (Path(__file__).parents[1] / "recorded_runs" / "runs").glob("sst2/mam/*")

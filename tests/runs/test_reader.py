@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from made_runs import make_run, make_sst2_run
+from tiny_config import resolved
 
 from unipeft_run.errors import UserError
 from unipeft_run.runs import search
+from unipeft_run.runs.finished import finished_runs
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import RunLock
-from unipeft_run.runs.reader import find_runs, finished_runs, read_run
+from unipeft_run.runs.reader import find_runs, read_run
 
 RECORDED = Path(__file__).parents[1] / "recorded_runs" / "runs"
 
@@ -51,6 +56,14 @@ def test_a_run_whose_process_lives_is_running(tmp_path: Path) -> None:
     assert read_run(folder).state == "stale"
 
 
+def test_a_run_is_running_before_its_first_file(tmp_path: Path) -> None:
+    folder = tmp_path / "sst2" / "mam" / "ab12cd34"
+    with RunLock(folder):
+        run = read_run(folder)
+    assert (run.state, run.error, run.reason_left_out) == ("running", "", "running at step 0")
+    assert read_run(folder).state == "damaged"
+
+
 @pytest.mark.parametrize("state", ["failed", "diverged", "interrupted"])
 def test_a_resumed_run_is_running_while_it_prepares(tmp_path: Path, state: str) -> None:
     """Its last attempt's state and error are still recorded."""
@@ -70,10 +83,43 @@ def test_a_run_that_was_stopped_after_its_metrics_is_done(tmp_path: Path, state:
     assert read_run(folder).problems[0].startswith("metrics.json is damaged: ")
 
 
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(None, "status.json says done, but there are no metrics; the same"), ("{", "metrics.json is")],
+)
+def test_a_done_run_that_lost_its_metrics_is_damaged(
+    tmp_path: Path, content: str | None, error: str
+) -> None:
+    file = make_sst2_run(tmp_path, "done") / "metrics.json"
+    file.unlink()
+    if content:
+        file.write_text(content)
+    run = read_run(file.parent)
+    assert run.state == "damaged" and run.error.startswith(error)
+    assert error in run.reason_left_out
+
+
 def test_the_cell_ignores_the_seed(tmp_path: Path) -> None:
     overrides = (("seed=1",), ("seed=2",), ("seed=1", "optim.lr=0.1"))
     first, second, other = (read_run(make_sst2_run(tmp_path, "done", *w)).cell for w in overrides)
     assert first == second != other
+
+
+def test_the_cell_ignores_where_hashed_data_and_weights_are(tmp_path: Path) -> None:
+    contents = {"data.train": "a" * 64, "data.test": "b" * 64, "backbone.path": "c" * 64}
+    cells = []
+    for number, place in enumerate(("here", "there", "elsewhere")):
+        paths = (f"task.path=/{place}", f"backbone.path=/{place}")
+        config = resolved("task=sst2", "method=mam", "scale=mini", f"seed={number}", *paths)
+        folder = make_folder(tmp_path / place)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        other = {"data.test": "d" * 64} if place == "elsewhere" else {}
+        (folder / "contents.json").write_text(json.dumps({**contents, **other}))
+        cells.append(read_run(folder).cell)
+        (folder / "contents.json").unlink()
+        cells.append(read_run(folder).cell)
+    assert cells[0] == cells[2] != cells[4]
+    assert len({cells[1], cells[3], cells[5]}) == 3, "without hashes the paths count"
 
 
 def test_recorded_runs_stay_readable() -> None:
@@ -158,7 +204,7 @@ def test_a_folder_that_cannot_be_listed_is_one_damaged_run(
     scandir = os.scandir
 
     def refusing(path: str) -> object:
-        if path.endswith("/a"):
+        if str(path).endswith("/a"):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
@@ -208,6 +254,25 @@ def test_finished_runs_and_the_runs_left_out(
         f"outputs/sst2/mam/{failed.name}: failed at step 3",
         f"copy/twin: the same run as {tmp_path / first}",
     ]
+
+
+def test_only_the_latest_run_of_a_seed_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions may compute different ids for one configuration."""
+    monkeypatch.chdir(tmp_path)
+    folders = [make_run("task=sst2", "method=mam", f"seed={n}") for n in (1, 2)]
+    for run_id, beat in (("0ld0ld00", "2023-01-01T00:00:00+00:00"), ("00dd00dd", "2021-01-01")):
+        copy = shutil.copytree(folders[0], folders[0].with_name(run_id))
+        metrics = json.loads((copy / "metrics.json").read_text())
+        (copy / "metrics.json").write_text(json.dumps({**metrics, "run_id": run_id}))
+        (copy / "status.json").write_text(json.dumps({"state": "done", "heartbeat": beat}))
+    finished, left_out = finished_runs([Path("outputs")])
+    assert {run.folder.name for run in finished} == {"0ld0ld00", folders[1].name}
+    reason = "repeated by outputs/sst2/mam/0ld0ld00, with the same configuration and seed"
+    assert sorted(left_out) == sorted(
+        f"outputs/sst2/mam/{name}: {reason}" for name in ("00dd00dd", folders[0].name)
+    )
 
 
 def test_a_folder_named_twice_has_each_run_once(

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from made_runs import make_run
+from made_runs import make_run, planned
 from tiny_cli import call
 
 from unipeft_run import cli
@@ -21,6 +21,7 @@ from unipeft_run.config import PlannedRun, run_id
 from unipeft_run.config.experiments import expand, refuse_experiment
 from unipeft_run.config.resolve import resolve_data
 from unipeft_run.errors import UserError
+from unipeft_run.runs.lock import RunLock
 
 Train = Callable[..., int]
 TABLE5 = ("experiment=table5_xsum", "scale=mini")
@@ -185,13 +186,28 @@ def test_a_plan_lists_missing_cells_and_their_commands(
 
 def test_a_plan_expands_lists_and_marks_equal_cells(capsys: pytest.CaptureFixture[str]) -> None:
     rows = sheet(capsys, "plan", "table6_xsum", "scale=mini", "seed=1,2", "method=full")
-    assert [row["state"] for row in rows] == [
-        *("missing", "the same run as Full fine-tuning (copied)") * 2
-    ]
+    copied, ours = "Full fine-tuning (copied)", "Full fine-tuning (the authors' run)"
+    expected = []
+    for seed in ("seed=1", "seed=2"):
+        same = f"the same run as {copied} {seed}"
+        expected += [(f"{copied} {seed}", "missing"), (f"{ours} {seed}", same)]
+    assert [(row["row"], row["state"]) for row in rows] == expected
     assert main(["plan", "table6_xsum", "method=full"]) == 0
     out = capsys.readouterr().out
     assert "2 cells, 0 done, 1 to run" in out
     assert "unipeft train -m experiment=table6_xsum method=full" in out
+
+
+def test_a_plan_has_no_command_for_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("plan", "table6_xsum", "scale=mini", "method=bitfit")
+    folder = planned("task=xsum", "method=bitfit").folder
+    with RunLock(folder):  # it prepares, and has written nothing yet
+        (row,) = sheet(capsys, *command)
+    assert (row["state"], row["command"]) == ("running at step 0", "")
+    folder.rmdir()
+    (make_run("task=xsum", "method=bitfit") / "status.json").write_text("{")
+    (row,) = sheet(capsys, *command)
+    assert row["state"].startswith("status.json is damaged") and row["command"] == ""
 
 
 @pytest.mark.parametrize(

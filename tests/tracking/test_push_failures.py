@@ -143,15 +143,35 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_others(
     assert [(path / "pushed.json").exists() for path in (first, second)] == [False, True]
 
 
+class Broken(types.ModuleType):
+    """Fakes a package that another version of a dependency breaks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise TypeError("Descriptors cannot be created directly.\nUpdate protobuf.")
+
+
+BROKEN = "tensorboard cannot be imported: Descriptors cannot be created directly."
+ABSENT = {None: "pip install 'unipeft[tensorboard]'", Broken("tensorboard"): BROKEN}
+
+
+@pytest.mark.parametrize("package", ABSENT)
 def test_without_tensorboard_nothing_counts_as_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    package: Broken | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
     first, second = make_two(tmp_path)
     assert main(["push", "outputs", "--to", "tensorboard"]) == 2
     error = capsys.readouterr().err
-    assert "nothing was sent: " in error and "pip install 'unipeft[tensorboard]'" in error
+    assert "nothing was sent: " in error and ABSENT[package] in error
+    tracker = TensorBoard("boards", "x")
+    tracker.begin(0, 10)
+    assert ABSENT[package] in str(tracker.problem), "training continues"
+    assert main(["push", "outputs", "--to", "wandb", "seed=99"]) == 0
+    assert capsys.readouterr().out == "nothing to send\n"
     assert not (first / "pushed.json").exists() and not (second / "pushed.json").exists()
 
 

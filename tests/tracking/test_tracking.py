@@ -189,19 +189,23 @@ def test_a_key_in_netrc_is_used_for_its_own_server_only(
 
 
 @pytest.mark.usefixtures("no_account")
+@pytest.mark.parametrize("problem", [ImportError, TypeError, AttributeError])
 def test_training_continues_without_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    problem: type[Exception],
 ) -> None:
     plain_import = builtins.__import__
 
     def without_wandb(name: str, *rest: Any, **more: Any) -> Any:
         if name == "wandb":
-            raise ImportError("No module named 'wandb'")
+            raise problem("cannot be imported")
         return plain_import(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without_wandb)
     track(tmp_path, mode="offline")
-    assert ours(caplog) == ["Weights & Biases is off for this run: No module named 'wandb'"]
+    assert ours(caplog) == ["Weights & Biases is off for this run: cannot be imported"]
 
 
 @pytest.mark.usefixtures("no_account")

@@ -14,7 +14,7 @@ from unipeft_run import cli
 from unipeft_run.config import compose, resolve
 from unipeft_run.deltas.counting.counts import counts
 from unipeft_run.run import evaluate
-from unipeft_run.runs.reader import finished_runs
+from unipeft_run.runs.finished import finished_runs
 
 pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")

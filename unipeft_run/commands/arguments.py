@@ -43,7 +43,11 @@ class Parser(argparse.ArgumentParser):
 
     def add_runs(self, name: str, nargs: str | None = None) -> None:
         """Add positional runs: folders, or ids, which `parse` turns into their folders."""
-        text = "runs by folder or id, or folders above them" if nargs else "a run, by folder or id"
+        text = (
+            "runs, by folder or id, or folders that contain runs"
+            if nargs
+            else "a run, by folder or id"
+        )
         metavar = "FOLDER | RUN" if nargs else "RUN"
         self.add_argument(name, nargs=nargs, metavar=metavar, help=text)  # type: ignore[arg-type]
         self._runs = name

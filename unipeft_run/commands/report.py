@@ -64,9 +64,11 @@ def _write_page(args: argparse.Namespace) -> int:
         raise UserError("--html and --format exclude each other; run the command twice")
     if args.html.is_dir():
         file = printable(args.html)
-        raise UserError(f"--html {file}: is a folder; write unipeft report {file} --html [FILE]")
+        raise UserError(
+            f"--html {file}: this is a folder; write unipeft report {file} --html [FILE]"
+        )
     from unipeft_run.report.html import render_page
-    from unipeft_run.runs.reader import finished_runs
+    from unipeft_run.runs.finished import finished_runs
 
     experiment = _read_experiment(args.experiment) if args.experiment else None
     runs, left_out = finished_runs(args.folders)
@@ -88,7 +90,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     runs = [_read_finished(find_run(name, args.folder)) for name in args.runs]
     if len(runs) < 2:
-        raise UserError("one run has nothing to be compared with; name two or more")
+        raise UserError("name at least two runs to compare")
     print(FORMATS[args.format]([compare_runs(runs, args.metric)]))
     return 0
 
@@ -104,7 +106,7 @@ def _read_finished(folder: Path) -> RunRecord:
 
 def _finished(folders: Sequence[Path]) -> list[RunRecord]:
     """Return the finished runs; print a line for each run that is left out."""
-    from unipeft_run.runs.reader import finished_runs
+    from unipeft_run.runs.finished import finished_runs
 
     runs, left_out = finished_runs(folders)
     for line in left_out:

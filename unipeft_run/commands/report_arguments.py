@@ -49,7 +49,7 @@ def make_parser() -> Parser:
         type=_count,
         default=100,
         metavar="N",
-        help="predictions of each run in the page (default: %(default)s)",
+        help="predictions of each run on the page (default: %(default)s)",
     )
     parser.add_format(*FORMAT_NAMES)
     return parser

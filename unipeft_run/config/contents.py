@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from unipeft_run.config.declarations import is_ours
 from unipeft_run.config.schema import RunConfig
@@ -12,6 +13,7 @@ from unipeft_run.data.fingerprint import combine, fingerprint_files
 from unipeft_run.errors import UserError
 
 DATA, BACKBONE, SOURCE = "data", "backbone.path", "_source_"
+PATHS = ("backbone.path", "task.path", "task.data")  # keys whose content is hashed
 BACKBONE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -35,6 +37,16 @@ def identity_hashes(contents: Mapping[str, str]) -> dict[str, str | None]:
     data = {key: digest for key, digest in contents.items() if key.startswith(f"{DATA}.")}
     rest = {key: digest for key, digest in contents.items() if key not in data}
     return {**rest, **({"task.path": combine(data), "task.data": None} if data else {})}
+
+
+def replace_paths(config: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return a plain configuration with hashes in place of the paths that `contents` covers."""
+    replaced = dict(config)
+    for key, digest in identity_hashes(contents).items():
+        section, _, name = key.partition(".")
+        if key in PATHS and isinstance(part := replaced.get(section), Mapping):
+            replaced[section] = {**part, name: digest and digest[:8]}
+    return replaced
 
 
 def check_unchanged(run: Path, expected: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -23,6 +23,8 @@ SCORING = (
     *("source", "target", "text", "label", "prompt", "response"),
     *("test_size", "split_seed", "response_template"),
 )
+# sections with paths, what the hash of their content is called here, and its key in contents.json
+HASHES = {"task": ("data", "data.test"), "backbone": ("weights", "backbone.path")}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,14 @@ class Spread:
 
     mean: float
     std: float | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of a difference."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -94,19 +104,23 @@ def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
     for run in sorted(runs, key=_key):
         found.setdefault(_key(run), {}).setdefault(_scoring(run), []).append(run)
     return [
-        Group(*key[:3], f"{key[3]} {name}".strip(), _rank_cells(members))
+        Group(*key[:3], f"{_describe_data(members[0])} {name}".strip(), _rank_cells(members))
         for key, parts in found.items()
         for name, members in zip(_name_parts(list(parts)), parts.values(), strict=True)
     ]
 
 
 def _scoring(run: RunRecord) -> tuple[str, ...]:
-    """Return what decides the score besides the task: metric, columns, content of the test data."""
+    """Return what decides the score besides the task: metric, columns, hashes of data and weights.
+
+    The same content counts as the same, wherever it is.
+    """
     task = as_mapping(run.config.get("task"))
     words = [f"{key}={task[key]}" for key in SCORING if task.get(key) is not None]
     references = as_mapping(run.config.get("evaluation")).get("references")
     words += [f"references={references}"] * (references not in (None, "raw"))
-    words += [f"data={digest[:8]}" for digest in (run.contents.get("data.test"),) if digest]
+    hashes = ((name, run.contents.get(key)) for name, key in HASHES.values())
+    words += [f"{name}={digest[:8]}" for name, digest in hashes if digest]
     return (f"metric={str(run.metrics['primary']).removeprefix('test/')}", *words)
 
 
@@ -124,15 +138,20 @@ def _rank_cells(runs: Sequence[RunRecord]) -> list[Cell]:
 
 def _key(run: RunRecord) -> Key:
     metrics = run.metrics
-    return metrics["task"], metrics["scale"], metrics["backbone"], _describe_data(run.config)
+    hashed = [section for section, (_, key) in HASHES.items() if run.contents.get(key)]
+    return metrics["task"], metrics["scale"], metrics["backbone"], _describe_data(run, hashed)
 
 
-def _describe_data(config: Mapping[str, Any]) -> str:
-    """Name the limits and paths that replace the task's own data or the backbone's weights."""
-    limits = as_mapping(config.get("limit"))
+def _describe_data(run: RunRecord, hashed: Collection[str] = ()) -> str:
+    """Name the limits and paths that replace the task's own data or the backbone's weights.
+
+    `hashed`: sections whose paths are left out.
+    """
+    limits = as_mapping(run.config.get("limit"))
     overrides = [f"limit.{split}={count}" for split, count in limits.items() if count is not None]
     for section, key in (("backbone", "path"), ("task", "data"), ("task", "path")):
-        if (place := as_mapping(config.get(section)).get(key)) is not None:
+        place = as_mapping(run.config.get(section)).get(key)
+        if place is not None and section not in hashed:
             overrides.insert(0, f"{section}.{key}={place}")
     return " ".join(overrides)
 
@@ -182,7 +201,7 @@ def _label_runs(runs: Sequence[RunRecord]) -> list[str]:
     labels = dict(enumerate(names))
     for name in dict.fromkeys(names):
         same = [number for number, other in enumerate(names) if other == name]
-        differences = find_differences([runs[number].config for number in same])
+        differences = find_differences([runs[number].settings for number in same])
         for number, overrides in zip(same, differences, strict=True):
             labels[number] = f"{name} {overrides}".strip()
     # runs with the same settings on other weights or classes

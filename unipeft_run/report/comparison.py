@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from unipeft_run.config.messages import unknown_choice
-from unipeft_run.report.cells import Cell, Group, measure_spread
+from unipeft_run.report.cells import Cell, Group, Interval, measure_spread
 from unipeft_run.report.differences import as_mapping
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.printable import printable
@@ -134,7 +134,7 @@ def _make_row(cell: Cell, metric: str, found: Any) -> Row:
         "method": cell.label,
         metric: _score(cell, metric),
         "difference": found.points,
-        "95 % interval": f"{found.low:+.2f} to {found.high:+.2f}",
+        "95 % interval": Interval(found.low, found.high),
         "p bootstrap": found.bootstrap,
         "p randomisation": found.randomisation,
         **mcnemar,

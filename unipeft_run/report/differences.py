@@ -7,6 +7,7 @@ from typing import Any
 
 from unipeft_run.config.identity import scientific_config
 from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.stored import upgrade
 from unipeft_run.runs.printable import printable
 
 Config = Mapping[str, Any]
@@ -44,13 +45,17 @@ def tabulate_differences(
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    """Return the scientific configuration, adding each slot's sizes under their short names."""
+    """Return the scientific configuration of today's version.
+
+    Each slot's sizes are added under their short names.
+    """
+    scientific = scientific_config(upgrade(config))
     slots = {
         slot: {**part, **{n: config[slot].get(n) for n in SIZES if _uses(n, part)}}
         for slot in SLOTS
-        if isinstance(part := scientific_config(config).get(slot), Mapping)
+        if isinstance(part := scientific.get(slot), Mapping)
     }
-    return {**scientific_config(config), **slots}
+    return {**scientific, **slots}
 
 
 def _uses(size: str, slot: Mapping[str, Any]) -> bool:

@@ -146,7 +146,7 @@ def _label_cells(cells: Sequence[Sequence[RunRecord]]) -> list[str]:
     labels = [printable(run.config.get("method"), LONGEST) for run in runs]
     for method in dict.fromkeys(labels):
         same = [number for number, label in enumerate(labels) if label == method]
-        configs = [runs[number].config for number in same]
+        configs = [runs[number].settings for number in same]
         differences = find_differences(configs, ("seed", "task.name"))
         for number, overrides in zip(same, differences, strict=True):
             seeds = f"({len(cells[number])} seeds)" * (len(cells[number]) > 1)

@@ -43,7 +43,7 @@ def _row(site: dict[str, Any]) -> Row:
 
 def tabulate_settings(group: Group) -> Table:
     """Tabulate the settings that differ between cells: a row per key, a column per cell."""
-    differences = tabulate_differences([cell.runs[0].config for cell in group.cells])
+    differences = tabulate_differences([cell.runs[0].settings for cell in group.cells])
     keys = dict.fromkeys(key for values in differences for key in values)
     labels = [cell.label for cell in group.cells]
     cells = list(zip(labels, differences, strict=True))

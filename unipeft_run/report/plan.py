@@ -10,6 +10,7 @@ from unipeft_run.config.messages import Illegal
 from unipeft_run.report.tables import Row, Table
 from unipeft_run.runs.reader import read_run
 from unipeft_run.sweeps.grid import expand_grid
+from unipeft_run.sweeps.table import label_rows
 
 
 def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
@@ -17,7 +18,10 @@ def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
     words = [f"experiment={name}", *overrides]
     _, settings, cells = expand_grid("train", normalise_overrides(words))
     owners: dict[str, str] = {}
-    rows = [_make_row(row, [*settings, *cell], owners) for row, cell in cells]
+    rows = [
+        _make_row(label, [*settings, *cell], owners)
+        for label, (_, cell) in zip(label_rows(cells), cells, strict=True)
+    ]
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
     title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
@@ -31,8 +35,9 @@ def _make_row(row: str, overrides: Sequence[str], owners: dict[str, str]) -> Row
     try:
         folder = plan(compose(overrides)).folder
         owner = owners.setdefault(str(folder), row)
-        state = (read_run(folder).reason_left_out or "done") if folder.is_dir() else "missing"
-        if state != "done" and not state.startswith("running"):
+        run = read_run(folder) if folder.is_dir() else None
+        state = (run.reason_left_out or "done") if run else "missing"
+        if run is None or not (run.metrics or run.state == "running"):
             command = format_command(["train", *overrides])
         if owner != row:
             state, command = f"the same run as {owner}", ""

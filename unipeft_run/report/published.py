@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean, median
@@ -13,9 +13,10 @@ from unipeft_run.commands.shell import format_command
 from unipeft_run.config import compose, resolve
 from unipeft_run.config.experiments import Cell, Experiment, read_tables
 from unipeft_run.config.identity import hash_config
-from unipeft_run.config.messages import options
+from unipeft_run.config.messages import Illegal, options
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.config.stored import upgrade
+from unipeft_run.errors import UserError
 from unipeft_run.report.cells import Spread, group_by_cell, measure_spread
 from unipeft_run.report.differences import find_differences
 from unipeft_run.report.tables import SPREAD, Row, Table
@@ -25,13 +26,14 @@ MINIATURE = (
     "scale mini uses other data and another backbone: compare its rows with each other, not with "
     "the paper's"
 )
-MEDIAN = "both printed and our scores are medians over the seeds"
-DEPARTURES = "differs in: settings of our run that the paper's cell does not have"
+MEDIAN = "the printed scores and ours are both medians over the seeds"
+DEPARTURES = "differs in: settings in which our run departs from the paper's cell"
+ILLEGAL = "illegal: "  # begins the reason why a cell cannot run
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A published table beside our runs. `missing`: the command of each row without a run."""
+    """A published table beside our runs. `missing`: the command of each cell without a run."""
 
     table: Table
     missing: Mapping[str, str]
@@ -45,7 +47,8 @@ def find_tables(runs: Sequence[RunRecord], experiment: Experiment | None) -> lis
         if experiment or _shares_method(candidate, runs):
             for table in compare_with_paper(candidate, runs, by_name=not experiment):
                 if experiment or any(row["seeds"] for row in table.rows):
-                    found.append(PaperTable(table, _list_missing(candidate, table, output)))
+                    missing = _list_missing(_name_tasks(candidate, runs), table, output)
+                    found.append(PaperTable(table, missing))
     return found
 
 
@@ -60,12 +63,13 @@ def _names_method(cell: Cell, run: RunRecord) -> bool:
 
 def _list_missing(experiment: Experiment, table: Table, output: Sequence[str]) -> dict[str, str]:
     task, scale = table.facts["task"], table.facts["scale"]
-    missing = {row["row"] for row in table.rows if not row["seeds"]}
+    # rows that need no run: one with the cell's own settings is there, or the cell is illegal
+    settled = {row["row"] for row in table.rows if bool(row["seeds"]) != bool(row["differs in"])}
     small = ["scale=mini"] * (scale == "mini")
     return {
         cell.row: format_command(["train", *cell.overrides[scale], *small, *output])
         for cell in experiment.cells
-        if cell.task == task and cell.row in missing
+        if cell.task == task and cell.row not in settled
     }
 
 
@@ -87,9 +91,11 @@ def compare_with_paper(
 ) -> list[Table]:
     """Make a table for each task of `experiment` and each scale at which `runs` has it.
 
-    `by_name`: look only for runs that name the cell's method; much faster. Otherwise a run of the
-    same modules under another name counts too.
+    A cell that names no task stands for one on every task of the runs. `by_name`: look only for
+    runs that name the cell's method; much faster. Otherwise a run of the same modules under another
+    name counts too. Raises `UserError` if neither the cells nor the runs name a task.
     """
+    experiment = _name_tasks(experiment, runs)
     tables = []
     for task in dict.fromkeys(cell.task for cell in experiment.cells if cell.task):
         ours = [run for run in runs if run.metrics["task"] == task]
@@ -97,6 +103,29 @@ def compare_with_paper(
         scales = sorted(known or {"paper"}, reverse=True)
         tables += [_make_table(experiment, task, scale, ours, by_name) for scale in scales]
     return tables
+
+
+def _name_tasks(experiment: Experiment, runs: Sequence[RunRecord]) -> Experiment:
+    """Replace each cell that names no task by one for every task on which `runs` has a cell."""
+    if all(cell.task for cell in experiment.cells):
+        return experiment
+    own = [run for run in runs if any(_names_method(cell, run) for cell in experiment.cells)]
+    tasks = dict.fromkeys(run.metrics["task"] for run in own or runs)
+    if not tasks:
+        raise UserError(
+            f"experiment {experiment.name}: its cells name no task, and no finished run has one"
+        )
+    cells = [each for cell in experiment.cells for each in _on_tasks(cell, tasks)]
+    return replace(experiment, cells=tuple(cells))
+
+
+def _on_tasks(cell: Cell, tasks: Iterable[str]) -> Iterator[Cell]:
+    if cell.task:
+        yield cell
+        return
+    for task in tasks:
+        overrides = {scale: (f"task={task}", *own) for scale, own in cell.overrides.items()}
+        yield replace(cell, task=task, overrides=overrides)
 
 
 def _make_table(
@@ -115,7 +144,7 @@ def _make_table(
     if any(isinstance(row.get("seeds"), int) for row in rows):
         notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
         notes += [MEDIAN] * (experiment.average == "median")
-    if any(row["differs in"] for row in rows):
+    if any(row["seeds"] and row["differs in"] for row in rows):
         notes.append(DEPARTURES)
     facts = {"experiment": experiment.name, "task": task, "scale": scale}
     return Table(f"{experiment.title}: {task}, scale {scale}", facts, rows, notes)
@@ -133,11 +162,18 @@ def _method_id(config: Mapping[str, Any]) -> str:
 def _make_rows(
     cell: Cell, scale: str, experiment: Experiment, runs: Mapping[str, Sequence[RunRecord]]
 ) -> Iterator[Row]:
-    """Yield a row for the runs of the cell, all seeds together, then rows for other settings."""
+    """Yield a row for the runs of the cell, all seeds together, then rows for other settings.
+
+    The row of an illegal cell has the reason in place of other settings.
+    """
     if not runs:
         yield _make_row(cell, experiment, [], "")
         return
-    config = _compose((*cell.overrides[scale], f"scale={scale}"))
+    try:
+        config = _compose((*cell.overrides[scale], f"scale={scale}"))
+    except Illegal as reason:
+        yield _make_row(cell, experiment, [], f"{ILLEGAL}{reason}")
+        return
     for group in group_by_cell(runs.get(_method_id(config), ())) or [[]]:
         departures = find_differences([config, group[0].config])[1] if group else ""
         yield _make_row(cell, experiment, group, departures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from unipeft_run.report.cells import Spread
+from unipeft_run.report.cells import Interval, Spread
 from unipeft_run.report.latex import render_latex
 from unipeft_run.report.tables import Table
 from unipeft_run.report.values import format_row, is_numeric
@@ -92,7 +92,7 @@ def _join(cells: Sequence[str]) -> str:
 
 
 def render_csv(tables: Sequence[Table]) -> str:
-    """Render all tables as one sheet in full precision, each spread in two columns."""
+    """Render all tables as one sheet in full precision, each spread or interval in two columns."""
     records = [record for table in tables for record in _records(table)]
     names = list(dict.fromkeys(name for record in records for name in record))
     rows = [[record.get(name, "") for name in names] for record in records]
@@ -106,6 +106,8 @@ def _records(table: Table) -> Iterator[dict[str, object]]:
             if isinstance(value, Spread):
                 record[name] = value.mean
                 record[f"{name} std"] = value.std
+            elif isinstance(value, Interval):
+                record |= {f"{name} low": value.low, f"{name} high": value.high}
             else:
                 record[name] = value
         record["notes"] = "; ".join(table.notes)

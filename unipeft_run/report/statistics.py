@@ -7,7 +7,7 @@ that a test always concerns the metric in the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,20 +75,37 @@ def _read_rows(run: RunRecord) -> list[dict[str, Any]]:
 
 def _make_sample(run: RunRecord, metric: str, rows: Sequence[dict[str, Any]]) -> Sample:
     signatures = as_mapping(run.metrics.get("signatures"))
-    own, per_example = (str(signatures.get(name, "")) for name in (metric, "per_example"))
+    if metric in UNTESTED:
+        raise UntestableError(
+            f"{run.label}: {metric} cannot be tested: it is not a mean over examples"
+        )
     if metric in CORPUS_METRICS:
         try:
-            return CORPUS_METRICS[metric](rows, own)
+            return CORPUS_METRICS[metric](rows, str(signatures.get(metric, "")))
         except UntestableError as error:
             raise UntestableError(f"{run.label}: {error}") from None
     scores = [row.get("score") for row in rows]
-    if per_example not in (own, f"{metric}: {own}") or not all(map(is_number, scores)):
-        stored = printable(per_example.partition(":")[0] or "no metric", 60)
+    stored, signature = _name_scores(signatures)
+    is_stored = metric == stored if stored else signature == signatures.get(metric, "")
+    if not is_stored or not all(map(is_number, scores)):
+        found = printable(stored or signature or "no metric", 60)
         raise UntestableError(
             f"{run.label}: {printable(metric, 60)} cannot be tested: its predictions store "
-            f"per-example scores of {stored}"
+            f"per-example scores of {found}"
         )
     return make_mean([float(score) for score in scores if score is not None])
+
+
+def _name_scores(signatures: Mapping[str, Any]) -> tuple[str, str]:
+    """Return which metric the per-example scores have, "" if unnamed, and their signature.
+
+    `rouge2: <its signature>` are scores of rouge2, `f1: accuracy (%)` are scores of accuracy.
+    """
+    per_example = str(signatures.get("per_example", ""))
+    name, _, rest = per_example.partition(": ")
+    if name not in signatures:
+        return "", per_example
+    return (name if signatures[name] == rest else ""), rest
 
 
 def _count_ngrams(rows: Sequence[dict[str, Any]], signature: str) -> Sample:
@@ -152,3 +169,4 @@ CORPUS_METRICS: dict[str, Callable[[Sequence[dict[str, Any]], str], Sample]] = {
     "bleu_paper": _count_ngrams,
     "chrf": _count_characters,
 }
+UNTESTED = ("chrf++", "ter")  # corpus metrics that are not recomputed

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unipeft_run.report.cells import Cell, Group, Spread, group_runs, measure_spread
+from unipeft_run.report.cells import Cell, Group, Interval, Spread, group_runs, measure_spread
 from unipeft_run.report.differences import as_mapping
 from unipeft_run.runs.reader import RunRecord, is_number
 
@@ -23,7 +23,7 @@ SPREAD = "+- is the standard deviation over the seeds (n - 1)"
 COSTS = {"tokens/s": "train/tokens_per_second", "seconds": "wall_seconds"}
 
 
-Value = str | int | float | Spread | None
+Value = str | int | float | Spread | Interval | None
 Row = dict[str, Value]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unipeft_run.report.cells import Spread
+from unipeft_run.report.cells import Interval, Spread
 from unipeft_run.report.tables import Row, Table, Value
 from unipeft_run.runs.printable import printable
 
@@ -21,6 +21,8 @@ def format_value(name: str, value: Value, sign: str = "+-") -> str:
     """Write a value of column `name`; empty for None."""
     if value is None or isinstance(value, str):
         return printable(value or "")
+    if isinstance(value, Interval):
+        return f"{value.low:+.2f} to {value.high:+.2f}"
     if isinstance(value, int | float) and name == "% printed":
         return f"{value:g}"
     if isinstance(value, int):
@@ -35,14 +37,14 @@ def format_value(name: str, value: Value, sign: str = "+-") -> str:
 
 
 def sort_value(value: Value) -> float | None:
-    """Return the number by which a value is sorted; None for texts and empty cells."""
+    """Return the number by which a value is sorted; None for texts, intervals and empty cells."""
     number = value.mean if isinstance(value, Spread) else value
     return float(number) if isinstance(number, int | float) else None
 
 
 def is_numeric(table: Table, name: str) -> bool:
-    """Return whether column `name` holds no text, so that it is aligned right."""
-    return not any(isinstance(row.get(name), str) for row in table.rows)
+    """Return whether column `name` holds no text or interval, so that it is aligned right."""
+    return not any(isinstance(row.get(name), str | Interval) for row in table.rows)
 
 
 def _format_number(value: float, decimals: int) -> str:

@@ -14,7 +14,7 @@ from unipeft_run.runs.printable import printable
 RESUMES = "complete files are kept, and the same command resumes the run"
 LESS_MEMORY = (
     "a smaller recipe.batch_size (or recipe.max_tokens) with a larger recipe.accumulation needs "
-    "less, but is another run, with other results"
+    "less, but makes it a different run, with different results"
 )
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)

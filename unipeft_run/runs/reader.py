@@ -2,7 +2,6 @@
 
     runs = find_runs([Path("outputs")])        # every run in and below, each real folder once
     run = read_run(Path("outputs/sst2/mam/ab12cd34"))
-    finished, left_out = finished_runs([Path("outputs")])
 
 A run folder is untrusted data: nothing in it is executed, every read is bounded, and a damaged file
 becomes a sentence in `RunRecord.problems`, never an exception. Imports nothing heavy.
@@ -10,14 +9,12 @@ becomes a sentence in `RunRecord.problems`, never an exception. Imports nothing 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import CONTENTS
 from unipeft_run.runs.lock import is_running
 from unipeft_run.runs.printable import printable
@@ -33,6 +30,7 @@ from unipeft_run.runs.search import search
 
 STATES = ("running", "interrupted", "stale", "done", "failed", "diverged", "damaged")
 RECORDED_STATES = ("running", "interrupted", "done", "failed", "diverged")  # in status.json
+NO_METRICS = "status.json says done, but there are no metrics; the same command completes the run"
 TAIL = 1 << 16  # bytes of train.jsonl searched for the last evaluation
 LARGEST_STEP = 10**15
 # required in metrics.json for a run to be tabulated
@@ -45,7 +43,8 @@ class RunRecord:
     """A run folder as read.
 
     `state`: as in status.json, except `stale` (its process is gone), `damaged` (its
-    configuration cannot be read), and `done` for every run with metrics.json that is not running.
+    configuration cannot be read, or it was done and its metrics cannot), and `done` for every run
+    with metrics.json that is not running.
     `metric`: name and value, of the test split if the run is done, else of the last evaluation.
     `problems`: one sentence for each file that cannot be read. `contents`: hashes of the data, the
     weights and the classes that the run used. All strings here are printable; the values in
@@ -74,19 +73,27 @@ class RunRecord:
     def cell(self) -> str:
         """The run id of the configuration with the seed ignored: all seeds of a cell share it.
 
-        Runs on other data, weights or classes differ, even at the same paths. Raises KeyError,
-        TypeError or AttributeError if the configuration is incomplete.
+        Runs on other data, weights or classes differ, even at the same paths; runs on the same ones
+        at other paths do not. Raises KeyError, TypeError or AttributeError if the configuration is
+        incomplete.
         """
         from unipeft_run.config.identity import hash_config, scientific_config
         from unipeft_run.config.stored import upgrade
 
-        config = scientific_config(upgrade({**self.config, "seed": 0}))
+        config = scientific_config(upgrade({**self.settings, "seed": 0}))
         return hash_config({**config, CONTENTS: dict(self.contents) or None})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration with hashes in place of the paths of local data and weights."""
+        from unipeft_run.config.contents import replace_paths
+
+        return replace_paths(self.config, self.contents)
 
     @property
     def reason_left_out(self) -> str:
         """The reason why this run cannot be tabulated; empty if it can."""
-        if self.problems:
+        if self.problems and (self.metrics or self.state != "running"):
             return self.problems[0]
         if not self.metrics:
             return _unfinished(self)
@@ -127,40 +134,6 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
         yield damaged_run(found.path, found.problem) if found.problem else read_run(found.path)
 
 
-def finished_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Return the finished runs in and below `folders`, and a line for every run left out.
-
-    Raises `UserError` if a folder is missing or holds no run.
-    """
-    finished: dict[str, RunRecord] = {}
-    left_out: list[str] = []
-    for run in [run for folder in folders for run in _runs_in(folder)]:
-        reason = run.reason_left_out
-        if not reason:
-            key = f"{run.metrics['task']} {run.metrics['run_id']}"
-            twin = finished.setdefault(key, run)
-            same = os.path.samefile(run.folder, twin.folder)
-            reason = "" if same else f"the same run as {printable(twin.folder)}"
-        if reason:
-            left_out.append(f"{printable(_relative(run.folder))}: {reason}")
-    return list(finished.values()), left_out
-
-
-def _runs_in(folder: Path) -> list[RunRecord]:
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {printable(folder)}; name one with runs, such as outputs"
-        )
-    if runs := list(find_runs([folder])):
-        return runs
-    raise UserError(f"{printable(folder)} holds no run: no config.yaml, status.json, metrics.json")
-
-
-def _relative(folder: Path) -> Path:
-    here, path = Path.cwd(), folder.absolute()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 def read_run(folder: Path) -> RunRecord:
     """Read the run in `folder`; writes and executes nothing, never raises for damaged content."""
     problems: list[str] = []
@@ -172,6 +145,8 @@ def read_run(folder: Path) -> RunRecord:
     error = "" if state in ("running", "done") else _as_line(status.get("error"))
     if state == "damaged" and problems:
         error = problems[0]
+    elif state == "damaged" and status.get("state") == "done":
+        error = NO_METRICS
     return RunRecord(
         folder=folder,
         config=config,
@@ -214,19 +189,20 @@ def _state(
     folder: Path, config: Mapping[str, Any], status: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> str:
     recorded = status.get("state", "running")
+    if (recorded == "running" or not metrics) and is_running(folder):
+        # while a run prepares, its folder has no config.yaml, or the state of its last attempt
+        return "running"
     if not config:
         return "damaged"
-    if (recorded == "running" or not metrics) and is_running(folder):
-        return "running"  # while a run prepares, the state of its last attempt is still recorded
     if metrics:
         return "done"
-    known = isinstance(recorded, str) and recorded in RECORDED_STATES
+    known = isinstance(recorded, str) and recorded in RECORDED_STATES and recorded != "done"
     return "stale" if recorded == "running" else recorded if known else "damaged"
 
 
 def _unfinished(run: RunRecord) -> str:
     """Describe briefly why a run has no metrics yet."""
-    if not run.status:
+    if not run.status and run.state != "running":
         return "not begun"
     state = "stale (its process is gone)" if run.state == "stale" else run.state
     reason = f": {run.error[:160]}" if run.error else ""

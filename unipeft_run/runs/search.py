@@ -98,19 +98,22 @@ def _identity(path: Path) -> Identity | None:
 def find_run(text: str, output: Path = OUTPUTS) -> Path:
     """Return the folder of a run named by its path, or by the start of its id below `output`.
 
-    `sst2/mam/ab12` names the run as well as `ab12` does. Raises UserError unless one run fits.
+    `sst2/mam/ab12` names the run as well as `ab12` does; a whole id names only runs with that id.
+    Raises UserError unless one run fits.
     """
     path = Path(os.path.expanduser(text))
     if text and path.is_dir():
         return path
     runs = [found.path for found in search([output]) if not found.problem] if text else []
     fitting = [run for run in runs if _is_named(run, output, text)]
+    exact = [run for run in fitting if run.name == text.rpartition("/")[2]]
+    fitting = exact or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(printable(run) for run in fitting[:4])
         more = f" and {len(fitting) - 4} more" if len(fitting) > 4 else ""
-        raise UserError(f"{printable(text)} is the start of several run ids: {names}{more}")
+        raise UserError(f"{printable(text)} matches several runs: {names}{more}")
     near = get_close_matches(text, [run.name for run in runs], n=1, cutoff=0.7)
     hint = f"; did you mean {printable(near[0])}?" if near else "; unipeft runs lists them"
     raise UserError(f"{printable(text)} is not a run folder, nor the id of a run in {output}{hint}")

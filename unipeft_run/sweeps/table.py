@@ -43,6 +43,17 @@ def format_metric(outcome: Outcome, name: str) -> str:
     return f"{name} {outcome['metrics'][name]:.2f}" if name else ""
 
 
+def label_rows(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Label each row by its name, and by what distinguishes it from others of that name."""
+    shared: dict[str, set[str]] = {}
+    for name, overrides in rows:
+        shared[name] = shared.get(name, set(overrides)).intersection(overrides)
+    return [
+        printable(" ".join([name, *(w for w in overrides if w not in shared[name])]).strip())
+        for name, overrides in rows
+    ]
+
+
 def own_labels(cells: Sequence[Cell]) -> list[str]:
     """Return the overrides of each cell that the others do not share, printable."""
     common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()

@@ -36,6 +36,8 @@ def push(runs: Sequence[RunRecord], sink: str, *, mode: str = "online", again: b
 
     A run that was sent before and has not changed is sent only with `again`. Prints a line per run.
     """
+    if not runs:
+        print("nothing to send")
     if sink == "tensorboard":
         _require_tensorboard()
     has_failed = False
@@ -60,7 +62,7 @@ def _push(run: RunRecord, sink: str, mode: str, again: bool) -> tuple[str, str]:
     """Send one run; return its outcome and the details."""
     if run.state == "running":
         return "skipped", "it is running, and sends its records itself"
-    if run.state == "damaged":
+    if not run.config:
         return "failed", run.error or "its configuration cannot be read"
     mark, digest = run.folder / "pushed.json", _digest(run.folder)
     target = f"{sink} {mode}" if sink == "wandb" else sink

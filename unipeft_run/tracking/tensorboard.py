@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class TensorBoard(Tracker):
     """Writes the metrics of every record to event files in `folder`/`run_id`.
 
-    A missing package or a folder that cannot be written turns it off; training continues.
+    A missing or broken package or a folder that cannot be written turns it off; training continues.
     `problem`: why the event files are missing or incomplete; None if they are complete.
     """
 
@@ -31,7 +31,7 @@ class TensorBoard(Tracker):
         try:
             make_writer = load_writer()
             self._writer = make_writer(str(self.path), purge_step=step + 1 if step else 0)
-        except (ImportError, OSError) as error:
+        except Exception as error:
             self._turn_off(error)
 
     def log(self, record: Record, step: int) -> None:
@@ -42,7 +42,7 @@ class TensorBoard(Tracker):
             for key, value in record.items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(key, value, step)
-        except OSError as error:
+        except Exception as error:
             self._turn_off(error)
 
     def finish(self, summary: Mapping[str, Any], state: str) -> None:
@@ -51,7 +51,7 @@ class TensorBoard(Tracker):
         if writer is not None:
             try:
                 writer.close()
-            except OSError as error:
+            except Exception as error:
                 self._turn_off(error)
 
     def _turn_off(self, error: Exception) -> None:
@@ -61,9 +61,15 @@ class TensorBoard(Tracker):
 
 
 def load_writer() -> Any:
-    """Return PyTorch's `SummaryWriter`. Raises `ImportError` with the command that installs it."""
+    """Return PyTorch's `SummaryWriter`.
+
+    Raises `ImportError`: with the command that installs it, or why importing it fails.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(f"{error}; {INSTALL}") from None
+    except Exception as error:  # such as a TypeError of another version of protobuf
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ImportError(f"tensorboard cannot be imported: {reason}") from None
     return SummaryWriter

@@ -1,7 +1,7 @@
 """Weights & Biases: one W&B run per training run, written from a background thread.
 
-Training is neither stopped nor delayed by a missing package or key, or by a slow or failing server.
-train.jsonl has every record, so nothing is lost when this tracker turns itself off.
+Training is neither stopped nor delayed by a missing or broken package, a missing key, or a slow or
+failing server. train.jsonl has every record, so nothing is lost when this tracker turns itself off.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class WandB(Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb  # noqa: F401  here, not in the thread: concurrent imports can deadlock
-        except ImportError as error:
+        except Exception as error:  # missing, or broken by another version of a dependency
             self._report("off", error)
             return
         self._thread = Thread(target=self._work, args=(config,), daemon=True)

@@ -17,7 +17,7 @@ from unipeft_run.runs.printable import printable, printable_lines
 from unipeft_run.runs.reader import RunRecord, is_number
 from unipeft_run.runs.reading import UnreadableFile
 
-ERRORS = "squared error"  # begins the signature of errors per example
+ERRORS = "squared error"  # begins how errors per example were computed
 LONGEST = 1000  # characters of a prediction or reference
 # characters that end a script element, start a comment or end a line of JavaScript
 UNSAFE = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
@@ -40,7 +40,7 @@ def encode_json(data: Any) -> str:
 def _collect_group(group: Group, limit: int) -> dict[str, Any]:
     examples: list[list[str]] = []
     runs = []
-    differences = tabulate_differences([run.config for run in group.runs], ())
+    differences = tabulate_differences([run.settings for run in group.runs], ())
     for run, config in zip(group.runs, differences, strict=True):
         rows = _read_rows(run, limit)
         keys = [[_shorten(row.get("id")), _shorten(row.get("reference"))] for row in rows]
@@ -55,7 +55,8 @@ def _collect_group(group: Group, limit: int) -> dict[str, Any]:
 def _lower_wins(run: RunRecord) -> bool:
     """Return whether the lower score of an example is better: an error, not a rate."""
     signature = str(as_mapping(run.metrics.get("signatures")).get("per_example", ""))
-    return is_lower_better(signature.partition(":")[0]) or signature.startswith(ERRORS)
+    name, _, rest = signature.partition(": ")  # a task with own metrics writes no name
+    return is_lower_better(name) or (rest or name).startswith(ERRORS)
 
 
 def _label(group: Group, run: RunRecord) -> str:
