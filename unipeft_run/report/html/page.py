@@ -166,7 +166,8 @@ def _render_paper(tables: Sequence[PaperTable]) -> Iterator[str]:
     for found in tables:
         parts += [f"<h3>{text(found.table.title)}</h3>", table(found.table)]
         if found.missing:
-            count = f"Commands of cells that were not run, or with other settings: {len(found.missing)}"
+            number = len(found.missing)
+            count = f"Commands of cells that were not run, or with other settings: {number}"
             shown = [f"{command}  # {row}" for row, command in found.missing.items()]
             parts.append(folded(count, "".join(commands(shown))))
     empty = "No run here is a row of a table of the paper."
