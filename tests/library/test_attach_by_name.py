@@ -175,7 +175,7 @@ def test_a_model_that_unipeft_run_attached_to_is_refused() -> None:
     model = backbone("bart")
     config = configured("task=xsum", *MAM)
     attach(model, build_slots(config))
-    with pytest.raises(UserError, match="did not name"):
+    with pytest.raises(UserError, match="not attached with unipeft"):
         unipeft.attach(model, "mam")
     assert delta_names(model)
     unipeft.detach(model)

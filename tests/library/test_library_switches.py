@@ -208,7 +208,7 @@ def test_a_model_of_a_run_with_a_method_of_the_library_is_refused() -> None:
     model = backbone("roberta")
     attach(model, {})
     attach_library(model, tuner_of("peft/lora"))
-    with pytest.raises(UserError, match="did not name"):
+    with pytest.raises(UserError, match="not attached with unipeft"):
         unipeft.attach(model, "mam")
-    with pytest.raises(UserError, match=r"none that unipeft\.attach named"):
+    with pytest.raises(UserError, match=r"deltas that were not attached with unipeft\.attach"):
         unipeft.activate(model, "mam")

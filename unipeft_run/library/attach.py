@@ -20,6 +20,7 @@ from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stor
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import check_model, refuse_compiled
 from unipeft_run.library.choices import CUSTOM, configure
+from unipeft_run.library.schedule import start_training_parts
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
 from unipeft_run.library.summary import Attached, tabulate_sites
 from unipeft_run.library.switch import activate, deactivate, forget, restore_plain
@@ -94,7 +95,10 @@ def add_delta(
     _check_name(name, store)
     if store is None:
         if core.has_deltas(model):
-            raise UserError("this model has deltas that unipeft.attach did not name; detach first")
+            raise UserError(
+                "this model has deltas that were not attached with unipeft.attach; "
+                "detach them first"
+            )
         store = Store(frozenset(n for n, p in model.named_parameters() if p.requires_grad))
     previous = store.active
     deactivate(model, store)
@@ -130,7 +134,9 @@ def _add_to_plain(
         summary = _with_library(summary, core.attach_library(model, tuner))
     store.plain |= plain
     recipe = {**recipe, "name": name, "backbone": backbone}
-    store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
+    delta = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
+    start_training_parts(model, delta)
+    store.named[name] = delta
     store.active = (name,)
     setattr(model, ATTRIBUTE, store)
     return summary

@@ -1,5 +1,6 @@
-"""The named deltas of a model: kept in its attribute `_unipeft`, which copies and pickles with it.
+"""The named deltas of a model.
 
+They are kept in its attribute `_unipeft`, which is copied and pickled with it.
 Only active deltas are modules of the model, under the same names as in a run. Inactive ones are
 held here, so the model's parameters, hooks and state dict are those of the active ones.
 """
@@ -19,6 +20,7 @@ from unipeft_run.deltas.attach import has_deltas
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.errors import UserError
 from unipeft_run.library.summary import Attached
+from unipeft_run.tuners.adalora import RankSchedule
 from unipeft_run.tuners.adapter import find_adapter
 
 ATTRIBUTE = "_unipeft"
@@ -39,6 +41,7 @@ class NamedDelta:
         tuner: the method of the PEFT library, if it is one.
         tensors: what the library stores of it while it is inactive, on the CPU.
         parameters: its Parameters while it is inactive, by their names in the model.
+        schedule: the rank schedule of AdaLoRA, if the user's loop has one.
     """
 
     recipe: Mapping[str, Any]
@@ -50,6 +53,7 @@ class NamedDelta:
     tuner: TunerConfig | None = None
     tensors: Tensors = field(default_factory=dict)
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    schedule: RankSchedule | None = None
 
 
 @dataclass
@@ -86,8 +90,10 @@ def require_store(model: Any) -> Store:
     """Return the store of a model. Raises UserError if it has no named delta."""
     store = find_store(model)
     if store is None:
-        reason = "deltas, but none that unipeft.attach named" if has_deltas(model) else "no deltas"
-        raise UserError(f"this {type(model).__name__} has {reason}; see unipeft.attach")
+        kind = type(model).__name__
+        if has_deltas(model):
+            raise UserError(f"this {kind} has deltas that were not attached with unipeft.attach")
+        raise UserError(f"this {kind} has no deltas; see unipeft.attach")
     return store
 
 

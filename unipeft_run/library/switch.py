@@ -13,6 +13,7 @@ from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
+from unipeft_run.library.schedule import start_training_parts
 from unipeft_run.library.store import (
     ATTRIBUTE,
     NamedDelta,
@@ -106,6 +107,8 @@ def deactivate(model: nn.Module, store: Store) -> None:
         restore_plain(model, store, names)
         return
     delta = store.named[names[0]]  # it acts alone
+    if delta.schedule is not None:
+        delta.schedule.suspend()
     delta.tensors = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
     parameters = list(model.named_parameters(remove_duplicate=False))
     restore_plain(model, store, names)
@@ -172,3 +175,4 @@ def _place_library(model: nn.Module, tuner: TunerConfig, delta: NamedDelta) -> N
         module = model.get_submodule(path)
         nn.ParameterList([parameter]).to(device=module.get_parameter(own).device, dtype=dtype)
         module._parameters[own] = parameter
+    start_training_parts(model, delta)
