@@ -24,6 +24,7 @@ from unipeft_run.deltas.foldable import (
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.insertions import sequential
 from unipeft_run.deltas.magnitude import Magnitude
+from unipeft_run.deltas.origin import drop_origin
 from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.weights import bias_or_zero, replace_bias, weight_at
 from unipeft_run.errors import UserError
@@ -48,6 +49,7 @@ def fold(model: nn.Module) -> nn.Module:
     precision of the weights changes the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
+    drop_origin(folded)
     table, deltas = family_of(folded.config), list(find_deltas(folded))
     _check_foldable(deltas, table)
     with torch.no_grad():

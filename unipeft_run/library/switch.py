@@ -11,6 +11,7 @@ from torch import nn
 
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
+from unipeft_run.deltas.origin import drop_origin, find_origin
 from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
 from unipeft_run.library.schedule import start_training_parts
@@ -70,11 +71,13 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     """Remove the delta called `name`, by default all deltas.
 
     Without its last delta the model is as before the first one, with the plain backbone's values
-    and the same trainable parameters. Raises UserError for an unknown name.
+    and the same trainable parameters. The model of `load_run` is then the plain backbone, frozen:
+    weights that the run trained are read again from the backbone's folder. Raises UserError for an
+    unknown name, and if that folder is gone.
     """
     store = find_store(model)
     if store is None and name is None:
-        core.detach(model)
+        _detach_unnamed(model)
         return
     store = require_store(model)
     names = list(store.named) if name is None else [store.get(name).summary.name]
@@ -87,6 +90,17 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     store.plain = {key: value for key, value in store.plain.items() if key in kept}
     if not store.named:
         forget(model, store)
+
+
+def _detach_unnamed(model: nn.Module) -> None:
+    """Remove the deltas of a run's model, and restore the backbone weights that the run trained."""
+    origin = find_origin(model)
+    values = origin.plain_values() if origin else {}
+    core.detach(model)
+    if origin:
+        model.requires_grad_(False)
+        write_values(model, values)
+        drop_origin(model)
 
 
 def forget(model: nn.Module, store: Store) -> None:
