@@ -120,6 +120,32 @@ def test_only_the_active_delta_trains_and_its_optimiser_survives_a_switch() -> N
     }
 
 
+@pytest.mark.parametrize("method", ["bitfit", "lora_attn", "peft/lora"])
+def test_frozen_parameters_have_no_gradient_and_accumulation_continues(method: str) -> None:
+    if method.startswith("peft/"):
+        pytest.importorskip("peft")
+
+    def backward() -> None:
+        model(**batch("roberta")).loss.backward()
+
+    model = backbone("roberta")
+    backward()
+    with pytest.raises(UserError):
+        unipeft.attach(model, method, name="one", unfreeze="nothing*")
+    assert model.roberta.embeddings.word_embeddings.weight.grad is not None
+    unipeft.attach(model, method, name="one", unfreeze="*LayerNorm*")
+    assert all(p.grad is None for p in model.parameters())
+    backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    with unipeft.disabled(model):
+        assert all(p.grad is None for p in model.parameters())
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    unipeft.attach(model, "lora_ffn", name="two", head="frozen")
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_detaching_one_keeps_the_others_and_detaching_all_restores_the_model() -> None:
     model, plain, _, en = two_deltas("bart")
     unipeft.detach(model, "de")

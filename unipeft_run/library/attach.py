@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from unipeft_run.backbones.families import head_patterns
@@ -100,19 +101,22 @@ def add_delta(
                 "detach them first"
             )
         store = Store(frozenset(n for n, p in model.named_parameters() if p.requires_grad))
-    previous = store.active
-    deactivate(model, store)
-    try:
-        if check is not None:
-            check()
-        return _add_to_plain(model, store, name, recipe, slots, tuner)
-    except BaseException:
-        restore_plain(model, store, ())
-        if store.named:
-            activate(model, previous)
-        else:
-            forget(model, store)
-        raise
+    previous, gradients = store.active, [(p, p.grad) for p in model.parameters()]
+    with torch.inference_mode(False):  # what is built now may be trained later
+        deactivate(model, store)
+        try:
+            if check is not None:
+                check()
+            return _add_to_plain(model, store, name, recipe, slots, tuner)
+        except BaseException:
+            restore_plain(model, store, ())
+            if store.named:
+                activate(model, previous)
+            else:
+                forget(model, store)
+                for parameter, gradient in gradients:
+                    parameter.grad = gradient
+            raise
 
 
 def _add_to_plain(

@@ -37,6 +37,7 @@ class NamedDelta:
         deltas: the path and module of each site.
         unfrozen: names of the backbone parameters that it trains.
         values: its values of these parameters while it is inactive, on the CPU.
+        gradients: their gradients while it is inactive, so that accumulation continues.
         dtype: the backbone's type when it was last active.
         tuner: the method of the PEFT library, if it is one.
         tensors: what the library stores of it while it is inactive, on the CPU.
@@ -49,6 +50,7 @@ class NamedDelta:
     deltas: list[tuple[str, Delta]]
     unfrozen: tuple[str, ...]
     values: Tensors = field(default_factory=dict)
+    gradients: Tensors = field(default_factory=dict)
     dtype: torch.dtype | None = None
     tuner: TunerConfig | None = None
     tensors: Tensors = field(default_factory=dict)
@@ -109,6 +111,24 @@ def write_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             find(name).copy_(value)
+
+
+def take_gradients(model: nn.Module, names: Iterable[str]) -> Tensors:
+    """Return the gradients of the backbone's parameters called `names`, and clear them."""
+    find, taken = _finder(model), {}
+    for name in names:
+        parameter = find(name)
+        if parameter.grad is not None:
+            taken[name], parameter.grad = parameter.grad, None
+    return taken
+
+
+def put_gradients(model: nn.Module, gradients: Tensors) -> None:
+    """Give the backbone's parameters the gradients that `take_gradients` returned."""
+    find = _finder(model)
+    for name, gradient in gradients.items():
+        parameter = find(name)
+        parameter.grad = gradient.to(parameter)
 
 
 def _finder(model: nn.Module) -> Callable[[str], nn.Parameter]:

@@ -21,7 +21,9 @@ from unipeft_run.library.store import (
     Store,
     copy_values,
     find_store,
+    put_gradients,
     require_store,
+    take_gradients,
     write_values,
 )
 from unipeft_run.tuners.adapter import find_adapter
@@ -46,6 +48,11 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     check_combination({name: store.get(name) for name in chosen}, chosen)
     if chosen == store.active:
         return
+    with torch.inference_mode(False):  # what is built now may be trained later
+        _exchange(model, store, chosen)
+
+
+def _exchange(model: nn.Module, store: Store, chosen: Sequence[str]) -> None:
     previous = store.active
     deactivate(model, store)
     try:
@@ -116,6 +123,7 @@ def deactivate(model: nn.Module, store: Store) -> None:
     for name in names:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
+        delta.gradients = take_gradients(model, delta.unfrozen)
     adapter = find_adapter(model)
     if adapter is None:
         restore_plain(model, store, names)
@@ -131,12 +139,17 @@ def deactivate(model: nn.Module, store: Store) -> None:
 
 
 def restore_plain(model: nn.Module, store: Store, names: Sequence[str]) -> None:
-    """Make the model the plain backbone, frozen, after the deltas `names` acted on it."""
+    """Make the model the plain backbone, frozen, after the deltas `names` acted on it.
+
+    Frozen parameters have no gradient, so that clipping by norm does not count it.
+    """
     core.detach(model)
     for name in names:
         unfrozen = store.named[name].unfrozen
         write_values(model, {parameter: store.plain[parameter] for parameter in unfrozen})
-    model.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
     store.active = ()
 
 
@@ -157,6 +170,8 @@ def _place(model: nn.Module, store: Store, names: Sequence[str]) -> None:
         if delta.tuner is not None:
             _place_library(model, delta.tuner, delta)
         write_values(model, delta.values)
+        put_gradients(model, delta.gradients)
+        delta.gradients = {}
     store.active = tuple(names)
 
 
