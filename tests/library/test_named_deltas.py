@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny import backbone, batch
 
 import unipeft
 from unipeft_run.errors import UserError
+from unipeft_run.inference.loaded_run import LoadedRun
 from unipeft_run.library.attach import add_delta
 
 FAMILIES = ["bart", "mbart", "roberta"]
@@ -211,6 +213,34 @@ def test_a_failed_attach_reactivates_what_acted() -> None:
         unipeft.attach(model, "mam", **{"ffn.representation.layers": [9]})
     assert unipeft.active(model) == ["en"]
     assert torch.equal(logits(model, "roberta"), en)
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "DataParallel": torch.nn.DataParallel,
+    "OptimizedModule": lambda model: torch.compile(model, backend="eager"),
+    "LoadedRun": lambda model: LoadedRun(Path(), *[None] * 2, model, ""),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: unipeft.save(model, "nowhere"),
+        lambda model: unipeft.activate(model, None),
+        unipeft.attached,
+        unipeft.active,
+        unipeft.fold,
+        unipeft.detach,
+    ],
+)
+def test_a_wrapper_of_a_model_is_refused(call: Any, kind: str) -> None:
+    model = backbone("roberta")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    wrapper = WRAPPERS[kind](model)
+    with pytest.raises(UserError, match=f"{kind} wraps the model: pass the model itself, not its"):
+        call(wrapper)
+    assert unipeft.active(model) == ["lora_attn"]
 
 
 def test_a_compiled_model_cannot_be_switched() -> None:

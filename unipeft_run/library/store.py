@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unipeft_run.backbones.wrapped import refuse_wrapper
 from unipeft_run.config.messages import unknown_choice
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas.attach import has_deltas
@@ -82,7 +83,11 @@ class Store:
 
 
 def find_store(model: Any) -> Store | None:
-    """Return the store of a model; None if it has no named delta."""
+    """Return the store of a model; None if it has no named delta.
+
+    Raises UserError for a wrapper of a model.
+    """
+    refuse_wrapper(model)
     store = vars(model).get(ATTRIBUTE)
     assert store is None or isinstance(store, Store)
     return store
