@@ -21,9 +21,10 @@ from pydantic import create_model
 
 from unipeft_run.config import types
 from unipeft_run.config.types import Section
-from unipeft_run.extensions import config_dirs
+from unipeft_run.extensions import config_dirs, file_stamp
 
 PACKAGE = Path(__file__).parent.parent
+_seen: list[object] = []  # the stamp of the extension folders' files
 NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # the names that an annotation may use
 
 
@@ -52,6 +53,15 @@ def is_extension(target: str) -> bool:
     return any(_find_class(target, folder) for folder in config_dirs())
 
 
+def forget_edited() -> None:
+    """Forget what was read if a file of an extension folder was edited since the last call."""
+    stamp = file_stamp(*config_dirs(), pattern="*.py")
+    if _seen != [stamp]:
+        for cached in (_declare, _find_class, _parse_module):
+            cached.cache_clear()
+        _seen[:] = [stamp]
+
+
 def is_allowed(target: str, prefixes: str | Sequence[str]) -> bool:
     """Return whether the user allowed the class `target`, by one prefix or several."""
     each = [prefixes] if isinstance(prefixes, str) else prefixes
@@ -61,11 +71,10 @@ def is_allowed(target: str, prefixes: str | Sequence[str]) -> bool:
 def declaration_of(target: str) -> Declaration | None:
     """Read the declaration of a form or composition of this package or an extension folder.
 
-    None for any other class, and for an extension's class without `gives` and `takes`. Extensions
-    are read each time, because their files may be edited in a notebook.
+    None for any other class, and for an extension's class without `gives` and `takes`.
     """
     if is_ours(target):
-        return _declare_ours(target)
+        return _declare(target, PACKAGE)
     for folder in config_dirs():
         if _find_class(target, folder):
             return _declare_extension(target, folder)
@@ -81,10 +90,6 @@ def _declare_extension(target: str, folder: Path) -> Declaration | None:
 
 
 @cache
-def _declare_ours(target: str) -> Declaration | None:
-    return _declare(target, PACKAGE)
-
-
 def _declare(target: str, package: Path) -> Declaration | None:
     node = _find_class(target, package)
     if node is None:
@@ -112,6 +117,7 @@ def _is_typed(constructor: ast.FunctionDef | None) -> bool:
     return arguments.kwarg is None and all(argument.annotation for argument in arguments.kwonlyargs)
 
 
+@cache
 def _find_class(target: str, package: Path) -> ast.ClassDef | None:
     module, _, name = target.rpartition(".")
     tree = _parse_module(module, package)
@@ -119,6 +125,7 @@ def _find_class(target: str, package: Path) -> ast.ClassDef | None:
     return next((node for node in classes if node.name == name), None)
 
 
+@cache
 def _parse_module(module: str, package: Path) -> ast.Module | None:
     """Parse a module of the package in folder `package`; None for any other name."""
     name, *parts = module.split(".")
@@ -128,17 +135,12 @@ def _parse_module(module: str, package: Path) -> ast.Module | None:
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     if not file.is_file():
         return None
-    if package == PACKAGE:
-        return _parse_ours(file)
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):
+        if package == PACKAGE:
+            raise
         return None  # importing it will report the error
-
-
-@cache
-def _parse_ours(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def _bases(node: ast.ClassDef, target: str, package: Path) -> list[Declaration | None]:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig, compose, resolve
+from unipeft_run.config.declarations import forget_edited
 from unipeft_run.config.inert import refuse_inert
 from unipeft_run.config.messages import (
     options,
@@ -48,6 +49,7 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
     or None, a size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key
     (`attn.bottleneck`). Raises UserError.
     """
+    forget_edited()
     try:
         config = _configure(family, method, choices)
     except UserError as error:
