@@ -101,14 +101,18 @@ def run_recipe(config: RunConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """Return the content of delta.json: backbone, unfrozen patterns, slots, and class names."""
+    """Return the content of delta.json: method, backbone, unfrozen patterns, slots, class names."""
     slots = {
         name: slot.model_dump(mode="json", by_alias=True)
         for name, slot in stored_slots(config).items()
     }
     backbone = config.backbone.model_dump(mode="json")
-    recipe: dict[str, Any] = {"backbone": backbone, "unfreeze": unfreeze_patterns(config)}
-    recipe["slots"] = slots
+    recipe: dict[str, Any] = {
+        "method": config.method,
+        "backbone": backbone,
+        "unfreeze": unfreeze_patterns(config),
+        "slots": slots,
+    }
     if config.peft is not None:
         recipe["peft"] = config.peft.model_dump(mode="json")
     labels = build_task(config.task).label_names

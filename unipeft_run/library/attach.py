@@ -16,7 +16,6 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
-from unipeft_run.deltas.fingerprint import describe_backbone
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import check_model, refuse_compiled
@@ -131,13 +130,12 @@ def _add_to_plain(
     names = [parameter for parameter, _ in model.named_parameters()]
     unfrozen = tuple(sorted(matching_parameters(names, recipe["unfreeze"])))
     deltas = core.attach(model, slots, recipe["unfreeze"])
-    backbone = describe_backbone(model, unfrozen)
     plain = copy_values(model, [key for key in unfrozen if key not in store.plain])
     summary = _summarise(model, name, recipe, deltas, unfrozen)
     if tuner is not None:
         summary = _with_library(summary, core.attach_library(model, tuner))
     store.plain |= plain
-    recipe = {**recipe, "name": name, "backbone": backbone}
+    recipe = {**recipe, "name": name}
     delta = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
     start_training_parts(model, delta)
     store.named[name] = delta

@@ -38,7 +38,8 @@ TASKS = {
 }
 SIZES = tuple(name for name in SlotConfig.model_fields if name not in AXES)
 WORD = re.compile(r"[A-Za-z_][\w.-]*")  # what Hydra reads as a string without quotes
-IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=")  # the axes of a command line
+# an axis on a command line
+IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=([\w./]+(?: is unknown)?)")
 CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 
 
@@ -51,9 +52,9 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
     """
     forget_edited()
     try:
-        config = _configure(family, method, choices)
+        config = _configure(family, method, {k: _to_plain(k, v) for k, v in choices.items()})
     except UserError as error:
-        raise type(error)(IN_A_SHELL.sub(r'\2["\1"]=', str(error))) from None
+        raise type(error)(IN_A_SHELL.sub(_to_python, str(error))) from None
     if method is None and not config.slots():
         raise UserError(
             f"nothing to attach: give a method, one of {', '.join(options('method'))}, "
@@ -61,6 +62,27 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
             'representation="ffn", composition="add", bottleneck=64)'
         )
     return config
+
+
+def _to_python(axis: re.Match[str]) -> str:
+    """Write an axis of a command line in a message as it is given to `attach`."""
+    name, slot, choice = axis.groups()
+    if choice.endswith(" is unknown"):
+        return f"{slot}: {name} {choice}"
+    return f'{slot}=dict({name}="{choice}")'
+
+
+def _to_plain(key: str, value: Any) -> Any:
+    """Replace numbers of NumPy and PyTorch by Python's, in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {name: _to_plain(f"{key}.{name}", part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(key, part) for part in value]
+    if not (hasattr(value, "dtype") and hasattr(value, "item")):
+        return value
+    if value.ndim:
+        raise UserError(f"{key}={shorten(value)}: must be one number, not an array")
+    return value.item()
 
 
 def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:

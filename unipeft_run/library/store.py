@@ -33,7 +33,7 @@ class NamedDelta:
     """One named delta: its modules, and its own values of unfrozen backbone parameters.
 
     Args:
-        recipe: the content of delta.json.
+        recipe: the content of delta.json, but for the description of the backbone.
         summary: what `attach` returned.
         deltas: the path and module of each site.
         unfrozen: names of the backbone parameters that it trains.
