@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from unipeft_run.config.design_space import combinations, find_objections
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import (
-    conf_dir,
     config_dirs,
     extended_by,
     named_folders,
     options,
     with_search_path,
 )
-from unipeft_run.library.choices import configure
 
 Capture = pytest.CaptureFixture[str]
 RUN = ("task=sst2", "method=parallel_ffn", "scale=mini")
@@ -183,31 +180,6 @@ def test_an_untyped_constructor_is_left_to_itself(source: str, lab: Path) -> Non
         declared = declaration_of(f"{lab.name}.form.gate.Gate")
         assert declared and declared.keywords is None and declared.attributes["sites"] == ()
         assert configured("+ffn.form.anything=1").ffn
-
-
-def test_edited_files_are_read_again(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a notebook, which keeps its process; $UNIPEFT_CONFIG_DIR may change as well."""
-    (lab / "preset").mkdir()
-    (lab / "method").mkdir()
-    method = (conf_dir() / "method" / "parallel_ffn.yaml").read_text()
-    method = method.replace("method: parallel_ffn", "method: mine")
-    (lab / "method" / "mine.yaml").write_text(method)
-    axes = {"insertion": "parallel", "representation": "ffn", "composition": "add"}
-    text, source = (lab / "form" / "gate.yaml").read_text(), (lab / "form" / "gate.py").read_text()
-    other = lab.parent / "other" / lab.name
-    shutil.copytree(lab, other)
-    for number, folder in enumerate((lab, other, lab)):
-        monkeypatch.setenv("UNIPEFT_CONFIG_DIR", str(folder))
-        size, name = 3 + number, f"rank{number}"
-        preset = f"sst2:\n  mine: {{ffn: {{bottleneck: {size}}}}}\n"
-        (folder / "preset" / "paper.yaml").write_text(preset)
-        (folder / "form" / "gate.yaml").write_text(text.replace("rank: $", f"{name}: $"))
-        (folder / "form" / "gate.py").write_text(source.replace("rank: Count", f"{name}: Count"))
-        choices = {"form": "gate", "bottleneck": size, **axes}
-        by_axes = configure("roberta", None, {"ffn": choices}).slots()["ffn"]
-        assert by_axes.form.keywords[name] == size
-        by_method = configure("roberta", "mine", {}).slots()["ffn"]
-        assert by_method.form.keywords["rank"] == size
 
 
 # ---- trust
