@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unipeft_run.library.files import load as load
     from unipeft_run.library.files import save as save
     from unipeft_run.library.fold import fold as fold
+    from unipeft_run.library.schedule import rank_schedule as rank_schedule
     from unipeft_run.library.summary import Attached as Attached
     from unipeft_run.library.summary import attached as attached
     from unipeft_run.library.switch import activate as activate
@@ -42,6 +43,7 @@ _MODULES = {  # public name -> the module that defines it
     "load": "library.files",
     "load_backbone": "backbones.load",
     "load_run": "inference.loaded_run",
+    "rank_schedule": "library.schedule",
     "save": "library.files",
 }
 __all__ = [*_MODULES, "__version__"]

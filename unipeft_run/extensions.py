@@ -57,6 +57,13 @@ def options(group: str) -> list[str]:
     return sorted(names)
 
 
+def file_stamp(*folders: Path, pattern: str = "*.yaml") -> tuple[tuple[str, int, int], ...]:
+    """Return path, time and size of every file, to notice edits in a long process."""
+    found = (file for folder in folders for file in sorted(folder.rglob(pattern)))
+    stats = ((str(file), file.stat()) for file in found)
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
 def find_option(group: str, name: str) -> Path:
     """Return the file of one of the choices of a group; conf/ comes before the extensions."""
     files = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *config_dirs())]

@@ -15,6 +15,7 @@ from tiny_cli import call
 
 from unipeft_run import cli, load_run
 from unipeft_run.commands import export, predict, score
+from unipeft_run.errors import UserError
 from unipeft_run.run import evaluate
 from unipeft_run.training.causal_loss import CausalLoss
 
@@ -166,6 +167,12 @@ def test_choices_are_predicted_from_records(folder: Path, monkeypatch: pytest.Mo
     choices = [question["choices"] for question in questions]
     numbers = [int(row["prediction"].removeprefix("answer")) - 1 for row in rows]
     assert found == [texts[n] for texts, n in zip(choices, numbers, strict=True)]
+    for settings, sentence in (
+        ({"probabilities": True}, "chooses among texts, not classes"),
+        ({"num_beams": 2}, "num_beams= has no effect: task commonsense generates no text"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            load_run(run).predict([], **settings)
 
 
 @pytest.mark.parametrize(

@@ -139,10 +139,10 @@ def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
         (["form", "Gate"], "lower-case letters"),
         (["form", "class"], "lower-case letters"),
         (["form", "../gate"], "lower-case letters"),
-        (["form", "bottleneck"], "there is a form bottleneck already"),
+        (["form", "bottleneck"], "a form named bottleneck already exists"),
         (["form", "gate", "--dir", "my-lab"], "it must be a Python name"),
-        (["form", "gate", "--dir", "torch"], "there is a Python module torch already"),
-        (["form", "gate", "--dir", "json"], "there is a Python module json already"),
+        (["form", "gate", "--dir", "torch"], "a Python module named torch already exists"),
+        (["form", "gate", "--dir", "json"], "a Python module named json already exists"),
         (
             ["task", "mine", "--type", "sequence"],
             "type=sequence is unknown; choose from classification, seq2seq",
@@ -170,11 +170,11 @@ def test_names_are_checked_and_nothing_is_written(
 def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     assert main(["method", "mine"]) == 0
     assert main(["method", "mine"]) == 2
-    assert "extension has a method mine already" in capsys.readouterr().err
+    assert "extension already has a method named mine" in capsys.readouterr().err
     test = tmp_path / "extension" / "tests" / "test_form_gate.py"
     test.write_text("mine\n")
     assert main(["form", "gate"]) == 2
-    assert "test_form_gate.py exists already; nothing was written" in capsys.readouterr().err
+    assert "test_form_gate.py already exists; nothing was written" in capsys.readouterr().err
     assert test.read_text() == "mine\n" and not (tmp_path / "extension" / "form").exists()
 
 

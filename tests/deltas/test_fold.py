@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate import Accelerator
 from attached_models import TASKS
 from named_deltas import delta_names, logits, perturb
 from tiny import backbone, batch
@@ -124,6 +125,22 @@ def test_a_folded_model_generates_the_same_ids(family: str) -> None:
 def test_lower_precisions_are_verified_too(dtype: torch.dtype) -> None:
     folded = fold(trained("mam", "bart").to(dtype))
     assert {p.dtype for p in folded.parameters()} == {dtype}
+
+
+def test_a_model_prepared_for_mixed_precision_folds() -> None:
+    model, reference = (trained("lora_attn", "roberta").float() for _ in range(2))
+    accelerator = Accelerator(cpu=True)
+    accelerator.state._mixed_precision = "bf16"  # this process's state is shared with other tests
+    accelerator.native_amp = True
+    try:
+        model = accelerator.prepare_model(model)
+        assert logits(model, "roberta").dtype == torch.float32
+        assert not torch.equal(logits(model, "roberta"), logits(reference, "roberta"))
+    finally:
+        accelerator.state._mixed_precision = "no"
+    folded: Any = fold(model)
+    assert torch.equal(logits(folded, "roberta"), logits(fold(reference), "roberta"))
+    assert not {"forward", "_original_forward"} & vars(folded).keys()
 
 
 def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:

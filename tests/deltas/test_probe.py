@@ -12,6 +12,12 @@ from unipeft_run.deltas.probe import make_probe
 ENDS: list[Any] = [None, 0, 1, 2, 3, 4, [3, 2], [1, 2, 3]]
 
 
+def test_an_end_token_outside_a_small_vocabulary_is_not_used() -> None:
+    model = backbone("bart")
+    model.config.eos_token_id = model.config.vocab_size  # as the default of a tiny configuration
+    assert int(make_probe(model, FAMILIES["bart"])["input_ids"].max()) < model.config.vocab_size
+
+
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("pad", [None, 0, 2, 3])
 def test_words_are_in_the_vocabulary_and_not_special(pad: Any, end: Any) -> None:

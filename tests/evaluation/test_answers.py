@@ -125,6 +125,14 @@ def test_several_tests_count_equally() -> None:
     assert "plain mean" not in scores.signatures["accuracy_a"]
 
 
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_equal_accuracies_of_several_tests_are_equal_floats(wrong: int) -> None:
+    references = [refer(0, test) for test in "abc" for _ in range(7)]
+    answers = ["answer1"] * len(references)
+    answers[7 * wrong] = answers[(7 * wrong + 9) % 21] = answers[(7 * wrong + 10) % 21] = "answer2"
+    assert score_choices(answers, references).metrics["accuracy"] == 100 * 18 / 21
+
+
 def test_likelihoods_have_two_accuracies() -> None:
     predictions = [Likelihoods([-5.0, -9.0], [1, 9]), Likelihoods([-1.0, -2.0], [1, 1])]
     scores = score_choices(predictions, [refer(0), refer(0)])

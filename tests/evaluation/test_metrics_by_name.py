@@ -65,6 +65,29 @@ def test_scores_of_classes_by_hand() -> None:
     assert found == {name: pytest.approx(100 * value) for name, value in expected.items()}
 
 
+def test_equal_scores_are_equal_floats() -> None:
+    references = [0] * 3 + [1] * 7 + [2] * 11 + [3] * 13
+    rotated = [(label + 1) % 4 for label in references]
+    found = set()
+    for wrong in range(0, 30, 5):  # always four errors, in other classes
+        predictions = list(references)
+        predictions[wrong : wrong + 4] = rotated[wrong : wrong + 4]
+        found.add(score(["accuracy"], Outputs(predictions, references)).metrics["accuracy"])
+    assert found == {100 * 30 / 34}
+    # the classes renumbered: the sums have the same terms in another order
+    predictions = [(3 * label + place) % 4 for place, label in enumerate(references)]
+    names = [n for n, m in METRICS.items() if m.kind == "classes" and n != "f1"]
+    results = {
+        tuple(
+            score(
+                names, Outputs(*([c ^ flip for c in side] for side in (predictions, references)))
+            ).metrics.values()
+        )
+        for flip in range(4)
+    }
+    assert len(results) == 1
+
+
 def test_matthews_of_one_class_is_zero() -> None:
     assert score(["matthews"], Outputs([1, 1], [1, 1])).metrics["matthews"] == 0.0
 

@@ -110,7 +110,7 @@ def test_a_run_is_trained_stored_and_predicts(
     assert loaded.model.config.problem_type == "regression"
     found = loaded.predict([("the cat sat", "a dog sat")])
     assert isinstance(found[0], float)
-    with pytest.raises(UserError, match="predicts numbers, no classes"):
+    with pytest.raises(UserError, match="predicts numbers, not classes"):
         loaded.predict([("a", "b")], probabilities=True)
     data = tmp_path / "pairs.csv"
     data.write_text("sentence1,sentence2\nthe cat sat,a dog sat\n")

@@ -14,7 +14,9 @@ import pytest
 import torch
 import yaml
 from finished_runs import row
+from safetensors.torch import load_file
 
+import unipeft
 import unipeft_run
 from unipeft_run.commands import export
 from unipeft_run.data.new_inputs import encode_inputs, input_columns
@@ -149,6 +151,28 @@ def test_a_delta_folder_holds_the_backbone_as_it_was_before_pissa(
         again.predict(*TEXTS["sst2"], probabilities=True), expected, strict=True
     ):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "full", "lora_attn"])
+def test_the_plain_backbone_of_a_run_is_exported_and_restored(
+    method: str, finished: Finished, tmp_path: Path
+) -> None:
+    folder = finished("sst2", f"method={method}")
+    assert export.main([str(folder), "--out", str(tmp_path / "out"), "--format", "delta"]) == 0
+    run, again = (unipeft_run.load_run(path, device="cpu") for path in (folder, tmp_path / "out"))
+    plain = load_file(Path(run.backbone) / "model.safetensors")
+    exported = load_file(tmp_path / "out" / "backbone" / "model.safetensors")
+    trained = dict(again.model.named_parameters())
+    assert all(torch.equal(trained[name], p) for name, p in run.model.named_parameters())
+    state = torch.random.get_rng_state()
+    unipeft.detach(run.model)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    restored = run.model.state_dict()
+    assert not any(p.requires_grad for p in run.model.parameters())
+    for name, value in exported.items():
+        assert torch.equal(restored[name], value), name
+        if value.shape == plain[name].shape:  # the classifier is new
+            assert torch.equal(value, plain[name]), name
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from finished_runs import make_finished, row
+from tiny_config import configured
 
 import unipeft_run
 from unipeft_run.commands import export, predict
@@ -19,6 +20,7 @@ from unipeft_run.data.new_inputs import encode_inputs
 from unipeft_run.errors import UserError
 from unipeft_run.inference.inputs import collect_inputs
 from unipeft_run.inference.loaded_run import LoadedRun
+from unipeft_run.inference.stored_run import override_decoding
 from unipeft_run.inputs import load_inputs
 from unipeft_run.run import evaluate
 
@@ -125,14 +127,19 @@ def test_decoding_settings_can_be_overridden(loaded: Any) -> None:
         ),
         ("xsum", {"max_length": 500}, "max_length: 500 tokens, but this backbone has 80"),
         ("xsum", {"batch_size": 0}, "batch_size=0: must be a whole number, at least 1"),
-        ("xsum", {"probabilities": True}, "task xsum generates text, no classes"),
-        ("sst2", {"num_beams": 2}, "num_beams= has no effect: task sst2 predicts classes"),
+        ("xsum", {"probabilities": True}, "task xsum generates text, not classes"),
+        ("sst2", {"num_beams": 2}, "num_beams= has no effect: task sst2 generates no text"),
     ],
 )
 def test_a_wrong_setting_is_named(task: str, settings: Any, sentence: str, loaded: Any) -> None:
     with pytest.raises(UserError) as error:
         loaded(task).predict(TEXTS[task], **settings)
     assert sentence in str(error.value)
+
+
+def test_a_task_that_predicts_numbers_generates_no_text() -> None:
+    with pytest.raises(UserError, match="has no effect: task stsb generates no text"):
+        override_decoding(configured("task=stsb", "method=mam"), {"num_beams": 2})
 
 
 def test_a_loaded_run_replaces_the_bare_model(loaded: Any) -> None:

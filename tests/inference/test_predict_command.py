@@ -135,7 +135,7 @@ def test_texts_with_overridden_decoding(
     ("words", "sentence"),
     [
         (["{home}/nowhere.csv"], "nowhere.csv cannot be read: No such file or directory"),
-        (["{file}", "num_beams=2"], "num_beams= has no effect: task sst2 predicts classes"),
+        (["{file}", "num_beams=2"], "num_beams= has no effect: task sst2 generates no text"),
         (["{file}", "num_beam=2"], "there is no key num_beam; did you mean num_beams?"),
         (["{file}", "batch_size=0"], "batch_size=0: must be a whole number, at least 1"),
         (["{file}", "colour"], "colour is not understood; overrides look like key=value"),
@@ -143,7 +143,7 @@ def test_texts_with_overridden_decoding(
         (["{file}", "--out", "{home}/x.tsv"], "its name must end in .csv or .jsonl"),
         (["{file}", "--out", "{home}/no/x.csv"], "there is no folder"),
         (["{file}", "--out", "{home}", "--force"], "is a folder; name a file in it"),
-        (["{file}", "--column", "stars"], "has a column 'stars' already"),
+        (["{file}", "--column", "stars"], "already has a column 'stars'"),
         (["{home}/model.pdf"], "its name must end in one of .txt, .jsonl"),
         (["{renamed}"], "no column 'sentence' (did you mean 'sentences'?); its columns are id"),
         (["{empty}"], "has no examples"),

@@ -1,16 +1,22 @@
 """Exchange LoRA with PEFT: equal logits both ways; anything else is refused with the reason."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import tiny_families
 import torch
+import transformers
 from tiny import backbone, batch
 from tiny_config import configured
 
+import unipeft
+from unipeft_run.backbones.families import family_of
 from unipeft_run.deltas.attach import attach, find_deltas
+from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft import CONFIG, export_peft, import_peft
@@ -202,6 +208,49 @@ def test_unsupported_peft_settings_are_refused(
     peft_folder(tmp_path, "bart", **settings)
     with pytest.raises(UserError, match=reason):
         import_peft(base("bart"), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "lora_attn", "peft/lora"])
+def test_a_model_with_deltas_refuses_an_import(method: str, tmp_path: Path) -> None:
+    export_peft(trained("roberta", "lora_attn"), str(tmp_path))
+    model = base("roberta")
+    unipeft.attach(model, method)
+    for _ in range(2):
+        with pytest.raises(UserError, match="already has deltas: detach them first"):
+            import_peft(model, str(tmp_path))
+        unipeft.activate(model, None)
+    unipeft.detach(model)
+    import_peft(model, str(tmp_path))
+
+
+HEADS = {
+    "RobertaForTokenClassification": "TOKEN_CLS",
+    "RobertaForQuestionAnswering": "QUESTION_ANS",
+    "RobertaForMultipleChoice": None,
+    "BartForSequenceClassification": "SEQ_CLS",
+    "BartForQuestionAnswering": "QUESTION_ANS",
+}
+
+
+@pytest.mark.parametrize("method", ["lora_attn", "peft/dora"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_models_with_other_heads_are_exported(kind: str, method: str, tmp_path: Path) -> None:
+    cls = getattr(transformers, kind)
+    sizes = tiny.ENCODER if kind.startswith("Roberta") else tiny.SEQ2SEQ
+    labels = 2 if kind.endswith("QuestionAnswering") else 4
+    model = cls(cls.config_class(**{**sizes, "num_labels": labels})).eval()
+    plain = copy.deepcopy(model)
+    unipeft.attach(model, method)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    export_peft(model, tmp_path)
+    assert json.loads((tmp_path / CONFIG).read_text())["task_type"] == HEADS[kind]
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path).eval()
+    given = make_probe(model, family_of(model.config))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(**given)[0], model(**given)[0], rtol=0, atol=1e-6)
 
 
 def test_only_lora_is_imported(tmp_path: Path) -> None:

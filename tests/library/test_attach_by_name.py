@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -79,6 +80,23 @@ def test_axes_and_sizes_of_a_method_can_be_changed() -> None:
     assert model.model.encoder.layers[0].self_attn.delta_attn.form.keys.shape == (3, 32)
 
 
+@pytest.mark.parametrize(
+    "key, number",
+    [
+        ("bottleneck", np.int64(4)),
+        ("bottleneck", torch.tensor(4)),
+        ("ffn.scale", np.float32(4)),
+        ("ffn.scale", torch.tensor(4.0)),
+    ],
+)
+def test_numbers_of_other_libraries_are_numbers(key: str, number: Any) -> None:
+    method = "scaled_parallel_ffn"
+    expected = unipeft.attach(backbone("bart"), method, **{key: 4})
+    assert unipeft.attach(backbone("bart"), method, **{key: number}) == expected
+    slot = {key.removeprefix("ffn."): number}
+    assert unipeft.attach(backbone("bart"), method, ffn=slot) == expected
+
+
 def test_printing_shows_the_sites() -> None:
     attached = unipeft.attach(backbone("roberta"), "mam", bottleneck=8)
     lines = [line.split() for line in str(attached).splitlines()]
@@ -113,7 +131,8 @@ def test_printing_shows_the_sites() -> None:
         ({"method": "mam", "name": "a.b"}, "name=a.b: must be letters"),
         ({"method": "none"}, "attaches nothing to a BartForConditionalGeneration"),
         ({}, "nothing to attach: give a method, one of adapter_attn"),
-        ({"ffn": {"form": "bottlneck"}}, r'ffn\["form"\]=bottlneck is unknown .did you mean bot'),
+        ({"method": "mam", "ffn": {"scale": np.ones(2)}}, "ffn.scale=.*must be one number, not an"),
+        ({"ffn": {"form": "bottlneck"}}, r"ffn: form bottlneck is unknown .did you mean bot"),
     ],
 )
 def test_a_refusal_names_what_is_wrong_and_changes_nothing(
@@ -175,7 +194,7 @@ def test_a_model_that_unipeft_run_attached_to_is_refused() -> None:
     model = backbone("bart")
     config = configured("task=xsum", *MAM)
     attach(model, build_slots(config))
-    with pytest.raises(UserError, match="did not name"):
+    with pytest.raises(UserError, match="not attached with unipeft"):
         unipeft.attach(model, "mam")
     assert delta_names(model)
     unipeft.detach(model)

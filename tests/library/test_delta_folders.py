@@ -92,6 +92,11 @@ def test_the_delta_of_a_run_can_be_loaded(tmp_path: Path) -> None:
     save_delta(model, folder, delta_recipe(config))
     loaded = unipeft.load(fresh, folder)
     assert (loaded.name, loaded.method) == ("ab12cd34", "mam")
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert unipeft.load(backbone("roberta"), moved).method == "mam"
+    (moved / "delta.json").write_text((moved / "delta.json").read_text().replace('"method"', '"m"'))
+    earlier = moved.rename(folder)  # a run of an earlier version
+    assert unipeft.load(backbone("roberta"), earlier).method == "mam"
     assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))
 
 
@@ -227,40 +232,42 @@ def test_a_damaged_folder_is_refused(damage: str, tmp_path: Path) -> None:
     assert "_unipeft" not in vars(fresh)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     model = backbone("bart")
     unipeft.attach(model, "lora_attn", bottleneck=2)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is not a folder"):
         unipeft.save(model, tmp_path / "file")
+    with pytest.raises(UserError, match="file/below cannot be written: Not a directory"):
+        unipeft.save(model, tmp_path / "file" / "below")
 
 
-FORM = """
-import torch
-from unipeft_run.deltas.forms.base import Form
-
-class Gain(Form):
-    def __init__(self, site, *, start):
-        super().__init__()
-        self.gain = torch.nn.Parameter(torch.full((site.width_out,), start))
-
-    def forward(self, u):
-        return self.gain * u
-"""
-
-
-def test_a_form_of_the_user_is_attached_and_loaded_if_trusted(
+def test_the_home_folder_may_be_written_as_a_tilde(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_library_forms.py").write_text(FORM)
-    monkeypatch.syspath_prepend(tmp_path)
-    model, fresh = backbone("roberta"), backbone("roberta")
-    form = {"_target_": "my_library_forms.Gain", "start": 0.5}
-    axes = {"insertion": "sequential", "representation": "ffn", "composition": "add"}
-    attached = unipeft.attach(model, name="gain", ffn={"form": form, **axes}, head="frozen")
-    assert attached.stored == 2 * 32
-    unipeft.save(model, tmp_path / "gain")
-    with pytest.raises(UserError, match=r"allow=\['my_library_forms.Gain'\]"):
-        unipeft.load(fresh, tmp_path / "gain")
-    unipeft.load(fresh, tmp_path / "gain", allow=["my_library_forms."])
-    assert torch.equal(logits(fresh, "roberta"), logits(model, "roberta"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = backbone("bart")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    assert unipeft.save(model, "~/saved") == tmp_path / "saved"
+    assert unipeft.load(backbone("bart"), "~/saved").method == "lora_attn"
+
+
+@pytest.mark.parametrize("acting", ["de", "full", None])
+def test_a_delta_is_saved_with_the_backbone_of_that_time(
+    acting: str | None, tmp_path: Path
+) -> None:
+    model, fresh = backbone("bart"), backbone("bart")
+    attach_perturbed(model, "lora_attn", name="de", bottleneck=2)
+    expected = logits(model, "bart")
+    unipeft.activate(model, None)
+    for each in (model, fresh):
+        torch.manual_seed(5)
+        each.resize_token_embeddings(100, mean_resizing=False)
+    if acting == "full":
+        attach_perturbed(model, "full")
+    unipeft.activate(model, acting)
+    unipeft.save(model, tmp_path, name="de")
+    unipeft.load(fresh, tmp_path)
+    torch.testing.assert_close(logits(fresh, "bart")[..., :96], expected)
+    with pytest.raises(UserError, match="with vocab_size=100, but this model has vocab_size=96"):
+        unipeft.load(backbone("bart"), tmp_path)

@@ -38,6 +38,20 @@ def step(model: Any, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+SHARED = ("peft/vera", "peft/fourierft", "peft/randlora", "peft/oft")
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_a_method_trains_after_a_switch_in_inference_mode(method: str) -> None:
+    model = backbone("roberta")
+    with torch.inference_mode():
+        unipeft.attach(model, method, name="one", peft=SMALL.get(method, {}), unfreeze="*bias")
+    with torch.inference_mode(), unipeft.disabled(model):
+        model(**inputs_of("roberta"))
+    assert not any(tensor.is_inference() for tensor in model.state_dict().values())
+    train(model, inputs_of("roberta"), steps=1)
+
+
 def check_switches(method: str, **fields: Any) -> None:
     model = backbone("roberta")
     plain = logits(model)
@@ -208,7 +222,7 @@ def test_a_model_of_a_run_with_a_method_of_the_library_is_refused() -> None:
     model = backbone("roberta")
     attach(model, {})
     attach_library(model, tuner_of("peft/lora"))
-    with pytest.raises(UserError, match="did not name"):
+    with pytest.raises(UserError, match="not attached with unipeft"):
         unipeft.attach(model, "mam")
-    with pytest.raises(UserError, match=r"none that unipeft\.attach named"):
+    with pytest.raises(UserError, match=r"deltas that were not attached with unipeft\.attach"):
         unipeft.activate(model, "mam")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny import backbone, batch
 
 import unipeft
 from unipeft_run.errors import UserError
+from unipeft_run.inference.loaded_run import LoadedRun
 from unipeft_run.library.attach import add_delta
 
 FAMILIES = ["bart", "mbart", "roberta"]
@@ -120,6 +122,32 @@ def test_only_the_active_delta_trains_and_its_optimiser_survives_a_switch() -> N
     }
 
 
+@pytest.mark.parametrize("method", ["bitfit", "lora_attn", "peft/lora"])
+def test_frozen_parameters_have_no_gradient_and_accumulation_continues(method: str) -> None:
+    if method.startswith("peft/"):
+        pytest.importorskip("peft")
+
+    def backward() -> None:
+        model(**batch("roberta")).loss.backward()
+
+    model = backbone("roberta")
+    backward()
+    with pytest.raises(UserError):
+        unipeft.attach(model, method, name="one", unfreeze="nothing*")
+    assert model.roberta.embeddings.word_embeddings.weight.grad is not None
+    unipeft.attach(model, method, name="one", unfreeze="*LayerNorm*")
+    assert all(p.grad is None for p in model.parameters())
+    backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    with unipeft.disabled(model):
+        assert all(p.grad is None for p in model.parameters())
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    unipeft.attach(model, "lora_ffn", name="two", head="frozen")
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_detaching_one_keeps_the_others_and_detaching_all_restores_the_model() -> None:
     model, plain, _, en = two_deltas("bart")
     unipeft.detach(model, "de")
@@ -185,6 +213,34 @@ def test_a_failed_attach_reactivates_what_acted() -> None:
         unipeft.attach(model, "mam", **{"ffn.representation.layers": [9]})
     assert unipeft.active(model) == ["en"]
     assert torch.equal(logits(model, "roberta"), en)
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "DataParallel": torch.nn.DataParallel,
+    "OptimizedModule": lambda model: torch.compile(model, backend="eager"),
+    "LoadedRun": lambda model: LoadedRun(Path(), *[None] * 2, model, ""),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: unipeft.save(model, "nowhere"),
+        lambda model: unipeft.activate(model, None),
+        unipeft.attached,
+        unipeft.active,
+        unipeft.fold,
+        unipeft.detach,
+    ],
+)
+def test_a_wrapper_of_a_model_is_refused(call: Any, kind: str) -> None:
+    model = backbone("roberta")
+    unipeft.attach(model, "lora_attn", bottleneck=2)
+    wrapper = WRAPPERS[kind](model)
+    with pytest.raises(UserError, match=f"{kind} wraps the model: pass the model itself, not its"):
+        call(wrapper)
+    assert unipeft.active(model) == ["lora_attn"]
 
 
 def test_a_compiled_model_cannot_be_switched() -> None:

@@ -70,6 +70,7 @@ def test_a_folded_model_saves_and_loads(method: str, family: str, tmp_path: Path
     [
         "RobertaForTokenClassification",
         "RobertaForQuestionAnswering",
+        "RobertaForMultipleChoice",
         "BartForSequenceClassification",
         "BartForQuestionAnswering",
     ],
@@ -83,7 +84,8 @@ def test_models_with_other_heads_fold(kind: str, tmp_path: Path) -> None:
     folded: Any = unipeft.fold(model)
     batch = make_probe(model, family_of(model.config))
     with torch.no_grad():
-        assert torch.equal(reload(folded, tmp_path)(**batch)[0], folded(**batch)[0])
+        again = reload(folded, tmp_path)(**batch)[0]
+        torch.testing.assert_close(again, folded(**batch)[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

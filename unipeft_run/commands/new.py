@@ -111,7 +111,7 @@ def check_names(kind: str, name: str, folder: Path) -> None:
     if name in NOT_NAMES:
         raise UserError(f"{kind} {name}: Hydra reads {name} as a value; choose another name")
     if name in options(kind):
-        raise UserError(f"there is a {kind} {name} already; choose another name")
+        raise UserError(f"a {kind} named {name} already exists; choose another name")
     package = folder.absolute().name
     if not package.isidentifier() or keyword.iskeyword(package):
         raise UserError(
@@ -119,11 +119,11 @@ def check_names(kind: str, name: str, folder: Path) -> None:
             "name: letters, digits and _"
         )
     if package in sys.stdlib_module_names or _is_elsewhere(package, folder):
-        raise UserError(f"--dir={folder}: there is a Python module {package} already")
+        raise UserError(f"--dir={folder}: a Python module named {package} already exists")
     if folder.is_dir():
         with extended_by([str(folder)]):
             if name in options(kind):
-                raise UserError(f"{folder} has a {kind} {name} already; nothing was written")
+                raise UserError(f"{folder} already has a {kind} named {name}; nothing was written")
 
 
 def _is_elsewhere(package: str, folder: Path) -> bool:
@@ -190,7 +190,7 @@ def write(files: Iterator[tuple[Path, str]]) -> None:
     """Write the files and print their names. Raises UserError if one of them exists."""
     contents = dict(files)
     if taken := [path for path in contents if path.exists()]:
-        raise UserError(f"{taken[0]} exists already; nothing was written")
+        raise UserError(f"{taken[0]} already exists; nothing was written")
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)

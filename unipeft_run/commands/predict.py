@@ -151,7 +151,7 @@ def _plan(args: argparse.Namespace, run: StoredRun, table: InputTable) -> Predic
     for name in columns:
         if name in table.columns:
             raise UserError(
-                f"{args.file} has a column {name!r} already; choose another name with --column NAME"
+                f"{args.file} already has a column {name!r}; choose another name with --column NAME"
             )
     kind = choose_format(args.format, out, table.suffix)
     return PredictionJob(table, out, kind, tuple(columns), args.force)

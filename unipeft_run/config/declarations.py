@@ -21,9 +21,10 @@ from pydantic import create_model
 
 from unipeft_run.config import types
 from unipeft_run.config.types import Section
-from unipeft_run.extensions import config_dirs
+from unipeft_run.extensions import config_dirs, file_stamp
 
 PACKAGE = Path(__file__).parent.parent
+_seen: list[object] = []  # the stamp of the extension folders' files
 NAMES: dict[str, Any] = {**vars(typing), **vars(types)}  # the names that an annotation may use
 
 
@@ -50,6 +51,15 @@ def is_ours(target: str) -> bool:
 def is_extension(target: str) -> bool:
     """Return whether `target` names a class defined in an extension folder."""
     return any(_find_class(target, folder) for folder in config_dirs())
+
+
+def forget_edited() -> None:
+    """Forget what was read if a file of an extension folder was edited since the last call."""
+    stamp = file_stamp(*config_dirs(), pattern="*.py")
+    if _seen != [stamp]:
+        for cached in (_declare, _find_class, _parse_module):
+            cached.cache_clear()
+        _seen[:] = [stamp]
 
 
 def is_allowed(target: str, prefixes: str | Sequence[str]) -> bool:

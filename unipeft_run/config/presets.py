@@ -10,7 +10,6 @@ sections of a preset file are registered with Hydra as if they were files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,26 @@ from hydra.core.config_store import ConfigStore
 from unipeft_run.config.messages import options, shorten
 from unipeft_run.config.yaml_files import describe_yaml_error, unreadable
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import conf_dir, config_dirs
+from unipeft_run.extensions import conf_dir, config_dirs, file_stamp
 
 AXES_KEY = "axes"
 _axes: dict[tuple[str, str], dict[str, str]] = {}  # (group, method) -> axis -> its choice
+_registered: list[object] = []  # the stamp of the files that are registered
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def register_presets() -> None:
-    """Register every method of every section under the group names used in conf/train.yaml."""
-    for folder in (*reversed(config_dirs()), conf_dir()):  # the last folder takes precedence
-        _register(folder / "preset")
+    """Register every method of every section under the group names used in conf/train.yaml.
+
+    Once, and again after an edit or with other extension folders.
+    """
+    folders = (*reversed(config_dirs()), conf_dir())  # the last folder takes precedence
+    stamp = tuple(file_stamp(folder / "preset") for folder in folders)
+    if _registered != [stamp]:
+        _axes.clear()
+        for folder in folders:
+            _register(folder / "preset")
+        _registered[:] = [stamp]
 
 
 def preset_axes(values: Mapping[str, str]) -> list[str]:
@@ -44,7 +52,6 @@ def preset_axes(values: Mapping[str, str]) -> list[str]:
     return [f"{axis}={choice}" for axis, choice in chosen.items() if axis not in values]
 
 
-@cache
 def _register(folder: Path) -> None:
     store = ConfigStore.instance()
     for file in sorted(folder.glob("*.yaml")):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import set_seed
 
@@ -14,6 +15,7 @@ from unipeft_run.deltas.attach import PREFIX, attach, attach_library
 from unipeft_run.deltas.counting.counts import num_labels
 from unipeft_run.deltas.delta_file import load_delta
 from unipeft_run.deltas.fingerprint import describe_backbone, plain_parameters
+from unipeft_run.deltas.origin import set_origin
 from unipeft_run.deltas.slots import build_slots, matching_parameters, stored_slots
 from unipeft_run.tuners.adapter import find_adapter
 
@@ -25,6 +27,26 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
     stored parameters, to be loaded by `load_delta`. Raises UserError.
     """
     set_seed(config.seed)
+    model = _load_named(config, source)
+    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
+    if config.peft is not None:
+        attach_library(model, config.peft)
+    return model
+
+
+def load_plain(config: RunConfig, source: str) -> nn.Module:
+    """Load the backbone from `source` as it was before training, in eval mode.
+
+    A new classifier is initialised from the run's seed, without changing torch's random state.
+    Raises UserError.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return _load_named(config, source)
+
+
+def _load_named(config: RunConfig, source: str) -> nn.Module:
+    """Load the backbone, with the names of the task's classes."""
     model = load_backbone(
         source,
         family=config.backbone.family,
@@ -33,9 +55,6 @@ def build_model(config: RunConfig, source: str, *, inference: bool = False) -> n
         config=config.backbone.config,
     )
     name_classes(model, config)
-    attach(model, build_slots(config, inference=inference), unfreeze_patterns(config))
-    if config.peft is not None:
-        attach_library(model, config.peft)
     return model
 
 
@@ -56,6 +75,7 @@ def load_trained(config: RunConfig, source: str, folder: Path) -> nn.Module:
     """
     model = build_model(config, source, inference=True)
     load_delta(model, folder)
+    set_origin(model, config, source)
     return model.eval()
 
 
@@ -81,14 +101,18 @@ def run_recipe(config: RunConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def delta_recipe(config: RunConfig) -> dict[str, Any]:
-    """Return the content of delta.json: backbone, unfrozen patterns, slots, and class names."""
+    """Return the content of delta.json: method, backbone, unfrozen patterns, slots, class names."""
     slots = {
         name: slot.model_dump(mode="json", by_alias=True)
         for name, slot in stored_slots(config).items()
     }
     backbone = config.backbone.model_dump(mode="json")
-    recipe: dict[str, Any] = {"backbone": backbone, "unfreeze": unfreeze_patterns(config)}
-    recipe["slots"] = slots
+    recipe: dict[str, Any] = {
+        "method": config.method,
+        "backbone": backbone,
+        "unfreeze": unfreeze_patterns(config),
+        "slots": slots,
+    }
     if config.peft is not None:
         recipe["peft"] = config.peft.model_dump(mode="json")
     labels = build_task(config.task).label_names

@@ -23,10 +23,15 @@ MATRICES, VALUES = 16, 4  # recorded: frozen matrices, and weights of each
 SIZES = ("hidden_size", "num_hidden_layers", "vocab_size")
 
 
-def describe_backbone(model: Any, unfrozen: Sequence[str]) -> dict[str, Any]:
-    """Return the family, name, class, sizes and some frozen weights of the model's backbone."""
+def describe_backbone(
+    model: Any, unfrozen: Sequence[str], plain: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Return the family, name, class, sizes and some frozen weights of the model's backbone.
+
+    `plain`: values of weights that active deltas changed.
+    """
     config = model.config
-    parameters = dict(plain_parameters(model))
+    parameters = {**dict(plain_parameters(model)), **(plain or {})}
     matrices = _frozen_matrices(parameters, set(unfrozen))
     return {
         "family": family_of(config).name,

@@ -24,6 +24,7 @@ from unipeft_run.deltas.foldable import (
 from unipeft_run.deltas.forms.memory import Memory
 from unipeft_run.deltas.insertions import sequential
 from unipeft_run.deltas.magnitude import Magnitude
+from unipeft_run.deltas.origin import drop_origin
 from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.weights import bias_or_zero, replace_bias, weight_at
 from unipeft_run.errors import UserError
@@ -48,6 +49,8 @@ def fold(model: nn.Module) -> nn.Module:
     precision of the weights changes the logits.
     """
     folded: Any = copy.deepcopy(model).eval().requires_grad_(False)
+    drop_origin(folded)
+    _drop_autocast(folded)
     table, deltas = family_of(folded.config), list(find_deltas(folded))
     _check_foldable(deltas, table)
     with torch.no_grad():
@@ -74,6 +77,17 @@ def fold(model: nn.Module) -> nn.Module:
     return folded  # type: ignore[no-any-return]
 
 
+def _drop_autocast(model: Any) -> None:
+    """Undo what accelerate's `prepare` and transformers' `Trainer` did to `forward`: autocast."""
+    attributes = vars(model)
+    original = attributes.pop("_original_forward", None)
+    attributes.pop("_is_accelerate_prepared", None)
+    if original is not None:
+        attributes.pop("forward", None)
+        if getattr(original, "__func__", None) is not type(model).forward:
+            model.forward = original  # another patch from before
+
+
 def _biases(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters() if name.endswith("bias")}
 
@@ -92,8 +106,8 @@ def refuse_wide(*args: Any, **kwargs: Any) -> None:
 def refuse_biases(*args: Any, **kwargs: Any) -> None:
     """Refuse in place of `save_pretrained` of a model whose matrices were given a bias."""
     raise UserError(
-        "save_pretrained cannot store this folded model: some of its weights have a bias, which "
-        f"the backbone's do not have\n{STORE}"
+        "save_pretrained cannot store this folded model: some of its linear layers have a bias "
+        f"that the backbone's lack\n{STORE}"
     )
 
 

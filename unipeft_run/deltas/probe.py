@@ -11,8 +11,8 @@ from unipeft_run.backbones.family import Family
 def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
     """Make a random batch of two examples, whose texts end with an end token, one of them padded.
 
-    Only the first one for a decoder's classifier without a padding token. The first output for it
-    is the logits.
+    Only the first one for a decoder's classifier without a padding token. For multiple choice, they
+    are the two choices of one example. The first output for it is the logits.
     """
     generator = torch.Generator().manual_seed(0)
     batch: dict[str, torch.Tensor] = {}
@@ -25,8 +25,15 @@ def make_probe(model: Any, table: Family) -> dict[str, torch.Tensor]:
             batch |= _make_text(part, generator)
     if table.task_type == "seq2seq":
         batch["decoder_input_ids"] = batch["input_ids"]
+    if _compares_choices(model):
+        batch = {name: tensor[None] for name, tensor in batch.items()}
     rows = 1 if _needs_one_row(model, table) else 2
     return {name: tensor[:rows].to(model.device) for name, tensor in batch.items()}
+
+
+def _compares_choices(model: Any) -> bool:
+    """Return whether a model takes the choices of an example as one more dimension, [B, C, T]."""
+    return any(cls.__name__.endswith("ForMultipleChoice") for cls in type(model).__mro__)
 
 
 def _needs_one_row(model: Any, table: Family) -> bool:
@@ -38,8 +45,8 @@ def _needs_one_row(model: Any, table: Family) -> bool:
 def _make_text(config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
     ends = getattr(config, "eos_token_id", None) or 0
     ends = ends if isinstance(ends, list) else [ends]
-    pad, end = config.pad_token_id or 0, ends[0]
-    words = torch.tensor([i for i in range(config.vocab_size) if i not in (pad, *ends)])
+    pad, end = (min(token or 0, config.vocab_size - 1) for token in (config.pad_token_id, ends[0]))
+    words = torch.tensor([i for i in range(config.vocab_size) if i not in (pad, end, *ends)])
     ids = words[torch.randint(len(words), (2, 9), generator=generator)]
     mask = torch.ones_like(ids)
     ids[1, 6:], mask[1, 6:] = pad, 0

@@ -74,12 +74,11 @@ def _write_merged(run: LoadedRun, folder: Path) -> None:
 
 
 def _write_delta(run: LoadedRun, folder: Path) -> None:
-    from unipeft_run.deltas.attach import detach
+    from unipeft_run.deltas.build import load_plain
 
     tensors, recipe = DELTA_FILES
     shutil.copyfile(run.folder / tensors, folder / tensors)
-    detach(run.model)
-    save_for_transformers(run, run.model, folder / BACKBONE)
+    save_for_transformers(run, load_plain(run.config, run.backbone), folder / BACKBONE)
     config = _portable(run.config)
     target = RunFolder(folder)
     backbone = config.backbone.model_dump(mode="json")

@@ -88,12 +88,19 @@ class LoadedRun:
         """
         predictor = self.predictor(batch_size, **decoding)
         if probabilities and not self.label_names:
-            output = "predicts numbers" if predictor.generation is None else "generates text"
-            raise UserError(f"probabilities=True: task {self.task.name} {output}, no classes")
+            raise UserError(
+                f"probabilities=True: task {self.task.name} {self._describe_output()}, not classes"
+            )
         found: list[Any] = predictor(collect_inputs(self.task, inputs))
         if probabilities or not self.label_names:
             return found
         return [prediction.label for prediction in found]
+
+    def _describe_output(self) -> str:
+        """Say what the task predicts, if not classes."""
+        if self.task.kind == "regression":
+            return "predicts numbers"
+        return "generates text" if self.task.generates else "chooses among texts"
 
     def predictor(self, batch_size: int | None = None, **decoding: Any) -> Predictor:
         """Return a `Predictor` with the run's settings, overridden by those given."""

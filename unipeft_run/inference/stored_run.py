@@ -86,17 +86,14 @@ def override_decoding(config: RunConfig, changes: Mapping[str, Any]) -> Decoding
 
     Raises UserError for an unknown key, a wrong value, and a key that would have no effect.
     """
-    decoding = config.evaluation.decoding
+    decoding, task = config.evaluation.decoding, build_task(config.task)
+    if changes and (decoding is None or not task.generates):
+        raise UserError(f"{next(iter(changes))}= has no effect: task {task.name} generates no text")
     if decoding is None:
-        if changes:
-            raise UserError(
-                f"{next(iter(changes))}= has no effect: task {config.task.name} predicts classes, "
-                "and nothing is generated"
-            )
         return None
     settings = check(DecodingConfig, {**decoding.model_dump(), **changes})
     if "min_length" in changes:
-        check_min_length(settings, build_task(config.task).kind)
+        check_min_length(settings, task.kind)
     return settings
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from unipeft_run.backbones.families import family_of
+from unipeft_run.backbones.wrapped import refuse_wrapper
 from unipeft_run.deltas.attach import PREFIX, find_deltas
 from unipeft_run.deltas.compositions import Add, LearnedScale, Scaled
 from unipeft_run.deltas.delta import Delta
@@ -27,7 +27,7 @@ from unipeft_run.deltas.insertions import parallel
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_checkpoint import from_peft as from_peft
 from unipeft_run.interop.peft_config import CONFIG as CONFIG
-from unipeft_run.interop.peft_config import LINEAR, ROOT, TASK_TYPES
+from unipeft_run.interop.peft_config import LINEAR, ROOT, head_modules, task_type_of
 from unipeft_run.interop.peft_config import TENSORS as TENSORS
 from unipeft_run.interop.peft_import import import_peft as import_peft
 from unipeft_run.interop.peft_library import export_library
@@ -61,13 +61,15 @@ def find_objection(delta: Delta) -> str | None:
     return None
 
 
-def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None:
+def export_peft(model: nn.Module, folder: str | Path, base: str | None = None) -> None:
     """Write the LoRA of `model` to `folder`, for `peft.PeftModel.from_pretrained`.
 
     `base`: the backbone's id or path, recorded for information. A classification head is included,
     trained or not. `folder` must be new or empty. Raises UserError, with the reason, for a delta
     that PEFT cannot express.
     """
+    refuse_wrapper(model)
+    folder = Path(folder).expanduser()
     check_export_target(folder, force=False)
     if adapter := find_adapter(model):
         export_library(adapter, folder, base)
@@ -79,7 +81,7 @@ def export_peft(model: nn.Module, folder: Path, base: str | None = None) -> None
         if reason := find_objection(delta):
             raise UserError(f"cannot export {delta.site.representation}: {reason}")
     loras = list(_join_loras(deltas))
-    heads = [pattern.removesuffix(".*") for pattern in family_of(model.config).head]
+    heads = head_modules(model)
     tensors = dict(_lora_tensors(loras)) | dict(_head_tensors(model, heads))
     config = json.dumps(_config(model, loras, heads, base), indent=2) + "\n"
     content = save({f"{ROOT}{name}": t.detach().cpu().contiguous() for name, t in tensors.items()},
@@ -165,7 +167,7 @@ def _config(
     rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
     return {
         "peft_type": "LORA",
-        "task_type": TASK_TYPES.get(family_of(model.config).task_type),
+        "task_type": task_type_of(model),
         "base_model_name_or_path": base,
         "inference_mode": True,
         "r": rank,

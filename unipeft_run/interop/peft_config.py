@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unipeft_run.backbones.families import head_patterns
 from unipeft_run.backbones.fields import PROBABILITY, Rule, number
 from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
@@ -11,10 +12,13 @@ from unipeft_run.errors import UserError
 # files of a folder, and the prefix of the names in it
 CONFIG, TENSORS, ROOT = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 LINEAR = ("attn.query", "attn.key", "attn.value", "ffn.up", "ffn.down")  # where LoRA is ours
-TASK_TYPES = {  # our task types -> the library's; it has none for images
-    "seq2seq": "SEQ_2_SEQ_LM",
-    "classification": "SEQ_CLS",
-    "causal": "CAUSAL_LM",
+TASK_TYPES = {  # ends of transformers' class names -> the library's task types, where it has one
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
 }
 # fields of LoraConfig that change the computation and have no counterpart here
 FOREIGN = (
@@ -41,6 +45,18 @@ NAMES = Rule(
     lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
 )
 MAX_PATTERN, MAX_REPEATS = 200, 4  # bounds on a regular expression from a file
+
+
+def task_type_of(model: Any) -> str | None:
+    """Return the library's task type for a model; None if it has none, as for images."""
+    names = (cls.__name__ for cls in type(model).__mro__)
+    return next((TASK_TYPES[end] for n in names for end in TASK_TYPES if n.endswith(end)), None)
+
+
+def head_modules(model: Any) -> list[str]:
+    """Return the paths of the modules that make up the head of a model's task."""
+    ends = ".*"
+    return [path.removesuffix(ends) for path in head_patterns(model) if path.endswith(ends)]
 
 
 def check_config(config: Mapping[str, Any], source: object) -> None:

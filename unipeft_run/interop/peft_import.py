@@ -14,22 +14,25 @@ from unipeft_run.backbones.site import Site
 from unipeft_run.backbones.sites import find_sites
 from unipeft_run.backbones.weights import check_types, read_tensors
 from unipeft_run.config.messages import shorten
-from unipeft_run.deltas.attach import PREFIX, find_deltas, freeze, reattach
+from unipeft_run.deltas.attach import PREFIX, freeze, has_deltas, reattach
 from unipeft_run.deltas.compositions import Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.insertions import parallel
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import CONFIG, LINEAR, ROOT, TENSORS, alpha_of, check_config
+from unipeft_run.library.store import find_store
 
 
-def import_peft(model: nn.Module, folder: Path) -> None:
+def import_peft(model: nn.Module, folder: str | Path) -> None:
     """Attach the LoRA in a PEFT `folder` to a backbone without deltas; only it is trainable.
 
-    Raises UserError, with the reason, for a damaged folder and for anything but LoRA at our sites.
+    Raises UserError, with the reason, for a damaged folder, for anything but LoRA at our sites, and
+    for a model that has deltas, active or not.
     """
-    if next(find_deltas(model), None) is not None:
-        raise ValueError("this model has deltas already: detach them first")
+    if find_store(model) is not None or has_deltas(model):
+        raise UserError("this model already has deltas: detach them first")
+    folder = Path(folder).expanduser()
     config, tensors = _read(folder)
     attach_lora(model, config, tensors, folder)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from unipeft_run.backbones.families import family_of
 from unipeft_run.errors import UserError
-from unipeft_run.interop.peft_config import ROOT, TASK_TYPES, TENSORS
+from unipeft_run.interop.peft_config import ROOT, TENSORS, head_modules, task_type_of
 from unipeft_run.runs.writing import replace_file
 from unipeft_run.tuners.adapter import Adapter
 from unipeft_run.tuners.originals import draws_decomposition
@@ -29,11 +28,10 @@ def export_library(adapter: Adapter, folder: Path, base: str | None) -> None:
             "another decomposition of the weights when it loads them; "
             "use --format delta or --format merged"
         )
-    family = family_of(adapter.model.config)
-    heads = [pattern.removesuffix(".*") for pattern in family.head]
+    heads = head_modules(adapter.model)
     tensors = {**adapter.tensors(), **dict(_head_tensors(adapter, heads))}
     config = deepcopy(adapter.config)
-    config.task_type = TASK_TYPES.get(family.task_type)
+    config.task_type = task_type_of(adapter.model)
     config.base_model_name_or_path, config.inference_mode = base, True
     if adapter.tuner.type == "ADALORA":
         config.rank_pattern = None  # pruned singular values are stored as zeros

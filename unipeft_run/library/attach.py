@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from unipeft_run.backbones.families import head_patterns
@@ -15,11 +16,11 @@ from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.build import backbone_size
-from unipeft_run.deltas.fingerprint import describe_backbone
 from unipeft_run.deltas.slots import Slot, build_slot, matching_parameters, stored_form
 from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import check_model, refuse_compiled
 from unipeft_run.library.choices import CUSTOM, configure
+from unipeft_run.library.schedule import start_training_parts
 from unipeft_run.library.store import ATTRIBUTE, NamedDelta, Store, copy_values, find_store
 from unipeft_run.library.summary import Attached, tabulate_sites
 from unipeft_run.library.switch import activate, deactivate, forget, restore_plain
@@ -94,21 +95,27 @@ def add_delta(
     _check_name(name, store)
     if store is None:
         if core.has_deltas(model):
-            raise UserError("this model has deltas that unipeft.attach did not name; detach first")
+            raise UserError(
+                "this model has deltas that were not attached with unipeft.attach; "
+                "detach them first"
+            )
         store = Store(frozenset(n for n, p in model.named_parameters() if p.requires_grad))
-    previous = store.active
-    deactivate(model, store)
-    try:
-        if check is not None:
-            check()
-        return _add_to_plain(model, store, name, recipe, slots, tuner)
-    except BaseException:
-        restore_plain(model, store, ())
-        if store.named:
-            activate(model, previous)
-        else:
-            forget(model, store)
-        raise
+    previous, gradients = store.active, [(p, p.grad) for p in model.parameters()]
+    with torch.inference_mode(False):  # what is built now may be trained later
+        deactivate(model, store)
+        try:
+            if check is not None:
+                check()
+            return _add_to_plain(model, store, name, recipe, slots, tuner)
+        except BaseException:
+            restore_plain(model, store, ())
+            if store.named:
+                activate(model, previous)
+            else:
+                forget(model, store)
+                for parameter, gradient in gradients:
+                    parameter.grad = gradient
+            raise
 
 
 def _add_to_plain(
@@ -123,14 +130,15 @@ def _add_to_plain(
     names = [parameter for parameter, _ in model.named_parameters()]
     unfrozen = tuple(sorted(matching_parameters(names, recipe["unfreeze"])))
     deltas = core.attach(model, slots, recipe["unfreeze"])
-    backbone = describe_backbone(model, unfrozen)
     plain = copy_values(model, [key for key in unfrozen if key not in store.plain])
     summary = _summarise(model, name, recipe, deltas, unfrozen)
     if tuner is not None:
         summary = _with_library(summary, core.attach_library(model, tuner))
     store.plain |= plain
-    recipe = {**recipe, "name": name, "backbone": backbone}
-    store.named[name] = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
+    recipe = {**recipe, "name": name}
+    delta = NamedDelta(recipe, summary, deltas, unfrozen, tuner=tuner)
+    start_training_parts(model, delta)
+    store.named[name] = delta
     store.active = (name,)
     setattr(model, ATTRIBUTE, store)
     return summary

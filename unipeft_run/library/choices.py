@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config import RunConfig, compose, resolve
+from unipeft_run.config.declarations import forget_edited
 from unipeft_run.config.inert import refuse_inert
 from unipeft_run.config.messages import (
     options,
@@ -25,6 +26,7 @@ from unipeft_run.config.messages import (
 from unipeft_run.config.presets import register_presets
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import conf_dir, config_dirs, file_stamp
 
 # type of task -> the task of the paper whose sizes are the defaults
 TASKS = {
@@ -36,7 +38,8 @@ TASKS = {
 }
 SIZES = tuple(name for name in SlotConfig.model_fields if name not in AXES)
 WORD = re.compile(r"[A-Za-z_][\w.-]*")  # what Hydra reads as a string without quotes
-IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=")  # the axes of a command line
+# an axis on a command line
+IN_A_SHELL = re.compile(rf"({'|'.join(AXES)})@({'|'.join(SLOTS)})=([\w./]+(?: is unknown)?)")
 CUSTOM = "custom"  # the name of a delta that is described by its axes alone
 
 
@@ -47,10 +50,11 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
     or None, a size for every slot (`bottleneck`, `scale`, `mlp_width`), or a dotted key
     (`attn.bottleneck`). Raises UserError.
     """
+    forget_edited()
     try:
-        config = _configure(family, method, choices)
+        config = _configure(family, method, {k: _to_plain(k, v) for k, v in choices.items()})
     except UserError as error:
-        raise type(error)(IN_A_SHELL.sub(r'\2["\1"]=', str(error))) from None
+        raise type(error)(IN_A_SHELL.sub(_to_python, str(error))) from None
     if method is None and not config.slots():
         raise UserError(
             f"nothing to attach: give a method, one of {', '.join(options('method'))}, "
@@ -58,6 +62,27 @@ def configure(family: str, method: str | None, choices: Mapping[str, Any]) -> Ru
             'representation="ffn", composition="add", bottleneck=64)'
         )
     return config
+
+
+def _to_python(axis: re.Match[str]) -> str:
+    """Write an axis of a command line in a message as it is given to `attach`."""
+    name, slot, choice = axis.groups()
+    if choice.endswith(" is unknown"):
+        return f"{slot}: {name} {choice}"
+    return f'{slot}=dict({name}="{choice}")'
+
+
+def _to_plain(key: str, value: Any) -> Any:
+    """Replace numbers of NumPy and PyTorch by Python's, in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {name: _to_plain(f"{key}.{name}", part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(key, part) for part in value]
+    if not (hasattr(value, "dtype") and hasattr(value, "item")):
+        return value
+    if value.ndim:
+        raise UserError(f"{key}={shorten(value)}: must be one number, not an array")
+    return value.item()
 
 
 def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> RunConfig:
@@ -71,7 +96,7 @@ def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> R
                     parts[path] = chosen
                 else:
                     overrides.append(f"{path}={_to_hydra(chosen)}")
-    composed = copy.deepcopy(_compose(tuple(overrides)))
+    composed = copy.deepcopy(_compose(tuple(overrides), file_stamp(conf_dir(), *config_dirs())))
     for path, part in parts.items():
         OmegaConf.update(composed, path, {"_partial_": True, **part}, merge=False, force_add=True)
     sizes = [size for key in SIZES if key in choices for size in _set_size(composed, key, choices)]
@@ -122,8 +147,10 @@ def _set_size(composed: DictConfig, key: str, choices: Mapping[str, Any]) -> lis
     return [f"{slot}.{key}={value}" for slot in slots]
 
 
-@cache
-def _compose(overrides: tuple[str, ...]) -> DictConfig:
+@lru_cache(maxsize=256)
+def _compose(overrides: tuple[str, ...], stamp: object) -> DictConfig:
+    """Compose a configuration. `stamp`: of the files, which may be edited in a notebook."""
+    del stamp
     with _own_hydra():
         return compose(overrides)
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipeft_run.backbones.families import family_of, head_patterns
-from unipeft_run.config.declarations import is_allowed, is_ours
+from unipeft_run.config.declarations import forget_edited, is_allowed, is_extension, is_ours
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.messages import shorten, unknown_choice
 from unipeft_run.config.schema import SLOTS, SlotConfig, TunerConfig
@@ -24,7 +24,7 @@ from unipeft_run.deltas.delta_file import (
     stored_tensors,
     write_delta,
 )
-from unipeft_run.deltas.fingerprint import check_family, check_weights
+from unipeft_run.deltas.fingerprint import check_family, check_weights, describe_backbone
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
@@ -40,15 +40,21 @@ def save(model: nn.Module, folder: str | Path, *, name: str | None = None) -> Pa
 
     `delta.safetensors` holds what inference needs: the deltas (a prefix without its MLP) and the
     unfrozen backbone parameters. `delta.json` says how to attach them, and to which backbone.
-    Raises UserError if `name` is unknown, or not given while several deltas are active or none.
+    Raises UserError if `name` is unknown, or not given while several deltas are active or none,
+    and if the folder cannot be written.
     """
-    store, folder = require_store(model), Path(folder)
+    store, folder = require_store(model), Path(folder).expanduser()
     name = _only_active(store) if name is None else name
     delta = store.get(name)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder; choose another")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_delta(dict(_tensors(model, store, delta)), folder, delta.recipe)
+    backbone = describe_backbone(model, delta.unfrozen, store.plain)
+    tensors = dict(_tensors(model, store, delta))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_delta(tensors, folder, {**delta.recipe, "backbone": backbone})
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
     return folder
 
 
@@ -62,11 +68,11 @@ def load(
     """Attach the delta in `folder`, written by `save` or a run, to a backbone, and activate it.
 
     `name` defaults to the name that it was saved under. `allow`: a prefix, or several, of
-    classes outside this package that delta.json may name. Raises UserError if the files are missing
-    or damaged, or if the model is not the backbone that the delta was trained on; the model and its
-    active deltas are then unchanged.
+    classes that delta.json may name, besides those of this package and of extension folders. Raises
+    UserError if the files are missing or damaged, or if the model is not the backbone that the
+    delta was trained on; the model and its active deltas are then unchanged.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     check_model(model)
     read_tensors(folder)  # before the model is changed
     written = read_recipe(folder)
@@ -112,7 +118,8 @@ def _tensors(model: nn.Module, store: Store, delta: NamedDelta) -> Iterator[tupl
 def _check_recipe(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the recipe with defaults for what a run does not write. Raises UserError."""
     backbone, unfreeze = recipe.get("backbone"), recipe.get("unfreeze")
-    slots, method = recipe.get("slots"), recipe.get("method", folder.parent.name)
+    slots = recipe.get("slots")
+    method = recipe.get("method", folder.resolve().parent.name)  # runs of earlier versions
     names = isinstance(unfreeze, list) and all(isinstance(pattern, str) for pattern in unfreeze)
     if not (isinstance(backbone, dict) and isinstance(slots, dict) and names):
         raise UserError(f"{folder / RECIPE} is damaged: it needs backbone, unfreeze and slots")
@@ -148,17 +155,22 @@ def _read_tuner(recipe: Mapping[str, Any], model: Any) -> TunerConfig | None:
     return tuner
 
 
+def _is_trusted(target: str, allow: str | Sequence[str]) -> bool:
+    return is_ours(target) or is_extension(target) or is_allowed(target, allow)
+
+
 def _read_slots(
     recipe: Mapping[str, Any], folder: Path, allow: str | Sequence[str]
 ) -> dict[str, SlotConfig]:
     """Return the slots of a recipe as typed configuration. Raises UserError."""
+    forget_edited()
     slots = {}
     for key, content in recipe["slots"].items():
         if key not in SLOTS:
             raise UserError(unknown_choice(f"{folder / RECIPE}: slot", key, SLOTS))
         slot = check(SlotConfig, content, key)
         for axis, part in (("form", slot.form), ("composition", slot.composition)):
-            if not (is_ours(part.target) or is_allowed(part.target, allow)):
+            if not _is_trusted(part.target, allow):
                 raise UserError(
                     f"{folder / RECIPE} names the class {shorten(part.target)}; "
                     f"if you trust it, allow=[{part.target!r}]"

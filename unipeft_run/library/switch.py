@@ -11,15 +11,19 @@ from torch import nn
 
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
+from unipeft_run.deltas.origin import drop_origin, find_origin
 from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
+from unipeft_run.library.schedule import start_training_parts
 from unipeft_run.library.store import (
     ATTRIBUTE,
     NamedDelta,
     Store,
     copy_values,
     find_store,
+    put_gradients,
     require_store,
+    take_gradients,
     write_values,
 )
 from unipeft_run.tuners.adapter import find_adapter
@@ -44,6 +48,11 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     check_combination({name: store.get(name) for name in chosen}, chosen)
     if chosen == store.active:
         return
+    with torch.inference_mode(False):  # what is built now may be trained later
+        _exchange(model, store, chosen)
+
+
+def _exchange(model: nn.Module, store: Store, chosen: Sequence[str]) -> None:
     previous = store.active
     deactivate(model, store)
     try:
@@ -69,11 +78,13 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     """Remove the delta called `name`, by default all deltas.
 
     Without its last delta the model is as before the first one, with the plain backbone's values
-    and the same trainable parameters. Raises UserError for an unknown name.
+    and the same trainable parameters. The model of `load_run` is then the plain backbone, frozen:
+    weights that the run trained are read again from the backbone's folder. Raises UserError for an
+    unknown name, and if that folder is gone.
     """
     store = find_store(model)
     if store is None and name is None:
-        core.detach(model)
+        _detach_unnamed(model)
         return
     store = require_store(model)
     names = list(store.named) if name is None else [store.get(name).summary.name]
@@ -86,6 +97,17 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     store.plain = {key: value for key, value in store.plain.items() if key in kept}
     if not store.named:
         forget(model, store)
+
+
+def _detach_unnamed(model: nn.Module) -> None:
+    """Remove the deltas of a run's model, and restore the backbone weights that the run trained."""
+    origin = find_origin(model)
+    values = origin.plain_values() if origin else {}
+    core.detach(model)
+    if origin:
+        model.requires_grad_(False)
+        write_values(model, values)
+        drop_origin(model)
 
 
 def forget(model: nn.Module, store: Store) -> None:
@@ -101,11 +123,14 @@ def deactivate(model: nn.Module, store: Store) -> None:
     for name in names:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
+        delta.gradients = take_gradients(model, delta.unfrozen)
     adapter = find_adapter(model)
     if adapter is None:
         restore_plain(model, store, names)
         return
     delta = store.named[names[0]]  # it acts alone
+    if delta.schedule is not None:
+        delta.schedule.suspend()
     delta.tensors = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
     parameters = list(model.named_parameters(remove_duplicate=False))
     restore_plain(model, store, names)
@@ -114,12 +139,17 @@ def deactivate(model: nn.Module, store: Store) -> None:
 
 
 def restore_plain(model: nn.Module, store: Store, names: Sequence[str]) -> None:
-    """Make the model the plain backbone, frozen, after the deltas `names` acted on it."""
+    """Make the model the plain backbone, frozen, after the deltas `names` acted on it.
+
+    Frozen parameters have no gradient, so that clipping by norm does not count it.
+    """
     core.detach(model)
     for name in names:
         unfrozen = store.named[name].unfrozen
         write_values(model, {parameter: store.plain[parameter] for parameter in unfrozen})
-    model.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
     store.active = ()
 
 
@@ -140,6 +170,8 @@ def _place(model: nn.Module, store: Store, names: Sequence[str]) -> None:
         if delta.tuner is not None:
             _place_library(model, delta.tuner, delta)
         write_values(model, delta.values)
+        put_gradients(model, delta.gradients)
+        delta.gradients = {}
     store.active = tuple(names)
 
 
@@ -172,3 +204,4 @@ def _place_library(model: nn.Module, tuner: TunerConfig, delta: NamedDelta) -> N
         module = model.get_submodule(path)
         nn.ParameterList([parameter]).to(device=module.get_parameter(own).device, dtype=dtype)
         module._parameters[own] = parameter
+    start_training_parts(model, delta)

@@ -53,13 +53,18 @@ def _square(name: str, parameter: Tensor) -> Tensor | None:
 
 @dataclass
 class AddPenalty:
-    """A forward hook that adds the weighted penalty to the loss that the model computes."""
+    """A forward hook that adds the weighted penalty to the loss that the model computes.
+
+    `only_in_training`: not to a loss in eval mode.
+    """
 
     weight: float
+    only_in_training: bool = False
 
     def add(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Add to `output.loss`, where there is one."""
-        if getattr(output, "loss", None) is not None:
+        skipped = self.only_in_training and not module.training
+        if getattr(output, "loss", None) is not None and not skipped:
             output.loss = output.loss + self.weight * orthogonality_penalty(module)
         return output
 
@@ -80,13 +85,15 @@ class PenalisedLoss:
 class RankSchedule:
     """Prunes singular values between updates, as the library's `update_and_allocate` does.
 
-    `tuner`: the library's AdaLoraModel. Raises UserError for a schedule that cannot prune.
+    `tuner`: the library's AdaLoraModel. Raises UserError for a schedule that cannot prune, and when
+    it is called while the method is not active.
     """
 
     STATE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # the allocator's importance of each weight
 
     def __init__(self, tuner: Any, adapter: str, total_steps: int) -> None:
-        self.tuner, self.config = tuner, tuner.peft_config[adapter]
+        self.tuner, self.adapter, self.config = tuner, adapter, tuner.peft_config[adapter]
+        self._suspended: Checkpoint | None = None
         if self.config.total_step == UNKNOWN_STEPS:
             self.config.total_step = total_steps
         if self.config.target_r >= self.config.init_r:
@@ -105,8 +112,12 @@ class RankSchedule:
     def __call__(self, step: int, *, skipped: bool = False) -> None:
         """Act after update number `step`, from 1.
 
-        The gradients of a `skipped` update are not finite, so that they change no importance.
+        The gradients of a `skipped` update are not finite, so they do not change the importances.
         """
+        if self._suspended is not None:
+            raise UserError(
+                "AdaLoRA is not active, so its rank schedule cannot act: activate it first"
+            )
         allocator, is_final = self.tuner.rankallocator, step >= self.last_pruning
         if not (allocator.ipt or self.config.rank_pattern) and (skipped or is_final):
             return  # all updates were skipped: there is nothing to prune by
@@ -116,6 +127,19 @@ class RankSchedule:
             self.tuner.update_and_allocate(step)
         finally:
             vars(allocator).pop("update_ipt", None)
+
+    def suspend(self) -> None:
+        """Keep the state while the method's modules are not in the model."""
+        self._suspended, self.tuner = self.gather(), None
+
+    def resume(self, tuner: Any) -> None:
+        """Continue with new modules of the same method, after `suspend`."""
+        content, self._suspended = self._suspended, None
+        total_step, self.tuner = self.config.total_step, tuner
+        self.config = tuner.peft_config[self.adapter]
+        self.config.total_step = total_step
+        if content is not None:
+            self.restore(content)
 
     def gather(self) -> Checkpoint:
         """Return the importance of each weight, and which singular values are kept."""

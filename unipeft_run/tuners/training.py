@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from unipeft_run.training.state import UpdateHook
 
 
+def penalty_weight(model: nn.Module) -> float:
+    """Return the weight of the method's penalty on the training loss; 0 for none."""
+    adapter = find_adapter(model)
+    if adapter is None or adapter.tuner.type != "ADALORA":
+        return 0.0
+    return float(adapter.config.orth_reg_weight)
+
+
 def penalised_loss(model: nn.Module, loss: Loss) -> Loss | PenalisedLoss:
     """Return the training loss of `model`: `loss`, with the method's penalty if it has one."""
-    adapter = find_adapter(model)
-    if adapter is None or adapter.tuner.type != "ADALORA" or not adapter.config.orth_reg_weight:
-        return loss
-    return PenalisedLoss(loss, model, adapter.config.orth_reg_weight)
+    weight = penalty_weight(model)
+    return PenalisedLoss(loss, model, weight) if weight else loss
 
 
 def update_hook(model: nn.Module, total_steps: int) -> UpdateHook | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from unipeft_run.config.messages import unknown_choice
@@ -11,7 +12,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.classification import Confusion, accuracy
 from unipeft_run.evaluation.metrics.correlation import pearson, spearman
 from unipeft_run.evaluation.metrics.retrieval import LOWER as LOWER_IN_RETRIEVAL
-from unipeft_run.evaluation.metrics.scores import Scores, mean
+from unipeft_run.evaluation.metrics.scores import Scores, exact_mean, mean
 from unipeft_run.evaluation.metrics.summaries import ROUGES, rouge_per_example, rouge_signatures
 from unipeft_run.evaluation.metrics.translation import TOKENIZERS, bleu_paper
 
@@ -140,13 +141,15 @@ def _exact_match(outputs: Outputs) -> Result:
     return Result(mean(values), "equal texts, without surrounding space (%)", values)
 
 
-def _classes(signature: str, compute: Callable[[Confusion], float]) -> NamedMetric:
+def _classes(signature: str, compute: Callable[[Confusion], float | Fraction]) -> NamedMetric:
     """Make a metric of classes, whose score per example is 100 or 0."""
 
     def of_outputs(outputs: Outputs) -> Result:
         hits = accuracy(outputs.predictions, outputs.references)
         value = compute(Confusion(outputs.predictions, outputs.references))
-        return Result(100.0 * value, signature, hits.per_example, hits.signatures["per_example"])
+        return Result(
+            float(100 * value), signature, hits.per_example, hits.signatures["per_example"]
+        )
 
     return NamedMetric("classes", of_outputs)
 
@@ -174,11 +177,13 @@ METRICS: Mapping[str, NamedMetric] = {
     **{name: NamedMetric("texts", _rouge(name)) for name in ROUGES},
     "exact_match": NamedMetric("texts", _exact_match),
     "accuracy": _classes("accuracy (%)", lambda c: c.weighted(c.recalls)),
-    "f1": _classes("F1 of the second class (%)", lambda c: c.f1s.get(1, 0.0)),
-    "f1_macro": _classes(f"F1, {MACRO}", lambda c: mean([*c.f1s.values()])),
+    "f1": _classes("F1 of the second class (%)", lambda c: c.f1s.get(1, Fraction())),
+    "f1_macro": _classes(f"F1, {MACRO}", lambda c: exact_mean([*c.f1s.values()])),
     "f1_weighted": _classes("F1, weighted by examples (%)", lambda c: c.weighted(c.f1s)),
-    "precision_macro": _classes(f"precision, {MACRO}", lambda c: mean([*c.precisions.values()])),
-    "recall_macro": _classes(f"recall, {MACRO}", lambda c: mean([*c.recalls.values()])),
+    "precision_macro": _classes(
+        f"precision, {MACRO}", lambda c: exact_mean([*c.precisions.values()])
+    ),
+    "recall_macro": _classes(f"recall, {MACRO}", lambda c: exact_mean([*c.recalls.values()])),
     "matthews": _classes("Matthews correlation x 100", lambda c: c.matthews),
     "pearson": _numbers("Pearson correlation x 100", pearson),
     "spearman": _numbers("Spearman rank correlation x 100", spearman),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple, Self
 
 from unipeft_run.evaluation.answers import first_match
-from unipeft_run.evaluation.metrics.scores import Scores, mean
+from unipeft_run.evaluation.metrics.scores import Scores, exact_mean
 
 GENERATION = "accuracy (%): the first answer word in the text, case-sensitive"
 LIKELIHOOD = "accuracy (%): the response with the largest log-likelihood"
@@ -89,9 +90,10 @@ def _scores(
     by_test: dict[str, list[float]] = defaultdict(list)
     for hit, reference in zip(hits, references, strict=True):
         by_test[reference.task].append(hit)
-    accuracies = [mean(values) for values in by_test.values()]
-    metrics, signatures = {name: mean(accuracies)}, {name: signature}
+    accuracies = [exact_mean([*map(Fraction, values)]) for values in by_test.values()]
+    metrics, signatures = {name: float(exact_mean(accuracies))}, {name: signature}
     if len(by_test) > 1:
-        metrics |= dict(zip((f"{name}_{test}" for test in by_test), accuracies, strict=True))
+        keys = [f"{name}_{test}" for test in by_test]
+        metrics |= dict(zip(keys, map(float, accuracies), strict=True))
         signatures = {**dict.fromkeys(metrics, signature), name: signature + MEAN}
     return Scores(metrics, hits, {**signatures, "per_example": signature})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,14 @@ def mean(values: Sequence[float]) -> float:
     if not values:
         raise ValueError("no predictions to score")
     return sum(values) / len(values)
+
+
+def exact_mean(values: Sequence[Fraction]) -> Fraction:
+    """Return the exact mean, so that equal scores are equal floats.
+
+    With a mean of rounded terms, rounding could decide which evaluation is the best. Raises
+    `ValueError` as `mean` does.
+    """
+    if not values:
+        raise ValueError("no predictions to score")
+    return sum(values, start=Fraction()) / len(values)
