@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import unipeft_run
 from unipeft_run.evaluation.generation import StepGraphs, can_record
 from unipeft_run.training.precision import choose_kernels
 
+SEARCHES = ("transformers", "unipeft")
 SHORT = 20  # tokens of the shorter search
 
 
@@ -58,13 +60,14 @@ class Search:
     """unipeft's search. On a GPU, steps are recorded once for all searches, as in an evaluation."""
 
     def __init__(self) -> None:
+        self.contexts = ExitStack()
         self.graphs: dict[int, StepGraphs] = {}  # by maximum length
 
     def __call__(self, model: Any, inputs: dict[str, Tensor], decoding: Any) -> Tensor:
         choose_kernels()
         longest = decoding["max_length"]
         if longest not in self.graphs and can_record(model):
-            self.graphs[longest] = StepGraphs(model)
+            self.graphs[longest] = self.contexts.enter_context(StepGraphs(model))
         graphs = self.graphs.get(longest)
         return unipeft_run.generate(
             model, **inputs, decoding=decoding, rules="transformers", graphs=graphs
@@ -77,17 +80,19 @@ def measure(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
     shape = (options.sources, options.source_tokens)
     sources = torch.randint(5, model.config.vocab_size, shape, device=options.device)
     inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources)}
-    searches = {"transformers": search_with_transformers, "unipeft": Search()}
+    search = Search()
+    searches = dict(zip(SEARCHES, (search_with_transformers, search), strict=True))
     seconds: dict[tuple[str, int], float] = {}
     tokens: dict[str, Tensor] = {}
     warm = options.device == "cuda"  # a first round records steps, and is not timed
     for number in range(options.repeats + warm):  # alternately: both see the same machine load
-        for name, search in searches.items():
+        for name, function in searches.items():
             for length in (SHORT, options.new_tokens):
-                spent, tokens[name] = time_search(search, model, inputs, length, options)
+                spent, tokens[name] = time_search(function, model, inputs, length, options)
                 if number >= warm:
                     seconds[name, length] = min(spent, seconds.get((name, length), spent))
-    rows = [make_row(dtype, name, seconds, options.new_tokens) for name in searches]
+    search.contexts.close()
+    rows = [make_row(dtype, name, seconds, options.new_tokens) for name in SEARCHES]
     for row in rows:
         row["search_ratio"] = rows[0]["seconds"] / row["seconds"]
         row["step_ratio"] = rows[0]["step_ms"] / row["step_ms"]

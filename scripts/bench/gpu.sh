@@ -31,9 +31,9 @@ bench() { # NAME SECONDS SCRIPT ARGUMENTS...
 }
 
 {
-    nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-    python3 -c "import sys, torch; print(sys.version.split()[0], torch.__version__)"
-    part checks 90 python3 -m pytest -q -W default -p no:cacheprovider \
+    part card 20 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+    part versions 30 python3 -c "import sys, torch; print(sys.version.split()[0], torch.__version__)"
+    part checks 90 python3 -m pytest -v -W default -p no:cacheprovider \
         tests/training/test_cuda.py tests/evaluation/test_generate_cuda.py
     bench train 190 train --shape large --precision bf16 --batch-size 16 --accumulation 4 \
         --target-tokens 64 --examples 512 --rounds 2

@@ -10,10 +10,17 @@ import torch
 from tiny_generation import draw, draw_sources, peaked_model
 
 from unipeft_run import generate
-from unipeft_run.evaluation.generation import StepGraphs
+from unipeft_run.evaluation.generation import StepGraphs, static_step
 from unipeft_run.evaluation.generation.beam_search import RULES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(autouse=True)
+def _small_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record several sizes and widths: few sources leave a batch, and its rows are halved."""
+    monkeypatch.setattr(static_step, "ROWS", 2)
+    monkeypatch.setattr(static_step, "COLUMNS", 8)
 
 
 @pytest.mark.parametrize("rules", RULES)

@@ -74,6 +74,13 @@ def test_searches_of_one_width_share_their_recordings(monkeypatch: pytest.Monkey
         assert TapeRecorder.recordings > first
 
 
+def test_graphs_are_a_context() -> None:
+    """Outside it, recorded steps would read the memories of a search that has ended."""
+    model, sources, decoding = tiny_case(max_length=LONGEST)
+    with pytest.raises(ValueError, match="graphs are a context"):
+        generate(model, **sources, decoding=decoding, graphs=StepGraphs(model, TapeRecorder()))
+
+
 def test_steps_that_cannot_be_recorded_run_as_they_are(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

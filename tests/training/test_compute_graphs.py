@@ -115,7 +115,7 @@ def test_a_step_that_cannot_be_recorded_is_one_message(monkeypatch: pytest.Monke
     monkeypatch.setattr(TapeRecorder, "record", record)
     accumulator = make_accumulator(attach_method("mam", "bart")[0])
     accumulator._prepare(ComputePlan(graphs=True))
-    with pytest.raises(UserError, match=r"capturing\); start a run with compute.graphs=false$"):
+    with pytest.raises(UserError, match=r"capturing\); start a new run with compute.graphs=false$"):
         accumulator.accumulate(micro_batches("bart", 1))
 
 

@@ -32,6 +32,7 @@ from unipeft_run.evaluation.generation.fallback import find_obstacle, is_recompu
 from unipeft_run.evaluation.generation.settings import Settings
 from unipeft_run.evaluation.generation.static_cache import StaticCrossCache, StaticSelfCache
 from unipeft_run.training.compute.graphs import CudaRecorder, Recorder, describe_failure
+from unipeft_run.tuners.adapter import find_adapter
 
 ROWS = 8  # the number of sources is rounded up to a multiple of it
 COLUMNS = 64  # the same for source positions
@@ -41,44 +42,56 @@ log = logging.getLogger(__name__)
 
 def can_record(model: Any) -> bool:
     """Return whether `StepGraphs` would record this model's decoder steps."""
-    return next(model.parameters()).is_cuda and has_static_steps(model)
+    return _is_on_current_gpu(model) and has_static_steps(model)
+
+
+def _is_on_current_gpu(model: Any) -> bool:
+    device = next(model.parameters()).device
+    return device.type == "cuda" and device.index == torch.cuda.current_device()
 
 
 def has_static_steps(model: Any) -> bool:
     """Return whether `generate` can run this model's decoder steps with static shapes."""
     if not model.config.is_encoder_decoder or find_obstacle(model) or is_recomputed(model):
         return False
-    return not family_of(model.config).relative_bias
+    return not family_of(model.config).relative_bias and find_adapter(model) is None
 
 
 class StepGraphs:
     """Recorded decoder steps of one model, for all searches inside this context.
 
-    Recorded for each number of rows, as long as the width of the sources stays the same: pass the
-    longest sources first. Parameters must not change inside. On a CPU, and where recording fails,
-    the steps have the same static shapes but are not recorded.
+    A step is recorded once for each number of rows, and reused while the width of the sources stays
+    the same; so pass the longest sources first. Parameters must not change inside. On a CPU, on a
+    GPU that is not the current one, and where recording fails, the steps have the same static
+    shapes but are not recorded.
     """
 
     def __init__(self, model: Any, recorder: Recorder | None = None) -> None:
         if not has_static_steps(model):
-            raise ValueError("graphs are for BART and mBART, without deltas such as UniPELT's")
+            raise ValueError(
+                "graphs are for BART and mBART, without UniPELT or methods of the PEFT library"
+            )
         self.model, self.recorder = model, recorder
-        if recorder is None and next(model.parameters()).is_cuda:
+        if recorder is None and _is_on_current_gpu(model):
             self.recorder = CudaRecorder("generation")
         self.contexts = ExitStack()
+        self.is_open = False
         self.key: Hashable = None
         self.space: Workspace | None = None
 
     def __enter__(self) -> Self:
         self.contexts.enter_context(constant_memories(self.model))
+        self.is_open = True
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.space = None
+        self.is_open, self.space = False, None
         self.contexts.close()
 
     def open(self, settings: Settings, states: Tensor, rows: int) -> Workspace:
         """Return the tensors for a search over `rows` sources with these `states` [B, S, D]."""
+        if not self.is_open:
+            raise ValueError("graphs are a context: with StepGraphs(model) as graphs: ...")
         key = (settings.num_beams, settings.max_length, states.size(1), states.dtype)
         if self.space is None or self.key != key or rows > self.space.rows:
             self.space = None  # its memory is needed
@@ -90,16 +103,20 @@ class StepGraphs:
         if self.recorder is None:
             return step()
         if rows not in space.replays:
-            try:
-                self.recorder.warm_up(step)
-                space.replays[rows] = self.recorder.record(step)
-            except RuntimeError as error:  # also out of memory
-                reason = describe_failure(error)
-                log.warning("Decoder steps are not recorded as CUDA graphs: %s.", reason)
-                self.recorder = None
-                space.replays.clear()
-                return step()
-        return space.replays[rows]()
+            self._record(self.recorder, space, rows, step)
+        return space.replays[rows]() if rows in space.replays else step()
+
+    def _record(
+        self, recorder: Recorder, space: Workspace, rows: int, step: Callable[[], Tensor]
+    ) -> None:
+        try:
+            recorder.warm_up(step)
+            space.replays[rows] = recorder.record(step)
+        except RuntimeError as error:  # also out of memory
+            reason = describe_failure(error)
+            log.warning("Decoder steps are not recorded as CUDA graphs: %s.", reason)
+            self.recorder = None
+            space.replays.clear()
 
 
 class Workspace:
@@ -138,7 +155,7 @@ class Workspace:
         self.use(len(cross_mask), rows)
 
     def use(self, sources: int, rows: int) -> None:
-        """Use the first `rows` rows, of which those after `sources` see every position."""
+        """Use the first `rows` rows; those after the first `sources` see every position."""
         self.own.use(rows)
         self.cross.use(rows)
         self.mask[sources:] = True  # without a visible one, a softmax would be NaN
@@ -157,7 +174,7 @@ class Workspace:
 
 
 class StaticDecoder(EncoderDecoder):
-    """The decoder with static shapes. When sources leave, the number of rows is halved at best."""
+    """The decoder with static shapes; rows are halved whenever the remaining sources fit."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -51,9 +52,11 @@ class CudaRecorder:
     def warm_up(self, function: Callable[[], object]) -> None:
         """Call `function` once: libraries initialise at first use, which cannot be recorded."""
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            function()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                function()
+        finally:
+            torch.cuda.current_stream().wait_stream(self.stream)
         torch.cuda.empty_cache()  # the graph allocates anew, in its own pool
 
     def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -69,7 +72,7 @@ class CudaRecorder:
             with torch.cuda.stream(self.stream), torch.cuda.graph(graph, **options):
                 result = function()
         except RuntimeError:
-            _end_recording()
+            self._allow_random_numbers()
             raise
 
         def replay() -> Tensor:
@@ -78,6 +81,12 @@ class CudaRecorder:
 
         return replay
 
+    def _allow_random_numbers(self) -> None:
+        """Record one kernel: a failed recording forbids random numbers, a good one allows them."""
+        recording = torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream)
+        with suppress(RuntimeError), torch.cuda.stream(self.stream), recording:
+            torch.zeros((), device="cuda")
+
 
 @cache
 def _stream_of(purpose: str) -> Any:
@@ -85,16 +94,10 @@ def _stream_of(purpose: str) -> Any:
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
-def _end_recording() -> None:
-    """Let eager code draw random numbers again, which a failed recording leaves forbidden."""
-    generator: Any = torch.cuda.default_generators[torch.cuda.current_device()]
-    generator.graphsafe_set_state(generator.clone_state())
-
-
 def describe_failure(error: RuntimeError) -> str:
     """Return the first line of the reason why a recording failed.
 
-    What fails inside a recording ends it, and the end raises an error of its own.
+    A failure inside a recording invalidates it, and ending it then raises another error.
     """
     first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
     return str(first).partition("\n")[0]
@@ -165,14 +168,14 @@ class GraphedStep:
             return self.run(static, weight)
 
         with isolated_rng(self.device):
-            self._warm_up(function)
+            try:
+                self._warm_up(function)
+            except torch.OutOfMemoryError as error:  # a graph has its own pool
+                raise _refuse(error) from error
             try:
                 return RecordedStep(static, weight, self.recorder.record(function))
-            except RuntimeError as error:  # also out of memory: a graph has its own pool
-                raise UserError(
-                    f"this step cannot be recorded as a CUDA graph ({describe_failure(error)}); "
-                    "start a run with compute.graphs=false"
-                ) from error
+            except RuntimeError as error:  # also out of memory
+                raise _refuse(error) from error
 
     def _warm_up(self, function: Callable[[], Tensor]) -> None:
         """Call `function` and restore the gradients; the first call finds which there are."""
@@ -188,3 +191,10 @@ class GraphedStep:
             self.gradients = FlatGradients(received)
         has_gradient = {p for p in self.parameters if p.grad is not None}
         assert has_gradient == set(self.gradients.parameters), "every shape trains the same"
+
+
+def _refuse(error: RuntimeError) -> UserError:
+    return UserError(
+        f"this step cannot be recorded as a CUDA graph ({describe_failure(error)}); "
+        "start a new run with compute.graphs=false"
+    )
