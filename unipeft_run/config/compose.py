@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import get_args
 
 import hydra
@@ -17,7 +19,7 @@ from unipeft_run.config.messages import groups
 from unipeft_run.config.presets import preset_axes, register_presets
 from unipeft_run.config.schema import SLOTS, OptimizerName
 from unipeft_run.config.short_keys import TEXTS, VERBATIM, expand_short_keys
-from unipeft_run.extensions import conf_dir, with_search_path
+from unipeft_run.extensions import conf_dir, file_stamp, with_search_path
 
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
 PATH_KEYS = (
@@ -48,12 +50,24 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     register_presets()
     register_resolvers()
+    words = (*overrides, *implied_overrides(overrides))
+    if any(word.startswith("hydra.") for word in words):  # may name other folders with files
+        return _load(config_name, words, None)
+    return copy.deepcopy(_load_once(config_name, words, file_stamp(conf_dir())))
+
+
+def _load(config_name: str, overrides: tuple[str, ...], stamp: object) -> DictConfig:
+    """Compose with Hydra. `stamp`: of the files, which may be edited in a long process."""
+    del stamp
     with (
         hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("error", "provider=hydra.searchpath")  # a missing folder
-        return hydra.compose(config_name, [*overrides, *implied_overrides(overrides)])
+        return hydra.compose(config_name, list(overrides))
+
+
+_load_once = lru_cache(maxsize=256)(_load)  # a grid composes its cells several times
 
 
 def normalise_overrides(words: Sequence[str]) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -26,7 +24,6 @@ from unipeft_run.config.messages import (
 from unipeft_run.config.presets import register_presets
 from unipeft_run.config.schema import AXES, SLOTS, SlotConfig
 from unipeft_run.errors import UserError
-from unipeft_run.extensions import conf_dir, config_dirs, file_stamp
 
 # type of task -> the task of the paper whose sizes are the defaults
 TASKS = {
@@ -96,7 +93,8 @@ def _configure(family: str, method: str | None, choices: Mapping[str, Any]) -> R
                     parts[path] = chosen
                 else:
                     overrides.append(f"{path}={_to_hydra(chosen)}")
-    composed = copy.deepcopy(_compose(tuple(overrides), file_stamp(conf_dir(), *config_dirs())))
+    with _own_hydra():
+        composed = compose(overrides)
     for path, part in parts.items():
         OmegaConf.update(composed, path, {"_partial_": True, **part}, merge=False, force_add=True)
     sizes = [size for key in SIZES if key in choices for size in _set_size(composed, key, choices)]
@@ -145,14 +143,6 @@ def _set_size(composed: DictConfig, key: str, choices: Mapping[str, Any]) -> lis
     for slot in slots:
         composed[slot][key] = value
     return [f"{slot}.{key}={value}" for slot in slots]
-
-
-@lru_cache(maxsize=256)
-def _compose(overrides: tuple[str, ...], stamp: object) -> DictConfig:
-    """Compose a configuration. `stamp`: of the files, which may be edited in a notebook."""
-    del stamp
-    with _own_hydra():
-        return compose(overrides)
 
 
 @contextmanager
