@@ -10,7 +10,10 @@ from functools import lru_cache
 from typing import get_args
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unipeft_run.config.by_data import register_resolvers
 from unipeft_run.config.experiments import refuse_experiment
@@ -31,6 +34,7 @@ UNQUOTED = re.compile(
     r"[\w.-]*/[\w./-]*|(?!(?:true|false|inf|nan)$)[A-Za-z_][\w.-]*", re.IGNORECASE | re.ASCII
 )
 QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
+VALUE = re.compile(r"(seed|output|\w+(\.\w+)+)=")  # the key of a value, not of a choice
 SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
 TUNER_FIELDS = "peft.config."
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
@@ -53,7 +57,22 @@ def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     words = (*overrides, *implied_overrides(overrides))
     if any(word.startswith("hydra.") for word in words):  # may name other folders with files
         return _load(config_name, words, None)
-    return copy.deepcopy(_load_once(config_name, words, file_stamp(conf_dir())))
+    values = [word for word in words if VALUE.match(word)]
+    choices = tuple(word for word in words if word not in values)
+    composed = copy.deepcopy(_load_once(config_name, choices, file_stamp(conf_dir())))
+    return composed if _set_values(composed, values) else _load(config_name, words, None)
+
+
+def _set_values(composed: DictConfig, words: Sequence[str]) -> bool:
+    """Set values as Hydra does; return False if one of them is anything but a plain value."""
+    try:
+        for override in OverridesParser.create().parse_overrides(list(words)):
+            if override.is_sweep_override() or override.package is not None:
+                return False
+            OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
+    except (HydraException, OmegaConfBaseException):  # Hydra composes it again, and says why
+        return False
+    return True
 
 
 def _load(config_name: str, overrides: tuple[str, ...], stamp: object) -> DictConfig:
@@ -67,7 +86,7 @@ def _load(config_name: str, overrides: tuple[str, ...], stamp: object) -> DictCo
         return hydra.compose(config_name, list(overrides))
 
 
-_load_once = lru_cache(maxsize=256)(_load)  # a grid composes its cells several times
+_load_once = lru_cache(maxsize=256)(_load)  # the cells of a grid share most choices of groups
 
 
 def normalise_overrides(words: Sequence[str]) -> list[str]:
