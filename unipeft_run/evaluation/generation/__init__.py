@@ -95,8 +95,8 @@ def generate(
         rules: `2021` for the beam search that the paper ran, `transformers` for today's. The key
             `rules` in `decoding` takes precedence.
         encoder_states: the encoder's output for these sources, if already computed.
-        graphs: run decoder steps with static shapes, on a GPU as CUDA graphs that later calls
-            reuse. BART and mBART only.
+        graphs: an open `StepGraphs(model)`: decoder steps have static shapes, and on a GPU they are
+            recorded as CUDA graphs, which later calls reuse. BART and mBART only.
 
     Raises:
         ValueError: for an unknown key, a missing key or a value out of range, for prompts without

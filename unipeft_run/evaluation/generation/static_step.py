@@ -63,7 +63,7 @@ class StepGraphs:
     A step is recorded once for each number of rows, and reused while the width of the sources stays
     the same; so pass the longest sources first. Parameters must not change inside. On a CPU, on a
     GPU that is not the current one, and where recording fails, the steps have the same static
-    shapes but are not recorded.
+    shapes but are not recorded. `recorder` replaces the one that records CUDA graphs.
     """
 
     def __init__(self, model: Any, recorder: Recorder | None = None) -> None:
