@@ -74,11 +74,14 @@ def test_searches_of_one_width_share_their_recordings(monkeypatch: pytest.Monkey
         assert TapeRecorder.recordings > first
 
 
-def test_graphs_are_a_context() -> None:
+def test_graphs_are_a_context_of_one_model() -> None:
     """Outside it, recorded steps would read the memories of a search that has ended."""
     model, sources, decoding = tiny_case(max_length=LONGEST)
     with pytest.raises(ValueError, match="graphs are a context"):
         generate(model, **sources, decoding=decoding, graphs=StepGraphs(model, TapeRecorder()))
+    refused = pytest.raises(ValueError, match="graphs: these belong to another model")
+    with StepGraphs(peaked_model("bart")) as graphs, refused:
+        generate(model, **sources, decoding=decoding, graphs=graphs)
 
 
 def test_steps_that_cannot_be_recorded_run_as_they_are(

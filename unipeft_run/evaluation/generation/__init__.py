@@ -134,5 +134,7 @@ def _build_decoder(
     if recomputed:
         return UncachedEncoderDecoder(model, states, attention_mask, settings)
     if graphs is not None:
+        if graphs.model is not model:
+            raise ValueError("graphs: these belong to another model")
         return StaticDecoder(model, states, attention_mask, settings, graphs)
     return EncoderDecoder(model, states, attention_mask, settings)
