@@ -1,4 +1,4 @@
-"""What all benchmarks share: warming up a GPU, and writing the results."""
+"""Warm up a GPU before a benchmark, and write its results."""
 
 from __future__ import annotations
 

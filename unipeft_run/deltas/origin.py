@@ -19,7 +19,7 @@ ATTRIBUTE = "_unipeft_origin"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model's plain backbone comes from: its configuration and its folder or hub id."""
+    """The configuration and the folder or hub id from which a plain backbone can be read."""
 
     config: RunConfig
     source: str
