@@ -35,6 +35,7 @@ from unipeft_run.training.compute import graphs  # noqa: E402
 from unipeft_run.training.compute.plan import ComputePlan  # noqa: E402
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss  # noqa: E402
 from unipeft_run.training.micro_batches import MicroBatch  # noqa: E402
+from unipeft_run.training.optim import build_optimizer_and_schedule  # noqa: E402
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,8 +109,12 @@ def train(precision: str, family: str, method: str) -> None:
         )
         accumulator._prepare(ComputePlan(graphs=True))
         batches = [MicroBatch(fake(batch, "cpu")) for batch in shapes]
+        optimizer, _ = build_optimizer_and_schedule(
+            model, 10, name="adamw_official", lr=1e-3, weight_decay=0.01
+        )
         for _ in range(2):
             accumulator.accumulate(batches)
+            optimizer.step()
             accumulator.clear()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(gradient.is_cuda for gradient in gradients)
