@@ -5,7 +5,7 @@ the device. The kernels are thus the same in every step and in every search over
 sources of about the same length, so that a GPU can repeat them as one graph.
 
 Shape legend: R rows of the allocation, B sources, K beams, P prefix length, S source positions,
-L longest target, V vocabulary.
+L longest target, D width.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class CudaRecorder:
     def __init__(self, purpose: str) -> None:
         gc.collect()  # deletes the graphs of earlier runs before those of this one are recorded
         self.pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        self.stream = _stream_of(purpose)
+        self.stream = _stream_of(purpose, torch.cuda.current_device())
 
     def warm_up(self, function: Callable[[], object]) -> None:
         """Call `function` once: libraries initialise at first use, which cannot be recorded."""
@@ -89,9 +89,9 @@ class CudaRecorder:
 
 
 @cache
-def _stream_of(purpose: str) -> Any:
+def _stream_of(purpose: str, device: int) -> Any:
     del purpose
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def describe_failure(error: RuntimeError) -> str:
