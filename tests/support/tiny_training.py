@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.tracking.jsonl import Jsonl
+from unipeft_run.training.compute.plan import ComputeOptions
 from unipeft_run.training.optim import build_optimizer_and_schedule
 from unipeft_run.training.trainer import Trainer
 
@@ -111,7 +113,10 @@ def evaluate(model: nn.Module, limit: int | None) -> dict[str, float]:
 
 
 def make_trainer(folder: Path, /, **changed: Any) -> Trainer:
-    """Return a trainer of 20 updates of 2 batches, evaluated every 6; `changed` overrides."""
+    """Return a trainer of 20 updates of 2 batches, evaluated every 6; `changed` overrides.
+
+    Products are torch's on every machine, as those of a literal loop are.
+    """
     given: dict[str, Any] = {
         "optim": OPTIM,
         "folder": RunFolder(folder),
@@ -122,6 +127,7 @@ def make_trainer(folder: Path, /, **changed: Any) -> Trainer:
         "eval_every": 6,
         "log_every": 4,
         "precision": "fp32",
+        "compute": ComputeOptions(ComputeConfig(products="torch")),
     }
     model = changed.pop("model", None) or make_model()
     loader = changed.pop("loader") if "loader" in changed else make_loader()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ from unipeft_run import run
 from unipeft_run.config import compose, plan
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.errors import UserError
+from unipeft_run.training.compute import onednn
 from unipeft_run.training.compute import plan as plans
-from unipeft_run.training.compute.onednn import has_onednn
+from unipeft_run.training.compute.onednn import has_onednn, is_onednn_faster
 from unipeft_run.training.compute.plan import ComputeOptions, ComputePlan
 from unipeft_run.training.compute.shapes import ShapeGrid
 
@@ -36,8 +39,27 @@ def test_a_timing_chooses_the_products(
 
 
 @needs_onednn
-def test_the_timing_runs() -> None:
-    assert plans.is_onednn_faster() in (True, False)
+def test_the_timing_leaves_the_threads_as_they_were() -> None:
+    threads = torch.get_num_threads()
+    is_onednn_faster.cache_clear()
+    assert is_onednn_faster() in (True, False)
+    assert torch.get_num_threads() == threads
+
+
+@needs_onednn
+def test_slow_products_do_not_decide_the_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work on the machine delays most products of MKL here, but not all."""
+    time, delays = onednn._time, cycle([1.0, 1.0, 1.0, 0.0])
+
+    def delayed(product: Any, x: torch.Tensor, weight: torch.Tensor) -> float:
+        if product is onednn.multiply:
+            return time(product, x, weight)
+        return time(onednn.multiply, x, weight) + next(delays)
+
+    monkeypatch.setattr(onednn, "_time", delayed)
+    is_onednn_faster.cache_clear()
+    assert not is_onednn_faster()
+    is_onednn_faster.cache_clear()
 
 
 def test_graphs_need_a_gpu() -> None:
@@ -77,10 +99,10 @@ def test_an_impossible_computation_is_refused_before_anything_is_loaded(
 
 def test_a_resumed_run_keeps_its_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "is_onednn_faster", lambda: has_onednn())
-    first = make_trainer(tmp_path, max_steps=20)
+    first = make_trainer(tmp_path, compute=ComputeOptions())
     first.fit()
     monkeypatch.setattr(plans, "is_onednn_faster", lambda: False)
-    again = make_trainer(tmp_path, max_steps=20)
+    again = make_trainer(tmp_path, compute=ComputeOptions())
     assert again.fit().compute == first.fit().compute
     assert first.state.compute is not None
     assert first.state.compute["products"] == ("onednn" if has_onednn() else "torch")

@@ -8,7 +8,9 @@ timing. Both round differently.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,8 +20,8 @@ from torch.nn import functional as F
 
 from unipeft_run.training.compute.linears import Forward, plain_linears
 
-SIZE = 1024  # rows and columns of the timed product
-ROUNDS = 8
+SIZE = 512  # rows and columns of the timed product
+ROUNDS = 40
 MIN_GAIN = 1.5
 
 
@@ -80,19 +82,33 @@ def onednn_linears(model: nn.Module) -> dict[nn.Linear, Forward]:
     return {module: OneDnnLinear(module) for module in plain_linears(model)}
 
 
+@cache
 def is_onednn_faster() -> bool:
-    """Time a large product in both libraries, in turn; needs a few tenths of a second.
+    """Time a product in both libraries, in turn, on one thread; needs some 0.2 s.
 
-    Where oneDNN is faster, it takes half the time, so noise does not reach the threshold MIN_GAIN.
+    The answer decides rounding, so it must not depend on the machine's load. Several threads would
+    wait for each other on a busy machine, and that time counts. The fastest of many short products
+    ran undisturbed.
     """
     x = weight = torch.ones(SIZE, SIZE)
-    seconds = [(_time(F.linear, x, weight), _time(multiply, x, weight)) for _ in range(ROUNDS)]
-    plain, onednn = (min(column) for column in zip(*seconds[1:], strict=True))  # the first warms up
+    with _one_thread():
+        seconds = [(_time(F.linear, x, weight), _time(multiply, x, weight)) for _ in range(ROUNDS)]
+    plain, onednn = (min(column) for column in zip(*seconds, strict=True))
     return plain > MIN_GAIN * onednn
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _time(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> float:
-    """Return the processor time of a product, which other processes disturb least."""
-    start = time.process_time()
+    """Return the processor time of a product in seconds."""
+    start = time.thread_time()
     product(x, weight)
-    return time.process_time() - start
+    return time.thread_time() - start
