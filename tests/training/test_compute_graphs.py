@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import product
+from itertools import count, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_vision
@@ -22,12 +24,11 @@ from tiny_compute import (
     micro_batches,
 )
 from tiny_training import make_trainer
-from torch import nn
+from torch import Tensor, nn
 from transformers import masking_utils
 
 from unipeft_run.config.schema import ComputeConfig
 from unipeft_run.data.batching import IGNORED
-from unipeft_run.errors import UserError
 from unipeft_run.training import accumulation, losses
 from unipeft_run.training.compute import plan as plans
 from unipeft_run.training.compute.plan import ComputeOptions, ComputePlan
@@ -108,14 +109,43 @@ def test_a_step_never_reads_from_the_device(
 
 
 @pytest.mark.usefixtures("repeated")
-def test_a_step_that_cannot_be_recorded_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(*arguments: object) -> None:
+@pytest.mark.parametrize(("failing", "good"), [("warm_up", 1), ("record", 0), ("record", 1)])
+def test_where_recording_fails_steps_are_computed_without_graphs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str, good: int
+) -> None:
+    """`good`: the number of calls that work. A warm-up may fail halfway."""
+    works, calls = getattr(TapeRecorder, failing), count()
+
+    def fail(self: TapeRecorder, function: Callable[[], Tensor]) -> Any:
+        if next(calls) < good:
+            return works(self, function)
+        if failing == "warm_up":
+            function()
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(TapeRecorder, "record", record)
+    monkeypatch.setattr(TapeRecorder, failing, fail)
+    plain = attach_method("mam", "bart")[0].double().eval()
+    graphed = copy.deepcopy(plain)
+    expected, ours = make_accumulator(plain), make_accumulator(graphed, keeps_padding=True)
+    ours._prepare(ComputePlan(graphs=True))
+    for _ in range(2):
+        batches = micro_batches("bart", 1)
+        loss, norm = expected.accumulate(batches)
+        assert ours.accumulate(batches) == pytest.approx((loss, norm), rel=1e-9)
+        assert_close(gradients(graphed), gradients(plain), 1e-9)
+        expected.clear(), ours.clear()
+    (message,) = (record.message for record in caplog.records)
+    assert message.endswith("CUDA graphs: operation not permitted when stream is capturing.")
+
+
+@pytest.mark.usefixtures("repeated")
+def test_a_step_that_fails_without_a_graph_too_raises_its_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     accumulator = make_accumulator(attach_method("mam", "bart")[0])
     accumulator._prepare(ComputePlan(graphs=True))
-    with pytest.raises(UserError, match=r"capturing\); start a new run with compute.graphs=false$"):
+    monkeypatch.setattr(accumulator, "loss_fn", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         accumulator.accumulate(micro_batches("bart", 1))
 
 

@@ -8,6 +8,7 @@ passed in full, so attention may use other kernels.
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unipeft_run.errors import UserError
 from unipeft_run.training.compute.batches import Inputs, pin
 from unipeft_run.training.compute.gradients import FlatGradients
 from unipeft_run.training.compute.memories import SharedMemories
@@ -26,6 +26,8 @@ from unipeft_run.training.state import isolated_rng
 
 Weight = Tensor | float
 Run = Callable[[Inputs, Weight], Tensor]  # (batch, weight) -> loss; adds to the gradients
+
+log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
@@ -104,18 +106,18 @@ def describe_failure(error: RuntimeError) -> str:
 
 
 @dataclass(frozen=True)
-class RecordedStep:
-    """The recorded step of one shape, with the tensors that it reads."""
+class StaticStep:
+    """The step of one shape, with the tensors that it reads."""
 
     batch: Inputs
     weight: Tensor
-    replay: Callable[[], Tensor]
+    run: Callable[[], Tensor]
 
     def __call__(self, batch: Inputs, weight: float) -> Tensor:
         for name, tensor in self.batch.items():
             tensor.copy_(batch[name], non_blocking=True)
         self.weight.fill_(weight)
-        return self.replay()
+        return self.run()
 
 
 class GraphedStep:
@@ -124,7 +126,7 @@ class GraphedStep:
     `run` computes the step for tensors on `device`; the parameters of `memories` get their
     gradients after it. `unscale` divides all gradients by fp16's loss scale. A shape is recorded
     when it first occurs, after one call of `run` whose gradients are discarded; neither advances
-    the random states.
+    the random states. If a recording fails, all steps are computed without graphs from then on.
     """
 
     def __init__(
@@ -137,17 +139,18 @@ class GraphedStep:
         device: torch.device,
         unscale: Callable[[], None],
     ) -> None:
-        self.run, self.recorder, self.grid, self.device = run, recorder, grid, device
+        self.run, self.grid, self.device = run, grid, device
+        self.recorder: Recorder | None = recorder
         self.parameters, self.memories, self.unscale = parameters, memories, unscale
         self.gradients: FlatGradients | None = None
-        self.recorded: dict[Shape, RecordedStep] = {}
+        self.steps: dict[Shape, StaticStep] = {}
 
     def __call__(self, batch: Inputs, weight: float) -> Tensor:
         padded = pin(self.grid.pad(batch), self.device)
         shape = shape_of(padded)
-        if shape not in self.recorded:
-            self.recorded[shape] = self._record(padded)
-        return self.recorded[shape](padded, weight)
+        if shape not in self.steps:
+            self.steps[shape] = self._prepare(padded)
+        return self.steps[shape](padded, weight)
 
     def clip(self, max_norm: float) -> Tensor:
         """Clip the gradients; return their norm before."""
@@ -160,41 +163,46 @@ class GraphedStep:
         if self.gradients is not None:
             self.gradients.clear()
 
-    def _record(self, batch: Inputs) -> RecordedStep:
+    def _prepare(self, batch: Inputs) -> StaticStep:
         static = {name: tensor.to(self.device) for name, tensor in batch.items()}
         weight = torch.ones((), dtype=torch.float64, device=self.device)
 
         def function() -> Tensor:
             return self.run(static, weight)
 
-        with isolated_rng(self.device):
+        if self.recorder is not None:
             try:
-                self._warm_up(function)
-            except torch.OutOfMemoryError as error:  # a graph has its own pool
-                raise _refuse(error) from error
-            try:
-                return RecordedStep(static, weight, self.recorder.record(function))
-            except RuntimeError as error:  # also out of memory
-                raise _refuse(error) from error
+                return StaticStep(static, weight, self._record(self.recorder, function))
+            except RuntimeError as error:  # also out of memory: a graph has its own pool
+                self._stop_recording(error)
+        return StaticStep(static, weight, function)
 
-    def _warm_up(self, function: Callable[[], Tensor]) -> None:
+    def _record(self, recorder: Recorder, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        with isolated_rng(self.device):
+            self._warm_up(recorder, function)
+            return recorder.record(function)
+
+    def _stop_recording(self, error: RuntimeError) -> None:
+        if self.gradients is None:  # the first step fails without a graph too
+            raise error
+        reason = describe_failure(error)
+        log.warning("Training steps are not recorded as CUDA graphs: %s.", reason)
+        self.recorder = None
+        self.steps.clear()  # also the recorded ones: all steps are computed in one way
+
+    def _warm_up(self, recorder: Recorder, function: Callable[[], Tensor]) -> None:
         """Call `function` and restore the gradients; the first call finds which there are."""
         kept = [*(self.gradients.buffers if self.gradients else [])]
         kept += self.memories.gradients if self.memories else []
         copies = [tensor.clone() for tensor in kept]
-        self.recorder.warm_up(function)
-        for tensor, values in zip(kept, copies, strict=True):
-            tensor.copy_(values)
+        try:
+            recorder.warm_up(function)
+        finally:
+            for tensor, values in zip(kept, copies, strict=True):
+                tensor.copy_(values)
         if self.gradients is None:
             later = self.memories.parameters() if self.memories else set()
             received = [p for p in self.parameters if p.grad is not None or p in later]
             self.gradients = FlatGradients(received)
         has_gradient = {p for p in self.parameters if p.grad is not None}
         assert has_gradient == set(self.gradients.parameters), "every shape trains the same"
-
-
-def _refuse(error: RuntimeError) -> UserError:
-    return UserError(
-        f"this step cannot be recorded as a CUDA graph ({describe_failure(error)}); "
-        "start a new run with compute.graphs=false"
-    )
