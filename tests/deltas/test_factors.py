@@ -1,10 +1,12 @@
 """(IA)3 equals its equation in float64, and folds into the rows and columns of the weights."""
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from attached_models import TASKS, attach_method
+from sampling import sampled
 from tiny import backbone, batch
 from tiny_config import configured
 from torch import nn
@@ -66,18 +68,17 @@ def test_it_equals_the_literal_equation(family: str) -> None:
         )
 
 
-@pytest.mark.parametrize("family", TASKS)
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (),
-        ("representation@ffn=ffn_up",),
-        ("representation@ffn=ffn_up_down",),
-        ("representation@ffn=ffn",),
-        ("representation@attn=context",),
-        ("representation@attn=attn_output",),
-    ],
-)
+RESCALED_BY = [
+    (),
+    ("representation@ffn=ffn_up",),
+    ("representation@ffn=ffn_up_down",),
+    ("representation@ffn=ffn",),
+    ("representation@attn=context",),
+    ("representation@attn=attn_output",),
+]
+
+
+@pytest.mark.parametrize(("family", "overrides"), sampled(product(TASKS, RESCALED_BY), 5))
 def test_it_folds_into_rows_and_columns(family: str, overrides: tuple[str, ...]) -> None:
     model = trained(family, "ia3", *overrides)
     folded = fold(model)

@@ -57,7 +57,7 @@ def test_rules_of_transformers_on_random_models(family: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "family", "core"), sampled(((m, *pair) for m in METHODS for pair in PAIRS), 5)
+    ("method", "family", "core"), sampled(((m, *pair) for m in METHODS for pair in PAIRS), 7)
 )
 def test_every_method(method: str, family: str, core: str) -> None:
     model = peaked_model(family, method, core=core)
