@@ -123,7 +123,7 @@ def check_overrides(name: str, given: Mapping[str, str]) -> dict[str, Any]:
 
 def find_labels(files: Sequence[Path]) -> list[str]:
     """List the distinct lines of `files`, which name classes. Raises `UserError`."""
-    from unipeft_run.data.tasks.own_source import order_labels
+    from unipeft_run.data.tasks.labels import order_labels
 
     return list(order_labels([line.strip() for file in files for line in _read_lines(file)]))
 

@@ -82,6 +82,16 @@ class TextClassification(OwnData, ClassificationTask):
             )
         return found
 
+    def class_names(self) -> tuple[str, ...]:
+        """List the distinct labels. Raises `UserError` if the splits have different classes."""
+        found = self.summarise()
+        for split in found.disjoint:
+            raise UserError(
+                f"task.label={self.label}: the {split} split has no label in common with the train "
+                "split"
+            )
+        return found.labels
+
     @property
     def baseline_name(self) -> str:
         return "the most frequent class"
