@@ -32,6 +32,9 @@ FORMATS = "CSV, TSV, JSON Lines (.jsonl), each also as .gz, or Parquet"
 class SplitData(Protocol):
     """The examples of one split."""
 
+    def __hash__(self) -> int:
+        """Hash the place, as a key of caches."""
+
     def read(self, columns: Columns, limit: int | None) -> tuple[pa.Table, Orders]:
         """Read the first `limit` examples. Raises `UserError`."""
 
