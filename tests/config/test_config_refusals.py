@@ -34,6 +34,8 @@ ILLEGAL = {
     "ffn=null ffn.bottleneck=3": "slot ffn is empty",
     "backbone=roberta_base": "generates text",
     "task=sst2 backbone=bart_large": "predicts a class",
+    "backbone=t5_base evaluation.decoding.forced_bos=true": "t5 has no token <s>",
+    "task=gsm8k evaluation.decoding.forced_bos=true": "no first token is forced",
 }
 
 

@@ -124,6 +124,7 @@ def _check_decoding(config: RunConfig) -> None:
     if decoding.max_new_tokens is None and decoding.max_length is None:
         raise UserError(f"{path}.max_length has no value; give it or {path}.max_new_tokens")
     check_min_length(decoding, task.kind, f"{path}.")
+    check_forced_bos(decoding, config, f"{path}.")
 
 
 def check_min_length(decoding: DecodingConfig, kind: str, path: str = "") -> None:
@@ -136,3 +137,16 @@ def check_min_length(decoding: DecodingConfig, kind: str, path: str = "") -> Non
     if new not in (None, longest):
         limit = f"{longest}, the start token and {limit}"
     raise UserError(f"{path}min_length={decoding.min_length}: must be at most {limit}")
+
+
+def check_forced_bos(decoding: DecodingConfig, config: RunConfig, path: str = "") -> None:
+    """Raise `Illegal` if the run's backbone cannot be forced to start with <s>."""
+    family = FAMILIES[config.backbone.family]
+    if not decoding.forced_bos:
+        return
+    if family.task_type == "causal":
+        raise Illegal(
+            f"{path}forced_bos=true: {family.name} continues the prompt; no first token is forced"
+        )
+    if "bos_token_id" not in family.fields:
+        raise Illegal(f"{path}forced_bos=true: {family.name} has no token <s>")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unipeft_run.config.types import Names, StringOrList
+from unipeft_run.config.types import StringOrList, Words
 from unipeft_run.data.tasks.causal import CausalTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.own_data import IDENTIFIER, OwnData
@@ -35,7 +35,7 @@ class CausalLM(OwnData, CausalTask):
     response: str = "response"
     metric: StringOrList = ("exact_match", "rougeL")
     extract: RuleName | None = None
-    answer_words: Names | None = None
+    answer_words: Words | None = None
     marker: str | None = None
 
     metric_kind: ClassVar[Kind] = "texts"
