@@ -166,7 +166,10 @@ def _as_yaml(value: Any) -> Any:
     """Format booleans and floats as YAML does."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    text = f"{value:g}"
+    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def _known_keys(location: Sequence[int | str], data: Any) -> list[int | str]:

@@ -25,6 +25,7 @@ from unipeft_run.deltas.delta_file import (
     write_delta,
 )
 from unipeft_run.deltas.fingerprint import check_family, check_weights, describe_backbone
+from unipeft_run.deltas.origin import refuse_trained
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
@@ -74,6 +75,7 @@ def load(
     """
     folder = Path(folder).expanduser()
     check_model(model)
+    refuse_trained(model)
     read_tensors(folder)  # before the model is changed
     written = read_recipe(folder)
     recipe = _check_recipe(written, folder)

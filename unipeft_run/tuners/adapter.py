@@ -7,6 +7,7 @@ modules in place. What belongs to the method is kept in an `Adapter`, in an attr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,6 +195,21 @@ def detach_tuner(adapter: Adapter) -> None:
         adapter.wrapper.unload()
     restore(model, adapter.originals)
     delattr(model, ATTRIBUTE)
+
+
+@contextmanager
+def disabled_tuner(adapter: Adapter) -> Iterator[None]:
+    """Switch the method off inside this context, in eval mode; its modules stay in the model."""
+    trains = [(parameter, parameter.requires_grad) for parameter in adapter.model.parameters()]
+    with quiet():
+        adapter.wrapper.base_model.disable_adapter_layers()
+    try:
+        yield
+    finally:
+        with quiet():
+            adapter.wrapper.base_model.enable_adapter_layers()
+        for parameter, trained in trains:
+            parameter.requires_grad_(trained)
 
 
 def merge_tuner(adapter: Adapter) -> None:
