@@ -97,8 +97,8 @@ def test_rows_of_one_method_are_labelled_by_their_overrides(
     make_run(*base, "composition@ffn=add")
     make_run(*base, "optim.lr=1e-4")
     labels = {row["method"] for row in sheet(capsys, "outputs")}
-    assert "mam ffn.composition=Add optim.lr=0.0005" in labels
-    assert "mam ffn.composition=Scaled ffn.scale=4 optim.lr=0.0001" in labels
+    assert "mam composition@ffn=add optim.lr=0.0005" in labels
+    assert "mam composition@ffn=scaled ffn.scale=4 optim.lr=0.0001" in labels
 
 
 def test_null_is_a_difference_and_an_unused_size_is_not(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from unipeft_run.config.identity import scientific_config
-from unipeft_run.config.schema import SLOTS
+from unipeft_run.config.schema import AXES, SLOTS
 from unipeft_run.config.stored import upgrade
+from unipeft_run.report.choices import IDENTIFYING, find_choice, fixed_values
 from unipeft_run.runs.printable import printable
 
 Config = Mapping[str, Any]
 SHOWN_ELSEWHERE = ("seed", "backbone.weights", "backbone.name", "task.name")
-SIZES = {"bottleneck": ("form.rank", "form.length"), "scale": ("composition.scale",)}
+SIZES = {
+    "bottleneck": ("form.rank", "form.length"),
+    "scale": ("composition.scale",),
+    "mlp_width": ("form.mlp_width",),
+}
 LONGEST = 200  # characters of a value
 
 
@@ -29,19 +35,58 @@ def tabulate_differences(
 ) -> list[dict[str, str]]:
     """Return, for each configuration, the keys on which they differ, with its values.
 
-    `excluded`: keys shown elsewhere. A missing key equals null, and is left out.
+    `excluded`: keys shown elsewhere. A missing key equals null, and is left out. The choice of an
+    axis is shown as its override, such as composition@ffn=add.
     """
-    flat = [dict(_leaves(_comparable(config))) for config in configs]
+    comparable = [_comparable(config) for config in configs]
+    flat = [dict(_leaves(config)) for config in comparable]
+    _name_choices(flat, comparable)
     keys = list(dict.fromkeys(key for leaves in flat for key in leaves))
-    sections = list(dict.fromkeys(key.partition(".")[0] for key in keys))
-    keys.sort(key=lambda key: sections.index(key.partition(".")[0]))
+    sections = list(dict.fromkeys(map(_section, keys)))
+    keys.sort(key=lambda key: (sections.index(_section(key)), "@" not in key))
     values = {key: {leaves.get(key, "null") for leaves in flat} for key in keys}
     differing = [key for key, found in values.items() if len(found) > 1 and key not in excluded]
     shown = [key for key in differing if not _is_implied(key, differing, flat)]
     return [
-        {key.removesuffix("._target_"): leaves[key] for key in shown if key in leaves}
+        {
+            key.removesuffix("._target_"): leaves[key]
+            for key in shown
+            if key in leaves and not _is_default(key, leaves, shown)
+        }
         for leaves in flat
     ]
+
+
+def _is_default(key: str, leaves: Mapping[str, str], shown: Collection[str]) -> bool:
+    """Return whether a choice that is shown sets the key to this value."""
+    choice, rest = _split(key)
+    fixed = fixed_values(choice.partition("@")[0], leaves[choice]) if choice in leaves else {}
+    return choice in shown and rest in fixed and leaves[key] == _format(fixed[rest])
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return the choice that a slot's key belongs to, such as form@ffn, and the rest of the key."""
+    slot, _, rest = key.partition(".")
+    axis = rest.partition(".")[0]
+    return f"{axis if axis in AXES else 'form'}@{slot}", rest
+
+
+def _section(key: str) -> str:
+    """Return the first part of a dotted key; of composition@ffn, the slot."""
+    return key.partition("@")[2] or key.partition(".")[0]
+
+
+def _name_choices(flat: Sequence[dict[str, str]], configs: Sequence[Config]) -> None:
+    """Replace the class, sites or insertion of each slot by its choice, where they differ."""
+    for slot, axis in itertools.product(SLOTS, AXES):
+        parts = [as_mapping(config.get(slot)).get(axis) for config in configs]
+        if all(part == parts[0] for part in parts):
+            continue
+        for leaves, part in zip(flat, parts, strict=True):
+            if choice := find_choice(axis, part):
+                key = IDENTIFYING.get(axis)
+                leaves.pop(f"{slot}.{axis}.{key}" if key else f"{slot}.{axis}", None)
+                leaves[f"{axis}@{slot}"] = choice
 
 
 def _comparable(config: Config) -> dict[str, Any]:
@@ -65,16 +110,24 @@ def _uses(size: str, slot: Mapping[str, Any]) -> bool:
 
 
 def _is_implied(key: str, differing: Sequence[str], configs: Sequence[Mapping[str, str]]) -> bool:
-    """Return whether another differing key implies this one: the slot's size, or the class."""
+    """Return whether another differing key implies this one: the slot's size, choice or class."""
     slot, _, rest = key.partition(".")
     if any(f"{slot}.{n}" in differing and rest in tails for n, tails in SIZES.items()):
         return True
-    target = f"{key.rpartition('.')[0]}._target_"
-    if key == target or target not in differing:
+    choice, _ = _split(key)
+    axis = choice.partition("@")[0]
+    target = f"{slot}.{axis}._target_" if slot in SLOTS else f"{key.rpartition('.')[0]}._target_"
+    if key in (choice, target) or not {choice, target} & set(differing):
         return False
     values: dict[str | None, set[str | None]] = {}
     for leaves in configs:
-        values.setdefault(leaves.get(target), set()).add(leaves.get(key))
+        fixed = fixed_values(axis, leaves[choice]) if choice in leaves else {}
+        if rest in SIZES and rest not in fixed and key in leaves:
+            return False
+        if rest not in fixed:
+            values.setdefault(leaves.get(choice, leaves.get(target)), set()).add(leaves.get(key))
+        elif leaves.get(key, _format(fixed[rest])) != _format(fixed[rest]):
+            return False
     return all(len(found) == 1 for found in values.values())
 
 
@@ -92,6 +145,8 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _format(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return printable(f"[{','.join(map(str, value))}]", LONGEST)
     return f"{value:g}" if isinstance(value, float) else printable(value, LONGEST)
