@@ -147,6 +147,8 @@ def test_a_text_may_have_the_shortest_length_only(words: tuple[str, ...]) -> Non
         ("resume_from_checkpoint=x", "a run resumes by itself"),
         ("+ffn.mlp_width=8", "there is no key ffn.mlp_width"),
         ("ffn.representation.sites=[ffn,ffn]", "names ffn twice"),
+        ("ffn.composition=LearnedScale", "use composition@ffn=learned_scale$"),
+        ("ffn.form=memry", r"form@ffn=memry is unknown \(did you mean memory\?\)"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(word: str, nearest: str) -> None:

@@ -9,11 +9,9 @@ from unipeft_run.report.differences import find_differences
 MAM = ("task=sst2", "method=mam")
 VARIANTS = (
     (),
-    ("composition@ffn=add",),
+    ("composition@ffn=add", "form@attn=memory_nomlp", "ffn.representation.layers=[0,1]"),
     ("form@ffn=low_rank", "insertion@ffn=sequential", "ffn.bottleneck=3"),
-    ("form@ffn=bottleneck", "ffn.form.activation=gelu", "representation@ffn=ffn_up_down"),
-    ("form@attn=memory_nomlp", "ffn.representation.layers=[0,1]"),
-    ("attn.mlp_width=16", "ffn.scale=2", "ffn.composition.norm=true"),
+    ("form@ffn=bottleneck", "ffn.form.activation=gelu", "attn.mlp_width=16", "ffn.scale=2"),
 )
 
 

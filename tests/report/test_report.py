@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -96,7 +97,12 @@ def test_rows_of_one_method_are_labelled_by_their_overrides(
     make_run(*base)
     make_run(*base, "composition@ffn=add")
     make_run(*base, "optim.lr=1e-4")
-    labels = {row["method"] for row in sheet(capsys, "outputs")}
+    metrics = make_run(*base, "seed=7") / "metrics.json"
+    signatures = {"accuracy": "accuracy (%)", "references": "raw"}
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"signatures": signatures}))
+    rows = sheet(capsys, "outputs")
+    assert "references" not in rows[0]["notes"] and "accuracy (%)" not in rows[0]["notes"]
+    labels = {row["method"] for row in rows}
     assert "mam composition@ffn=add optim.lr=0.0005" in labels
     assert "mam composition@ffn=scaled ffn.scale=4 optim.lr=0.0001" in labels
 
@@ -144,6 +150,34 @@ def test_a_run_folder_or_any_folder_above_it_is_accepted(
     (folder / "wandb" / "files" / "config.yaml").write_text("{}")
     assert len(sheet(capsys, str(folder))) == 2  # with the trivial baseline
     assert len(sheet(capsys, "outputs", "outputs/sst2", str(folder))) == 3, "each run once"
+
+
+@pytest.mark.usefixtures("outputs")
+def test_columns_are_selected_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["outputs", "task=sst2", "method=mam,bit*", "ffn.bottleneck=64", "seed=1,2"]
+    words += ["backbone.weights=pretrained", "columns=stored_percent,method,accuracy"]
+    first = {
+        "text": "stored %  method",
+        "markdown": "| stored % | method | accuracy |",
+        "latex": r"stored \% & method & accuracy \\",
+        "csv": "task,scale,backbone,data,stored %,method,accuracy,accuracy std,notes",
+    }
+    for name, header in first.items():
+        assert main([*words, "--format", name]) == 0
+        out = capsys.readouterr().out
+        assert header in out and "tokens" not in out and "mnli" not in out
+        assert "lora_attn" not in out and "random" not in out
+    assert main(["outputs", "--format=latex"]) == 0
+    assert r"\label{tab:mnli-mini-roberta_mini}" in capsys.readouterr().out
+
+
+def test_filters_apply_before_runs_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("task=sst2", "method=mam")
+    spoil(make_run("task=sst2", "method=bitfit"), "metrics.json", None)
+    assert main(["method=mam"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["outputs", "seed=77"]) == 0
+    assert capsys.readouterr().err == "no finished run matches seed=77\n"
 
 
 # ---- damaged and unfinished folders
@@ -217,12 +251,22 @@ def test_a_copied_run_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [(["nowhere"], "nowhere is not a run folder"), (["empty"], "holds no run")],
+    [
+        (["nowhere"], "nowhere is not a run folder"),
+        (["empty"], "holds no run"),
+        (["outputs", "tsk=sst2"], "no run has a key tsk; did you mean task?"),
+        (["--columns=method,acuracy"], "columns=acuracy is unknown (did you mean accuracy?)"),
+        (["--columns", ","], "no column given"),
+        (["--html", "--columns=method"], "--html and --columns exclude each other"),
+        (["curves", "method=mam"], "no run has a record yet"),
+        (["shares", "seed=7"], "no finished run matches seed=7"),
+    ],
 )
-def test_a_wrong_folder_is_one_sentence(
+def test_a_wrong_word_is_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     Path("empty").mkdir()
+    make_run("task=sst2", "method=mam")
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

@@ -40,17 +40,23 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._runs = ""
+        self._takes_filters = False
 
-    def add_runs(self, name: str, nargs: str | None = None) -> None:
-        """Add positional runs: folders, or ids, which `parse` turns into their folders."""
+    def add_runs(self, name: str, nargs: str | None = None, *, filters: bool = False) -> None:
+        """Add positional runs: folders, or ids, which `parse` turns into their folders.
+
+        `filters`: `key=value` words are allowed among them; `parse` separates them.
+        """
         text = (
             "runs, by folder or id, or folders that contain runs"
             if nargs
             else "a run, by folder or id"
         )
         metavar = "FOLDER | RUN" if nargs else "RUN"
+        if filters:
+            metavar, text = f"{metavar} | key=value", f"{text}; only runs with key=value count"
         self.add_argument(name, nargs=nargs, metavar=metavar, help=text)  # type: ignore[arg-type]
-        self._runs = name
+        self._runs, self._takes_filters = name, filters
 
     def add_allow(self) -> None:
         """Add `--allow PREFIX`, which may be repeated."""
@@ -75,6 +81,8 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"{printable(unknown[0])}: unexpected argument; see {self.prog} --help")
         if self._runs:
             given = getattr(args, self._runs)
+            if self._takes_filters:
+                given, args.filters = split_overrides(given)
             found = [find_run(run) for run in given] if isinstance(given, list) else find_run(given)
             setattr(args, self._runs, found)
         return args

@@ -38,30 +38,40 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _tabulate(args: argparse.Namespace) -> int:
-    args.folders = args.folders or [OUTPUTS]
     if args.html:
         return _write_page(args)
+    from unipeft_run.report.columns import select_columns
     from unipeft_run.report.render import FORMATS
+    from unipeft_run.report.tables import make_tables
 
     experiment = _read_experiment(args.experiment) if args.experiment else None
-    runs = _finished(args.folders)
+    runs = _finished(args)
     if experiment:
         from unipeft_run.report.published import compare_with_paper
 
-        print(FORMATS[args.format](compare_with_paper(experiment, runs)))
-    elif runs:
-        from unipeft_run.report.tables import make_tables
-
-        print(FORMATS[args.format](make_tables(runs)))
+        tables = compare_with_paper(experiment, runs)
+    else:
+        tables = make_tables(runs)
+    if args.columns:
+        tables = select_columns(tables, args.columns)
+    if tables:
+        print(FORMATS[args.format](tables))
     if not runs:
-        print("no finished run yet", file=sys.stderr)
+        print(_say_none(args), file=sys.stderr)
     return 0
+
+
+def _say_none(args: argparse.Namespace) -> str:
+    """Say that no finished run was found."""
+    words = " ".join(map(printable, args.filters))
+    return f"no finished run matches {words}" if words else "no finished run yet"
 
 
 def _write_page(args: argparse.Namespace) -> int:
     """Write the page of all finished runs, and print its name."""
-    if args.format != "text":
-        raise UserError("--html and --format exclude each other; run the command twice")
+    for option, given in (("format", args.format != "text"), ("columns", args.columns)):
+        if given:
+            raise UserError(f"--html and --{option} exclude each other; run the command twice")
     if args.html.is_dir():
         file = printable(args.html)
         raise UserError(
@@ -71,10 +81,10 @@ def _write_page(args: argparse.Namespace) -> int:
     from unipeft_run.runs.finished import finished_runs
 
     experiment = _read_experiment(args.experiment) if args.experiment else None
-    runs, left_out = finished_runs(args.folders)
+    runs, left_out = finished_runs(args.folders or [OUTPUTS], args.filters)
     if not runs:
         print("\n".join(f"left out: {line}" for line in left_out), file=sys.stderr)
-        raise UserError("no finished run yet")
+        raise UserError(_say_none(args))
     page = render_page(runs, left_out, experiment, args.predictions)
     try:
         args.html.write_text(page, encoding="utf-8")
@@ -104,11 +114,11 @@ def _read_finished(folder: Path) -> RunRecord:
     return run
 
 
-def _finished(folders: Sequence[Path]) -> list[RunRecord]:
-    """Return the finished runs; print a line for each run that is left out."""
+def _finished(args: argparse.Namespace) -> list[RunRecord]:
+    """Return the selected finished runs; print a line for each run that is left out."""
     from unipeft_run.runs.finished import finished_runs
 
-    runs, left_out = finished_runs(folders)
+    runs, left_out = finished_runs(args.folders or [OUTPUTS], args.filters)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     return runs
@@ -127,27 +137,29 @@ def _draw(kind: str, args: argparse.Namespace) -> int:
     from unipeft_run.report import figures
 
     if kind == "curves":
-        figures.draw_curves(_with_records(args.folders), args.out)
+        figures.draw_curves(_with_records(args), args.out)
     else:
         from unipeft_run.report.tables import make_tables
 
-        runs = _finished(args.folders)
+        runs = _finished(args)
         if not runs:
-            raise UserError("no finished run yet")
+            raise UserError(_say_none(args))
         figures.draw_shares(make_tables(runs), args.out)
     print(printable(args.out))
     return 0
 
 
-def _with_records(folders: Sequence[Path]) -> list[RunRecord]:
-    """Return the runs that have training records; print a line for each unreadable one."""
+def _with_records(args: argparse.Namespace) -> list[RunRecord]:
+    """Return the selected runs that have training records; print a line for each unreadable one."""
+    from unipeft_run.runs.filters import select_runs
     from unipeft_run.runs.reader import find_runs
     from unipeft_run.runs.reading import UnreadableFile
 
+    folders = args.folders or [OUTPUTS]
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(f"there is no folder {printable(missing[0])}")
     kept = []
-    for run in find_runs(folders):
+    for run in select_runs(find_runs(folders), args.filters):
         try:
             if run.config and any(True for _ in run.train_records()):
                 kept.append(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unipeft_run.commands.arguments import Parser, expand_path
+from unipeft_run.commands.arguments import Parser, expand_path, split_list
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.search import OUTPUTS
 
@@ -14,11 +14,18 @@ PAGE = Path("report.html")
 HELP = """\
 Print tables of finished runs: methods ranked by their test score, with their cost."""
 EPILOG = """\
+unipeft report outputs task=sst2 method=mam,lora_*      only runs that match, as in unipeft runs
+unipeft report outputs --columns method,accuracy,stored_percent --format latex
 unipeft report outputs --html          write everything to one page, report.html
 unipeft report compare RUN RUN         test whether runs differ significantly from the first
 unipeft report plan NAME               list the missing runs of a published table
 unipeft report curves FOLDER           draw loss, validation score and learning rate
 unipeft report shares FOLDER           draw scores against stored parameters"""
+COLUMNS_HELP = """\
+these columns only, in this order: method, seeds, the metrics of the test split (accuracy, loss,
+...), trained, stored, stored_percent, steps, tokens/s, seconds; with --experiment: row,
+percent_printed, percent_ours, seeds, accuracy_printed, accuracy_ours, ..., status, source,
+differs_in"""
 COMPARE_HELP = """\
 Test whether the scores of runs differ significantly from those of the first: paired bootstrap,
 approximate randomisation, and McNemar's test for accuracy, adjusted for several runs (Holm)."""
@@ -32,7 +39,7 @@ PLAN_HELP = "List the cells of a published table with their states, and commands
 def make_parser() -> Parser:
     """Return the parser of tables and of the page."""
     parser = Parser("report", HELP, EPILOG)
-    parser.add_runs("folders", "*")
+    parser.add_runs("folders", "*", filters=True)
     parser.add_argument(
         "--experiment", metavar="NAME", help="compare our results with this published table"
     )
@@ -51,8 +58,16 @@ def make_parser() -> Parser:
         metavar="N",
         help="predictions of each run on the page (default: %(default)s)",
     )
+    parser.add_argument("--columns", type=_columns, metavar="NAME,NAME", help=COLUMNS_HELP)
     parser.add_format(*FORMAT_NAMES)
     return parser
+
+
+def _columns(text: str) -> list[str]:
+    """Parse a list of columns. Raises `ArgumentTypeError`."""
+    if names := split_list(text):
+        return names
+    raise argparse.ArgumentTypeError("no column given; write method,accuracy")
 
 
 def _count(text: str) -> int:
@@ -87,7 +102,7 @@ def make_compare_parser() -> Parser:
 def make_figure_parser(kind: str) -> Parser:
     """Return the parser of a figure: curves or shares."""
     parser = Parser(f"report {kind}", FIGURES[kind])
-    parser.add_runs("folders", "+")
+    parser.add_runs("folders", "*", filters=True)
     parser.add_argument(
         "--out",
         type=expand_path,

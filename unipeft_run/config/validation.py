@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -133,6 +134,8 @@ def _explain(
         return UserError(f"{path}: must not be null")
     if choices := _choices(schema, keys):
         return UserError(unknown_choice(path, value, choices))
+    if isinstance(value, str) and (problem := _explain_choice(path, value)):
+        return UserError(problem)
     if kind == "string_pattern_mismatch":
         return UserError(_malformed(path, value))
     same_key = [other for other in errors if _known_keys(other["loc"], data) == keys]
@@ -146,6 +149,17 @@ def _explain(
         return UserError(f"{path}={shorten(value)}: {error['msg'].removeprefix('Value error, ')}")
     requirement = template.format(**error.get("ctx", {}))
     return UserError(f"{path}={shorten(_as_yaml(value))}: must be {requirement}")
+
+
+def _explain_choice(path: str, value: str) -> str | None:
+    """Say how to choose the value of an axis, given a name in place of its section."""
+    slot, _, axis = path.partition(".")
+    if slot not in SLOTS or axis not in AXES:
+        return None
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value).lower()  # of a class, as in LearnedScale
+    if name in options(axis):
+        return f"{path}={shorten(value)}: use {axis}@{slot}={name}"
+    return unknown_choice(f"{axis}@{slot}", value, options(axis))
 
 
 def _malformed(path: str, value: Any) -> str:

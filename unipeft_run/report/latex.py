@@ -2,6 +2,7 @@ r"""Render tables as LaTeX with booktabs, ready for \input. Every value is print
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from unipeft_run.report.tables import Table
@@ -30,6 +31,7 @@ def _lines(table: Table) -> Iterator[str]:
     yield r"\begin{table}"
     yield r"\centering"
     yield rf"\caption{{{escape(printable(table.title))}}}"
+    yield rf"\label{{tab:{_make_label(table)}}}"
     if table.columns:
         columns = "".join("r" if is_numeric(table, name) else "l" for name in table.columns)
         yield rf"\begin{{tabular}}{{{columns}}}"
@@ -43,6 +45,12 @@ def _lines(table: Table) -> Iterator[str]:
     for note in table.notes:
         yield rf"\par\footnotesize {escape(printable(note))}"
     yield r"\end{table}"
+
+
+def _make_label(table: Table) -> str:
+    """Make a label of the facts of a table, such as sst2-mini-roberta_mini."""
+    words = [value for value in table.facts.values() if value] or [table.title]
+    return re.sub(r"[^a-z0-9_]+", "-", "-".join(words).lower()).strip("-")
 
 
 def escape(text: str) -> str:

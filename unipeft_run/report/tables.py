@@ -20,6 +20,7 @@ CONTAMINATION = (
 )
 NOTES = {("mnli", "mini"): CONTAMINATION}
 SPREAD = "+- is the standard deviation over the seeds (n - 1)"
+SILENT = {"references": ("raw",)}  # signatures that say nothing, by metric; also `accuracy (%)`
 COSTS = {"tokens/s": "train/tokens_per_second", "seconds": "wall_seconds"}
 
 
@@ -103,6 +104,6 @@ def _find_signatures(runs: Sequence[RunRecord]) -> list[str]:
     names: dict[str, dict[str, None]] = {}
     for run in runs:
         for metric, signature in as_mapping(run.metrics.get("signatures")).items():
-            if metric != "per_example":
+            if metric != "per_example" and signature not in SILENT.get(metric, (f"{metric} (%)",)):
                 names.setdefault(str(signature), {})[metric] = None
     return [f"{', '.join(metrics)}: {signature}" for signature, metrics in names.items()]

@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unipeft_run.errors import UserError
+from unipeft_run.runs.filters import select_runs
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord, find_runs
 
 
-def finished_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
+def finished_runs(
+    folders: Sequence[Path], filters: Sequence[str] = ()
+) -> tuple[list[RunRecord], list[str]]:
     """Return the finished runs in and below `folders`, and a line for every run left out.
 
-    Raises `UserError` if a folder is missing or holds no run.
+    `filters`: only runs that match all of them count, as in `select_runs`. Raises `UserError` if a
+    folder is missing or holds no run, or if no run has the key of a filter.
     """
     finished: dict[str, RunRecord] = {}
     left_out: list[str] = []
-    for run in [run for folder in folders for run in _runs_in(folder)]:
+    for run in select_runs([run for folder in folders for run in _runs_in(folder)], filters):
         reason = run.reason_left_out
         if not reason:
             key = f"{run.metrics['task']} {run.metrics['run_id']}"
