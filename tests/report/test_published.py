@@ -66,6 +66,21 @@ def test_an_illegal_cell_is_a_row_with_its_reason(capsys: Capture) -> None:
     assert find_missing(experiment, [run]) == {}
 
 
+def test_runs_that_match_no_row_are_named_with_their_differences(capsys: Capture) -> None:
+    define("one: task=sst2 method=mam", "two: task=sst2 method=mam ffn.bottleneck=3 seed=7")
+    own = "composition@ffn=add", "ffn.bottleneck=3"
+    folders = [make_run(*SST2, *own, f"seed={seed}") for seed in (1, 2)]
+    other = make_run("task=sst2", "method=bitfit")
+    rows = sheet(capsys)
+    assert [row["seeds"] for row in rows] == ["", ""]
+    names = ", ".join(f"sst2/mam/{name}" for name in sorted(folder.name for folder in folders))
+    assert (
+        f"3 runs of sst2 match no row: sst2/bitfit/{other.name} (no row has method bitfit); "
+        f"{names} have composition@ffn=add, where row 'two' has composition@ffn=scaled ffn.scale=4"
+    ) in rows[0]["notes"]
+    assert "scale mini uses other data" in rows[0]["notes"]
+
+
 def test_cells_without_a_task_stand_for_the_tasks_of_the_runs(capsys: Capture) -> None:
     experiment = define("one: method=mam", "two: method=bitfit")
     make_run("task=mnli", "method=mam")

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from unipeft_run.config.design_space import load_axis_file
 from unipeft_run.config.messages import options
-from unipeft_run.config.schema import AXES
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import config_dirs
 

@@ -11,10 +11,10 @@ from unipeft_run.report.tables import Table
 
 
 def select_columns(tables: Sequence[Table], names: Sequence[str]) -> list[Table]:
-    """Return the tables with the columns `names` in this order; a table omits those it lacks.
+    """Return the tables with the columns `names` in this order; each omits those it lacks.
 
-    Tables that lack all of them are left out. Columns are named as in `column_key`, or by their titles. Raises `UserError` for a name that is
-    in no table.
+    Columns are named as in `column_key`, or by their titles. Tables that lack all of them are left
+    out. Raises `UserError` for a name that is in no table.
     """
     known = list_columns(tables)
     for name in names:

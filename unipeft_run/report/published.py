@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.report.cells import Spread, group_by_cell, measure_spread
 from unipeft_run.report.differences import find_differences
 from unipeft_run.report.tables import SPREAD, Row, Table
+from unipeft_run.report.unmatched import describe_unmatched
 from unipeft_run.runs.reader import RunRecord
 
 MINIATURE = (
@@ -141,13 +143,29 @@ def _make_table(
         known = not by_name or any(_names_method(cell, run) for run in runs)
         rows += _make_rows(cell, scale, experiment, by_method if known else {})
     notes = [*experiment.notes, *(f"{cell.row}: {note}" for cell in cells for note in cell.notes)]
+    notes += [MINIATURE] * (scale == "mini")
+    if not by_name and (left := _find_unmatched(cells, scale, by_method)):
+        notes.append(left)
     if any(isinstance(row.get("seeds"), int) for row in rows):
-        notes += [SPREAD, *([MINIATURE] * (scale == "mini"))]
+        notes.append(SPREAD)
         notes += [MEDIAN] * (experiment.average == "median")
     if any(row["seeds"] and row["differs in"] for row in rows):
         notes.append(DEPARTURES)
     facts = {"experiment": experiment.name, "task": task, "scale": scale}
     return Table(f"{experiment.title}: {task}, scale {scale}", facts, rows, notes)
+
+
+def _find_unmatched(
+    cells: Sequence[Cell], scale: str, runs: Mapping[str, Sequence[RunRecord]]
+) -> str:
+    """Describe the runs that are of none of the cells; empty if there are none."""
+    configs = {}
+    for cell in cells if runs else ():
+        with suppress(Illegal):
+            configs[cell.row] = _compose((*cell.overrides[scale], f"scale={scale}"))
+    ids = set(map(_method_id, configs.values()))
+    left = [run for method, own in runs.items() if method not in ids for run in own]
+    return describe_unmatched(left, configs) if left else ""
 
 
 def _method_id(config: Mapping[str, Any]) -> str:
