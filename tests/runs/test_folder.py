@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,14 @@ def test_status(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "xsum" / "mam" / "ab12cd34")
     assert folder.status() == {}
     folder.mark("running", step=7)
+    started = folder.status()["started"]
+    assert datetime.fromisoformat(started) <= datetime.now(UTC)
+    folder.write_json("status.json", folder.status() | {"started": "2026-01-02T03:04:05+00:00"})
     folder.mark("failed", error="out of memory")
     status = RunFolder(folder.path).status()
     assert (status["state"], status["step"], status["error"]) == ("failed", 7, "out of memory")
     assert status["heartbeat"].endswith("+00:00")
+    assert status["started"].startswith("2026-01-02"), "a resumed run keeps its start"
 
 
 def test_the_heartbeat_is_written_every_few_seconds(

@@ -76,7 +76,7 @@ YAML: dict[str, str] = {
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 10**300, 1.5, "x", "", ESCAPES, "9" * 5000, [], [1], {}, {"a": [1]}, [[{}]]),
 )
-STATUS_KEYS = ("state", "step", "total", "seconds_left", "error", "heartbeat")
+STATUS_KEYS = ("state", "step", "total", "seconds_left", "error", "heartbeat", "started")
 METRIC_KEYS = ("primary", "task", "seed", "parameters/stored")
 
 

@@ -35,7 +35,7 @@ RETRY_HELP = (
     f"rerun {', '.join(RETRIED[:-1])} and {RETRIED[-1]} runs with their stored configuration"
 )
 SINKS = ("wandb", "tensorboard")
-COLUMNS = ("run", "seed", "state", "step", "metric", "left")
+COLUMNS = ("run", "started", "seed", "state", "step", "metric", "left", "settings")
 
 
 @entry
@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         prepare_environment()
         with raise_on_sigterm(), resumable(argv):
             return retry([run for run in runs if run.state in RETRIED], args.allow)
+    runs = sorted(runs, key=_find_start)  # the newest last
     if args.format == "json":
         print(as_json([_describe(run) for run in runs]))
     else:
@@ -91,7 +92,13 @@ def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
 
 def list_runs(runs: Sequence[RunRecord]) -> None:
     """Print a line per run and a count per state to stdout, and the errors to stderr."""
-    print("\n".join(fit_columns([COLUMNS, *map(_row, runs)])))
+    from unipeft_run.report.settings import describe_settings
+
+    settings = describe_settings(runs)
+    rows = [COLUMNS, *((*_row(run), text) for run, text in zip(runs, settings, strict=True))]
+    if not any(settings):
+        rows = [row[:-1] for row in rows]
+    print("\n".join(fit_columns(rows, remarks=any(settings))))
     for run in runs:
         if reason := run.error or "; ".join(run.problems):
             print(f"{run.state}: {run.label}: {reason}", file=sys.stderr)
@@ -101,17 +108,25 @@ def list_runs(runs: Sequence[RunRecord]) -> None:
     print(f"{len(runs)} run{plural}" + (f": {counts}" if runs else ""))
 
 
+def _find_start(run: RunRecord) -> float:
+    """Return when the run started; of an earlier version's run, when it last wrote its state."""
+    time = run.started or run.last_beat
+    return time.timestamp() if time else 0.0
+
+
 def _row(run: RunRecord) -> tuple[str, ...]:
     step = f"{run.step}/{run.total}" if run.total else str(run.step)
     metric = f"{run.metric[0]} {run.metric[1]:.2f}" if run.metric else ""
     left = "" if run.seconds_left is None else str(timedelta(seconds=int(run.seconds_left)))
     seed = printable(run.config.get("seed", ""), 20)
-    return run.label, seed, run.state, step, metric, left
+    started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
+    return run.label, started, seed, run.state, step, metric, left
 
 
 def _describe(run: RunRecord) -> dict[str, Any]:
     names = ("state", "step", "total", "seconds_left", "error", "problems", "metric")
     content = {name: getattr(run, name) for name in names}
+    content["started"] = run.started.isoformat() if run.started else None
     return {"folder": str(run.folder), **content, "config": dict(run.config)}
 
 

@@ -41,19 +41,24 @@ def measure(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[in
         yield max(cell_len(printable(cell)) for cell in column)
 
 
-def fit_columns(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterator[str]:
+def fit_columns(
+    rows: Sequence[Sequence[str]], width: int | None = None, *, remarks: bool = False
+) -> Iterator[str]:
     """Yield the lines of a table, header first, none broken inside a word.
 
     In less than `width` terminal cells (by default those of the terminal; unlimited in a file), the
     first column is printed on a separate line, and the rest of the row indented below it.
+    `remarks`: the last column is text of any length; it goes beside the first one there.
     """
     width = terminal_width() if width is None else width
     lines = list(_pad(rows))
     if width is None or max(map(_cells, lines)) <= width:
         yield from lines
         return
-    for row, rest in zip(rows, _pad([row[1:] for row in rows]), strict=True):
-        yield from textwrap.wrap(row[0], width, break_long_words=False, break_on_hyphens=False)
+    end = -1 if remarks else None
+    for row, rest in zip(rows, _pad([row[1:end] for row in rows]), strict=True):
+        first = f"{row[0]}  {row[-1]}".rstrip() if remarks else row[0]
+        yield from textwrap.wrap(first, width, break_long_words=False, break_on_hyphens=False)
         yield f"  {rest}"
 
 

@@ -77,7 +77,7 @@ class RunFolder:
         refuse_links(self.path, path)
 
     def status(self) -> dict[str, Any]:
-        """Return status.json: state, step, heartbeat, error; empty for a new folder."""
+        """Return status.json, as `read_status` does; empty for a new folder."""
         return read_status(self.path)
 
     def mark(
@@ -94,12 +94,14 @@ class RunFolder:
         before = self.status()
         step = max(_count(before.get("step")) or 0, self._step) if step is None else step
         total = _count(before.get("total")) if total is None else total
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         record = {
             "state": state,
             "step": step,
             "total": total,
             "seconds_left": self._seconds_left(step, total) if state == "running" else None,
-            "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": before.get("started") if before else now,
+            "heartbeat": now,
             "error": error,
         }
         try:
@@ -210,7 +212,10 @@ def check_has_delta(folder: Path) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Return status.json of a run folder: state, step, total, seconds_left, heartbeat, error."""
+    """Return status.json of a run folder.
+
+    Its keys are state, step, total, seconds_left, started, heartbeat and error.
+    """
     return read_object(folder / "status.json")
 
 

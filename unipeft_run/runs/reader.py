@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ class RunRecord:
     def label(self) -> str:
         """The run's name on screen: task/method/run_id, printable."""
         return printable("/".join(self.folder.absolute().parts[-3:]))
+
+    @property
+    def started(self) -> datetime | None:
+        """The local time at which the run was started first; None if it is not recorded."""
+        return _as_time(self.status.get("started"))
+
+    @property
+    def last_beat(self) -> datetime | None:
+        """The local time at which the run last wrote its state."""
+        return _as_time(self.status.get("heartbeat"))
 
     @cached_property
     def cell(self) -> str:
@@ -217,6 +228,14 @@ def _as_step(value: Any) -> int | None:
 
 def _as_seconds(value: Any) -> float | None:
     return float(value) if is_number(value) and 0 <= value < LARGEST_STEP else None
+
+
+def _as_time(value: Any) -> datetime | None:
+    """Return an ISO date and time in local time; None for any other value."""
+    try:
+        return datetime.fromisoformat(value).astimezone()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def _as_line(value: Any) -> str:
