@@ -60,6 +60,7 @@ OPTIONS: Mapping[str, Options] = {
         "--experiment": EXPERIMENTS,
         "--html": FREE,
         "--predictions": FREE,
+        "--columns": FREE,
         "--format": _TABLES,
     },
     "report compare": {"--in": FREE, "--metric": FREE, "--format": _TABLES},
@@ -95,10 +96,12 @@ RUNS = (  # commands that take runs
 CONFIGURED = (  # commands that take the keys of a configuration
     *("train", "params", "space explain", "space solve", "report plan", "import-official"),
 )
+_FILTERS: Values = ("task", "method", "seed", "scale")
 KEYS: Mapping[str, Values] = {  # further keys
     "train": ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler"),
     "space solve": ("budget",),
-    "runs": ("task", "method", "seed", "scale", "state"),
+    "runs": (*_FILTERS, "state"),
+    **dict.fromkeys(("report", "report curves", "report shares"), _FILTERS),
     "score": ("task", "predictions", "references", "format"),
 }
 CHOICES: Mapping[str, Values] = {  # values of keys that are neither groups nor in the schema
