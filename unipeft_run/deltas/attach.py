@@ -237,7 +237,7 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
 
 
 def _host_dropout(layer: Any, table: Family) -> None:
-    """Replace the layer's residual dropout by modules that use the random state in its order."""
+    """Move the layer's residual dropout into modules that draw random numbers in the same order."""
     for path in table.residual_dropout:
         try:
             module = layer.get_submodule(path)

@@ -77,4 +77,4 @@ def converted_errors(key: str) -> Iterator[None]:
         raise
     except Exception as error:  # the library does not document its exceptions
         reason = str(error) or type(error).__name__
-        raise UserError(f"{key}: the PEFT library refuses: {shorten(reason, 300)}") from error
+        raise UserError(f"{key}: rejected by the PEFT library: {shorten(reason, 300)}") from error
