@@ -36,7 +36,7 @@ def test_the_template_need_not_name_the_prompt(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"response": "prompt"}, "task.prompt and task.response both name the column 'prompt'"),
-        ({"prompt_template": "{response}"}, "has the response, column 'response'"),
+        ({"prompt_template": "{response}"}, "contains the response (column 'response')"),
         ({"response_template": "{prompt}"}, "field=prompt is unknown"),
         ({"extract": "first_match"}, "task.extract=first_match needs task.answer_words"),
         ({"extract": "text_after"}, "task.extract=text_after needs task.marker"),

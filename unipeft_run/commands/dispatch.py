@@ -44,7 +44,7 @@ COMMANDS = {
     "report": Command("make tables and figures from finished runs", "commands.report"),
     "params": Command("count the parameters of a configuration or a run", "commands.params"),
     "space": Command(
-        "explore the design space: legal, equivalent and illegal points", "commands.space"
+        "explore the design space: legal, equivalent, illegal points", "commands.space"
     ),
     "score": Command("score text files with a task's metrics", "commands.score"),
     "import-official": Command(

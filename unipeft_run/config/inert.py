@@ -95,7 +95,7 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
 
 
 def inert_decoding_keys(decoding: DecodingConfig, path: str = "") -> Iterator[Inert]:
-    """Yield every key that has no effect beside the others in `decoding`, with the reason.
+    """Yield every key that has no effect with the others in `decoding`, with the reason.
 
     `path`: the dotted key of the section in messages, up to its last dot.
     """

@@ -82,7 +82,7 @@ def _add_slot(model: Any, name: str, slot: Slot, shared: dict[str, Any]) -> None
 def attach_library(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of a method of the PEFT library into a model that `attach` has frozen.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    New weights are drawn from torch's random state. Raises UserError if the library rejects it.
     """
     adapter = attach_tuner(model, tuner)
     model.save_pretrained = refuse_save_pretrained  # type: ignore[assignment]

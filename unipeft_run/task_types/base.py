@@ -121,7 +121,7 @@ class EvaluationStep(ABC):
         return lengths(encoded, "input_ids")
 
     def added_positions(self, encoded: Dataset, generate: bool) -> int:
-        """Return the largest number of positions that an example needs beside its inputs."""
+        """Return the most positions that an example needs in addition to its inputs."""
         return 0
 
     def to_tensors(self, model: Any, rows: Rows) -> dict[str, Tensor]:
