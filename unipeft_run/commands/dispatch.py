@@ -51,9 +51,7 @@ COMMANDS = {
         "convert a checkpoint of the paper's code to a run", "commands.import_official"
     ),
     "export-peft": Command("export a run as a PEFT adapter", "commands.export_peft", listed=False),
-    "new": Command(
-        "write a skeleton of a form, composition, method, task or backbone", "commands.new"
-    ),
+    "new": Command("write a skeleton form, composition, method, task or backbone", "commands.new"),
     "completion": Command("install shell completion of commands and keys", "commands.completion"),
 }
 
