@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hostile_models import change_json
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
 from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.load import check_tokens
 from unipeft_run.backbones.tokenizer import load_tokenizer
 from unipeft_run.errors import UserError
 
@@ -114,6 +116,27 @@ def test_half_a_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
     (write(tmp_path, "roberta") / "vocab.json").write_text('{"the": 0}')
     with pytest.raises(UserError, match=r"tokenizer\.json, or vocab\.json and merges\.txt$"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("token", "written", "refused"),
+    [
+        ({"pad_token": "[PAD]"}, "", "pad_token '\\[PAD\\]' has the id 320, .* vocab_size=320"),
+        ({"additional_special_tokens": ["<|user|>"]}, "<|user|>{prompt}", "'<.user.>' has the id"),
+        ({"additional_special_tokens": ["<|user|>"]}, "{prompt}", None),
+    ],
+)
+def test_ids_are_inside_the_vocabulary(
+    token: dict[str, Any], written: str, refused: str | None
+) -> None:
+    tokenizer = tiny_text.bart_tokenizer()
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer))
+    towers = transformers.CLIPConfig(text_config={"vocab_size": len(tokenizer)})
+    check_tokens(tokenizer, config)
+    tokenizer.add_special_tokens(token)
+    for own in (config, towers):
+        with pytest.raises(UserError, match=refused) if refused else nullcontext():
+            check_tokens(tokenizer, own, written)
 
 
 def test_the_default_is_the_familys_own(tmp_path: Path) -> None:
