@@ -54,8 +54,9 @@ class PreparedRun:
         output = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(every=config.tracking.console.every, console=output)
         self.tokenizer = self.type.load_tokenizer(inputs.backbone)
-        if warning := self.type.compare_preparation(self.task, inputs.backbone):
-            log.warning(warning)
+        warning = self.type.compare_preparation(self.task, inputs.backbone)
+        if warning and processes.is_main():
+            log.warning("%s", warning)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
