@@ -167,7 +167,7 @@ def test_a_user_error_gives_one_sentence(
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        ("task=xsum +backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
+        ("task=xsum backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
         ("task=xsum +backbone.config.num_labels=x", "there is no key backbone.config.num_labels"),
         ("task=xsum +backbone.config.encoder_layers=x", "must be a whole number from 1 to 1,000"),
     ],
@@ -185,7 +185,7 @@ def test_a_backbone_field_is_accepted_under_all_its_names(
 ) -> None:
     sizes = []
     for name in ("d_model", "hidden_size"):
-        overrides = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
+        overrides = ("task=xsum", "method=mam", f"backbone.config.{name}=512", "format=json")
         assert params.main([*overrides]) == 0
         sizes.append(json.loads(capsys.readouterr().out)["backbone"])
     assert sizes[0] == sizes[1] < 200_000_000

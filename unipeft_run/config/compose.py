@@ -36,7 +36,7 @@ UNQUOTED = re.compile(
 QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
 VALUE = re.compile(r"(seed|output|\w+(\.\w+)+)=")  # the key of a value, not of a choice
 SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
-TUNER_FIELDS = "peft.config."
+FIELDS = ("peft.config.", "backbone.config.")  # of a library or a model: the groups name a few
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL | re.ASCII)  # left to Hydra
 
@@ -109,8 +109,8 @@ def _without_quotes(word: str) -> str:
 
 
 def _as_addition(word: str) -> str:
-    """Let a field of the PEFT library be set whether the method's file sets it or not."""
-    return f"++{word}" if word.startswith(TUNER_FIELDS) else word
+    """Let a field be set whether the chosen file sets it or not."""
+    return f"++{word}" if word.startswith(FIELDS) else word
 
 
 def _with_quoted_value(word: str) -> str:

@@ -162,6 +162,11 @@ class TaskType(ABC):
         """Load what encodes the examples from the backbone at `source`."""
         return load_tokenizer(source)
 
+    def compare_preparation(self, task: Task, source: str) -> str | None:
+        """Return a warning if `task` prepares inputs otherwise than the backbone at `source`."""
+        del task, source
+        return None
+
     def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
         """Write to `folder` what transformers needs to prepare inputs as the task does."""
         own = copy.deepcopy(tokenizer)
