@@ -124,6 +124,7 @@ def test_half_a_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
         ({"pad_token": "[PAD]"}, "", "pad_token '\\[PAD\\]' has the id 320, .* vocab_size=320"),
         ({"additional_special_tokens": ["<|user|>"]}, "<|user|>{prompt}", "'<.user.>' has the id"),
         ({"additional_special_tokens": ["<|user|>"]}, "{prompt}", None),
+        ({"mask_token": "[MASK]"}, "", None),
     ],
 )
 def test_ids_are_inside_the_vocabulary(
