@@ -16,11 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobStatus
 from tiny_cli import call
 from tiny_files import write_roberta, write_sentiment
 
 from unipeft_run import cli
 from unipeft_run.config import PlannedRun
+from unipeft_run.sweeps.trials import FailedReturn, TrialFailed
 
 pytest.importorskip("optuna")
 SST2 = ("task=sst2", "method=mam", "scale=mini")
@@ -207,13 +209,13 @@ def test_an_axis_is_searched_in_one_slot_and_fixed_in_another(
     [
         (("-m", "hydra/sweeper=optuna", *SST2), "nothing to search: give ranges"),
         (("-m", "hydra/sweeper=ax", *SST2), "hydra/sweeper=ax is not supported; choose from basic"),
-        (("hparams_search=lr", *SST2), "hparams_search=lr: is a search of many runs; add -m"),
+        (("hparams_search=lr", *SST2), "hparams_search=lr is a search of many runs; add -m"),
         (("hydra/sweeper=optuna", *SST2), "sweepers search among many runs; add -m"),
         (("-m", "hparams_search=lrr", *SST2), "hparams_search=lrr is unknown (did you mean lr?)"),
         ((*OPTUNA, "hydra.sweeper.direction=minimize"), "has maximize; leave it out"),
         ((*OPTUNA, "hydra.sweeper.storage=sqlite:///x.db"), "the study is stored in"),
         ((*OPTUNA, "hydra/sweeper/sampler=grid"), "takes no seed"),
-        ((*OPTUNA, "hydra.sweeper.n_trial=3"), "n_trial"),
+        ((*OPTUNA, "hydra.sweeper.n_trial=3"), "did you mean hydra.sweeper.n_trials?"),
         ((*OPTUNA, "optim.lrr=interval(1e-3,1e-2)"), "there is no key optim.lrr; did you mean"),
         ((*OPTUNA, "limit.validation=choice(5,6)"), "limit.validation cannot be searched"),
         *(
@@ -221,6 +223,14 @@ def test_an_axis_is_searched_in_one_slot_and_fixed_in_another(
             for key in ("debug", "task.mini", "task.metric", "evaluation.references")
         ),
         ((*OPTUNA[:-3], "scale=choice(mini,paper)"), "scale cannot be searched"),
+        (
+            (*OPTUNA[:2], "task=sst2,mnli", *SST2[1:]),
+            "task cannot be searched: it changes the data",
+        ),
+        ((*OPTUNA[:3], "method=choice(mam,prefix)"), "method cannot be searched: each method has"),
+        ((*OPTUNA, "hydra.sweeper.n_trials=0"), "hydra.sweeper.n_trials=0: must be at least 1"),
+        ((*OPTUNA, "output=afile"), "the search folder cannot be used: afile"),
+        (("-m", "hparams_search=lr,mini_lr", *SST2), "all runs share one hparams_search"),
         ((*OPTUNA, "experiment=table6"), "experiment= lists its own runs"),
         ((*OPTUNA, "hydra.sweep.subdir=x"), "set output=DIR"),
         (("-m", *SST2, SPACE[0]), "hydra/sweeper=optuna"),
@@ -234,6 +244,7 @@ def test_what_cannot_work_is_refused(
     search: Search,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    Path("afile").touch()
     assert search(*words) == 2
     err = capsys.readouterr().err
     assert part in err and len(err.splitlines()) <= 3
@@ -251,6 +262,17 @@ def test_a_search_file_may_set_the_sweeper_only(
     words = ("-m", "hparams_search=short", *SST2, "--config-dir", str(tmp_path / "mine"))
     assert search(*words) == 2
     assert "the file sets seed, but may set hydra.sweeper only" in capsys.readouterr().err
+    file = tmp_path / "mine" / "hparams_search" / "short.yaml"
+    file.write_text("# @package _global_\nhydra: {sweeper: {params: {seed: '1,2'}}}\n")
+    assert search(*words) == 2
+    assert "the file selects no sweeper; add `- override" in capsys.readouterr().err
+
+
+def test_a_failed_trial_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    returned = FailedReturn(status=JobStatus.FAILED, _return_value=TrialFailed("diverged"))
+    with pytest.raises(TrialFailed, match="diverged"):
+        _ = returned.return_value
+    assert capsys.readouterr().err == ""
 
 
 # ---- real training

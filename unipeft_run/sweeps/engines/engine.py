@@ -10,11 +10,14 @@ from pathlib import Path
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
@@ -46,7 +49,7 @@ class Engine:
         self.pre_dispatch = config.hydra.launcher.get("pre_dispatch")
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
         self.submission = secrets.token_hex(8)
-        self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+        self.context = HydraContext(config_loader=loader, callbacks=_build_callbacks(config))
         if self.kind == "ray":
             _require("ray")
         elif self.kind == "submitit_slurm":
@@ -62,6 +65,8 @@ class Engine:
     def launch(self, cells: Sequence[Cell]) -> list[Outcome | WorkerLost]:
         """Run one round; return an outcome or a loss for each of `cells`."""
         self.rounds += 1
+        if self.rounds == 1:
+            _make_sweep_folder(self.config)
         log = RoundLog(self.folder, self.rounds)
         launcher = self._build_launcher(self._build_worker(cells, log))
         try:
@@ -114,6 +119,27 @@ class Engine:
         launcher = RayLauncher(self.config.hydra.launcher.ray)
         launcher.setup(hydra_context=self.context, task_function=worker, config=self.config)
         return launcher
+
+
+def _build_callbacks(config: DictConfig) -> Callbacks:
+    try:
+        return Callbacks(config)
+    except HydraException as error:
+        reason = str(error).partition(", set env var")[0]
+        raise UserError(f"hydra.callbacks: {shorten(reason, 160)}") from None
+
+
+def _make_sweep_folder(config: DictConfig) -> None:
+    """Make hydra.sweep.dir, by default the output folder, in which launchers work.
+
+    Launchers do not expand ~, and compose the configuration of each cell again.
+    """
+    folder = Path(str(config.hydra.sweep.dir)).expanduser()
+    make_usable(folder, "output")
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
 
 
 def _require(extra: str) -> None:
