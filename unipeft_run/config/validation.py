@@ -145,6 +145,8 @@ def _explain(
     if template is None:
         return UserError(f"{path}={shorten(value)}: {error['msg'].removeprefix('Value error, ')}")
     requirement = template.format(**error.get("ctx", {}))
+    if kind == "string_type" and not isinstance(value, list | dict):
+        requirement += f"; quote it, as in \"{path}='{_as_yaml(value)}'\""
     return UserError(f"{path}={shorten(_as_yaml(value))}: must be {requirement}")
 
 
@@ -166,7 +168,7 @@ def _as_yaml(value: Any) -> Any:
     """Format booleans and floats as YAML does."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else value
+    return str(value) if isinstance(value, float) else value
 
 
 def _known_keys(location: Sequence[int | str], data: Any) -> list[int | str]:

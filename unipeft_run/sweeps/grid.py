@@ -148,7 +148,8 @@ def _summarise(verdicts: Sequence[Outcome | None], finished: int) -> str:
     states = Counter(verdict["state"] for verdict in verdicts if verdict)
     counts = {"to run": len(verdicts) - states.total() - finished, "finished before": finished}
     parts = [f"{count} {name}" for name, count in (counts | states).items() if count]
-    return f"{len(verdicts)} cells: {', '.join(parts)}"
+    plural = "" if len(verdicts) == 1 else "s"
+    return f"{len(verdicts)} cell{plural}: {', '.join(parts)}"
 
 
 def _launch(
