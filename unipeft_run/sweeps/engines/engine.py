@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
+from unipeft_run.sweeps.engines.interrupts import hold_signals
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
 from unipeft_run.sweeps.table import Cell, own_labels
@@ -58,6 +60,11 @@ class Engine:
             slurm.warn_without_gpu(config.hydra.launcher, cells)
 
     @property
+    def stop(self) -> Path | None:
+        """The file that tells workers to stop; None if a signal to the command ends its cells."""
+        return self.folder / "stop" if self.kind == "joblib" and self.n_jobs != 1 else None
+
+    @property
     def shared_fate(self) -> bool:
         """True if one killed worker terminates the others."""
         return self.kind == "joblib"
@@ -70,7 +77,8 @@ class Engine:
         log = RoundLog(self.folder, self.rounds)
         launcher = self._build_launcher(self._build_worker(cells, log))
         try:
-            results = launcher.launch(cells, initial_job_idx=0)
+            with hold_signals(self.stop) if self.stop else nullcontext():
+                results = launcher.launch(cells, initial_job_idx=0)
         except Exception as failure:
             if type(failure).__name__ not in POOL_LOST:
                 raise
@@ -90,7 +98,7 @@ class Engine:
         self._size_pool(at_once)
         announcer = self._build_announcer(cells, at_once)
         threads = threads_per_cell(at_once)
-        return Worker(self.job, log, threads, gpus, self.submission, announcer)
+        return Worker(self.job, log, threads, gpus, self.submission, announcer, self.stop)
 
     def _size_pool(self, at_once: int) -> None:
         """Set joblib's number of workers: two for one cell at a time, unless `n_jobs` is 1.
