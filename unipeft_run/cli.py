@@ -73,11 +73,12 @@ class Command(Generic[Plan]):
 
     `plan` validates a configuration, composed from the given overrides, and raises UserError if it
     is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
-    `check` tells a grid which run a plan is. `help` returns the help text, `when_empty` the
-    error message for a command line without arguments. `read_words` turns the command's positional
-    words and its options (`options`: flag and help text) into overrides. `remember` is told which
-    run folder a command line plans, and from which files. `print_results` prints those of a grid.
-    `keys` returns the keys of the configuration, for error messages.
+    `check` returns the identity of a planned run, for a grid. `help` returns the help text,
+    `when_empty` the error message for a command line without arguments. `read_words` turns the
+    command's positional words and its options (`options`: flag and help text) into overrides.
+    `remember` is told which run folder a command line plans, and from which files. `print_results`
+    prints the results of a grid. `keys` returns the keys of the configuration, for
+    error messages.
     """
 
     config_name: str

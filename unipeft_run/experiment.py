@@ -228,6 +228,4 @@ class PreparedRun:
         """Yield each length key with the longest input or output that it allows."""
         for name, split in self.encoded.items():
             yield from self.type.lengths(name, split)
-        if decoding := self.config.evaluation.decoding:
-            longest = self.type.longest_output(decoding, self.encoded)
-            yield f"evaluation.decoding.{decoding.length_key}", longest
+        yield from self.type.output_lengths(self.config.evaluation.decoding, self.encoded)

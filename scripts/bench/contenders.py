@@ -107,7 +107,7 @@ class Unipeft(Contender):
     def update(self, batches: list[Batch]) -> None:
         if self.accumulator is None:
             self.accumulator = self.build(accumulation=len(batches))
-            self.plan = self.accumulator.choose(self.options, None)
+            self.accumulator.choose(self.options, None)
         self.accumulator.accumulate([MicroBatch(batch) for batch in batches])
         self.optimizer.step()
         self.accumulator.clear()

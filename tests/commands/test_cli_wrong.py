@@ -29,7 +29,7 @@ WRONG = {
     # another choice
     f"train {SST2} scale=small": "choose from mini, paper",
     f"train {SST2} backbone=bart_lrge": "did you mean bart_large?",
-    f"train {SST2} backbone=bart_large": "predicts a class, which backbone bart_large cannot",
+    f"train {SST2} backbone=bart_large": "but backbone bart_large is of type seq2seq",
     f"train {SST2} precision=fp8": "choose from fp32, bf16, fp16, auto",
     f"train {SST2} debug=small --cfg job": "debug=small is unknown",
     f"train {SST2} hydra/launcher=jobli -m": "pip install 'unipeft[joblib]'",

@@ -14,6 +14,7 @@ from tiny_cli import call
 from unipeft_run import cli
 from unipeft_run.commands import params, score
 from unipeft_run.config import compose, load, normalise_overrides, plan, resolve
+from unipeft_run.data.tasks.build import build_task
 from unipeft_run.errors import UserError
 from unipeft_run.run import evaluate
 
@@ -104,6 +105,14 @@ def test_the_labels_of_the_data_are_part_of_the_configuration() -> None:
         resolve(compose([*REVIEWS, "labels=[bad]"]))
 
 
+@pytest.mark.parametrize("labels", ["[1,2.5,true]", "['1','2.5','true']", "[1,2.5,True]"])
+def test_labels_may_look_like_numbers_and_truth_values(labels: str) -> None:
+    Path("reviews.csv").write_text("review,stars\n" + "a,1\nb,2.5\nc,true\nd,1\n" * 5)
+    config = resolve(compose([*REVIEWS, f"labels={labels}"]))
+    assert config.task.keywords["labels"] == ["1", "2.5", "true"]
+    assert build_task(config.task).label_names == ("1", "2.5", "true")
+
+
 def test_the_identity_is_the_content_and_the_split(folder: Path) -> None:
     before = plan(compose(PAIRS)).run_id
     Path("pairs.csv").rename("moved.csv")
@@ -173,5 +182,5 @@ def test_from_a_file_to_the_same_scores_in_evaluation(
     with Path("pairs.csv").open("a") as a, Path("reviews.csv").open("a") as b:
         a.write("x,y\n")
         b.write("x,good\n")
-    with pytest.raises(UserError, match="the test data changed since the run"):
+    with pytest.raises(UserError, match=r"the test data changed after the run in .* was trained"):
         evaluate(run)

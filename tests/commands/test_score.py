@@ -26,6 +26,8 @@ def write_files(folder: Path, predictions: list[str], references: list[str]) -> 
 
 
 def test_translations_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["task=wmt16_en_ro", *write_files(tmp_path, OTHERS[:1], ROMANIAN[:1])]) == 0
+    assert capsys.readouterr().out.startswith("wmt16_en_ro, 1 example\n")
     assert main(["task=wmt16_en_ro", *write_files(tmp_path, OTHERS, ROMANIAN)]) == 0
     scores = bleu(OTHERS, ROMANIAN)
     head, *rows = capsys.readouterr().out.splitlines()
@@ -201,3 +203,56 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0
     assert "references=FILE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "predictions", "references", "expected"),
+    [
+        ("sst2", [], ["Positive", "NEGATIVE"], ["positive", "positive"], {"accuracy": 50.0}),
+        (
+            "text_classification",
+            ["metric=accuracy"],
+            ["Yes"] * 2,
+            ["yes", "no"],
+            {"accuracy": 50.0},
+        ),
+        (
+            *("causal_lm", ["metric=exact_match", "extract=first_match"]),
+            *(
+                ["so true", "false, true"],
+                ["true", "false"],
+                {"accuracy": 100.0, "exact_match": 0.0},
+            ),
+        ),
+    ],
+)
+def test_words_are_compared_as_in_a_run(
+    task: str,
+    words: list[str],
+    predictions: list[str],
+    references: list[str],
+    expected: dict[str, float],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = ["answer_words=[true, false]"] if task == "causal_lm" else []
+    files = write_files(tmp_path, predictions, references)
+    assert main([f"task={task}", *words, *more, *files, "format=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["yes", "Yes"], "both files hold only the class Yes; name all classes, as in labels=[yes"),
+        (["", ""], "both files hold no classes"),
+    ],
+)
+def test_one_class_is_not_enough(
+    lines: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_files(tmp_path, lines, lines)
+    assert main(["task=text_classification", *files]) == 2
+    assert sentence in capsys.readouterr().err
+    given = "labels=[yes, no]", "metric=accuracy"
+    assert main(["task=text_classification", *files, *given]) == (0 if lines[0] else 2)

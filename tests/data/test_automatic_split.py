@@ -44,6 +44,23 @@ def test_equal_texts_stay_together() -> None:
     assert not found["validation"] & found["test"]
 
 
+def test_a_large_group_of_equal_texts_is_trained_on() -> None:
+    texts = [*["same"] * 20, *["twice"] * 2, *(f"text {number}" for number in range(4))]
+    for seed in range(5):
+        rows = divide(texts, None, {"validation": 1, "test": 3}, seed)
+        assert set(range(20)) <= set(rows["train"])
+        assert (len(rows["validation"]), len(rows["test"])) == (1, 3)
+
+
+def test_a_split_without_room_for_any_group_gets_the_smallest() -> None:
+    texts = [*["a"] * 9, *["b"] * 3, *["c"] * 2]
+    rows = divide(texts, None, {"validation": 1, "test": 1}, seed=0)
+    assert {split: len(found) for split, found in rows.items()} == {
+        "train": 9, "validation": 2, "test": 3
+    }  # fmt: skip
+    assert divide(texts[:12], None, {"validation": 1, "test": 1}, seed=0)["test"] == []
+
+
 def test_classes_keep_their_shares() -> None:
     classes = ["rare" if number % 10 == 0 else "common" for number in range(200)]
     rows = divide(TEXTS, classes, SIZES, seed=0)

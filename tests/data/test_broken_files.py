@@ -125,7 +125,7 @@ def test_a_broken_gzip_file_gives_one_sentence(tmp_path: Path) -> None:
 
 
 PARQUET: dict[str, tuple[dict[str, Any], str]] = {
-    "null": ({"sentence": ["x", None], "label": [1, 0]}, "column 'sentence' is empty in row 2"),
+    "null": ({"sentence": ["x", None], "label": [1, 0]}, "column 'sentence' has no value in row 2"),
     "no text": ({"sentence": [1], "label": [1]}, "'sentence' holds int64, not text"),
     "list": ({"sentence": [["x"]], "label": [1]}, r"'sentence' holds list<.*>, not text"),
     "floats": ({"sentence": ["x"], "label": [1.0]}, "'label' holds double, not class numbers"),

@@ -59,6 +59,12 @@ def test_columns_labels_and_metrics_are_those_of_the_benchmark(name: str) -> Non
     assert task.hub == {"path": "nyu-mll/glue", "name": name, "revision": None}
 
 
+def test_a_single_metric_or_column_needs_no_list() -> None:
+    words = "task.metric=accuracy", "task.selection=accuracy", "task.text=line"
+    task = build_task(configured("task=cola", "method=mam", *words).task)
+    assert (task.metrics, task.columns.text) == (("accuracy",), ("line",))
+
+
 @pytest.mark.parametrize(("name", "scale"), sampled(product(TASKS, ["paper", "mini"]), 3))
 def test_every_task_has_a_recipe_and_the_papers_sizes(name: str, scale: str) -> None:
     config = configured(f"task={name}", "method=mam", f"scale={scale}")

@@ -207,7 +207,7 @@ def test_texts_of_one_video_are_joined(tmp_path: Path) -> None:
     [
         ({"picture": [b"x"], "label": [0]}, "has no column 'img'"),
         ({"image": ["a.png"], "label": [0]}, "holds string, not the bytes of image files"),
-        ({"image": [None, b"x"], "label": [0, 0]}, "is empty in row 1"),
+        ({"image": [None, b"x"], "label": [0, 0]}, "has no value in row 1"),
         ({"image": [[b"x"], []], "label": [0, 0]}, "is an empty list in row 2"),
         ({"image": [b"x"], "label": [3]}, "out of range"),
     ],

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from unipeft_run.data.tasks.own_source import order_labels
+from unipeft_run.data.tasks.labels import order_labels
 from unipeft_run.data.tasks.text2text import Text2Text
 from unipeft_run.data.tasks.text_classification import TextClassification
 from unipeft_run.errors import UserError
@@ -164,6 +164,8 @@ def test_a_saved_data_set(divided: bool, tmp_path: Path) -> None:
 
 def test_labels_are_ordered_by_value_or_name() -> None:
     assert order_labels(["10", "9", "9", "-1"]) == ("-1", "9", "10")
+    assert order_labels(["10.0", "0.0", "9.5", "-1e1"]) == ("-1e1", "0.0", "9.5", "10.0")
+    assert order_labels(["9", "nan", "10"]) == ("10", "9", "nan")
     assert order_labels(["spam", "ham", "Spam"]) == ("ham", "Spam")
 
 
@@ -221,6 +223,13 @@ def test_a_column_that_holds_no_classes(tmp_path: Path) -> None:
     same = [{**row, "stars": "5"} for row in rows]
     with pytest.raises(UserError, match="holds the same value in 50 examples"):
         classify(write(tmp_path, "e.csv", same))
+
+
+def test_examples_with_one_text_cannot_be_divided(tmp_path: Path) -> None:
+    rows = [{"de": "gleich" if n else "anders", "en": f"sentence {n}"} for n in range(40)]
+    message = "nearly all examples have the same text, so none is left for test"
+    with pytest.raises(UserError, match=message):
+        pairs(write_pairs(tmp_path, rows)).load()
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:

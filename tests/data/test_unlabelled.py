@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from unipeft_run.data.tasks import hub
+from unipeft_run.data.tasks import found_data, hub, own_source
 from unipeft_run.data.tasks.text_classification import TextClassification
 from unipeft_run.errors import UserError
 
@@ -19,6 +19,7 @@ NAMES = ["bad", "good"]
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIPEFT_CACHE", str(tmp_path / "cache"))
+    found_data._find_on_hub.cache_clear()
 
 
 def split(labels: list[int], names: list[str] | None = None) -> Dataset:
@@ -81,7 +82,52 @@ def test_a_row_without_a_label_is_named(
         task.summarise()
 
 
+def write_csv(folder: Path, **labels: list[Any]) -> Path:
+    """Write a file for each split with these labels, whose classes have no recorded names."""
+    for name, column in labels.items():
+        rows = "".join(f"film {n} of {name},{label}\n" for n, label in enumerate(column))
+        (folder / f"{name}.csv").write_text(f"text,label\n{rows}")
+    return folder
+
+
 def test_minus_one_is_a_class_where_no_names_are_recorded(tmp_path: Path) -> None:
-    rows = "".join(f"film {n},{n % 3 - 1}\n" for n in range(30))
-    (tmp_path / "d.csv").write_text(f"text,label\n{rows}")
-    assert classify(tmp_path / "d.csv").summarise().labels == ("-1", "0", "1")
+    data = write_csv(tmp_path, train=[-1, 0, 1] * 10, test=[-1] * 7)
+    assert classify(data).class_names() == ("-1", "0", "1")
+    assert len(classify(data, labels=("-1", "0", "1")).load()["test"]) == 7
+
+
+def test_a_whole_split_of_minus_one_has_no_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_csv(tmp_path, train=[0, 1] * 20, dev=[1, 0], test=[-1] * 7)
+    assert classify(data).class_names() == ("0", "1")
+    splits = classify(data, labels=("no", "yes")).load()
+    assert {name: len(found) for name, found in splits.items()} == {
+        "train": 36, "validation": 2, "test": 4
+    }  # fmt: skip
+    assert "its test split has no labels" in caplog.text
+    write_csv(tmp_path, train=[0, 1] * 20, test=[-1, 1])
+    assert classify(data).class_names() == ("-1", "0", "1"), "a part of the split has it"
+
+
+def test_splits_with_different_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_csv(tmp_path, train=["bad", "good"] * 20, dev=["Good"], test=["neg", "pos"])
+    message = "the test split has no label in common with the train split"
+    with pytest.raises(UserError, match=message):
+        classify(data).class_names()
+    write_csv(tmp_path, test=["good", "fair"])
+    assert caplog.text == ""
+    classify(data, labels=classify(data).class_names()).load()
+    assert caplog.messages == [
+        f"{data}: its test split has labels that no training example has: fair"
+    ]
+
+
+def test_hub_data_is_loaded_and_summarised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = save(unlabelled_test(), tmp_path, "hub", monkeypatch)
+    first = classify(place).summarise()
+    monkeypatch.setattr(hub.datasets, "load_dataset", None)
+    monkeypatch.setattr(own_source.OwnSource, "_tables", None)
+    assert classify(place).summarise() == first

@@ -1,6 +1,7 @@
 """Attaching, detaching, copying, saving and checkpointing deltas: every method, every family."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_the_stored_count_of_a_prefix_excludes_its_mlp() -> None:
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(UserError, match="matches no parameter"):
         attach(backbone("bart"), {}, ["*.no_such"])
+
+
+@pytest.mark.parametrize("failing", ["representation", "hooks"])
+def test_a_model_is_unchanged_if_attaching_fails(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbone("bart")
+    state, slots = model.state_dict().keys(), build_slots(attach_method("mam", "bart")[1])
+    if failing == "representation":
+        slots["ffn"] = replace(slots["ffn"], representation={"sites": ["no.such"]})
+    else:
+        monkeypatch.setattr("unipeft_run.deltas.attach.limit_positions", lambda model: 1 / 0)
+    with pytest.raises((UserError, ZeroDivisionError)):
+        attach(model, slots)
+    assert model.state_dict().keys() == state
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    model.save_pretrained  # noqa: B018, not refused
 
 
 def test_attaching_twice_is_an_error() -> None:

@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
+import tiny_families
 import torch
 import transformers
 from accelerate import Accelerator
 from attached_models import TASKS
-from named_deltas import delta_names, logits, perturb
+from named_deltas import attach_perturbed, delta_names, logits, perturb
 from tiny import backbone, batch
 from tiny_config import configured
-from tiny_families import CONFIGS
 
 import unipeft
 import unipeft_run
@@ -60,6 +60,7 @@ def test_folding_keeps_the_logits(method: str, family: str) -> None:
     assert bool(left) == any(word in method for word in ("prefix", "mh_", "mam"))
     assert not any(name in path for path in folded.state_dict() for name in ("trunk", "delta_ffn"))
     assert not any(p.requires_grad for p in folded.parameters())
+    assert not any(delta.site.shared or delta.site.model_shared for _, delta in left)
 
 
 @pytest.mark.parametrize(("method", "family"), REFUSED)
@@ -71,6 +72,13 @@ def test_a_refusal_states_the_reason(method: str, family: str) -> None:
 def test_mbarts_adapter_before_the_norm_is_refused() -> None:
     with pytest.raises(UserError, match=r"delta_ffn at ffn: .*before a LayerNorm"):
         fold(trained("mam", "mbart"))
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_a_linear_change_of_attention_spans_more_than_one_weight(family: str) -> None:
+    model = trained("lora_attn", family, "representation@attn=attn_output")
+    with pytest.raises(UserError, match=r"attn\.output: it spans more than one weight"):
+        fold(model)
 
 
 @pytest.mark.parametrize("family", TASKS)
@@ -150,6 +158,14 @@ def test_a_wrong_fold_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
         fold(trained("parallel_ffn", "bart"))
 
 
+def test_a_fold_that_does_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unipeft_run.deltas.fold._fold_deltas", lambda *args: None)
+    model = backbone("roberta").bfloat16()
+    attach_perturbed(model, "lora_ffn", head="frozen")  # the logits are below the tolerance
+    with pytest.raises(UserError, match="keeps 0% of the deltas' effect"):
+        fold(model)
+
+
 def test_the_public_names_are_functions_whatever_was_imported_first() -> None:
     model = backbone("bart")
     assert not unipeft_run.attach(model, {})
@@ -158,17 +174,19 @@ def test_the_public_names_are_functions_whatever_was_imported_first() -> None:
 
 
 @pytest.mark.parametrize("method", ["parallel_ffn", "lora_attn", "ia3", "dora", "mam"])
+@torch.no_grad()
 def test_float32_deltas_fold_into_a_bfloat16_backbone(method: str) -> None:
-    model = backbone("roberta").bfloat16()
+    model, ids = tiny_families.backbone("gpt2").bfloat16(), torch.arange(5, 12)[None]
     unipeft.attach(model, method)
     for path in delta_names(model):
         model.get_submodule(path).float()
-    with unipeft.disabled(model):
-        pass  # placed again, the deltas are told that the types differ
-    perturb(model, strength=0.05)
+    with unipeft.disabled(model):  # placed again, the deltas are told that the types differ
+        plain = model(ids).logits
+    perturb(model)
     folded: Any = unipeft.fold(model)
-    ours, theirs = logits(folded, "roberta"), logits(model, "roberta")
-    assert float((ours - theirs).abs().max()) < 0.1
+    expected = model(ids).logits
+    error, effect = folded(ids).logits - expected, expected - plain
+    assert float(error.abs().max()) < 0.1 * float(effect.abs().max())
     assert {p.dtype for n, p in folded.named_parameters() if "delta_" not in n} == {torch.bfloat16}
 
 
@@ -177,7 +195,7 @@ def test_float32_deltas_fold_into_a_bfloat16_backbone(method: str) -> None:
 def test_a_decoder_classifier_folds_with_and_without_a_padding_token(
     kind: str, pad: int | None
 ) -> None:
-    settings = {**CONFIGS[kind.lower()], "pad_token_id": pad, "num_labels": 3}
+    settings = {**tiny_families.CONFIGS[kind.lower()], "pad_token_id": pad, "num_labels": 3}
     config = getattr(transformers, f"{kind}Config")(**settings)
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
     unipeft.attach(model, "lora_attn", bottleneck=2)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from attached_models import TASKS, attach_method
-from tiny import batch
+from tiny import backbone, batch
 from tiny_config import configured
 from torch.nn import functional as F
 
-from unipeft_run.deltas.attach import find_deltas
+from unipeft_run.deltas.attach import attach, find_deltas
 from unipeft_run.deltas.build import backbone_size
 from unipeft_run.deltas.counting.counts import count
 from unipeft_run.deltas.delta_file import inference_tensors, tabulate_parameters
@@ -59,7 +59,7 @@ def test_rules_may_be_separate_or_fixed() -> None:
     model, config = attach_method("compacter", "roberta", *overrides)
     rules = {id(d.form.down.rules): d.form.down.rules for _, d in find_deltas(model)}
     assert [r.weight.requires_grad for r in rules.values()].count(False) == 1
-    assert len(rules) == 1 + 2  # the attention's, and each feed-forward's own
+    assert len(rules) == 1 + 2  # the attention's, and each FFN's own
     counted = count(model.config, build_slots(config))
     table = tabulate_parameters(model, backbone_size(model))
     assert counted["stored"] == table["stored"] == counted["trained"] + 4**3
@@ -78,6 +78,14 @@ def test_widths_that_n_does_not_divide_are_refused() -> None:
         attach_method("compacter", "bart", "ffn.bottleneck=6")
     with pytest.raises(UserError, match="n=5 must divide the width 32 of x"):
         attach_method("compacter", "bart", "ffn.form.n=5", "ffn.bottleneck=10")
+
+
+def test_shared_rules_have_one_initialisation() -> None:
+    with pytest.raises(UserError, match=r"rule_std=1, but the rules shared .* rule_std=0\.01"):
+        attach_method("compacter", "bart", "ffn.form.rule_std=1.0")
+    attach_method("compacter", "bart", "ffn.form.rule_std=1.0", "ffn.form.shared_rules=false")
+    config = configured("task=xsum", "method=compacter", "scale=mini", "ffn.form.rule_std=1.0")
+    attach(backbone("bart"), build_slots(config, inference=True))  # the stored rules are loaded
 
 
 @pytest.mark.parametrize("family", ["bart", "roberta"])

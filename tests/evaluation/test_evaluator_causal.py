@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_new_prompts_leave_room_for_their_responses(tmp_path: Path) -> None:
 def test_the_longest_choice_has_to_fit(tmp_path: Path) -> None:
     rows = [{**QUESTIONS[0], "choices": ["a mat", "the cat " * 200]}]
     made, own = evaluator(choice_task(tmp_path, rows=rows, by="likelihood"))
-    limits = TASK_TYPES["causal"].lengths("test", made.encoded["test"])
+    limits = list(TASK_TYPES["causal"].output_lengths(None, made.encoded))
+    alone = TASK_TYPES["causal"].output_lengths(None, {"train": made.encoded["test"]})
+    assert list(alone) == limits[:1], "train, too, if it is evaluated"
     message = r"task.max_source_length \+ the longest choice: \d{3} tokens, but .* 256 positions"
     with pytest.raises(UserError, match=message):
         check_lengths(limits, own.config)
@@ -170,3 +173,12 @@ def test_decoding_must_be_given_to_generate(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="decoding is missing"):
         evaluator(pairs_task(tmp_path), decoding=None)
     evaluator(choice_task(tmp_path / "choices", by="likelihood"), decoding=None)
+
+
+def test_the_longest_prompt_leaves_room_for_its_response(tmp_path: Path) -> None:
+    made, _ = evaluator(pairs_task(tmp_path))
+    prompts = [max(split["prompt_length"]) for split in made.encoded.values()]
+    limits = partial(TASK_TYPES["causal"].output_lengths, GREEDY)
+    expected = [("evaluation.decoding.max_new_tokens", prompts[0] + GREEDY.max_new_tokens)]
+    assert list(limits(made.encoded)) == expected * 2, "validation and test"
+    assert list(limits({"train": made.encoded["train"]})) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny_evaluators import (
 
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.data.tasks.wmt16_en_ro import WMT16EnRo
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation import generation
 from unipeft_run.evaluation.generation import generate
 from unipeft_run.task_types import seq2seq as module
@@ -155,3 +157,11 @@ def test_translations_start_with_the_language_code(tmp_path: Path) -> None:
 def test_text_needs_decoding_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation\.decoding is missing"):
         summariser(tmp_path, decoding=None)
+
+
+def test_a_forced_start_token_has_to_exist(tmp_path: Path) -> None:
+    made, _ = summariser(tmp_path)
+    made.step.tokenizer.bos_token = None
+    decoding = BEAMS.model_copy(update={"forced_bos": True})
+    with pytest.raises(UserError, match="the backbone's tokenizer has no start token"):
+        replace(made.step, decoding=decoding)

@@ -15,6 +15,7 @@ import torch
 import yaml
 from finished_runs import row
 from safetensors.torch import load_file
+from tiny_config import configured
 
 import unipeft
 import unipeft_run
@@ -176,22 +177,23 @@ def test_the_plain_backbone_of_a_run_is_exported_and_restored(
 
 
 @pytest.mark.parametrize(
-    ("task", "method", "kind"),
+    ("task", "words", "kind"),
     [
-        ("sst2", "mam", "delta"),
-        ("sst2", "parallel_ffn", "delta"),  # folds, but not into RoBERTa's own architecture
-        ("sst2", "houlsby", "delta"),
-        ("sst2", "prompt", "delta"),
-        ("sst2", "full", "merged"),
-        ("xsum", "lora_ffn", "merged"),
+        ("sst2", "method=mam", "delta"),
+        ("sst2", "method=parallel_ffn", "delta"),  # folds, but not into RoBERTa's own architecture
+        ("sst2", "method=houlsby", "delta"),
+        ("sst2", "method=prompt", "delta"),
+        ("sst2", "method=full", "merged"),
+        ("xsum", "method=lora_ffn", "merged"),
+        ("sst2", "method=lora_attn representation@attn=attn_output", "delta"),  # several weights
     ],
 )
 def test_auto_merges_where_transformers_can_express_the_result(
-    task: str, method: str, kind: str, finished: Finished
+    task: str, words: str, kind: str
 ) -> None:
     from unipeft_run.inference.export import choose_kind
 
-    config = unipeft_run.config.load(finished(task, f"method={method}"))
+    config = configured(f"task={task}", *words.split(), "scale=mini")
     assert choose_kind(config, "auto") == kind
 
 

@@ -25,6 +25,7 @@ from unipeft_run.inputs import load_inputs
 from unipeft_run.run import evaluate
 
 Finished = Callable[..., Path]
+SHORT = {"max_length": 4, "min_length": 0, "num_beams": 1}
 TEXTS = {
     "sst2": [row("sst2", n)["sentence"] for n in range(9)],
     "mnli": [(row("mnli", n)["premise"], row("mnli", n)["hypothesis"]) for n in range(9)],
@@ -111,7 +112,7 @@ def test_a_wrong_input_is_named(task: str, inputs: Any, sentence: str, loaded: A
 
 def test_decoding_settings_can_be_overridden(loaded: Any) -> None:
     run = loaded("xsum")
-    long, short = run.predict(TEXTS["xsum"]), run.predict(TEXTS["xsum"], max_length=4, num_beams=1)
+    long, short = run.predict(TEXTS["xsum"]), run.predict(TEXTS["xsum"], **SHORT)
     assert short != long and max(map(len, short)) < max(map(len, long))
 
 
@@ -124,6 +125,16 @@ def test_decoding_settings_can_be_overridden(loaded: Any) -> None:
             "xsum",
             {"max_length": 9, "min_length": 12},
             "min_length=12: must be at most max_length=9",
+        ),
+        (
+            "xsum",
+            {"length_penalty": 3, "num_beams": 1},
+            "length_penalty=3 has no effect: num_beams=1",
+        ),
+        (
+            "xsum",
+            {"max_length": 9, "max_new_tokens": 4},
+            "max_length=9 has no effect: max_new_tokens=4 takes precedence",
         ),
         ("xsum", {"max_length": 500}, "max_length: 500 tokens, but this backbone has 80"),
         ("xsum", {"batch_size": 0}, "batch_size=0: must be a whole number, at least 1"),
@@ -140,6 +151,22 @@ def test_a_wrong_setting_is_named(task: str, settings: Any, sentence: str, loade
 def test_a_task_that_predicts_numbers_generates_no_text() -> None:
     with pytest.raises(UserError, match="has no effect: task stsb generates no text"):
         override_decoding(configured("task=stsb", "method=mam"), {"num_beams": 2})
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "sentence"),
+    [
+        (("task=gsm8k",), {"max_length": 60}, "has no effect: max_new_tokens=256 takes precedence"),
+        (("task=gsm8k",), {"forced_bos": True}, "llama continues the prompt; no first token"),
+        (("task=xsum", "backbone=t5_base"), {"forced_bos": True}, "t5 has no token <s>"),
+        (("task=xsum",), {"max_length": 4}, "min_length=10: must be at most max_length=4"),
+    ],
+)
+def test_overrides_follow_the_rules_of_training(
+    words: tuple[str, ...], changes: Any, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        override_decoding(configured(*words, "method=mam"), changes)
 
 
 def test_a_loaded_run_replaces_the_bare_model(loaded: Any) -> None:
@@ -197,7 +224,7 @@ def test_a_run_whose_backbone_changed_is_refused(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    sentence = f"the backbone changed since the run in {folder}; give the original with"
+    sentence = f"the backbone changed after the run in {folder} was trained; give the original with"
     with pytest.raises(UserError, match=sentence):
         unipeft_run.load_run(folder)
     with pytest.raises(UserError, match=sentence):

@@ -122,12 +122,14 @@ def test_texts_with_overridden_decoding(
     documents = [row("xsum", n)["document"] for n in range(3)]
     file.write_text("".join(json.dumps({"document": d, "more": [1]}) + "\n" for d in documents))
     words = [str(finished("xsum")), str(file), "--out", str(out), "--column", "summary"]
-    assert predict.main([*words, "max_length=5", "evaluation.decoding.num_beams=1"]) == 0
+    more = "max_length=5", "min_length=0", "evaluation.decoding.num_beams=1"
+    assert predict.main([*words, *more]) == 0
     assert "3 predictions in" in capsys.readouterr().out
     run = unipeft_run.load_run(finished("xsum"), device="cpu")
     rows = read_csv(out.read_text())
     found = [found["summary"] for found in rows]
-    assert found == run.predict(documents, max_length=5, num_beams=1) != run.predict(documents)
+    short = run.predict(documents, max_length=5, min_length=0, num_beams=1)
+    assert found == short != run.predict(documents)
     assert list(rows[0]) == ["document", "more", "summary"] and rows[0]["more"] == "[1]"
 
 

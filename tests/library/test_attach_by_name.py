@@ -131,6 +131,7 @@ def test_printing_shows_the_sites() -> None:
         ({"method": "mam", "name": "a.b"}, "name=a.b: must be letters"),
         ({"method": "none"}, "attaches nothing to a BartForConditionalGeneration"),
         ({}, "nothing to attach: give a method, one of adapter_attn"),
+        ({"method": "mam", "bottleneck": 4.0}, r"attn.bottleneck=4\.0: must be a whole number"),
         ({"method": "mam", "ffn": {"scale": np.ones(2)}}, "ffn.scale=.*must be one number, not an"),
         ({"ffn": {"form": "bottlneck"}}, r"ffn: form bottlneck is unknown .did you mean bot"),
     ],

@@ -17,8 +17,10 @@ import unipeft
 from unipeft_run.deltas.attach import attach, attach_library
 from unipeft_run.deltas.build import delta_recipe, run_recipe, unfreeze_patterns
 from unipeft_run.deltas.delta_file import save_delta
+from unipeft_run.deltas.origin import set_origin
 from unipeft_run.deltas.slots import build_slots
 from unipeft_run.errors import UserError
+from unipeft_run.interop.peft import import_peft
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,14 @@ def test_a_run_with_a_random_classifier_needs_load_run(recorded: bool, tmp_path:
         unipeft.load(backbone("roberta"), tmp_path)
 
 
+@pytest.mark.parametrize("read", [unipeft.load, import_peft])
+def test_weights_that_a_run_trained_are_no_backbone(read: Any, tmp_path: Path) -> None:
+    model = backbone("bart")
+    set_origin(model, configured("task=xsum", "method=bitfit", "scale=mini"), "nowhere")
+    with pytest.raises(UserError, match="weights that a run trained: restore its backbone first"):
+        read(model, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mam", "bitfit", "peft/lora"])
 def test_the_delta_of_a_run_refuses_another_backbone(method: str, tmp_path: Path) -> None:
@@ -198,7 +208,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "slot": (lambda f: edit(f, lambda r: r["slots"].update(atn={})), "did you mean attn"),
     "class": (
         lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(_target_="os.path.join")),
-        r"names the class os.path.join; if you trust it, allow=\['os.path.join'\]",
+        r"names the class os.path.join; if you trust it, pass allow=\['os.path.join'\]",
     ),
     "keyword": (
         lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(rank="many")),

@@ -215,6 +215,20 @@ def test_a_failed_attach_reactivates_what_acted() -> None:
     assert torch.equal(logits(model, "roberta"), en)
 
 
+def test_resized_embeddings_are_refused_until_they_are_as_before() -> None:
+    model = backbone("bart")
+    unipeft.attach(model, "full")
+    unipeft.attach(model, "lora_attn")
+    for acts, other in (("full", None), ("lora_attn", "full")):
+        unipeft.activate(model, acts)
+        model.resize_token_embeddings(100)
+        with pytest.raises(UserError, match=r"shared.weight is \[100, 32\], but was \[96, 32\]"):
+            unipeft.activate(model, other)
+        assert unipeft.active(model) == [acts]
+        model.resize_token_embeddings(96)
+        unipeft.activate(model, other)
+
+
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "DataParallel": torch.nn.DataParallel,
     "OptimizedModule": lambda model: torch.compile(model, backend="eager"),

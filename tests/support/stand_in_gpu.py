@@ -11,6 +11,7 @@ does a host that reads a value.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from unipeft_run.evaluation.generation.beam_search import RULES  # noqa: E402
 from unipeft_run.evaluation.generation.search import Search  # noqa: E402
 from unipeft_run.training import accumulation  # noqa: E402
 from unipeft_run.training.accumulation import GradientAccumulator  # noqa: E402
-from unipeft_run.training.compute import graphs  # noqa: E402
+from unipeft_run.training.compute import graphs, linears  # noqa: E402
 from unipeft_run.training.compute.plan import ComputePlan  # noqa: E402
 from unipeft_run.training.losses import ClassificationLoss, SequenceLoss  # noqa: E402
 from unipeft_run.training.micro_batches import MicroBatch  # noqa: E402
@@ -91,6 +92,7 @@ def train(precision: str, family: str, method: str) -> None:
     accumulation.float = lambda norm: norm  # type: ignore[attr-defined]  # reads after an update
     accumulation.micro_batch_weights = lambda batches, *_: [1.0] * len(batches)
     graphs.isolated_rng = lambda device: nullcontext()
+    linears.free_memory = lambda device: math.inf
     Tensor.pin_memory = lambda tensor: tensor  # type: ignore[assignment, method-assign]
     model, dtype = attach_method(method, family)[0].train(), TYPES[precision]
     shapes = [batch.batch for batch in micro_batches(family, 1)]

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unipeft_run.runs.folder import RunFolder
+from unipeft_run.training.compute import linears
 from unipeft_run.training.compute.dropout import draw_mask, fast_dropout
 from unipeft_run.training.compute.linears import cast_frozen_linears, replaced_forwards
 from unipeft_run.training.compute.memories import SharedMemories
@@ -44,6 +45,18 @@ def test_casting_frozen_weights_once_gives_the_bits_of_autocast(method: str) -> 
     assert torch.equal(results[0][0], results[1][0])
     for name, gradient in results[0][1].items():
         assert torch.equal(gradient, results[1][1][name]), name
+
+
+def test_frozen_weights_are_cast_once_only_where_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = attach_method("mam", "bart")[0]
+    cast = cast_frozen_linears(model, torch.bfloat16)
+    needed = sum(2 * linear.weight.numel() for linear in cast)
+    monkeypatch.setattr(linears, "free_memory", lambda device: 2 * needed)
+    assert cast_frozen_linears(model, torch.bfloat16).keys() == cast.keys()
+    monkeypatch.setattr(linears, "free_memory", lambda device: 2 * needed - 1)
+    assert not cast_frozen_linears(model, torch.bfloat16)
 
 
 @needs_onednn

@@ -136,6 +136,7 @@ def test_where_recording_fails_steps_are_computed_without_graphs(
         expected.clear(), ours.clear()
     (message,) = (record.message for record in caplog.records)
     assert message.endswith("CUDA graphs: operation not permitted when stream is capturing.")
+    assert ours.plan.graphs and not ours.describe()["graphs"]
 
 
 @pytest.mark.usefixtures("repeated")

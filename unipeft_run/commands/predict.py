@@ -27,12 +27,12 @@ Predict with a finished run: a text or a class for every row of FILE. The rows a
 their columns and a column `prediction`; classes also get a column `probability`."""
 EPILOG = """\
 unipeft predict outputs/sst2/mam/ab12cd34 reviews.csv --out labelled.csv
-unipeft predict ab12 articles.jsonl --out summaries.jsonl num_beams=6 max_length=40
+unipeft predict ab12 articles.jsonl --out summaries.jsonl num_beams=6 max_new_tokens=40
 echo "a fine film" | unipeft predict ab12 -
 
 FILE is .csv, .tsv, .jsonl or .parquet
 with the columns that the run's task reads, or .txt with one text a line; - is stdin.
-Keys: those of evaluation.decoding (num_beams=4 max_length=60 ...), batch_size=N, and
+Keys: those of evaluation.decoding (num_beams=4 max_new_tokens=60 ...), batch_size=N, and
 backbone.path=DIR, the backbone's current folder, for a run copied from elsewhere.
 An interrupted command leaves a valid file with the predictions made so far."""
 BATCHES = 16  # batches per write; their texts are sorted by length

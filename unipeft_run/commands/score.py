@@ -29,7 +29,8 @@ unipeft score task=xsum predictions=FILE references=FILE --format json
 task=xsum:         task.rouge_tokenizer=unicode for text in a script other than Latin
 task=wmt16_en_ro:  task.target_language=LANGUAGE for translations not into Romanian (ro)
 task=text2text:    metric=NAME,... target_language=LANGUAGE task.rouge_tokenizer=null
-task=text_classification:  metric=NAME,... labels=NAME,...; by default the labels in the files
+task=text_classification:  metric=NAME,... labels=NAME,...;
+                   by default all labels that occur in the two files
 task=causal_lm:    metric=NAME,... extract=NAME answer_words=WORD,... marker=TEXT: docs/causal.md
 task=cifar100:     task.labels=NAME,...; by default the 100 classes of CIFAR-100"""
 USAGE = "unipeft score task=NAME predictions=FILE references=FILE"
@@ -100,8 +101,7 @@ def make_task(name: str, given: Mapping[str, str], files: Sequence[Path]) -> Tas
         overrides["labels"] = CLASSES_OF[name](files)
     config = load_config(find_option("task", name)).task
     task = check(TaskConfig, OmegaConf.to_container(OmegaConf.merge(config, overrides)), "task")
-    check_task(task)
-    built = build_task(task)
+    built = build_task(check_task(task))
     check_predicts(built)
     return built
 
@@ -116,16 +116,22 @@ def check_overrides(name: str, given: Mapping[str, str]) -> dict[str, Any]:
         if key == "task.rouge_tokenizer" and value not in TOKENIZERS:
             raise UserError(unknown_choice(key, value, TOKENIZERS))
         name = key.removeprefix("task.")
-        several = value.strip("[]").split(",") if name in LISTS else value
+        items = [item.strip() for item in value.strip("[] ").split(",")]
+        several = items if name in LISTS else value
         overrides[name] = None if value == "null" else several
     return overrides
 
 
 def find_labels(files: Sequence[Path]) -> list[str]:
-    """List the distinct lines of `files`, which name classes. Raises `UserError`."""
-    from unipeft_run.data.tasks.own_source import order_labels
+    """List the distinct lines of `files`, which name classes. Raises `UserError` for only one."""
+    from unipeft_run.data.tasks.labels import order_labels
 
-    return list(order_labels([line.strip() for file in files for line in _read_lines(file)]))
+    lines = [line.strip() for file in files for line in _read_lines(file)]
+    labels = list(order_labels(filter(None, lines)))
+    if len(labels) < 2:
+        found = f"only the class {labels[0]}" if labels else "no classes"
+        raise UserError(f"both files hold {found}; name all classes, as in labels=[yes,no]")
+    return labels
 
 
 def cifar_classes(files: Sequence[Path]) -> list[str]:
@@ -190,10 +196,11 @@ def _parse_class(text: str, names: Sequence[str], where: str) -> int:
         if any(map(is_number_name, names))
         else {str(number): number for number in range(len(names))}
     )
-    classes: Mapping[str, int] = by_number | {name: number for number, name in enumerate(names)}
-    if text not in classes:
+    by_name = {name.casefold(): number for number, name in enumerate(names)}
+    classes: Mapping[str, int] = by_number | by_name
+    if text.casefold() not in classes:
         raise UserError(f"{where}: {unknown_choice('class', text, names)}")
-    return classes[text]
+    return classes[text.casefold()]
 
 
 def check_lengths(files: Sequence[Path], sides: Sequence[Sequence[Any]]) -> None:
@@ -213,7 +220,8 @@ def format_scores(
     if not as_table:
         content = {"task": task.name, "examples": len(references), "metrics": scores.metrics}
         return as_json({**content, "signatures": scores.signatures})
-    rows = [f"{task.name}, {len(references)} examples"]
+    plural = "s" * (len(references) != 1)
+    rows = [f"{task.name}, {len(references)} example{plural}"]
     for name, value in scores.metrics.items():
         rows.append(f"{name:<12}{value:>8.2f}  {scores.signatures[name]}")
     return "\n".join(rows)

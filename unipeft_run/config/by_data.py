@@ -62,5 +62,4 @@ def _build(root: DictConfig) -> Any:
     assert isinstance(section, dict)
     given = {key: value for key, value in section.items() if "${" not in str(value)}
     config = check(TaskConfig, with_absolute_paths({"task": given})["task"], "task")
-    check_task(config)
-    return build_task(config)
+    return build_task(check_task(config))

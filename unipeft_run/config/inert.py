@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.config.declarations import declaration_of, is_ours
 from unipeft_run.config.messages import Illegal
-from unipeft_run.config.schema import SLOTS, RunConfig, SlotConfig
+from unipeft_run.config.schema import SLOTS, DecodingConfig, RunConfig, SlotConfig
 from unipeft_run.data.tasks.build import build_task
 
 Inert = tuple[str, str]  # dotted key, reason
@@ -90,11 +90,20 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
     if not task.generates:
         yield "evaluation.decoding", "task.by=likelihood compares responses and generates none"
         return
+    path = "evaluation.decoding."
+    yield from ((f"{path}{key}", reason) for key, reason in inert_decoding_keys(decoding, path))
+
+
+def inert_decoding_keys(decoding: DecodingConfig, path: str = "") -> Iterator[Inert]:
+    """Yield every key that has no effect with the others in `decoding`, with the reason.
+
+    `path`: the dotted key of the section in messages, up to its last dot.
+    """
     if decoding.num_beams == 1:
         for key in ("length_penalty", "early_stopping", "rules"):
-            yield f"evaluation.decoding.{key}", "num_beams=1 is greedy search, without beams"
+            yield key, f"{path}num_beams=1 is greedy search, without beams"
     if decoding.max_new_tokens is not None:
-        yield "evaluation.decoding.max_length", "evaluation.decoding.max_new_tokens is set"
+        yield "max_length", f"{path}max_new_tokens={decoding.max_new_tokens} takes precedence"
 
 
 def _training(config: RunConfig) -> Iterator[Inert]:

@@ -40,8 +40,8 @@ def _check_backbone(config: RunConfig) -> None:
         *others, last = able
         families = f"{', '.join(others)} or {last}" if others else last
         raise Illegal(
-            f"task {config.task.name} {DOES[kind]}, which backbone {config.backbone.name} cannot; "
-            f"use a {families} backbone"
+            f"task {config.task.name} is of type {kind}, but backbone {config.backbone.name} is of "
+            f"type {FAMILIES[name].task_type}; use a {families} backbone"
         )
     if config.head == "trained" and not FAMILIES[name].head:
         raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
@@ -79,7 +79,9 @@ def _check_languages(config: RunConfig) -> None:
 def _check_recipe(config: RunConfig) -> None:
     recipe = config.recipe
     if recipe.max_steps is None and recipe.epochs is None:
-        raise UserError("training has no end; give recipe.max_steps=... or recipe.epochs=...")
+        raise UserError(
+            "the length of training is not set; give recipe.max_steps=... or recipe.epochs=..."
+        )
     if (recipe.batch_size is None) == (recipe.max_tokens is None):
         raise UserError(
             "a batch is measured in examples or in tokens: give one of recipe.batch_size and "
@@ -124,6 +126,7 @@ def _check_decoding(config: RunConfig) -> None:
     if decoding.max_new_tokens is None and decoding.max_length is None:
         raise UserError(f"{path}.max_length has no value; give it or {path}.max_new_tokens")
     check_min_length(decoding, task.kind, f"{path}.")
+    check_forced_bos(decoding, config, f"{path}.")
 
 
 def check_min_length(decoding: DecodingConfig, kind: str, path: str = "") -> None:
@@ -136,3 +139,16 @@ def check_min_length(decoding: DecodingConfig, kind: str, path: str = "") -> Non
     if new not in (None, longest):
         limit = f"{longest}, the start token and {limit}"
     raise UserError(f"{path}min_length={decoding.min_length}: must be at most {limit}")
+
+
+def check_forced_bos(decoding: DecodingConfig, config: RunConfig, path: str = "") -> None:
+    """Raise `Illegal` if the run's backbone cannot be forced to start with <s>."""
+    family = FAMILIES[config.backbone.family]
+    if not decoding.forced_bos:
+        return
+    if family.task_type == "causal":
+        raise Illegal(
+            f"{path}forced_bos=true: {family.name} continues the prompt; no first token is forced"
+        )
+    if "bos_token_id" not in family.fields:
+        raise Illegal(f"{path}forced_bos=true: {family.name} has no token <s>")

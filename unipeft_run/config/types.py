@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -21,11 +22,28 @@ Channels = Annotated[
 Range = Annotated[tuple[Positive, Positive], Field(strict=False)]  # lower and upper bound
 
 
-def _one_or_many(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def one_or_many(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the texts of a `StringOrList`."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
-StringOrList = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_one_or_many)]
+def _as_texts(values: object) -> object:
+    """Turn the numbers and truth values of a list into text, as in labels=[1,2] or [true,false]."""
+    return [_as_text(value) for value in values] if isinstance(values, list | tuple) else values
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else _as_texts(value)
+
+
+Words = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_texts)]
+StringOrList = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_list)]
 
 
 class Section(BaseModel):

@@ -51,7 +51,7 @@ def validate(data: Mapping[str, Any]) -> RunConfig:
     for path in find_missing(data):
         raise missing_error(path)
     config = check(RunConfig, data)
-    check_task(config.task)
+    config = config.model_copy(update={"task": check_task(config.task)})
     for name, slot in config.slots().items():
         check_part(name, "form", slot.form)
         check_part(name, "composition", slot.composition)
@@ -168,7 +168,10 @@ def _as_yaml(value: Any) -> Any:
     """Format booleans and floats as YAML does."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    text = f"{value:g}"
+    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def _known_keys(location: Sequence[int | str], data: Any) -> list[int | str]:
@@ -221,11 +224,14 @@ def literals(annotation: Any) -> tuple[Any, ...]:
     return args if args and all(isinstance(value, str) for value in args) else ()
 
 
-def check_task(task: TaskConfig) -> None:
-    """Check the keys of a task against the fields of its class. Raises UserError."""
+def check_task(task: TaskConfig) -> TaskConfig:
+    """Check the keys of a task against the fields of its class. Raises UserError.
+
+    Return the task with the words of its lists as text: labels=[1,2] names the classes "1" and "2".
+    """
     if not is_ours(task.target):  # defined outside this package: left to its constructor
         make_importable(task.target)
-        return
+        return task
     from unipeft_run.data.tasks.base import Task
     from unipeft_run.data.tasks.build import build_task
 
@@ -233,8 +239,21 @@ def check_task(task: TaskConfig) -> None:
     cls = getattr(import_module(module), name)
     if not issubclass(cls, Task):
         raise UserError(f"task._target_: {task.target} is not a task")
-    check(task_schema(cls), task.keywords, "task")
+    checked = check(task_schema(cls), task.keywords, "task")
+    task = task.model_copy(update=_words(checked, task.model_extra or {}))
     build_task(task)
+    return task
+
+
+def _words(checked: Section, given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the lists in `given` that `checked` has as text."""
+    lists = {key: value for key, value in given.items() if isinstance(value, list)}
+    found = {key: getattr(checked, key) for key in lists}
+    return {
+        key: list(words)
+        for key, words in found.items()
+        if all(isinstance(word, str) for word in words) and list(words) != lists[key]
+    }
 
 
 @cache

@@ -1,7 +1,7 @@
 """Attach deltas to a backbone, choose which parameters train, and detach the deltas again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -43,28 +43,46 @@ def attach(
     torch.compile, DDP or FSDP. Returns the path and module of each delta.
 
     Raises UserError if a pattern or a representation matches nothing, and ValueError if the model
-    already has deltas.
+    already has deltas. The model is then unchanged.
     """
     if has_deltas(model):
         raise ValueError("this model already has deltas; call detach(model) first")
-    config: Any = model.config
-    family_of(config)
-    freeze(model, unfreeze)
+    family_of(model.config)
     shared: dict[str, Any] = {}
-    for name, slot in slots.items():
-        if slot is not None:
-            for site in list(find_sites(model, config, **dict(slot.representation))):
-                delta = slot.build(replace(site, model_shared=shared))
-                _add_module(model, child_name(name, site), delta)
-                delta.composition.start(model.get_submodule(site.write.path))
-    register_hooks(model)
+    with _undone_on_error(model):
+        freeze(model, unfreeze)
+        for name, slot in slots.items():
+            if slot is not None:
+                _add_slot(model, name, slot, shared)
+        register_hooks(model)
     return list(find_deltas(model))
+
+
+@contextmanager
+def _undone_on_error(model: nn.Module) -> Iterator[None]:
+    """Remove the deltas and restore what trains if an error is raised inside this context."""
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        detach(model)
+        for parameter, trained in trains:
+            parameter.requires_grad_(trained)
+        raise
+
+
+def _add_slot(model: Any, name: str, slot: Slot, shared: dict[str, Any]) -> None:
+    """Add a slot's deltas, without hooks. `shared`: the modules that all slots share so far."""
+    for site in list(find_sites(model, model.config, **dict(slot.representation))):
+        delta = slot.build(replace(site, model_shared=shared))
+        _add_module(model, child_name(name, site), delta)
+        delta.composition.start(model.get_submodule(site.write.path))
 
 
 def attach_library(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of a method of the PEFT library into a model that `attach` has frozen.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    New weights are drawn from torch's random state. Raises UserError if the library rejects it.
     """
     adapter = attach_tuner(model, tuner)
     model.save_pretrained = refuse_save_pretrained  # type: ignore[assignment]
@@ -219,7 +237,7 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
 
 
 def _host_dropout(layer: Any, table: Family) -> None:
-    """Replace the layer's residual dropout by modules that use the random state in its order."""
+    """Move the layer's residual dropout into modules that draw random numbers in the same order."""
     for path in table.residual_dropout:
         try:
             module = layer.get_submodule(path)

@@ -53,7 +53,7 @@ def sdpa(
 ) -> tuple[torch.Tensor, None]:
     """Return the same from torch's fused kernels, without weights.
 
-    On a CPU they have no dropout, and torch computes it less efficiently than `eager`.
+    On a CPU these kernels have no dropout; torch then takes a slower path than `eager`.
 
     is_causal must stay False: with a prefix there are more keys than queries, and the kernels would
     align the causal triangle with the wrong corner.

@@ -1,7 +1,7 @@
 """The `Delta` module, which computes h <- compose(h, f(insert(x, h))) at one site."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +24,7 @@ class Delta(nn.Module):
 
     def __init__(self, site: Site, form: Form, insertion: Insertion, composition: Composition):
         super().__init__()
-        self.site = site
+        self.site = replace(site, shared={}, model_shared={})  # the form has what it uses of them
         self.form = form
         self.insertion = insertion
         self.composition = composition

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from unipeft_run.backbones.site import Site, Tap
 from unipeft_run.backbones.sites import find_neighbour
 from unipeft_run.deltas.attach import detach, find_deltas, reattach
 from unipeft_run.deltas.delta import Delta
+from unipeft_run.deltas.fold_check import check_logits
 from unipeft_run.deltas.foldable import (
     changes_input,
     find_obstacle,
@@ -28,22 +29,20 @@ from unipeft_run.deltas.origin import drop_origin
 from unipeft_run.deltas.probe import make_probe
 from unipeft_run.deltas.weights import bias_or_zero, replace_bias, weight_at
 from unipeft_run.errors import UserError
-from unipeft_run.tuners.adapter import find_adapter, merge_tuner
-
-# Largest allowed difference of the logits, relative to the largest logit or to 1.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+from unipeft_run.tuners.adapter import disabled_tuner, find_adapter, merge_tuner
 
 
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of `model` for inference with its deltas folded in; `model` is unchanged.
 
-    LoRA is added to the weight it modifies, and (IA)3 rescales its rows or columns. A parallel
-    feed-forward adapter becomes r additional hidden units of the feed-forward, with their own
-    activation. A prefix or multi-head parallel adapter modifies attention, not a weight, so it
-    stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights. The PEFT
-    library merges its own methods.
+    LoRA is added to the weight that it modifies; (IA)3 rescales the rows or columns of that weight.
+    A parallel feed-forward adapter becomes r additional hidden units of the FFN, with
+    their own activation. A prefix or multi-head parallel adapter modifies attention, not a weight,
+    so it stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights.
+    The PEFT library merges its own methods.
 
-    The logits of both models are compared on a random batch, in the model's own precision.
+    The logits of both models are compared on a random batch, in the model's own precision, and with
+    those of the plain backbone.
 
     Raises UserError, with the reason, if a delta cannot be folded exactly, or if rounding to the
     precision of the weights changes the logits.
@@ -56,25 +55,40 @@ def fold(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         batch = make_probe(folded, table)
         expected = folded(**batch)[0]
-        if adapter := find_adapter(folded):
-            merge_tuner(adapter)
-        detach(folded)
-        biases = _biases(folded)
-        kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
-        foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
-        into_weights = [delta for delta in foldable if find_weight(delta, table)]
-        for delta in sorted(into_weights, key=surrounds_weight):
-            _fold_into_weight(folded, table, delta)
-        wide = [delta for delta in foldable if not find_weight(delta, table)]
-        for delta in wide:
-            _widen_feed_forward(folded, table, delta)
-        for _, delta in kept:
-            _drop_mlp(delta.form)
-        reattach(folded, kept)
-        if wide or _biases(folded) != biases:
-            folded.save_pretrained = refuse_wide if wide else refuse_biases
-        _check_logits(folded(**batch)[0], expected)
+        plain = _detach_all(folded, batch)
+        _fold_deltas(folded, table, deltas)
+        check_logits(folded(**batch)[0], expected, plain)
     return folded  # type: ignore[no-any-return]
+
+
+def _detach_all(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Detach our deltas and merge the PEFT library's; return the logits without either."""
+    if adapter := find_adapter(model):
+        with disabled_tuner(adapter):
+            plain: torch.Tensor = model(**batch)[0]
+        merge_tuner(adapter)
+        detach(model)
+        return plain
+    detach(model)
+    return model(**batch)[0]  # type: ignore[no-any-return]
+
+
+def _fold_deltas(model: Any, table: Family, deltas: Sequence[tuple[str, Delta]]) -> None:
+    """Fold deltas into the plain backbone that they were detached from; reattach prefixes."""
+    biases = _biases(model)
+    kept = [(path, delta) for path, delta in deltas if isinstance(delta.form, Memory)]
+    foldable = [delta for _, delta in deltas if not isinstance(delta.form, Memory)]
+    into_weights = [delta for delta in foldable if find_weight(delta, table)]
+    for delta in sorted(into_weights, key=surrounds_weight):
+        _fold_into_weight(model, table, delta)
+    wide = [delta for delta in foldable if not find_weight(delta, table)]
+    for delta in wide:
+        _widen_feed_forward(model, table, delta)
+    for _, delta in kept:
+        _drop_mlp(delta.form)
+    reattach(model, kept)
+    if wide or _biases(model) != biases:
+        model.save_pretrained = refuse_wide if wide else refuse_biases
 
 
 def _drop_autocast(model: Any) -> None:
@@ -96,9 +110,9 @@ STORE = "unipeft.save(model, folder) stores the delta of the model before foldin
 
 
 def refuse_wide(*args: Any, **kwargs: Any) -> None:
-    """Refuse in place of `save_pretrained` of a model whose feed-forwards were widened."""
+    """Refuse in place of `save_pretrained` of a model whose FFNs were widened."""
     raise UserError(
-        "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
+        "save_pretrained cannot store this folded model: its FFNs have more hidden units "
         f"than its configuration says, with two activations\n{STORE}"
     )
 
@@ -131,7 +145,10 @@ def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
         changes = changes_input(delta) and not is_rescaling(delta)
         reads_h = delta.insertion is sequential or changes
         if reason is None and reads_h and places[delta.site.write] > 1:
-            reason = "it shares its place with another delta, which must not read its change"
+            reason = (
+                "another delta writes to the same place, and after folding one would read the "
+                "other's change"
+            )
         if reason:
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
@@ -189,7 +206,7 @@ def _rescale(module: nn.Module, tap: Tap, delta: Delta) -> None:
 
 
 def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
-    """Turn the adapter into r additional hidden units of the parallel feed-forward."""
+    """Turn the adapter into r additional hidden units of the parallel FFN."""
     form: Any = delta.form
     up, down = (find_neighbour(table, delta.site, name)[1] for name in ("ffn.up", "ffn.down"))
     first, second = (model.get_submodule(tap.path) for tap in (up, down))
@@ -206,7 +223,7 @@ def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
 
 
 def _find_activation(table: Family, site: Site) -> str:
-    """Return the path of the activation of the site's feed-forward."""
+    """Return the path of the activation of the site's FFN."""
     assert table.activation is not None, "checked by find_obstacle"
     stack = table.stacks[site.stack]
     place = table.activation.replace("{f}", stack.ffn).removeprefix(".")
@@ -235,15 +252,3 @@ def _drop_mlp(form: Any) -> None:
             delattr(form, name)
     form.keys = nn.Parameter(keys, requires_grad=False)
     form.values = nn.Parameter(values, requires_grad=False)
-
-
-def _check_logits(logits: torch.Tensor, expected: torch.Tensor) -> None:
-    size = max(1.0, float(expected.abs().max()))
-    error, allowed = float((logits - expected).abs().max()) / size, TOLERANCE[expected.dtype]
-    if not error <= allowed:
-        is_half = expected.dtype in (torch.bfloat16, torch.float16)
-        advice = ". Fold in float32 and cast the result." if is_half else ""
-        raise UserError(
-            f"folding in {expected.dtype} changes the logits by {error:.1e} of the largest; "
-            f"at most {allowed:g} is allowed{advice}"
-        )

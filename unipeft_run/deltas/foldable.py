@@ -22,7 +22,7 @@ WEIGHTS = {
     "ffn.gate_input": "ffn.gate",
 }
 LINEAR = (Add, Scaled, LearnedScale, Magnitude)  # compositions that are linear in dh
-BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
+BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the FFN reads it after"
 
 
 def find_obstacle(delta: Delta, table: Family) -> str | None:
@@ -43,7 +43,7 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
 
 
 def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
-    """Say why an adapter cannot become further hidden units of a feed-forward."""
+    """Say why an adapter cannot become further hidden units of an FFN."""
     if changes_input(delta):
         return "its activation comes before the weight"
     if delta.insertion is sequential:
@@ -51,7 +51,7 @@ def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
     if delta.site.representation not in FEED_FORWARD:
         return "it spans more than one weight"
     if table.activation is None:
-        return "the hidden units of the feed-forward are gated"
+        return "the hidden units of the FFN are gated"
     reads_same = delta.read_tap == find_neighbour(table, delta.site, "ffn.up")[0]
     return None if reads_same else BEFORE_NORM
 
@@ -59,7 +59,7 @@ def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
 def find_weight(delta: Delta, table: Family) -> Tap | None:
     """Return the output of the weight that the delta can be folded into; None if there is none."""
     site, form = delta.site, delta.form
-    weight = _weight_of(site, table)
+    read, weight = _weight_of(site, table)
     if is_rescaling(delta):
         return weight
     if not (isinstance(form, Bottleneck) and isinstance(form.activation, nn.Identity)):
@@ -68,15 +68,16 @@ def find_weight(delta: Delta, table: Family) -> Tap | None:
         return weight if changes_input(delta) else None
     if delta.insertion is sequential:
         return weight
-    return weight if delta.insertion is parallel and weight == site.write else None
+    is_beside = delta.insertion is parallel and (delta.read_tap, site.write) == (read, weight)
+    return weight if is_beside else None
 
 
-def _weight_of(site: Site, table: Family) -> Tap | None:
-    """Return the output of the weight whose output, or input, is h; None if h is a sum."""
+def _weight_of(site: Site, table: Family) -> tuple[Tap, Tap] | tuple[None, None]:
+    """Return the taps of the weight whose output, or input, is h; None if h is a sum."""
     if site.representation in ("attn.heads", "ffn.block", "embedding"):
-        return None
+        return None, None
     name = WEIGHTS.get(site.representation, site.representation)
-    return find_neighbour(table, site, name)[1]
+    return find_neighbour(table, site, name)
 
 
 def is_rescaling(delta: Delta) -> bool:

@@ -18,8 +18,8 @@ class Gate(nn.Linear):
     Args:
         width: D.
         per: `example` averages g over all T positions, padding and future ones included, as
-            published: a decoder then gives other results with a cache, where T is 1, than without.
-            `position` keeps one gate for each position, which is causal.
+            published. With a cache T is 1, so a decoder's results then differ from those without a
+            cache. `position` keeps one gate for each position, which is causal.
     """
 
     def __init__(self, width: int, per: Literal["example", "position"]) -> None:

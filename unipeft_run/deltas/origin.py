@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unipeft_run.config import RunConfig
+from unipeft_run.errors import UserError
 
 ATTRIBUTE = "_unipeft_origin"
 
@@ -47,6 +48,18 @@ def set_origin(model: Any, config: RunConfig, source: str) -> None:
 def find_origin(model: nn.Module) -> Origin | None:
     """Return the origin of a run's model; None for any other model."""
     return vars(model).get(ATTRIBUTE)
+
+
+def refuse_trained(model: nn.Module) -> None:
+    """Raise UserError for a run's model whose backbone weights the run trained."""
+    from unipeft_run.deltas.build import unfreeze_patterns
+
+    origin = find_origin(model)
+    if origin and unfreeze_patterns(origin.config):
+        raise UserError(
+            "this model has backbone weights that a run trained: "
+            "restore its backbone first, with unipeft.detach(model)"
+        )
 
 
 def drop_origin(model: nn.Module) -> None:

@@ -118,7 +118,7 @@ class LoadedRun:
         return Predictor(self.model, step, choose_batch_size(self.config, batch_size))
 
     def decoding(self, **changes: Any) -> DecodingConfig | None:
-        """Return the run's decoding settings with `changes`; None for classification."""
+        """Return the run's decoding settings with `changes`; None if it generates no text."""
         settings = override_decoding(self.config, changes)
         if settings is not None:
             limit = [(settings.length_key, settings.find_longest())]

@@ -41,6 +41,8 @@ class Predictor:
         `advance` is called with the number of examples of every finished batch. Raises UserError
         for an input that is longer than the backbone's positions.
         """
+        if not any(inputs.values()):
+            return []
         sources = self.step.encode_inputs(self.model, inputs)
         predictions: dict[int, Any] = {}
         with _evaluating(self.model), self.step.session(self.model):

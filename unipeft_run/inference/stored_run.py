@@ -10,8 +10,9 @@ from typing import Any
 from unipeft_run.backbones.locate import locate
 from unipeft_run.config import RunConfig, load
 from unipeft_run.config.contents import check_unchanged, hash_contents
+from unipeft_run.config.inert import inert_decoding_keys
 from unipeft_run.config.resolve import make_absolute
-from unipeft_run.config.rules import check_min_length
+from unipeft_run.config.rules import check_forced_bos, check_min_length
 from unipeft_run.config.schema import DecodingConfig
 from unipeft_run.config.validation import check
 from unipeft_run.data.tasks.build import build_task
@@ -20,6 +21,7 @@ from unipeft_run.runs.folder import CONTENTS, check_has_delta, read_object
 from unipeft_run.runs.search import find_run
 
 BACKBONE = "backbone"  # the folder in an exported run that holds its backbone
+LIMITS = frozenset({"min_length", "max_length", "max_new_tokens"})  # keys of evaluation.decoding
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,23 @@ def relocate(
 
 
 def override_decoding(config: RunConfig, changes: Mapping[str, Any]) -> DecodingConfig | None:
-    """Return the decoding settings of `config` with `changes`; None for classification.
+    """Return the decoding settings of `config` with `changes`; None if its task generates no text.
 
     Raises UserError for an unknown key, a wrong value, and a key that would have no effect.
     """
     decoding, task = config.evaluation.decoding, build_task(config.task)
-    if changes and (decoding is None or not task.generates):
-        raise UserError(f"{next(iter(changes))}= has no effect: task {task.name} generates no text")
-    if decoding is None:
+    if decoding is None or not task.generates:
+        for key in changes:
+            raise UserError(f"{key}= has no effect: task {task.name} generates no text")
         return None
     settings = check(DecodingConfig, {**decoding.model_dump(), **changes})
-    if "min_length" in changes:
+    for key, reason in inert_decoding_keys(settings):
+        if changes.get(key) is not None:
+            raise UserError(f"{key}={changes[key]} has no effect: {reason}")
+    if not LIMITS.isdisjoint(changes):
         check_min_length(settings, task.kind)
+    if "forced_bos" in changes:
+        check_forced_bos(settings, config)
     return settings
 
 

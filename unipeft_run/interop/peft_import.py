@@ -19,6 +19,7 @@ from unipeft_run.deltas.compositions import Scaled
 from unipeft_run.deltas.delta import Delta
 from unipeft_run.deltas.forms.bottleneck import Bottleneck
 from unipeft_run.deltas.insertions import parallel
+from unipeft_run.deltas.origin import refuse_trained
 from unipeft_run.errors import UserError
 from unipeft_run.interop.peft_config import CONFIG, LINEAR, ROOT, TENSORS, alpha_of, check_config
 from unipeft_run.library.store import find_store
@@ -32,6 +33,7 @@ def import_peft(model: nn.Module, folder: str | Path) -> None:
     """
     if find_store(model) is not None or has_deltas(model):
         raise UserError("this model already has deltas: detach them first")
+    refuse_trained(model)
     folder = Path(folder).expanduser()
     config, tensors = _read(folder)
     attach_lora(model, config, tensors, folder)

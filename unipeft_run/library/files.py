@@ -25,6 +25,7 @@ from unipeft_run.deltas.delta_file import (
     write_delta,
 )
 from unipeft_run.deltas.fingerprint import check_family, check_weights, describe_backbone
+from unipeft_run.deltas.origin import refuse_trained
 from unipeft_run.deltas.slots import build_slot
 from unipeft_run.errors import UserError
 from unipeft_run.library.attach import add_delta
@@ -74,6 +75,7 @@ def load(
     """
     folder = Path(folder).expanduser()
     check_model(model)
+    refuse_trained(model)
     read_tensors(folder)  # before the model is changed
     written = read_recipe(folder)
     recipe = _check_recipe(written, folder)
@@ -173,7 +175,7 @@ def _read_slots(
             if not _is_trusted(part.target, allow):
                 raise UserError(
                     f"{folder / RECIPE} names the class {shorten(part.target)}; "
-                    f"if you trust it, allow=[{part.target!r}]"
+                    f"if you trust it, pass allow=[{part.target!r}]"
                 )
             check_part(key, axis, part)
         check_insertion(key, slot.insertion)

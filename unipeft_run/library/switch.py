@@ -12,6 +12,7 @@ from torch import nn
 from unipeft_run.config.schema import TunerConfig
 from unipeft_run.deltas import attach as core
 from unipeft_run.deltas.origin import drop_origin, find_origin
+from unipeft_run.errors import UserError
 from unipeft_run.library.backbone import refuse_compiled
 from unipeft_run.library.combine import check_combination, place_deltas
 from unipeft_run.library.schedule import start_training_parts
@@ -40,12 +41,13 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
 
     Several deltas add their changes. With None, the outputs equal the plain backbone's bit for bit.
     Switch before torch.compile. Raises UserError for an unknown name and for deltas that cannot
-    act together.
+    be active together.
     """
     store = require_store(model)
     refuse_compiled(model, "switch")
     chosen = (names,) if isinstance(names, str) else tuple(names or ())
     check_combination({name: store.get(name) for name in chosen}, chosen)
+    _check_sizes(model, store, chosen)
     if chosen == store.active:
         return
     with torch.inference_mode(False):  # what is built now may be trained later
@@ -118,8 +120,12 @@ def forget(model: nn.Module, store: Store) -> None:
 
 
 def deactivate(model: nn.Module, store: Store) -> None:
-    """Keep the values of the active deltas, restore the plain backbone and freeze it."""
+    """Keep the values of the active deltas, restore the plain backbone and freeze it.
+
+    Raises UserError if that is impossible, since a parameter has another size.
+    """
     names = store.active
+    _check_sizes(model, store, names)
     for name in names:
         delta = store.named[name]
         delta.values, delta.dtype = copy_values(model, delta.unfrozen), model_type(model)
@@ -128,7 +134,7 @@ def deactivate(model: nn.Module, store: Store) -> None:
     if adapter is None:
         restore_plain(model, store, names)
         return
-    delta = store.named[names[0]]  # it acts alone
+    delta = store.named[names[0]]  # no other delta is active
     if delta.schedule is not None:
         delta.schedule.suspend()
     delta.tensors = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}
@@ -136,6 +142,21 @@ def deactivate(model: nn.Module, store: Store) -> None:
     restore_plain(model, store, names)
     backbone = {id(parameter) for parameter in model.parameters()}
     delta.parameters = {name: p for name, p in parameters if id(p) not in backbone}
+
+
+def _check_sizes(model: nn.Module, store: Store, names: Sequence[str]) -> None:
+    """Raise UserError if a parameter that the deltas `names` train has another size than before."""
+    adapter = find_adapter(model)
+    found = adapter.backbone_parameters() if adapter else model.named_parameters()
+    sizes = {parameter: list(value.shape) for parameter, value in found}
+    for name in names:
+        for parameter in store.named[name].unfrozen:
+            before = list(store.plain[parameter].shape)
+            if sizes.get(parameter, before) != before:
+                raise UserError(
+                    f"{parameter} is {sizes[parameter]}, but was {before} when delta {name}, which "
+                    "trains it, was attached: give it that size again (resize_token_embeddings)"
+                )
 
 
 def restore_plain(model: nn.Module, store: Store, names: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ class EvaluationStep(ABC):
         return lengths(encoded, "input_ids")
 
     def added_positions(self, encoded: Dataset, generate: bool) -> int:
-        """Return the largest number of positions that an example needs beside its inputs."""
+        """Return the most positions that an example needs in addition to its inputs."""
         return 0
 
     def to_tensors(self, model: Any, rows: Rows) -> dict[str, Tensor]:
@@ -175,9 +175,15 @@ class TaskType(ABC):
         """Yield length keys of the task with the longest example of `split` that they allow."""
         yield "task.max_source_length", int(lengths(encoded, "input_ids").max())
 
-    def longest_output(self, decoding: DecodingConfig, encoded: Mapping[str, Dataset]) -> int:
-        """Return the positions of the longest generated text, with the prompt it starts with."""
-        return decoding.find_longest()
+    def output_lengths(
+        self, decoding: DecodingConfig | None, encoded: Mapping[str, Dataset]
+    ) -> Iterator[tuple[str, int]]:
+        """Yield keys that limit outputs, with the most positions that a prompt and its output need.
+
+        `encoded`: the splits by name. Those that are only trained on have no outputs.
+        """
+        if decoding is not None:
+            yield f"evaluation.decoding.{decoding.length_key}", decoding.find_longest()
 
     def build_loader(
         self,

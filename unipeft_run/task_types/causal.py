@@ -159,14 +159,18 @@ class Causal(TaskType):
             own.pad_token = own.eos_token
         own.save_pretrained(folder)
 
-    def longest_output(self, decoding: DecodingConfig, encoded: Mapping[str, Dataset]) -> int:
+    def output_lengths(
+        self, decoding: DecodingConfig | None, encoded: Mapping[str, Dataset]
+    ) -> Iterator[tuple[str, int]]:
         held_out = [split for name, split in encoded.items() if name != "train"]
-        prompts = (max(split["prompt_length"], default=1) for split in held_out)
-        return decoding.find_longest(max(prompts, default=1))
+        for split in held_out or encoded.values():  # train alone is evaluated
+            if "choices" in split.column_names:
+                pairs = zip(split["prompt_length"], split["choices"], strict=True)
+                yield CHOICE, max(n + max(map(len, choices)) for n, choices in pairs)
+            elif decoding is not None:
+                longest = decoding.find_longest(max(split["prompt_length"], default=1))
+                yield f"evaluation.decoding.{decoding.length_key}", longest
 
     def lengths(self, split: str, encoded: Dataset) -> Iterator[tuple[str, int]]:
         longest = int(lengths(encoded, "input_ids").max())
         yield "task.max_source_length + task.max_target_length", longest
-        if "choices" in encoded.column_names and split != "train":
-            pairs = zip(encoded["prompt_length"], encoded["choices"], strict=True)
-            yield CHOICE, max(n + max(map(len, choices)) for n, choices in pairs)

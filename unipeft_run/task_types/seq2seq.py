@@ -16,6 +16,7 @@ from unipeft_run.data.encoding import lengths
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.sequence import SequenceTask
 from unipeft_run.deltas.positions import count_free
+from unipeft_run.errors import UserError
 from unipeft_run.evaluation.generation import (
     StepGraphs,
     can_generate,
@@ -47,6 +48,10 @@ class Seq2SeqStep(EvaluationStep):
             )
         task, start = cast("SequenceTask", self.task), self.collator.decoder_start
         ids = generation_token_ids(task, self.tokenizer, start)
+        if self.decoding.forced_bos and ids["bos_token_id"] is None:
+            raise UserError(
+                "evaluation.decoding.forced_bos=true: the backbone's tokenizer has no start token"
+            )
         self.generation = {**self.decoding.model_dump(), **ids}
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,6 +79,11 @@ class GradientAccumulator:
             plan = ComputePlan.resume(recorded, self.device, self.autocast)
         self._prepare(plan)
         return plan.to_dict()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plan as it is carried out: without graphs where recording has failed."""
+        graphs = isinstance(self.step, GraphedStep) and self.step.recorder is not None
+        return replace(self.plan, graphs=graphs).to_dict()
 
     def release(self) -> None:
         """Free the graphs and copies of weights that only training needs."""

@@ -113,9 +113,7 @@ class _ChunkedHead:
 class _HeadLoss(torch.autograd.Function):
     """Mean loss of `gold` [N] under softmax(states W^T + bias), `rows` positions at a time.
 
-    `bias` is BART's, or None.
-
-    `count`: the number of labels in `gold` that are not ignored.
+    `bias`: BART's logit bias, or None. `count`: the number of labels that are not ignored.
 
     Gradients are computed chunk by chunk during forward, so backward never needs the logits.
     Tensors that need no gradient, such as a frozen head, get none.

@@ -275,11 +275,10 @@ class Trainer:
     def _finish(self) -> FitResult:
         progress = self.state.progress
         self.model.eval()
+        result = FitResult(progress.step, compute=self.accumulator.describe())
         self.accumulator.release()
         self.accelerator.wait_for_everyone()  # until rank 0 has written the best state
-        result = FitResult(step=progress.step, metrics=progress.metrics())
-        result.metrics["peak_memory_mib"] = peak_memory_mib(self.device)
-        result.compute = self.state.compute or {}
+        result.metrics = {**progress.metrics(), "peak_memory_mib": peak_memory_mib(self.device)}
         best = self.store.load_best(progress.best_step)
         if best is not None:
             load_parameters(self.model, best.tensors)

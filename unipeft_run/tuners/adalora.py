@@ -55,7 +55,7 @@ def _square(name: str, parameter: Tensor) -> Tensor | None:
 class AddPenalty:
     """A forward hook that adds the weighted penalty to the loss that the model computes.
 
-    `only_in_training`: not to a loss in eval mode.
+    `only_in_training`: leave a loss computed in eval mode unchanged.
     """
 
     weight: float

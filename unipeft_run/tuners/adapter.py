@@ -7,6 +7,7 @@ modules in place. What belongs to the method is kept in an `Adapter`, in an attr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,7 @@ class Adapter:
 def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of `tuner` into a frozen backbone; they and what trained before train.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses; the
+    New weights are drawn from torch's random state. Raises UserError if the library rejects it; the
     model is then unchanged.
     """
     resolved = resolve_modules(model, tuner.config)
@@ -194,6 +195,21 @@ def detach_tuner(adapter: Adapter) -> None:
         adapter.wrapper.unload()
     restore(model, adapter.originals)
     delattr(model, ATTRIBUTE)
+
+
+@contextmanager
+def disabled_tuner(adapter: Adapter) -> Iterator[None]:
+    """Switch the method off inside this context, in eval mode; its modules stay in the model."""
+    trains = [(parameter, parameter.requires_grad) for parameter in adapter.model.parameters()]
+    with quiet():
+        adapter.wrapper.base_model.disable_adapter_layers()
+    try:
+        yield
+    finally:
+        with quiet():
+            adapter.wrapper.base_model.enable_adapter_layers()
+        for parameter, trained in trains:
+            parameter.requires_grad_(trained)
 
 
 def merge_tuner(adapter: Adapter) -> None:

@@ -21,7 +21,7 @@ RANDOM_SVD = "pissa_niter_"  # ... with a randomised decomposition
 
 
 def copy_rewritten(model: nn.Module, config: Any) -> dict[str, Tensor]:
-    """Return copies of the weights that the initialisation of `config` may change, by name.
+    """Return copies, by name, of the weights that initialising the method may change.
 
     `config`: the library's configuration, before its modules are in the model.
     """

@@ -95,7 +95,7 @@ def _to_lists(values: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArr
     where = f"{where}: column {column!r}"
     if values.null_count:
         row = pc.index(pc.is_null(values), True).as_py() + 1
-        raise UserError(f"{where} is empty in row {row}")
+        raise UserError(f"{where} has no value in row {row}")
     chunks = [_to_list_array(chunk, where) for chunk in values.chunks]
     return pa.chunked_array(chunks, pa.large_list(IMAGE))
 

@@ -65,14 +65,14 @@ def shrink_shorter(image: Image.Image, size: int) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Cut out the central square of `size` pixels; a smaller image gets a black border."""
+    """Crop to the central square of `size` pixels; a smaller image gets a black border."""
     width, height = image.size
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
 def resize_and_crop(image: Image.Image, resize: int, size: int) -> Image.Image:
-    """Resize the shorter side to `resize`, then cut out the central square of `size` pixels."""
+    """Resize the shorter side to `resize`, then crop to the central square of `size` pixels."""
     return centre_crop(resize_shorter(image, resize), size)
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from unipeft_run.errors import UserError
 
@@ -54,15 +55,20 @@ def divide(
 ) -> dict[str, list[int]]:
     """Return the rows of each split in `sizes`, and the rest as "train", in random order.
 
-    A split may be smaller than its size if groups of equal texts do not fit into it.
+    Rows with equal texts stay together. A split is smaller than its size if no more of these groups
+    fit; one that would be empty gets the smallest group of "train", unless that is its only one.
     """
-    groups = _order(texts, classes, seed)
-    rows: dict[str, list[int]] = {split: [] for split in sizes}
-    train: list[int] = []
-    for group in groups:
-        fits = (s for s, size in sizes.items() if not rows[s] or len(rows[s]) + len(group) <= size)
-        rows.get(next(fits, "train"), train).extend(group)
-    return {"train": train, **rows}
+    room = {**sizes, "train": len(texts)}
+    groups: dict[str, list[list[int]]] = {split: [] for split in ("train", *sizes)}
+    for group in _order(texts, classes, seed):
+        split = next(split for split, rows in room.items() if len(group) <= rows)
+        groups[split].append(group)
+        room[split] -= len(group)
+    train = groups["train"]
+    for split in sizes:
+        if not groups[split] and len(train) > 1:
+            groups[split].append(train.pop(train.index(min(train, key=len))))
+    return {split: list(chain.from_iterable(found)) for split, found in groups.items()}
 
 
 def _order(texts: Sequence[str], classes: Sequence[object] | None, seed: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unipeft_run.config.types import Names, StringOrList
+from unipeft_run.config.types import StringOrList, Words
 from unipeft_run.data.tasks.causal import CausalTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.own_data import IDENTIFIER, OwnData
@@ -27,7 +27,7 @@ class CausalLM(OwnData, CausalTask):
 
     In the templates, {prompt} and {response} stand for these columns; other fields of the prompt's
     template are columns of the data. With `extract`, the rule that finds the answer in a response,
-    the headline metric is the accuracy of the answers: `answer_words` are the words of the rule
+    the primary metric is the accuracy of the answers: `answer_words` are the words of the rule
     first_match, `marker` is the text before the answer of the rule text_after.
     """
 
@@ -35,7 +35,7 @@ class CausalLM(OwnData, CausalTask):
     response: str = "response"
     metric: StringOrList = ("exact_match", "rougeL")
     extract: RuleName | None = None
-    answer_words: Names | None = None
+    answer_words: Words | None = None
     marker: str | None = None
 
     metric_kind: ClassVar[Kind] = "texts"
@@ -45,7 +45,10 @@ class CausalLM(OwnData, CausalTask):
         if self.prompt == self.response:
             raise UserError(f"task.prompt and task.response both name the column {self.prompt!r}")
         if self.response in self.input_columns:
-            raise UserError(f"task.prompt_template has the response, column {self.response!r}")
+            raise UserError(
+                f"task.prompt_template contains the response (column {self.response!r}), so the "
+                "prompt would give away the answer"
+            )
         needed = {"first_match": "answer_words", "text_after": "marker"}.get(self.extract or "")
         if needed and not getattr(self, needed):
             raise UserError(f"task.extract={self.extract} needs task.{needed}")

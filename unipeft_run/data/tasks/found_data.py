@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,9 @@ FORMATS = "CSV, TSV, JSON Lines (.jsonl), each also as .gz, or Parquet"
 
 class SplitData(Protocol):
     """The examples of one split."""
+
+    def __hash__(self) -> int:
+        """Hash the place, as a key of caches."""
 
     def read(self, columns: Columns, limit: int | None) -> tuple[pa.Table, Orders]:
         """Read the first `limit` examples. Raises `UserError`."""
@@ -133,6 +137,7 @@ def _find_saved(folder: Path) -> Mapping[str, SplitData]:
     return _named_splits(places, str(folder))
 
 
+@lru_cache(maxsize=16)
 def _find_on_hub(data: str, task: str) -> Mapping[str, SplitData]:
     from unipeft_run.data.tasks.hub import load_hub
 

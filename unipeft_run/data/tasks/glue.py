@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unipeft_run.config.types import Names, StringOrList
+from unipeft_run.config.types import StringOrList, Words, one_or_many
 from unipeft_run.data.tasks.base import Kind
 from unipeft_run.data.tasks.classification import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
@@ -27,7 +27,7 @@ from unipeft_run.evaluation.metrics.by_name import Outputs, check_names, score
 class _GLUE(LabelledTask):
     """Prediction of a label from the texts in one or two columns.
 
-    `metric` names the metrics; the first is the headline. Raises `UserError` for an unknown one.
+    `metric` names the metrics; the first is the primary one. Raises `UserError` for an unknown one.
     """
 
     text: StringOrList
@@ -39,7 +39,7 @@ class _GLUE(LabelledTask):
     metric_kind: ClassVar[MetricKind]
 
     def __post_init__(self) -> None:
-        self.text, self.metric = tuple(self.text), tuple(self.metric)
+        self.text, self.metric = one_or_many(self.text), one_or_many(self.metric)
         check_names(self.metric, self.metric_kind)
         super().__post_init__()
 
@@ -60,7 +60,7 @@ class _GLUE(LabelledTask):
 class GLUE(_GLUE, ClassificationTask):
     """Classification. `labels` are the names of the classes, in the order of their numbers."""
 
-    labels: Names
+    labels: Words
     selection: str = "accuracy"
 
     metric_kind: ClassVar[MetricKind] = "classes"

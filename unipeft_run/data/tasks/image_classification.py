@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unipeft_run.config.types import Names, Range
+from unipeft_run.config.types import Range, Words
 from unipeft_run.data.tasks.base import Kind
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.images import ImageTask
@@ -36,7 +36,7 @@ class ImageClassification(ImageTask):
 
     image_column: str = "image"
     label_column: str = "label"
-    labels: Names | None = None
+    labels: Words | None = None
     crop_scale: Range | None = (0.08, 1.0)
     flip: bool = True
     selection: str = "accuracy"

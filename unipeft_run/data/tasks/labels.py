@@ -1,10 +1,10 @@
-"""Parse labels in data: numbers or names of the task's classes, or numbers to predict."""
+"""Labels in data: parse numbers or names of classes, and numbers to predict; order classes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -57,6 +57,18 @@ def is_number_name(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def order_labels(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct labels, numbers by value, words by name, ignoring case."""
+    names: dict[str, str] = {}
+    for word in sorted(set(words)):
+        names.setdefault(word.casefold(), word)
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return tuple(sorted(names.values(), key=int))
+    if all(is_number_name(name) and math.isfinite(float(name)) for name in names):
+        return tuple(sorted(names.values(), key=float))
+    return tuple(names[name] for name in sorted(names))
 
 
 def _word(value: str | int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from unipeft_run.config.types import StringOrList
+from unipeft_run.config.types import StringOrList, one_or_many
 from unipeft_run.data.tasks.automatic_split import SplitRule
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.columns import Columns
@@ -30,7 +30,7 @@ class OwnData(Task):
     """A task on the user's own data.
 
     `data` is a file, a folder or a hub name; `path`, a folder, takes precedence. `metric` names the
-    metrics; the first is the headline and selects the best state unless `selection` is "loss".
+    metrics; the first is the primary one and selects the best state unless `selection` is "loss".
     """
 
     data: str | None = None
@@ -43,7 +43,7 @@ class OwnData(Task):
     metric_kind: ClassVar[Kind]
 
     def __post_init__(self) -> None:
-        self.metric = (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+        self.metric = one_or_many(self.metric)
         check_names(self.metric, self.metric_kind)
         if self.selection == "metric":
             self.selection = self.primary

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from unipeft_run.data.cache import cache_root, write_entry
 from unipeft_run.data.tasks.automatic_split import RULE, SplitRule, divide
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.found_data import SplitData, find_data
+from unipeft_run.data.tasks.messages import list_names
 from unipeft_run.data.tasks.splits import SPLITS
+from unipeft_run.data.tasks.unlabelled import find_unlabelled
 from unipeft_run.errors import UserError
 
 if TYPE_CHECKING:  # these take long to import, and a cached summary needs neither
@@ -25,25 +28,31 @@ if TYPE_CHECKING:  # these take long to import, and a cached summary needs neith
     from unipeft_run.data.tasks.source import Limits
 
 ROW = "__row__"  # column: the row of an example in the data before it was divided, from 1
-VERSION = 3  # of summaries in the cache
+VERSION = 4  # of summaries in the cache
+HUB_SUMMARIES: dict[tuple[object, ...], Summary] = {}  # by data sets and settings
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The number of examples by split, and the distinct labels in order."""
+    """The number of examples by split, and the distinct labels in order.
+
+    `disjoint`: the held-out splits of the data that have no label in common with its train split.
+    """
 
     examples: Mapping[str, int]
     labels: tuple[str, ...]
+    disjoint: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class OwnSource:
-    """The data at `data`, a path or a hub name; `rule` divides off the splits that it lacks.
+    """The data at `data`, a path or a hub name.
 
-    `inputs`: the columns that identify an input; equal ones stay in one split. `label`: the column
-    of classes, if any; held-out splits without a single label there count as lacking.
+    `rule` says how missing splits are split off the training examples. `inputs`: the columns that
+    identify an input; equal ones stay in one split. `label`: the column of classes, if any;
+    held-out splits in which no row has a label count as missing.
     """
 
     task: str
@@ -63,7 +72,22 @@ class OwnSource:
                     *(self.data, split),
                 )
         tables = self._tables(splits, columns, limits)
-        return {split: Dataset(tables[split].slice(0, limits.get(split))) for split in splits}
+        tables = {split: table.slice(0, limits.get(split)) for split, table in tables.items()}
+        self._warn_of_untrained(tables, columns)
+        return {split: Dataset(tables[split]) for split in splits}
+
+    def _warn_of_untrained(self, tables: Mapping[str, pa.Table], columns: Columns) -> None:
+        """Warn of classes that held-out examples have and no training example has."""
+        if columns.label is None or not columns.labels or "train" not in tables:
+            return
+        found = {split: set(t.column(columns.label).to_pylist()) for split, t in tables.items()}
+        for split, classes in found.items():
+            names = [columns.labels[n] for n in sorted(classes - found["train"])]
+            if names:
+                log.warning(
+                    "%s: its %s split has labels that no training example has: %s",
+                    *(self.data, split, list_names(names)),
+                )
 
     def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:
         """Return a content hash for each split; {} for data from the hub."""
@@ -88,27 +112,41 @@ class OwnSource:
         return {**made, "examples": examples, "rows": rows}
 
     def summarise(self, columns: Columns) -> Summary:
-        """Count the examples and collect the labels; cached by content. Raises `UserError`."""
+        """Count the examples and collect the labels; cached by content, and for hub data in memory.
+
+        Raises `UserError`.
+        """
         hashes = self.fingerprints(SPLITS)
+        settings = [repr(part) for part in (columns, self.rule, self.inputs)]
         if not hashes:
-            return self._summarise(columns)
-        key = json.dumps([VERSION, hashes, *map(repr, (columns, self.rule, self.inputs))])
+            loaded = (*self._all.values(), *settings)
+            if loaded not in HUB_SUMMARIES:
+                HUB_SUMMARIES[loaded] = self._summarise(columns)
+            return HUB_SUMMARIES[loaded]
+        key = json.dumps([VERSION, hashes, *settings])
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         entry = cache_root() / "summaries" / f"{name}.json"
         with suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(entry.read_bytes())
-            return Summary(dict(content["examples"]), tuple(map(str, content["labels"])))
+            names = (tuple(map(str, content[key])) for key in ("labels", "disjoint"))
+            return Summary(dict(content["examples"]), *names)
         summary = self._summarise(columns)
         with suppress(OSError):  # a full or read-only cache: read the data again next time
-            write_entry(entry, {"examples": dict(summary.examples), "labels": summary.labels})
+            write_entry(entry, asdict(summary))
         return summary
 
     def _summarise(self, columns: Columns) -> Summary:
+        from unipeft_run.data.tasks.labels import order_labels
+
         tables = self._tables([*self._splits, *self.divided()], columns, {})
-        words: list[str] = []
-        if columns.label is not None:
-            words = [w for t in tables.values() for w in t.column(columns.label).to_pylist()]
-        return Summary({split: len(t) for split, t in tables.items()}, order_labels(words))
+        examples = {split: len(table) for split, table in tables.items()}
+        if columns.label is None:
+            return Summary(examples, ())
+        words = {split: set(t.column(columns.label).to_pylist()) for split, t in tables.items()}
+        folded = {split: {word.casefold() for word in found} for split, found in words.items()}
+        trained = folded.get("train", set().union(*folded.values()))
+        disjoint = tuple(split for split in self._splits if folded[split].isdisjoint(trained))
+        return Summary(examples, order_labels(set().union(*words.values())), disjoint)
 
     @cached_property
     def _splits(self) -> Mapping[str, SplitData]:
@@ -117,12 +155,8 @@ class OwnSource:
 
     @cached_property
     def _unlabelled(self) -> tuple[str, ...]:
-        """The held-out splits without labels, as benchmarks publish their test splits."""
-        label = self.label
-        if label is None:
-            return ()
-        held_out = [split for split in self._all if split != "train"]
-        return tuple(split for split in held_out if self._all[split].is_unlabelled(label))
+        """The held-out splits without labels."""
+        return () if self.label is None else find_unlabelled(self._all, self.label)
 
     @cached_property
     def _all(self) -> Mapping[str, SplitData]:
@@ -164,17 +198,8 @@ class OwnSource:
         table = table.append_column(ROW, pa.array(range(1, len(table) + 1), pa.int64()))
         parts = divide(keys, classes, sizes, self.rule.seed)
         if empty := next((split for split, rows in parts.items() if not rows), None):
-            raise UserError(
-                f"task.data={self.data} has too few different examples: none is left for {empty}"
-            )
+            problem = "too few examples have different texts"
+            if 2 * max(Counter(keys).values()) > len(keys):
+                problem = "nearly all examples have the same text"
+            raise UserError(f"task.data={self.data}: {problem}, so none is left for {empty}")
         return {split: table.take(pa.array(rows, pa.int64())) for split, rows in parts.items()}
-
-
-def order_labels(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct labels, numbers by value, words by name, ignoring case."""
-    names: dict[str, str] = {}
-    for word in sorted(set(words)):
-        names.setdefault(word.casefold(), word)
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        return tuple(sorted(names.values(), key=int))
-    return tuple(names[name] for name in sorted(names))

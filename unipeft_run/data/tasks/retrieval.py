@@ -142,7 +142,7 @@ class Retrieval(ImageTask):
         return word_colours(splits["train"], splits["test"], self.text_column)
 
     def prepare(self, image: Image) -> Image:
-        """Resize and cut out the centre: frames are the same in training and evaluation."""
+        """Resize and take a centre crop: frames are the same in training and evaluation."""
         from unipeft_run.data.images.transforms import resize_and_crop
 
         return resize_and_crop(image, self.resize, self.image_size)

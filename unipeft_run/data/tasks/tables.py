@@ -93,7 +93,7 @@ def check_table(
         values = _decoded(_column(table, name, columns, where))
         if values.null_count:
             row = pc.index(pc.is_null(values), True).as_py() + 1
-            raise UserError(f"{where}: column {name!r} is empty in row {row}")
+            raise UserError(f"{where}: column {name!r} has no value in row {row}")
         if name == columns.label and columns.numbers:
             checked[name] = _numbers(values, name, where)
         elif name == columns.label:
@@ -212,7 +212,7 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 
 def is_unlabelled(values: pa.ChunkedArray, names: Sequence[str] | None) -> bool:
-    """Return whether a column of classes with recorded `names` holds a label in no row."""
+    """Return whether no row of a column of classes with recorded `names` has a label."""
     return names is not None and len(values) > 0 and pc.max(values).as_py() in (None, UNLABELLED)
 
 

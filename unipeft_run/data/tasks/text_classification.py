@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from unipeft_run.config.types import Names, StringOrList
+from unipeft_run.config.types import StringOrList, Words, one_or_many
 from unipeft_run.data.tasks.classification import ClassificationTask
 from unipeft_run.data.tasks.columns import Columns
 from unipeft_run.data.tasks.messages import list_names
@@ -31,14 +31,14 @@ class TextClassification(OwnData, ClassificationTask):
 
     text: StringOrList = "text"  # type: ignore[assignment]
     label: str = "label"
-    labels: Names | None = None
+    labels: Words | None = None
     metric: StringOrList = ("accuracy", "f1_macro")
 
     metric_kind: ClassVar[Kind] = "classes"
     label_key: ClassVar[str] = "task.label"
 
     def __post_init__(self) -> None:
-        self.text = (self.text,) if isinstance(self.text, str) else tuple(self.text)
+        self.text = one_or_many(self.text)
         if len(self.text) not in (1, 2):
             raise UserError(f"task.text names {len(self.text)} columns; give one, or two for pairs")
         super().__post_init__()
@@ -81,6 +81,16 @@ class TextClassification(OwnData, ClassificationTask):
                 f"({list_names(labels[:5])}); classes are two or more values that recur"
             )
         return found
+
+    def class_names(self) -> tuple[str, ...]:
+        """List the distinct labels. Raises `UserError` if the splits have different classes."""
+        found = self.summarise()
+        for split in found.disjoint:
+            raise UserError(
+                f"task.label={self.label}: the {split} split has no label in common with the train "
+                "split"
+            )
+        return found.labels
 
     @property
     def baseline_name(self) -> str:

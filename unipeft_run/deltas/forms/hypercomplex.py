@@ -3,7 +3,7 @@
 Shape legend: n summands, D_in and D_out widths of a map, P rank of its factors.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ class Rules(nn.Module):
 
     def __init__(self, n: int, std: float, learn: bool) -> None:
         super().__init__()
+        self.std = std
         self.weight = nn.Parameter(torch.empty(n, n, n), requires_grad=learn)
         nn.init.normal_(self.weight, std=std)
 
@@ -76,8 +77,8 @@ class Hypercomplex(Bottleneck):
         shared_rules: whether all maps of the model share A_1 to A_n; otherwise each form has its
             own.
         learn_rules: whether A_1 to A_n are trained.
-        rule_std: A_i ~ N(0, rule_std). The published code has 1e-4, with which the first gradients
-            are tiny.
+        rule_std: A_i ~ N(0, rule_std). The published code uses 1e-4, which makes the first
+            gradients tiny.
         activation: a name in `ACTIVATIONS`.
         bias: whether both maps have a bias.
         dropout: rate after the activation: a number, or the backbone's `hidden` or `attention`.
@@ -88,6 +89,7 @@ class Hypercomplex(Bottleneck):
         "learn_rules": "it only decides what is trained",
         "rule_std": "it only decides where training starts",
     }
+    inference_keywords: ClassVar[dict[str, Any]] = {"rule_std": 0.01}
 
     def __init__(
         self,
@@ -114,6 +116,11 @@ class Hypercomplex(Bottleneck):
 
         key = f"hypercomplex rules {n} {learn_rules}"
         rules: Rules = site.share_in_model(key, build) if shared_rules else build()
+        if rules.std != rule_std:
+            raise UserError(
+                f"form hypercomplex: rule_std={rule_std:g}, but the rules shared with another slot "
+                f"have rule_std={rules.std:g}; use one value, or form.shared_rules=false"
+            )
         self.norm = None
         self.down = HypercomplexLinear(site.width_in, rank, rules, factor_rank, bias)
         self.up = HypercomplexLinear(rank, site.width_out, rules, factor_rank, bias)

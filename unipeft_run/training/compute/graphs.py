@@ -186,7 +186,7 @@ class GraphedStep:
         if self.gradients is None:  # the first step fails without a graph too
             raise error
         reason = describe_failure(error)
-        log.warning("Training steps are not recorded as CUDA graphs: %s.", reason)
+        log.warning("From here on, training steps run without CUDA graphs: %s.", reason)
         self.recorder = None
         self.steps.clear()  # also the recorded ones: all steps are computed in one way
 

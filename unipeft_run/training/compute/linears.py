@@ -6,6 +6,7 @@ as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -62,6 +63,18 @@ class CastLinear:
 
 
 def cast_frozen_linears(model: nn.Module, dtype: torch.dtype) -> dict[nn.Linear, Forward]:
-    """Return a `CastLinear` for each linear layer of `model` with a frozen weight."""
+    """Return a `CastLinear` for each linear layer of `model` with a frozen weight.
+
+    Returns none if the copies would take more than half of a GPU's free memory: autocast, which
+    casts at every call, gives the same bits.
+    """
     frozen = [module for module in plain_linears(model) if not module.weight.requires_grad]
+    needed = sum(module.weight.numel() for module in frozen) * dtype.itemsize
+    if frozen and needed > free_memory(frozen[0].weight.device) / 2:
+        return {}
     return {module: CastLinear(module, dtype) for module in frozen}
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free memory of a GPU in bytes, or infinity for another device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
