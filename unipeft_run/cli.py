@@ -35,10 +35,10 @@ from unipeft_run.config import (
     normalise_overrides,
     plan,
 )
+from unipeft_run.config.eval_schema import EvalConfig
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.inert import without_varied_sizes
 from unipeft_run.config.messages import SeveralRuns
-from unipeft_run.config.schema import EvalConfig
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, with_search_path
