@@ -159,7 +159,8 @@ def test_tracker_sections_match_their_constructors() -> None:
         options = inspect.signature(tracker).parameters.values()
         keywords = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console", "say"}
         assert set(section.model_fields) == keywords
-    assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
+    for word in ("tracking.wandb=null", "~tracking.wandb"):
+        assert resolved(*MAM, word)["tracking"]["wandb"] is None
 
 
 @pytest.mark.parametrize("word", FOREIGN_KEYS)

@@ -133,7 +133,7 @@ EXPLAINED = {
     "method=mam composition@ffn=gated": "illegal: slot ffn: composition gated",
     "method=mam": "slot attn: legal",
     "task=didemo method=prompt": "illegal: input.representation: clip has no embedding",
-    "method=mam composition@ffn=add ffn.scale=3": "illegal: ffn.scale=3: ffn.scale has no effect",
+    "method=mam composition@ffn=add ffn.scale=3": "illegal: ffn.scale=3 has no effect",
     "method=bitfit": "*bias trains",
 }
 
@@ -148,8 +148,8 @@ def test_explain(
 
 BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
 WRONG = {
-    "": "the following arguments are required",
-    "lis": "choose from list, count, explain, solve",
+    "": "the following arguments are required: list|count|explain|solve;",
+    "lis": "lis is unknown (did you mean list?); choose from list, count, explain, solve",
     "list ffm": "choose from attn, ffn, input, matrix",
     "count x": "takes no arguments",
     "explain": "give axes",

@@ -155,6 +155,10 @@ def test_a_local_model_needs_only_its_config(
         ([], "give task="),
         (["task=xsum", "method=mam", "attn.bottleneck=0"], "must be at least 1"),
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
+        ([], "nothing to count yet: give task="),
+        (["task=sst2", "method=mam,lora_attn"], "method=mam,lora_attn names several values\n"),
+        (["experiment=table6"], "experiment=table6 is 22 runs\n"),
+        (["--task", "sst2", "method=mam"], "there is no option --task; write task=sst2"),
     ],
 )
 def test_a_user_error_gives_one_sentence(

@@ -55,7 +55,7 @@ def read_config(words: Sequence[str], allow: Sequence[str]) -> RunConfig:
     """Return the configuration of a command line, or of the run that it names."""
     runs, overrides = split_overrides(words)
     if not words:
-        raise UserError(explain_missing([]))
+        raise UserError(explain_missing([], "count"))
     if len(runs) == 1 and not overrides:
         return load(find_run(runs[0]), allow)
     return check_config(compose(words))

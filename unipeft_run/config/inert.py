@@ -39,7 +39,7 @@ def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
             continue
         for inert, reason in reasons.items():
             if key == inert or key.startswith(f"{inert}."):
-                raise Illegal(f"{override}: {key} has no effect here: {reason}")
+                raise Illegal(f"{override} has no effect here: {reason}")
 
 
 def without_varied_sizes(cell: Iterable[str], words: Iterable[str]) -> list[str]:

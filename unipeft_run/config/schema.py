@@ -233,7 +233,7 @@ class WandbConfig(Section):
 
 class TrackingConfig(Section):
     console: ConsoleConfig = ConsoleConfig()
-    wandb: WandbConfig | None = key("null: no W&B", WandbConfig())
+    wandb: WandbConfig | None = key("null: no W&B", None)
     tensorboard: str | None = key("a folder for TensorBoard", None)
 
 
