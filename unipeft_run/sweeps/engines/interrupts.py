@@ -29,7 +29,7 @@ def hold_signals(stop: Path) -> Iterator[None]:
     A second Ctrl-C raises KeyboardInterrupt at once. Processes that start in this context have the
     signals blocked.
     """
-    if current_thread() is not main_thread():
+    if current_thread() is not main_thread() or not hasattr(signal, "sigtimedwait"):  # macOS
         yield
         return
     handlers = {signum: signal.getsignal(signum) or signal.SIG_DFL for signum in SIGNALS}
