@@ -79,7 +79,7 @@ def test_a_plan_finds_an_experiment(lab: Path, capsys: Capture) -> None:
     assert f"unipeft train task=sst2 method=parallel_ffn {chosen}" in table
     assert run(["report", "plan", "ours", "output=~/runs", "--config-dir", lab.name]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "ours: 1 cells, 0 done, 1 to run" in text
+    assert "ours: 1 cell, 0 done, 1 to run" in text
     assert f"train -m experiment=ours 'output=~/runs' --config-dir {lab.name}" in text
 
 
@@ -198,7 +198,7 @@ def stored(lab: Path, target: str) -> Path:
 
 def test_a_stored_run_may_name_classes_of_the_folder(lab: Path) -> None:
     folder = stored(lab, target := f"{lab.name}.form.gate.Gate")
-    with pytest.raises(UserError, match=f"if you trust it, --allow {target}"):
+    with pytest.raises(UserError, match=f"if you trust it, add --allow {target}"):
         load(folder)
     assert load(folder, allow=[f"{lab.name}."]).ffn
     with extended_by([str(lab)]):

@@ -28,7 +28,7 @@ def load(folder: Path, allow: str | Sequence[str] = ()) -> RunConfig:
     data = _read(file)
     for key, value in _leaves(data):
         if key == "_target_" and not _is_trusted(str(value), allow):
-            raise UserError(f"{file} names the class {value}; if you trust it, --allow {value}")
+            raise UserError(f"{file} names the class {value}; if you trust it, add --allow {value}")
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{file} holds an interpolation, {value}; stored values must be plain")
     try:
