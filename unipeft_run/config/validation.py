@@ -132,9 +132,7 @@ def _explain(
         return UserError(unknown_key(path, siblings))
     if value is None:
         return UserError(f"{path}: must not be null")
-    if choices := _choices(schema, keys):
-        return UserError(unknown_choice(path, value, choices))
-    if isinstance(value, str) and (problem := _explain_choice(path, value)):
+    if problem := _explain_choice(path, value, _choices(schema, keys)):
         return UserError(problem)
     if kind == "string_pattern_mismatch":
         return UserError(_malformed(path, value))
@@ -153,10 +151,12 @@ def _explain(
     return UserError(f"{path}={shorten(_as_yaml(value))}: must be {requirement}")
 
 
-def _explain_choice(path: str, value: str) -> str | None:
-    """Say how to choose the value of an axis, given a name in place of its section."""
+def _explain_choice(path: str, value: Any, choices: Sequence[str]) -> str | None:
+    """Say what to choose from, or how to choose an axis whose section is given as a name."""
+    if choices:
+        return unknown_choice(path, value, choices)
     slot, _, axis = path.partition(".")
-    if slot not in SLOTS or axis not in AXES:
+    if slot not in SLOTS or axis not in AXES or not isinstance(value, str):
         return None
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value).lower()  # of a class, as in LearnedScale
     if name in options(axis):
