@@ -36,15 +36,16 @@ def tabulate_differences(
     """Return, for each configuration, the keys on which they differ, with its values.
 
     `excluded`: keys shown elsewhere. A missing key equals null, and is left out. The choice of an
-    axis is shown as its override, such as composition@ffn=add.
+    axis is shown as its override, such as composition@ffn=add, and an empty slot as ffn=null.
     """
     comparable = [_comparable(config) for config in configs]
     flat = [dict(_leaves(config)) for config in comparable]
     _name_choices(flat, comparable)
     keys = list(dict.fromkeys(key for leaves in flat for key in leaves))
-    sections = list(dict.fromkeys(map(_section, keys)))
-    keys.sort(key=lambda key: (sections.index(_section(key)), "@" not in key))
-    values = {key: {leaves.get(key, "null") for leaves in flat} for key in keys}
+    sections = list(dict.fromkeys(map(section_of, keys)))
+    keys.sort(key=lambda key: (sections.index(section_of(key)), "@" not in key))
+    absent = dict.fromkeys(SLOTS, "filled")
+    values = {key: {leaves.get(key, absent.get(key, "null")) for leaves in flat} for key in keys}
     differing = [key for key, found in values.items() if len(found) > 1 and key not in excluded]
     shown = [key for key in differing if not _is_implied(key, differing, flat)]
     return [
@@ -71,7 +72,7 @@ def _split(key: str) -> tuple[str, str]:
     return f"{axis if axis in AXES else 'form'}@{slot}", rest
 
 
-def _section(key: str) -> str:
+def section_of(key: str) -> str:
     """Return the first part of a dotted key; of composition@ffn, the slot."""
     return key.partition("@")[2] or key.partition(".")[0]
 
@@ -100,7 +101,7 @@ def _comparable(config: Config) -> dict[str, Any]:
         for slot in SLOTS
         if isinstance(part := scientific.get(slot), Mapping)
     }
-    return {**scientific, **slots}
+    return {**scientific, **{slot: slots.get(slot) for slot in SLOTS}}
 
 
 def _uses(size: str, slot: Mapping[str, Any]) -> bool:
@@ -117,7 +118,7 @@ def _is_implied(key: str, differing: Sequence[str], configs: Sequence[Mapping[st
     choice, _ = _split(key)
     axis = choice.partition("@")[0]
     target = f"{slot}.{axis}._target_" if slot in SLOTS else f"{key.rpartition('.')[0]}._target_"
-    if key in (choice, target) or not {choice, target} & set(differing):
+    if key in (slot, choice, target) or not {choice, target} & set(differing):
         return False
     values: dict[str | None, set[str | None]] = {}
     for leaves in configs:

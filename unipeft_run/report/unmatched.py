@@ -7,7 +7,7 @@ from typing import Any
 
 from unipeft_run.config.schema import SLOTS
 from unipeft_run.report.cells import group_by_cell
-from unipeft_run.report.differences import tabulate_differences
+from unipeft_run.report.differences import section_of, tabulate_differences
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.reader import RunRecord
 
@@ -57,12 +57,8 @@ def _join(keys: Iterable[str], values: Sequence[str]) -> str:
 
 def _find_differences(row: Config, run: Config) -> Differences:
     ours, theirs = tabulate_differences([row, run], ("seed",))
-    keys = [key for key in dict.fromkeys([*ours, *theirs]) if _section(key) in COMPARED]
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if section_of(key) in COMPARED]
     return {key: (ours.get(key, "null"), theirs.get(key, "null")) for key in keys}
-
-
-def _section(key: str) -> str:
-    return key.partition("@")[2] or key.partition(".")[0]
 
 
 def _list_labels(runs: Sequence[RunRecord]) -> str:
