@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_a_failing_cell_does_not_stop_the_grid(
     assert [config["seed"] for config in runs] == [1, 66, 67, 2]
     states = {line.split()[0]: line.split()[1] for line in out.splitlines() if "seed=" in line}
     assert states == {"seed=1": "done", "seed=66": "failed", "seed=67": "refused", "seed=2": "done"}
-    assert "failed: seed=66: RuntimeError: the disk is full" in err
+    assert re.search(r"failed: seed=66: .*, line \d+, in run: RuntimeError: the disk is full", err)
     assert train("-m", *SST2, "seed=67") == 2, "every cell was refused"
 
 
@@ -199,6 +200,7 @@ def test_illegal_and_equal_cells_are_not_run(
     assert out.count("illegal") == 2
     assert out.count("equal") == 1, "without a scale 4 and 2 are one run"
     assert "illegal: composition@ffn=gated ffn.scale=4: slot ffn: composition gated needs" in err
+    assert "[1/1] composition@ffn=add ffn.scale=4" in err.splitlines()
 
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=1,2")])
