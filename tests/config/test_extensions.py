@@ -198,7 +198,8 @@ def stored(lab: Path, target: str) -> Path:
 
 def test_a_stored_run_may_name_classes_of_the_folder(lab: Path) -> None:
     folder = stored(lab, target := f"{lab.name}.form.gate.Gate")
-    with pytest.raises(UserError, match=f"if you trust it, --allow {target}"):
+    trust = f"if you trust it, add --config-dir {lab.name}, or --allow {target}"
+    with pytest.raises(UserError, match=trust):
         load(folder)
     assert load(folder, allow=[f"{lab.name}."]).ffn
     with extended_by([str(lab)]):
