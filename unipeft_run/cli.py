@@ -72,7 +72,8 @@ class Command(Generic[Plan]):
     `check` tells a grid which run a plan is. `help` returns the help text, `when_empty` the
     error message for a command line without arguments. `read_words` turns the command's positional
     words and its options (`options`: flag and help text) into overrides. `remember` is told which
-    run folder a command line plans, and from which files. `print_results` prints those of a grid.
+    run folder a command line plans, and from which files. `suggest` returns a line on how to use a
+    run that has just finished. `print_results` prints those of a grid.
     """
 
     config_name: str
@@ -84,6 +85,7 @@ class Command(Generic[Plan]):
     when_empty: Callable[[], str]
     options: Mapping[str, str] = field(default_factory=dict)
     remember: Callable[[Sequence[str], Path, Sequence[Path]], None] | None = None
+    suggest: Callable[[PlannedRun], str] | None = None
     read_words: Callable[[argparse.Namespace], list[str]] = lambda args: list(args.overrides)
     print_results: PrintResults = print_table
 
@@ -202,9 +204,15 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return _ask_hydra(command.config_name, args, overrides)
     if command.remember and isinstance(planned, PlannedRun) and not planned.config.force:
         command.remember(argv, planned.folder, files)
+    return _run_planned(command, planned)
+
+
+def _run_planned(command: Command[Plan], planned: Plan) -> int:
     outcome = command.run(planned)
     if outcome["error"]:
         print(outcome["error"], file=sys.stderr)
+    elif command.suggest and isinstance(planned, PlannedRun) and outcome["state"] == "done":
+        print(command.suggest(planned))
     return exit_code([outcome])
 
 

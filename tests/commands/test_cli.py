@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from tiny_cli import call
 
 from unipeft_run import cli
+from unipeft_run.commands.next_steps import suggest_commands
 from unipeft_run.config import PlannedRun, compose, identity, plan
 from unipeft_run.errors import UserError
 
@@ -113,6 +115,22 @@ def test_one_run_reaches_run_and_leaves_no_other_file(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sst2"]
     assert train(*SST2, "seed=5") == 0, "a skipped run succeeds"
+
+
+def test_a_finished_run_says_what_to_do_next(
+    runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = replace(cli.TRAIN, suggest=suggest_commands)
+    for output, images in (("outputs", False), ("there", True)):
+        words = ["task=didemo", "method=lora_attn", "scale=mini"] if images else SST2
+        assert cli.main(command, [*words, f"output={output}"]) == 0
+        (folder,) = Path(output).glob("*/*/*")
+        run = folder.name if output == "outputs" else folder
+        use = f"eval {run} --split validation" if images else f"predict {run} FILE"
+        line = f"next: unipeft {use} | unipeft report {output} | unipeft export {run} --out DIR"
+        assert capsys.readouterr().out.splitlines() == [line]
+    assert cli.main(command, SST2) == 0, "skipped"
+    assert "next:" not in capsys.readouterr().out
 
 
 def test_one_run_composes_and_resolves_once(

@@ -170,7 +170,9 @@ def test_equal_trials_run_once(
     assert search(*words, "hydra.sweeper.n_trials=99") == 0
     out, err = capsys.readouterr()
     assert len(runs.started) == 2
-    assert err.count("/99") == 4 and out.count("ffn.bottleneck=") == 4 + 1, "no line for a repetition"
+    assert err.count("/99") == 4 and out.count("ffn.bottleneck=") == 4 + 1, (
+        "no line for a repetition"
+    )
     assert "the same run as trial 1" in err
     assert "\nall combinations have been tried: the search ends\n" in err
 
