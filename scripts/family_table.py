@@ -42,7 +42,7 @@ def special(family: Family) -> Iterator[str]:
     if any(stack.kv_heads for stack in family.stacks.values()):
         yield "grouped-query attention"
     if family.activation is None:
-        yield "gated feed-forward"
+        yield "gated FFN"
     if family.relative_bias:
         yield "relative position bias"
     if ":" in family.attention["attn.query"].rpartition(":out")[2]:

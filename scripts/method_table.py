@@ -31,12 +31,13 @@ INTRODUCTION = """\
 # Methods
 
 Each method is a file in `conf/method/`. In its equation, h is the modified representation, x the
-input of the sub-layer and q the query of a head. Trained are W_down and W_up (an adapter's or
-LoRA's matrices), P_k and P_v (the keys and values of a prefix), P (the vectors of a prompt), the
-gate's w, and further vectors that the method names. lambda is the share of the attention that a
-prefix receives, s a scale, g a gate between 0 and 1, LN a LayerNorm. Biases are left out. The axis
-values below are file names in `conf/form/`, `conf/insertion/`, `conf/representation/` and
-`conf/composition/`; each can be swapped on the command line:
+input of the sub-layer and q the query of a head. The trained parameters are W_down and W_up (an
+adapter's or LoRA's matrices), P_k and P_v (the keys and values of a prefix), P (the vectors of a
+prompt), the gate's w, and further vectors that the method names. lambda is the share of the
+attention that a prefix receives, s a scale, g a gate between 0 and 1, LN a LayerNorm, and the FFN
+the feed-forward network of a layer. Biases are left out. The axis values below are file names in
+`conf/form/`, `conf/insertion/`, `conf/representation/` and `conf/composition/`; each can be
+swapped on the command line:
 
     unipeft train task=xsum method=mam composition@ffn=add
 

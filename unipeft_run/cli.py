@@ -24,8 +24,9 @@ from unipeft_run.commands.evaluation import (
     print_evaluations,
     read_evaluation_words,
 )
+from unipeft_run.commands.flags import Keys, find_override, overridable_keys
 from unipeft_run.commands.help import evaluate_help, train_help
-from unipeft_run.commands.key_help import describe_keys
+from unipeft_run.commands.key_help import describe_keys, field_choices
 from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.config import (
     PlannedRun,
@@ -34,8 +35,10 @@ from unipeft_run.config import (
     normalise_overrides,
     plan,
 )
+from unipeft_run.config.eval_schema import EvalConfig
 from unipeft_run.config.hydra_errors import explain_missing
 from unipeft_run.config.inert import without_varied_sizes
+from unipeft_run.config.messages import SeveralRuns
 from unipeft_run.data.fingerprint import observe
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, with_search_path
@@ -60,7 +63,8 @@ FLAGS = (
     "--version",
 )
 SHOWING = ("cfg", "info", "hydra_help")  # flags that print something instead of running
-UNSUPPORTED = ("config_name", "config_path", "package")  # Hydra's flags that would have no effect
+# Hydra's flags that would have no effect
+UNSUPPORTED = ("config_name", "config_path", "package", "experimental_rerun")
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,12 @@ class Command(Generic[Plan]):
 
     `plan` validates a configuration, composed from the given overrides, and raises UserError if it
     is wrong. `run` executes a plan; `job` executes a configuration that a worker has composed.
-    `check` tells a grid which run a plan is. `help` returns the help text, `when_empty` the
-    error message for a command line without arguments. `read_words` turns the command's positional
-    words and its options (`options`: flag and help text) into overrides. `remember` is told which
-    run folder a command line plans, and from which files. `suggest` returns a line on how to use a
-    run that has just finished. `print_results` prints those of a grid.
+    `check` returns the identity of a planned run, for a grid. `help` returns the help text,
+    `when_empty` the error message for a command line without arguments. `read_words` turns the
+    command's positional words and its options (`options`: flag and help text) into overrides.
+    `remember` is told which run folder a command line plans, and from which files. `suggest`
+    returns a line on how to use a run that has just finished. `print_results` prints the results of
+    a grid. `keys` returns the keys of the configuration, for error messages.
     """
 
     config_name: str
@@ -83,6 +88,7 @@ class Command(Generic[Plan]):
     check: Callable[[Plan], CheckedRun]
     help: Callable[[], str]
     when_empty: Callable[[], str]
+    keys: Callable[[], Keys]
     options: Mapping[str, str] = field(default_factory=dict)
     remember: Callable[[Sequence[str], Path, Sequence[Path]], None] | None = None
     suggest: Callable[[PlannedRun], str] | None = None
@@ -140,7 +146,14 @@ def check_run(planned: PlannedRun) -> CheckedRun:
 
 
 TRAIN = Command(
-    "train", plan, train_planned, train_job, check_run, train_help, lambda: explain_missing([])
+    "train",
+    plan,
+    train_planned,
+    train_job,
+    check_run,
+    train_help,
+    lambda: explain_missing([]),
+    overridable_keys,
 )
 EVALUATE = Command(
     "eval",
@@ -150,6 +163,7 @@ EVALUATE = Command(
     lambda planned: CheckedRun(str(planned)),
     evaluate_help,
     explain_no_run,
+    lambda: field_choices(EvalConfig),
     options=EVALUATION_OPTIONS,
     read_words=read_evaluation_words,
     print_results=print_evaluations,
@@ -198,7 +212,7 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return _ask_hydra(command.config_name, args, overrides)
     check_hydra_settings(overrides, is_grid=bool(args.cfg))
     with observe() as files:
-        cfg = compose(overrides, command.config_name)
+        cfg = _compose(overrides, command.config_name)
         planned = command.plan(cfg, overrides)
     if args.cfg or args.info:
         return _ask_hydra(command.config_name, args, overrides)
@@ -216,6 +230,14 @@ def _run_planned(command: Command[Plan], planned: Plan) -> int:
     return exit_code([outcome])
 
 
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    """Compose a single run; advise -m for several."""
+    try:
+        return compose(overrides, config_name)
+    except SeveralRuns as error:
+        raise UserError(f"{error}; add -m to run each of them") from None
+
+
 def _parse(command: Command[Plan], argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command's options and Hydra's, which may appear anywhere among the overrides."""
     parser = get_args_parser()
@@ -225,11 +247,13 @@ def _parse(command: Command[Plan], argv: Sequence[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_intermixed_args(list(argv))
     unsupported = [flag for flag in UNSUPPORTED if getattr(args, flag, None)]
     for flag in [*unknown, *(f"--{name.replace('_', '-')}" for name in unsupported)]:
-        flags = [*command.options, *FLAGS]
-        near = get_close_matches(flag.partition("=")[0], flags, n=1)
-        raise UserError(
-            f"there is no option {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
-        )
+        near = get_close_matches(flag.partition("=")[0], [*command.options, *FLAGS], n=1)
+        hint = f"did you mean {near[0]}?" if near else "see --help"
+        if override := find_override(flag, argv, command.keys()):
+            hint = f"write {override}"
+        raise UserError(f"there is no option {flag}; {hint}")
+    if args.resolve and not args.cfg:
+        raise UserError("--resolve has an effect with --cfg only, as in --cfg job --resolve")
     return args
 
 

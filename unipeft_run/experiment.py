@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unipeft_run.backbones.load import check_lengths
+from unipeft_run.backbones.load import check_lengths, check_tokens
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import measure_padding
@@ -54,9 +54,15 @@ class PreparedRun:
         output = None if processes.is_main() else rich.console.Console(quiet=True)
         self.console = Console(every=config.tracking.console.every, console=output)
         self.tokenizer = self.type.load_tokenizer(inputs.backbone)
+        warning = self.type.compare_preparation(self.task, inputs.backbone)
+        if warning and processes.is_main():
+            log.warning("%s", warning)
         with PartialState().main_process_first():
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
+        if self.tokenizer is not None:
+            template = getattr(self.task, "prompt_template", "")
+            check_tokens(self.tokenizer, self.model.config, template)
         check_lengths(self._lengths(), self.model.config, count_occupied(self.model))
         self.collator = self.type.build_collator(self.task, self.tokenizer, self.model)
         self.loss_fn = self.type.build_loss(config.recipe.label_smoothing)

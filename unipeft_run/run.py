@@ -158,7 +158,7 @@ def evaluate(
     `folder`: a run folder or run id; `allow`: prefixes of classes outside this package that the
     run's configuration may name; `task_path`, `backbone_path`: current paths of its data and
     backbone. Raises UserError for a folder without a finished run, an unknown split, and data or
-    weights that changed since the run.
+    weights that changed after the run was trained.
     """
     run = open_run(folder, allow=allow, backbone_path=backbone_path)
     if data is not None:

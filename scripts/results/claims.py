@@ -66,7 +66,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "At larger budgets, modifying the feed-forward is better than modifying attention",
+        "At larger budgets, modifying the FFN is better than modifying attention",
         "section 4.4, figure 5",
         (
             *_pairs("figure5", "PA (ffn), r=200", "PA (attn), r=200"),

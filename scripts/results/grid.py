@@ -26,7 +26,7 @@ GRID, RATES = "results_grid", "results_rates"
 STEPS = {"xsum": 200, "wmt16_en_ro": 200, "sst2": 240, "mnli": 600}
 TRIAL_STEPS = {"xsum": 100, "wmt16_en_ro": 100, "sst2": 100, "mnli": 200}
 EVALUATIONS = 2  # during a run, the last one at its end
-PINNED = "compute.products=torch"  # a choice by a timing could differ between two runs
+PINNED = "compute.products=torch"  # a choice by a benchmark could differ between two runs
 NO_MLP = "Prefix without MLP, l=200"
 ZERO_INIT = "PA (ffn), r=512, zero initialisation"
 LORA_S2 = "LoRA (ffn), r=102, s=2"

@@ -109,7 +109,11 @@ def test_config_json_obeys_the_same_rules(
         ('{"hidden_size": ' + "9" * 5000 + "}", "cannot be read"),
         ("\x00\xff", "cannot be read"),
         ("{}", "model_type=None is unknown; choose from bart, mbart, t5, roberta, bert"),
-        ('{"model_type": "bart"}', "model_type=bart, but the backbone's family is roberta"),
+        ('{"model_type": "bart"}', "model_type=bart, but the .* `unipeft new backbone NAME --path"),
+        (
+            '{"model_type": "t5", "feed_forward_proj": "gated-gelu"}',
+            "model_type=t5, but the backbone's family is roberta",
+        ),
         ('{"model_type": "gpt3"}', "model_type=gpt3 is unknown"),
         ('{"model_type": "t5", "feed_forward_proj": "x"}', "t5 with feed_forward_proj=x is not"),
         ('{"model_type": ["roberta"]}', "is unknown"),
@@ -157,6 +161,30 @@ def test_a_field_has_its_name_and_its_alias(tmp_path: Path) -> None:
         assert read_config(str(tmp_path), "bart", {name: 64}).d_model == 64
     change_json(tmp_path / "config.json", {"hidden_size": 96})  # d_model takes precedence
     assert read_config(str(tmp_path), "bart", {}).hidden_size == 32
+
+
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+OLD = {"rope_theta": 5e5, "rope_scaling": LINEAR}  # a folder saved by transformers 4
+NEW = {"rope_parameters": {"rope_theta": 5e5, **LINEAR}}  # by transformers 5
+
+
+@pytest.mark.parametrize("saved", [OLD, NEW])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"rope_theta": 5e5, **LINEAR}),
+        ({"rope_theta": 1e6}, {"rope_theta": 1e6, **LINEAR}),
+        ({"rope_scaling": {"factor": 4.0}}, {"rope_theta": 5e5, **LINEAR, "factor": 4.0}),
+        ({"rope_parameters": {"factor": 4.0}}, {"rope_theta": 5e5, **LINEAR, "factor": 4.0}),
+        ({"rope_scaling": None}, {"rope_theta": 5e5, "rope_type": "default"}),
+        ({"rope_scaling": {"rope_type": "default"}}, {"rope_theta": 5e5, "rope_type": "default"}),
+    ],
+)
+def test_an_override_keeps_the_other_rotary_parameters(
+    tmp_path: Path, saved: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **saved}))
+    assert read_config(str(tmp_path), "llama", changes).rope_parameters == expected
 
 
 def test_sizes_beyond_the_weights_are_refused_before_they_are_allocated(folder: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_text
+import transformers
+from hostile_models import change_json
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
+from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.load import check_tokens
 from unipeft_run.backbones.tokenizer import load_tokenizer
 from unipeft_run.errors import UserError
 
@@ -88,6 +93,51 @@ def test_a_byte_level_llama_is_read_as_it_is(name: str | None, tmp_path: Path) -
     assert ours.decode(ours("the cat sat")["input_ids"], skip_special_tokens=True) == "the cat sat"
     if name:
         check_equal(tmp_path)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_folder_without_vocabulary_has_no_tokenizer(name: str, tmp_path: Path) -> None:
+    """transformers would make one of special tokens."""
+    family = FAMILIES[name]
+    if not family.tokenizer:
+        return
+    (tmp_path / "added_tokens.json").write_text('{"<x>": 0}')
+    own = getattr(transformers, family.tokenizer).vocab_files_names.get("vocab_file")
+    foreign = "vocab.json" if own != "vocab.json" else "vocab.txt"
+    (tmp_path / foreign).write_text('{"the": 0}')
+    write(tmp_path, family.model_type or name)
+    config = {key: values[0] for key, values in family.when.items()}
+    change_json(tmp_path / "config.json", config)
+    with pytest.raises(UserError, match=r"has no tokenizer: it needs tokenizer\.json"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_half_a_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
+    (write(tmp_path, "roberta") / "vocab.json").write_text('{"the": 0}')
+    with pytest.raises(UserError, match=r"tokenizer\.json, or vocab\.json and merges\.txt$"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("token", "written", "refused"),
+    [
+        ({"pad_token": "[PAD]"}, "", "pad_token '\\[PAD\\]' has the id 320, .* vocab_size=320"),
+        ({"additional_special_tokens": ["<|user|>"]}, "<|user|>{prompt}", "'<.user.>' has the id"),
+        ({"additional_special_tokens": ["<|user|>"]}, "{prompt}", None),
+        ({"mask_token": "[MASK]"}, "", None),
+    ],
+)
+def test_ids_are_inside_the_vocabulary(
+    token: dict[str, Any], written: str, refused: str | None
+) -> None:
+    tokenizer = tiny_text.bart_tokenizer()
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer))
+    towers = transformers.CLIPConfig(text_config={"vocab_size": len(tokenizer)})
+    check_tokens(tokenizer, config)
+    tokenizer.add_special_tokens(token)
+    for own in (config, towers):
+        with pytest.raises(UserError, match=refused) if refused else nullcontext():
+            check_tokens(tokenizer, own, written)
 
 
 def test_the_default_is_the_familys_own(tmp_path: Path) -> None:

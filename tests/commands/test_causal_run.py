@@ -179,7 +179,7 @@ def test_choices_are_predicted_from_records(folder: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((*OWN, "backbone=bart_mini"), "continues text, which backbone bart_mini cannot"),
+        ((*OWN, "backbone=bart_mini"), "is of type causal, but backbone bart_mini"),
         ((*OWN, "prompt=aks"), "did you mean 'ask'?"),
         ((*OWN, "prompt_template={promt}"), "has no column 'promt'"),
         ((*OWN, "extract=first_mach"), "must be first_match, last_number"),

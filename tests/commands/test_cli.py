@@ -226,7 +226,7 @@ def test_a_fixed_size_that_nothing_takes_is_refused(
     words: tuple[str, ...], train: Train, runs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(*SST2, "composition@ffn=add", "ffn.scale=4", *words) == 2
-    assert "ffn.scale=4: ffn.scale has no effect here: form" in capsys.readouterr().err
+    assert "ffn.scale=4 has no effect here: form" in capsys.readouterr().err
     assert not runs
 
 

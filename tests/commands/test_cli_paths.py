@@ -60,7 +60,8 @@ def test_other_words_are_left_to_hydra(word: str) -> None:
     ("word", "plain"),
     [
         ("method='parallel_ffn'", "method=parallel_ffn"),
-        ('+scale="mini"', "+scale=mini"),
+        ('+scale="mini"', "scale=mini"),
+        ("+hydra/launcher=joblib", "hydra/launcher=joblib"),
         ("method='mam','lora_ffn'", "method=mam,lora_ffn"),
         ("form@ffn='peft/x'", "form@ffn=peft/x"),
         ("hydra/sweeper='optuna'", "hydra/sweeper=optuna"),

@@ -20,11 +20,13 @@ from tiny_shell import environment, install_script, present_commands, unipeft
 from unipeft_run.cli import FLAGS
 from unipeft_run.commands.arguments import Parser
 from unipeft_run.commands.completion import SHELLS, main, script
+from unipeft_run.commands.completion_cache import _stamp
 from unipeft_run.commands.completion_table import EVERYWHERE, OPTIONS
 from unipeft_run.commands.completions import complete
 from unipeft_run.commands.dispatch import COMMANDS, run
 from unipeft_run.commands.evaluation import EVALUATION_OPTIONS
 from unipeft_run.config.messages import options
+from unipeft_run.extensions import extended_by
 
 Capture = pytest.CaptureFixture[str]
 SECONDS = 0.5  # of CPU, for an answer
@@ -144,6 +146,10 @@ def test_an_extension_is_offered(tmp_path: Path) -> None:
     (tmp_path / "lab" / "form" / "gate.yaml").touch()
     done = unipeft(tmp_path, "__complete", "train", "--config-dir", "lab", "form@ffn=ga")
     assert done.stdout.split() == ["form@ffn=gate"]
+    with extended_by(["lab"]):
+        before = _stamp()
+        (tmp_path / "lab" / "form" / "gate.py").touch()
+        assert _stamp() != before, "the cached keys are out of date"
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fromm", "x"], "kind=fromm is unknown (did you mean form?)"),
-        (["form"], "the following arguments are required: NAME"),
+        (["fromm", "x"], "fromm is unknown (did you mean form?)"),
+        (["form"], "the following arguments are required: NAME;"),
         (["form", "Gate"], "lower-case letters"),
         (["form", "class"], "lower-case letters"),
         (["form", "../gate"], "lower-case letters"),
@@ -155,6 +155,9 @@ def test_the_printed_commands_train(tmp_path: Path, capsys: Capture) -> None:
         (["form", "mine", "--path", "x"], "--path=x: only a backbone has a path"),
         (["task", "mine", "--hub", "a/b"], "only a backbone has a hub"),
         (["method", "mine", "--family", "bart"], "only a backbone has a family"),
+        (["form", "none"], "form none: None is a word of Python"),
+        (["form", "form"], "its class would hide the Form that it needs"),
+        (["task", "counter", "--type", "causal"], "would hide the Counter that it needs"),
         *((["form", name], f"Hydra reads {name} as a value") for name in NOT_NAMES),
     ],
 )

@@ -26,6 +26,8 @@ def write_files(folder: Path, predictions: list[str], references: list[str]) -> 
 
 
 def test_translations_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["task=wmt16_en_ro", *write_files(tmp_path, OTHERS[:1], ROMANIAN[:1])]) == 0
+    assert capsys.readouterr().out.startswith("wmt16_en_ro, 1 example\n")
     assert main(["task=wmt16_en_ro", *write_files(tmp_path, OTHERS, ROMANIAN)]) == 0
     scores = bleu(OTHERS, ROMANIAN)
     head, *rows = capsys.readouterr().out.splitlines()

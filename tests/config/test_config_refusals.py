@@ -32,8 +32,8 @@ ILLEGAL = {
     "form@input=vectors input.bottleneck=3": "slot input has no insertion",
     "attn=null ffn=null": "nothing trains",
     "ffn=null ffn.bottleneck=3": "slot ffn is empty",
-    "backbone=roberta_base": "generates text",
-    "task=sst2 backbone=bart_large": "predicts a class",
+    "backbone=roberta_base": "is of type seq2seq, but backbone roberta_base is of type class",
+    "task=sst2 backbone=bart_large": "but backbone bart_large is of type seq2seq; use a",
     "backbone=t5_base evaluation.decoding.forced_bos=true": "t5 has no token <s>",
     "task=gsm8k evaluation.decoding.forced_bos=true": "no first token is forced",
 }
@@ -159,7 +159,8 @@ def test_tracker_sections_match_their_constructors() -> None:
         options = inspect.signature(tracker).parameters.values()
         keywords = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - {"console", "say"}
         assert set(section.model_fields) == keywords
-    assert resolved(*MAM, "tracking.wandb=null")["tracking"]["wandb"] is None
+    for word in ("tracking.wandb=null", "~tracking.wandb"):
+        assert resolved(*MAM, word)["tracking"]["wandb"] is None
 
 
 @pytest.mark.parametrize("word", FOREIGN_KEYS)

@@ -160,10 +160,10 @@ def test_an_init_file_without_code_leaves_the_run_as_it_was(
 
 @pytest.mark.parametrize(
     ("file", "sentence"),
-    [("data/test.jsonl", "the test data changed since the run in outputs/x; give the original "
-      "with task.path=DIR, or train again"),
-     ("model/model.safetensors", "the backbone changed since the run in outputs/x; give the "
-      "original with backbone.path=DIR, or train again")],
+    [("data/test.jsonl", "the test data changed after the run in outputs/x was trained; "
+      "give the original with task.path=DIR, or train again"),
+     ("model/model.safetensors", "the backbone changed after the run in outputs/x was "
+      "trained; give the original with backbone.path=DIR, or train again")],
 )  # fmt: skip
 def test_evaluation_names_what_changed(folder: Path, file: str, sentence: str) -> None:
     before = planned(folder)

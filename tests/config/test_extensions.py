@@ -79,7 +79,7 @@ def test_a_plan_finds_an_experiment(lab: Path, capsys: Capture) -> None:
     assert f"unipeft train task=sst2 method=parallel_ffn {chosen}" in table
     assert run(["report", "plan", "ours", "output=~/runs", "--config-dir", lab.name]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "ours: 1 cells, 0 done, 1 to run" in text
+    assert "ours: 1 cell, 0 done, 1 to run" in text
     assert f"train -m experiment=ours 'output=~/runs' --config-dir {lab.name}" in text
 
 

@@ -1,4 +1,4 @@
-"""The design space: legal points train, equal points compute the same, illegal ones say why."""
+"""The design space: legal points train, equivalent ones compute the same, illegal ones say why."""
 
 import re
 from math import prod
@@ -113,7 +113,7 @@ def test_counts_of_the_design_space(
 
 EXPLAINED = {
     "form@ffn=bottleneck insertion@ffn=sequential representation@ffn=ffn composition@ffn=add": (
-        "slot ffn: legal, but equal"
+        "slot ffn: legal, but equivalent"
     ),
     "form@ffn=low_rank insertion@ffn=parallel representation@ffn=ffn_up_down "
     "composition@ffn=scaled": "slot ffn: legal\n",
@@ -122,7 +122,7 @@ EXPLAINED = {
     "form@ffn=bottleneck_zero insertion@ffn=post_norm representation@ffn=ffn_block "
     "composition@ffn=add": "form.init differs",
     "form@attn=memory insertion@attn=parallel representation@attn=heads composition@attn=gated "
-    "attn.form.mlp_width=null": "equal to form@attn=memory ",
+    "attn.form.mlp_width=null": "equivalent to form@attn=memory ",
     "form@ffn=bottleneck insertion@ffn=sequential": "legal, with one of",
     "form@ffn=memory": "slot ffn: illegal: form memory needs the queries",
     "form@ffn=bottleneck composition@ffn=gated": "slot ffn: illegal: composition gated needs",
@@ -133,7 +133,7 @@ EXPLAINED = {
     "method=mam composition@ffn=gated": "illegal: slot ffn: composition gated",
     "method=mam": "slot attn: legal",
     "task=didemo method=prompt": "illegal: input.representation: clip has no embedding",
-    "method=mam composition@ffn=add ffn.scale=3": "illegal: ffn.scale=3: ffn.scale has no effect",
+    "method=mam composition@ffn=add ffn.scale=3": "illegal: ffn.scale=3 has no effect",
     "method=bitfit": "*bias trains",
 }
 
@@ -148,8 +148,8 @@ def test_explain(
 
 BOTTLENECK = "form@ffn=bottleneck insertion@ffn=parallel representation@ffn=ffn composition@ffn=add"
 WRONG = {
-    "": "the following arguments are required",
-    "lis": "choose from list, count, explain, solve",
+    "": "the following arguments are required: list|count|explain|solve;",
+    "lis": "lis is unknown (did you mean list?); choose from list, count, explain, solve",
     "list ffm": "choose from attn, ffn, input, matrix",
     "count x": "takes no arguments",
     "explain": "give axes",

@@ -41,5 +41,6 @@ def test_other_families_are_refused(kind: str, family: str) -> None:
         return
     with pytest.raises(Illegal) as refusal:
         resolve(cfg)
-    assert f"task {TASKS[kind]} {DOES[kind]}, which backbone " in str(refusal.value)
+    assert f"task {TASKS[kind]} is of type {kind}, but backbone " in str(refusal.value)
+    assert f" is of type {FAMILIES[family].task_type}; use a " in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -36,7 +36,7 @@ def test_the_template_need_not_name_the_prompt(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"response": "prompt"}, "task.prompt and task.response both name the column 'prompt'"),
-        ({"prompt_template": "{response}"}, "has the response, column 'response'"),
+        ({"prompt_template": "{response}"}, "contains the response (column 'response')"),
         ({"response_template": "{prompt}"}, "field=prompt is unknown"),
         ({"extract": "first_match"}, "task.extract=first_match needs task.answer_words"),
         ({"extract": "text_after"}, "task.extract=text_after needs task.marker"),
@@ -50,7 +50,7 @@ def test_wrong_settings_are_refused(changed: dict[str, Any], message: str, tmp_p
     assert message in str(problem.value)
 
 
-def test_the_accuracy_of_answers_is_the_headline(tmp_path: Path) -> None:
+def test_the_accuracy_of_answers_is_the_primary_metric(tmp_path: Path) -> None:
     task = pairs_task(tmp_path, extract="first_match", answer_words=("yes", "no"))
     assert task.metrics == ("accuracy", "exact_match", "rougeL")
     assert (task.primary, task.selection_rule) == ("accuracy", ("accuracy", "max"))

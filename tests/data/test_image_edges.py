@@ -12,6 +12,7 @@ from tiny_vision import class_rows, classes, encode, pair_rows, pairs, write
 
 from unipeft_run.data.images.transforms import decode_image
 from unipeft_run.errors import UserError
+from unipeft_run.task_types.image_processor import compare_normalisation, save_image_processor
 
 
 def test_sixteen_bits_keep_their_greys() -> None:
@@ -29,6 +30,15 @@ def test_a_class_belongs_to_one_image(tmp_path: Path) -> None:
         task.encode(task.load(), None)
 
 
+@pytest.mark.parametrize("differs", [True, False])
+def test_another_normalisation_of_the_backbone_is_named(differs: bool, tmp_path: Path) -> None:
+    assert compare_normalisation(classes(), str(tmp_path)) is None
+    save_image_processor(classes(image_std=(0.5, 0.25, 1)) if differs else classes(), tmp_path)
+    warning = compare_normalisation(classes(), str(tmp_path))
+    ending = "task.image_mean=[0.5,0.5,0.5] task.image_std=[0.5,0.25,1] sets it"
+    assert warning.endswith(ending) if warning else not differs
+
+
 @pytest.mark.parametrize("ids", [{}, {"id": 1.5}])
 def test_paragraphs_need_ids(ids: dict[str, Any], tmp_path: Path) -> None:
     def rows(count: int, first: int) -> list[dict[str, Any]]:
@@ -38,4 +48,14 @@ def test_paragraphs_need_ids(ids: dict[str, Any], tmp_path: Path) -> None:
     folder = str(write(tmp_path, rows))
     with pytest.raises(UserError, match=r"task.paragraphs=.* has no column 'id' of ids"):
         pairs(path=folder).load()
-    assert len(pairs(path=folder, paragraphs="none").load()["test"]) == 12
+    plain = pairs(path=folder, paragraphs="none")
+    assert len(plain.load()["test"]) == 12
+
+
+def test_without_ids_the_same_images_are_one_video(tmp_path: Path) -> None:
+    def rows(count: int, first: int) -> list[dict[str, Any]]:
+        made = [{k: v for k, v in row.items() if k != "id"} for row in pair_rows(count, first)]
+        return [*made, {**made[1], "text": "another text"}]
+
+    task = pairs(path=str(write(tmp_path, rows, 3)), paragraphs="none")
+    assert task.references(task.load()["test"]) == [0, 1, 2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -91,12 +92,22 @@ def test_transparent_pixels_are_white() -> None:
     assert (to_pixels(decode_image(content, "here")) == 255).all()
 
 
+def test_an_image_is_turned_upright() -> None:
+    pixels = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise by 90 degrees
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", exif=exif)
+    upright = to_pixels(decode_image(content.getvalue(), "here"))
+    assert np.array_equal(upright, np.rot90(pixels, -1))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "x is not an image in one of the formats PNG, JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "x is not an image"),
-        (picture((0, 0, 0), 0)[:60], "x is a damaged image"),
+        (picture((0, 0, 0), 0)[:60], "x cannot be decoded: "),
     ],
 )
 def test_a_damaged_image_is_one_sentence(content: bytes, message: str) -> None:
@@ -106,7 +117,7 @@ def test_a_damaged_image_is_one_sentence(content: bytes, message: str) -> None:
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UserError, match="damaged image: Image size"):
+    with pytest.raises(UserError, match="x cannot be decoded: Image size"):
         decode_image(picture((0, 0, 0), 0), "x")
 
 
@@ -130,13 +141,12 @@ def write_table(folder: Path, table: pa.Table) -> Path:
     return folder
 
 
-def as_hub_file(folder: Path) -> Path:
+def as_hub_file(folder: Path, label: str = "fine_label") -> Path:
     """Write a Parquet file as `datasets` writes CIFAR-100."""
-    rows = [{"img": {"bytes": r["image"], "path": None}, "fine_label": r["label"]} for r in ROWS]
+    rows = [{"img": {"bytes": r["image"], "path": None}, label: r["label"]} for r in ROWS]
     names = ["green", "blue", "red"]  # in another order than the task's
-    features = Features(
-        img=ImageFeature(), fine_label=ClassLabel(names=names), coarse=Value("int8")
-    )
+    kinds = {"img": ImageFeature(), label: ClassLabel(names=names), "coarse": Value("int8")}
+    features = Features(kinds)
     columns = {name: [row.get(name, 0) for row in rows] for name in features}
     folder.mkdir()
     for split in SPLITS:
@@ -162,6 +172,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "bytes": lambda folder: write_table(folder, pa.Table.from_pylist(ROWS)),
     "names": as_names,
     "hub": as_hub_file,
+    "hub, label": lambda folder: as_hub_file(folder, "label"),
 }
 
 
@@ -175,7 +186,7 @@ def test_every_kind_of_file_gives_the_same_pixels(kind: str, tmp_path: Path) -> 
         np.array_equal(read_pixels(row)[0], pixels)
         for row, pixels in zip(encoded["test"], expected, strict=True)
     )
-    labels = [1, 2, 0, 1] if kind == "hub" else [0, 1, 2, 0]
+    labels = [1, 2, 0, 1] if "hub" in kind else [0, 1, 2, 0]
     assert encoded["test"]["labels"] == task.references(splits["test"]) == labels
 
 

@@ -1,7 +1,7 @@
-"""Every family x method: training, resuming, both attention cores, cached generation, folding.
+"""Every family x method: training, resuming, both attention implementations, generation, folding.
 
 The tiny models of tests/support/tiny_families.py have grouped-query attention, merged matrices,
-gated feed-forwards, relative positions and two towers.
+gated FFNs, relative positions and two towers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def batch(family: str) -> dict[str, torch.Tensor]:
 
 
 def check(family: str, method: str) -> None:
-    """Check one cell: both cores agree, everything trains, caching changes nothing."""
+    """Check one cell: attention implementations agree, everything trains, caching is exact."""
     if is_illegal(family, method):
         with pytest.raises(UserError, match=WITHOUT_MEANING[family, method]):
             perturbed(family, method)
@@ -179,7 +179,7 @@ def test_the_table_names_modules_that_exist(family: str) -> None:
 def test_folding_changes_no_output(family: str, method: str) -> None:
     model = perturbed(family, method)
     if method == "mam":
-        with pytest.raises(UserError, match="the hidden units of the feed-forward are gated"):
+        with pytest.raises(UserError, match="the hidden units of the FFN are gated"):
             fold(model)
         return
     with torch.no_grad():

@@ -59,7 +59,7 @@ def test_rules_may_be_separate_or_fixed() -> None:
     model, config = attach_method("compacter", "roberta", *overrides)
     rules = {id(d.form.down.rules): d.form.down.rules for _, d in find_deltas(model)}
     assert [r.weight.requires_grad for r in rules.values()].count(False) == 1
-    assert len(rules) == 1 + 2  # the attention's, and each feed-forward's own
+    assert len(rules) == 1 + 2  # the attention's, and each FFN's own
     counted = count(model.config, build_slots(config))
     table = tabulate_parameters(model, backbone_size(model))
     assert counted["stored"] == table["stored"] == counted["trained"] + 4**3

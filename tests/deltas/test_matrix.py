@@ -1,7 +1,7 @@
-"""Every method x backbone x attention core x cache x gradient checkpointing, on tiny models.
+"""Every method x backbone x attention implementation x cache x gradient checkpointing.
 
-In every cell, greedy generation and teacher forcing give the same ids, gradients do not depend on
-checkpointing, and both cores give the same logits.
+On tiny models: in every cell, greedy generation and teacher forcing give the same ids, gradients do
+not depend on checkpointing, and both attention implementations give the same logits.
 """
 
 import itertools

@@ -84,7 +84,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "head and norms": {**ffn("parallel"), "unfreeze_params": "ef_,classifier,layer_norm,LayerNorm"},
     "frozen but the prefix": {**prefix("concat"), **ffn("parallel"), "unfreeze_params": "none"},
 }
-# the second attention core differs only for methods that modify the heads
+# the second attention implementation differs only for methods that modify the heads
 CORES = {
     name: ["sdpa", *(["eager"] if str(o.get("attn_option")).startswith("c") else [])]
     for name, o in EVERYWHERE.items()

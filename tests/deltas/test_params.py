@@ -155,6 +155,10 @@ def test_a_local_model_needs_only_its_config(
         ([], "give task="),
         (["task=xsum", "method=mam", "attn.bottleneck=0"], "must be at least 1"),
         (["task=xsum", "method=mam", "unfreeze=[*.nothing]"], "matches no parameter"),
+        ([], "nothing to count yet: give task="),
+        (["task=sst2", "method=mam,lora_attn"], "method=mam,lora_attn names several values\n"),
+        (["experiment=table6"], "experiment=table6 is 22 runs\n"),
+        (["--task", "sst2", "method=mam"], "there is no option --task; write task=sst2"),
     ],
 )
 def test_a_user_error_gives_one_sentence(
@@ -167,7 +171,7 @@ def test_a_user_error_gives_one_sentence(
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        ("task=xsum +backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
+        ("task=xsum backbone.config.dropuot=0.3", "did you mean backbone.config.dropout"),
         ("task=xsum +backbone.config.num_labels=x", "there is no key backbone.config.num_labels"),
         ("task=xsum +backbone.config.encoder_layers=x", "must be a whole number from 1 to 1,000"),
     ],
@@ -185,7 +189,7 @@ def test_a_backbone_field_is_accepted_under_all_its_names(
 ) -> None:
     sizes = []
     for name in ("d_model", "hidden_size"):
-        overrides = ("task=xsum", "method=mam", f"+backbone.config.{name}=512", "format=json")
+        overrides = ("task=xsum", "method=mam", f"backbone.config.{name}=512", "format=json")
         assert params.main([*overrides]) == 0
         sizes.append(json.loads(capsys.readouterr().out)["backbone"])
     assert sizes[0] == sizes[1] < 200_000_000

@@ -224,7 +224,7 @@ def test_a_run_whose_backbone_changed_is_refused(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    sentence = f"the backbone changed since the run in {folder}; give the original with"
+    sentence = f"the backbone changed after the run in {folder} was trained; give the original with"
     with pytest.raises(UserError, match=sentence):
         unipeft_run.load_run(folder)
     with pytest.raises(UserError, match=sentence):

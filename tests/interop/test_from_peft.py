@@ -76,12 +76,16 @@ def test_what_generates_a_prompt_loads_and_trains_too(case: str) -> None:
         ("llama__dora_qv", {"peft_type": "LORAX"}, r"peft_config\.peft_type=LORAX is unknown"),
         ("llama__dora_qv", {"use_dorra": True}, r"no key peft_config\.use_dorra; .*use_dora"),
         ("llama__dora_qv", {"r": 4}, r"q_proj\.lora_A\.weight has the shape \[5, 32\]"),
-        ("llama__dora_qv", {"r": -1}, r"peft_config\.peft_type=LORA: the PEFT library refuses"),
+        ("llama__dora_qv", {"r": -1}, r"peft_config\.peft_type=LORA: rejected by the PEFT library"),
         ("llama__dora_qv", {"task_type": "DANCE"}, r"peft_config: .*Invalid task type: 'DANCE'"),
         ("llama__dora_qv", {"target_modules": ["q_proj"]}, r"unexpected tensor .*v_proj"),
         ("llama__dora_qv", {"alora_invocation_tokens": [5]}, r"alora_invocation_tokens cannot be"),
         ("t5__lora_qv", {"target_modules": ["q", "v", "k"]}, r"no tensor .*\.k\.lora_A"),
-        ("bert__vera_qv", {"target_modules": ["nowhere"]}, r"refuses: No layers .*target_modules"),
+        (
+            "bert__vera_qv",
+            {"target_modules": ["nowhere"]},
+            r"rejected by the PEFT library: No layers .*target_modules",
+        ),
         ("vit__lora_qv", {"peft_type": "PREFIX_TUNING"}, r"no key peft_config\.r"),
     ],
 )

@@ -47,7 +47,7 @@ QUERIES = (
 )
 CELLS = {
     "attention": ("lora_attn",),
-    "feed-forward": ("lora_ffn",),
+    "FFN": ("lora_ffn",),
     "both, of two ranks": BOTH,
     "keys and values": ("lora_attn", "representation@attn=key_value"),
     "part": ("lora_ffn", "ffn.representation.layers=[1]"),

@@ -84,7 +84,11 @@ def test_factors_have_two_dimensions(ending: str, change: Any) -> None:
         ("t5__lora_qv", {"modules_to_save": "lm_head"}, "modules_to_save=lm_head: must be a list"),
         ("t5__lora_qv", {"modules_to_save": ["zz"]}, "modules_to_save: the model has no module zz"),
         ("llama__dora_qv", {"modules_to_save": [None]}, r"modules_to_save=\[None\]: must be a li"),
-        ("t5__adalora_qv", {"rank_pattern": {"q": [True]}}, "ADALORA: the PEFT library refuses"),
+        (
+            "t5__adalora_qv",
+            {"rank_pattern": {"q": [True]}},
+            "ADALORA: rejected by the PEFT library",
+        ),
     ],
 )
 def test_an_option_of_a_wrong_type_is_named(

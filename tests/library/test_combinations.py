@@ -1,4 +1,4 @@
-"""Several deltas acting together equal one larger delta; what has no meaning is refused."""
+"""Several active deltas equal one larger delta; what has no meaning is refused."""
 
 import copy
 from typing import Any
@@ -150,8 +150,8 @@ def test_several_deltas_at_one_place_keep_their_parameter_names() -> None:
         ("bart", "prompt", "prompt", "both put vectors before the input"),
         ("bart", "bitfit", "bitfit", "both change the backbone's .*bias"),
         ("roberta", "mam", "lora_attn", r"both change the backbone's classifier\.dense"),
-        ("bart", "prefix", "mh_parallel", "two memories join only if"),
-        ("bart", "mh_parallel", "mh_parallel", "two memories join only if"),
+        ("bart", "prefix", "mh_parallel", "memories can be combined only if"),
+        ("bart", "mh_parallel", "mh_parallel", "memories can be combined only if"),
     ],
 )
 def test_a_combination_without_a_meaning_is_refused(
@@ -162,7 +162,7 @@ def test_a_combination_without_a_meaning_is_refused(
         size = {} if method == "bitfit" else {"bottleneck": 2}
         attach_perturbed(model, method, name=name, **size)
     expected = logits(model, family)
-    with pytest.raises(UserError, match=f"a and b cannot act together: .*{message}"):
+    with pytest.raises(UserError, match=f"a and b cannot be active together: .*{message}"):
         unipeft.activate(model, ["a", "b"])
     assert unipeft.active(model) == ["b"]
     assert torch.equal(logits(model, family), expected)
@@ -193,7 +193,7 @@ def test_a_sum_of_sequential_changes_does_not_fold() -> None:
     for name in ("a", "b"):
         attach_perturbed(model, "adapter_ffn", name=name, ffn=linear, bottleneck=2, head="frozen")
     unipeft.activate(model, ["a", "b"])
-    with pytest.raises(UserError, match="it shares its place with another delta"):
+    with pytest.raises(UserError, match="another delta writes to the same place"):
         unipeft.fold(model)
 
 
@@ -206,5 +206,5 @@ def test_a_sum_of_changes_to_the_input_of_a_weight_does_not_fold() -> None:
         perturb(model)
     unipeft.fold(model)  # one of them does
     unipeft.activate(model, ["a", "b"])
-    with pytest.raises(UserError, match="it shares its place with another delta"):
+    with pytest.raises(UserError, match="another delta writes to the same place"):
         unipeft.fold(model)

@@ -208,7 +208,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "slot": (lambda f: edit(f, lambda r: r["slots"].update(atn={})), "did you mean attn"),
     "class": (
         lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(_target_="os.path.join")),
-        r"names the class os.path.join; if you trust it, allow=\['os.path.join'\]",
+        r"names the class os.path.join; if you trust it, pass allow=\['os.path.join'\]",
     ),
     "keyword": (
         lambda f: edit(f, lambda r: r["slots"][SLOT]["form"].update(rank="many")),

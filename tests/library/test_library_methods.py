@@ -49,7 +49,7 @@ def test_a_method_of_the_library_acts_alone() -> None:
     model = backbone("roberta")
     unipeft.attach(model, "peft/oft", peft={"oft_block_size": 8})
     unipeft.attach(model, "parallel_ffn")
-    with pytest.raises(UserError, match="a method of the PEFT library acts alone"):
+    with pytest.raises(UserError, match="a method of the PEFT library cannot be combined"):
         unipeft.activate(model, ["peft-oft", "parallel_ffn"])
 
 

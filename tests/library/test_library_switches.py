@@ -151,9 +151,9 @@ def test_a_refusal_of_the_library_changes_nothing(monkeypatch: pytest.MonkeyPatc
         original(*args, **kwargs)
 
     monkeypatch.setattr(LoraModel, "_create_and_replace", fail_halfway)
-    check_refused(model, "refuses: half of the modules", **PISSA)
+    check_refused(model, "rejected by the PEFT library: half of the modules", **PISSA)
     unipeft.attach(model, "lora_attn", bottleneck=2)
-    check_refused(model, "refuses: half of the modules", **PISSA)
+    check_refused(model, "rejected by the PEFT library: half of the modules", **PISSA)
     assert unipeft.active(model) == ["lora_attn"]
 
 

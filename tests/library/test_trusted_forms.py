@@ -53,5 +53,5 @@ def test_a_form_of_an_extension_folder_is_trusted(tmp_path: Path) -> None:
         unipeft.attach(model, name="gain", ffn={"form": form, **axes}, head="frozen")
         unipeft.save(model, tmp_path / "gain")
         unipeft.load(backbone("roberta"), tmp_path / "gain")
-    with pytest.raises(UserError, match="if you trust it, allow="):
+    with pytest.raises(UserError, match="if you trust it, pass allow="):
         unipeft.load(backbone("roberta"), tmp_path / "gain")

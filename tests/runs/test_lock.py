@@ -208,7 +208,7 @@ def test_the_message_says_what_blocks_and_for_how_long(tmp_path: Path) -> None:
         RunLock(tmp_path).__enter__()
     with (
         RunLock(tmp_path / "other"),
-        pytest.raises(RunningElsewhere, match="its lock ends with it"),
+        pytest.raises(RunningElsewhere, match="its lock is released when that process ends"),
     ):
         RunLock(tmp_path / "other").__enter__()
 

@@ -95,7 +95,7 @@ def test_rerunning_one_names_the_run_that_its_command_makes_today(
     before = sorted(home.rglob("*"))
     assert runs.main(["runs", "--retry-failed"]) == 2
     now = plan_config(load(home / folder)).run_id
-    message = f"cannot be rerun in its folder: its version computed run ids differently; the \
-command that started it makes a new run, {now}"
+    message = f"cannot be rerun in its folder: the folder was renamed, or an older version \
+computed its run id differently; the command that started it makes a new run, {now}"
     assert message in capsys.readouterr().err
     assert sorted(home.rglob("*")) == before

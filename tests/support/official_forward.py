@@ -127,7 +127,7 @@ class Official:
         gate = prefix_mass / (prefix_mass + mass)
         return (1 - gate) * ctx + gate * e
 
-    # -- feed-forward: section 3 -------------------------------------------------------------
+    # -- FFN: section 3 -------------------------------------------------------------
 
     def ffn(self, layer: str, h: torch.Tensor) -> torch.Tensor:
         """Compute the rest of the layer after h, including its last LayerNorm."""

@@ -150,7 +150,8 @@ def test_an_experiment_of_your_own(train: Train, runs: list[dict[str, Any]]) -> 
 
 def test_experiments_without_cells_are_left_to_hydra() -> None:
     for overrides in (["task=sst2"], ["experiment=null"], ["experiment=glob(table6_*)"]):
-        assert expand(overrides) == [("", overrides)]
+        kept = [word for word in overrides if word != "experiment=null"]  # Hydra refuses it
+        assert expand(overrides) == [("", kept)]
         refuse_experiment(overrides)
 
 

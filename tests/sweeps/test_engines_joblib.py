@@ -7,14 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from tiny_engines import install
 
-from unipeft_run.errors import UserError
+from unipeft_run.errors import Interrupted, UserError
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.check import CheckedRun
+from unipeft_run.sweeps.engines.interrupts import SIGNALS, hold_signals
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Worker
 from unipeft_run.sweeps.grid import run_grid
@@ -97,6 +99,70 @@ def test_joblib_starts_a_worker_for_each_gpu(
     assert code == 0
     threads = max(1, joblib.cpu_count() // 2)
     assert {path.name for path in tmp_path.iterdir()} == {f"3+{threads}", f"GPU-x+{threads}"}
+
+
+def saves(cfg: DictConfig) -> Outcome:
+    """A job that runs until it is interrupted, and then saves."""
+    began = Path(cfg.output) / f"{cfg.seed}.began"
+    began.write_text(str(os.getpid()))
+    try:
+        for _ in range(400):
+            time.sleep(0.05)
+    except KeyboardInterrupt as stop:
+        with began.with_suffix(".saved").open("a") as file:
+            file.write(f"{stop} ")
+        time.sleep(0.3)  # a second signal would be raised here
+        raise
+    return DONE
+
+
+def interrupt_all(folder: Path) -> None:
+    """Send SIGTERM to this process and to its workers once a cell runs, as `timeout` does."""
+    while not any(file.read_text() for file in folder.glob("*.began")):
+        time.sleep(0.05)
+    tasks = Path("/proc/self/task").glob("*/children")
+    children = [pid for file in tasks for pid in file.read_text().split()]
+    workers = [p for p in children if b"popen_loky" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    for pid in (os.getpid(), *map(int, workers)):
+        os.kill(pid, signal.SIGTERM)
+
+
+def test_an_interrupted_grid_lets_its_workers_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is one GPU, so a second worker is idle; its death would be that of the pool."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown()  # of earlier tests
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    overrides = ["task=sst2", "method=mam", "scale=mini", "seed=1,2", f"output={tmp_path}"]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    Thread(target=interrupt_all, args=(tmp_path,), daemon=True).start()
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        run_grid(
+            "train",
+            [*overrides, "hydra/launcher=joblib"],
+            saves,
+            lambda cfg, _: CheckedRun(int(cfg.seed)),
+        )
+    assert {file.name for file in tmp_path.glob("*.*")} == {"1.began", "1.saved"}
+    assert (tmp_path / "1.saved").read_text() == "stopped by SIGTERM ", "once"
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_second_interrupt_ends_a_grid_at_once(tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    with pytest.raises(KeyboardInterrupt) as end, hold_signals(stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        while not stop.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            time.sleep(0.01)
+    assert type(end.value) is KeyboardInterrupt
+    assert stop.read_text() == str(int(signal.SIGINT))
 
 
 def runs_alone(cfg: DictConfig) -> Outcome:

@@ -10,10 +10,12 @@ import pytest
 from tiny_cli import call
 
 from unipeft_run import cli
-from unipeft_run.config import compose, plan
+from unipeft_run.config import compose, normalise_overrides, plan
 from unipeft_run.errors import UserError
 from unipeft_run.runs.outcome import Outcome, exit_code, make_outcome
 from unipeft_run.sweeps import launch
+from unipeft_run.sweeps.check import CheckedRun
+from unipeft_run.sweeps.grid import run_grid
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting
 from unipeft_run.sweeps.table import print_table
 
@@ -103,7 +105,7 @@ def test_a_setting_of_hydra_without_effect_is_refused(
     assert is_hydra_setting(word)
     with pytest.raises(UserError) as refusal:
         check_hydra_settings([*SST2, word], is_grid=grid)
-    assert str(refusal.value).startswith(f"{word}: ") and part in str(refusal.value)
+    assert str(refusal.value).startswith(f"{word} ") and part in str(refusal.value)
     flags = ["-m", "seed=1,2"] if grid else []
     assert call(cli.train, monkeypatch, *flags, *SST2, word) == 2
     assert capsys.readouterr().err == f"{refusal.value}\n"
@@ -115,7 +117,53 @@ def test_settings_of_hydra_with_an_effect_are_accepted() -> None:
     )
     check_hydra_settings(["hydra/sweeper=optuna", "hydra.sweep.dir=mine"], is_grid=True)
     check_hydra_settings(["hydra.job.chdir=false"], is_grid=False)  # as it is
-    check_hydra_settings(["hydra.searchpath=[file:///x]", "hydra.verbose=true"], is_grid=False)
+    check_hydra_settings(["hydra.searchpath=[file:///x,file:///y]"], is_grid=False)
+
+
+@pytest.mark.parametrize(
+    "word", ["hydra.verbose=true", "hydra/job_logging=x", "+hydra.callbacks.x=1"]
+)
+def test_a_setting_of_grids_is_refused_in_a_single_run(word: str) -> None:
+    check_hydra_settings([*SST2, word], is_grid=True)
+    with pytest.raises(UserError, match="has an effect in grids only; add -m"):
+        check_hydra_settings([*SST2, word], is_grid=False)
+
+
+def run_cells(*words: str) -> int:
+    return run_grid(
+        "train",
+        normalise_overrides([*SST2, "seed=1,2", *words]),
+        lambda cfg: make_outcome("done"),
+        lambda cfg, _: CheckedRun(int(cfg.seed)),
+    )
+
+
+def test_the_output_of_a_grid_may_be_in_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "o'brien"))
+    assert run_cells("output=~/runs") == 0
+    assert (tmp_path / "o'brien" / "runs").is_dir()
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("output=afile", "the output folder cannot be used: afile: File exists; choose another"),
+        ("+hydra.callbacks.x._target_=foo.Bar", "hydra.callbacks: Error locating target 'foo.Bar'"),
+    ],
+)
+def test_a_grid_that_cannot_begin_is_refused(
+    word: str, sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("afile").touch()
+    with pytest.raises(UserError) as refusal:
+        run_cells(word)
+    assert str(refusal.value).startswith(sentence)
 
 
 def test_a_launcher_needs_a_grid(

@@ -208,57 +208,6 @@ def test_an_axis_is_searched_in_one_slot_and_fixed_in_another(
     assert len(list(Path().glob("mine/*/study.db"))) == 2, "one search deletes no other's study"
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (("-m", "hydra/sweeper=optuna", *SST2), "nothing to search: give ranges"),
-        (("-m", "hydra/sweeper=ax", *SST2), "hydra/sweeper=ax is not supported; choose from basic"),
-        (("hparams_search=lr", *SST2), "hparams_search=lr: is a search of many runs; add -m"),
-        (("hydra/sweeper=optuna", *SST2), "sweepers search among many runs; add -m"),
-        (("-m", "hparams_search=lrr", *SST2), "hparams_search=lrr is unknown (did you mean lr?)"),
-        ((*OPTUNA, "hydra.sweeper.direction=minimize"), "has maximize; leave it out"),
-        ((*OPTUNA, "hydra.sweeper.storage=sqlite:///x.db"), "the study is stored in"),
-        ((*OPTUNA, "hydra/sweeper/sampler=grid"), "takes no seed"),
-        ((*OPTUNA, "hydra.sweeper.n_trial=3"), "n_trial"),
-        ((*OPTUNA, "optim.lrr=interval(1e-3,1e-2)"), "there is no key optim.lrr; did you mean"),
-        ((*OPTUNA, "limit.validation=choice(5,6)"), "limit.validation cannot be searched"),
-        *(
-            ((*OPTUNA, f"{key}=choice(a,b)"), f"{key} cannot be searched")
-            for key in ("debug", "task.mini", "task.metric", "evaluation.references")
-        ),
-        ((*OPTUNA[:-3], "scale=choice(mini,paper)"), "scale cannot be searched"),
-        ((*OPTUNA, "experiment=table6"), "experiment= lists its own runs"),
-        ((*OPTUNA, "hydra.sweep.subdir=x"), "set output=DIR"),
-        (("-m", *SST2, SPACE[0]), "hydra/sweeper=optuna"),
-        (("-m", *SST2, "seed=1,2", "hydra.sweeper.n_trials=3"), "needs a sweeper"),
-    ],
-)
-def test_what_cannot_work_is_refused(
-    words: tuple[str, ...],
-    part: str,
-    runs: Runs,
-    search: Search,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert search(*words) == 2
-    err = capsys.readouterr().err
-    assert part in err and len(err.splitlines()) <= 3
-    assert not runs.started
-
-
-def test_a_search_file_may_set_the_sweeper_only(
-    tmp_path: Path, runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine" / "hparams_search").mkdir(parents=True)
-    (tmp_path / "mine" / "hparams_search" / "short.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /hydra/sweeper: optuna\n"
-        "hydra: {sweeper: {params: {optim.lr: 'interval(1e-4, 1e-2)'}}}\nseed: 3\n"
-    )
-    words = ("-m", "hparams_search=short", *SST2, "--config-dir", str(tmp_path / "mine"))
-    assert search(*words) == 2
-    assert "the file sets seed, but may set hydra.sweeper only" in capsys.readouterr().err
-
-
 # ---- real training
 
 TINY = (

@@ -32,14 +32,14 @@ def test_the_headline_fits_72_columns_and_is_aligned() -> None:
     assert lines[4].split() == ["unfrozen", "1", "400,000,000", "9"]
     assert lines[6:] == [
         "stored: 6.65 % of 406,291,456 parameters",
-        "update: 16 x 4 examples, 13.33 % padding",
+        "per update: 16 x 4 examples, 13.33 % padding",
     ]
 
 
 def test_batches_by_tokens_are_named() -> None:
     by_tokens = ("recipe.batch_size=null", "recipe.max_tokens=4096", "recipe.accumulation=1")
     config = configured(*WORDS, *by_tokens)
-    assert "update: 4,096 tokens of the longer side, 0.00 % padding" in format_headline(
+    assert "per update: 4,096 tokens of the longer side, 0.00 % padding" in format_headline(
         config, TABLE, 0
     )
 

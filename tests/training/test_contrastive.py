@@ -47,6 +47,17 @@ def test_the_loss_of_single_images_is_clips_own() -> None:
     assert torch.allclose(loss, model(**inputs, return_loss=True).loss, rtol=1e-5)
 
 
+def test_similarities_are_not_rounded_by_autocast() -> None:
+    model, given = tiny_vision.clip(VOCABULARY), batch([1] * 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = ContrastiveLoss()(model, given)
+        features = encode_pairs(model, given)
+    owners = torch.arange(5)
+    assert torch.allclose(
+        loss, split_loss(*features, owners, scale=logit_scale(model), chunk=99), rtol=1e-6
+    )
+
+
 def test_a_video_is_the_mean_of_its_normalised_frames() -> None:
     features, frames = torch.randn(6, 4), torch.tensor([1, 3, 2])
     normal = features / features.norm(dim=-1, keepdim=True)

@@ -136,7 +136,10 @@ def test_variables_that_change_results_are_removed_and_named(
     prepare_environment(given)
     assert given == {"HOME": "/"}
     names = ", ".join(f"{name}={value}" for name, value in sorted(environ.items()))
-    assert capsys.readouterr().err == f"ignored, since the configuration decides: {names}\n"
+    assert (
+        capsys.readouterr().err
+        == f"ignored environment variables, which would change the results: {names}\n"
+    )
 
 
 def test_the_defaults_of_accelerates_launcher_are_removed_silently(

@@ -156,7 +156,7 @@ def test_retrieval_predicts_nothing_for_new_inputs(
         ("cifar100", "task.image_std=[0,1,1]", "task.image_std: must be greater than 0"),
         ("cifar100", "task.crop_scale=[0.9,0.5]", "task.crop_scale: must be two shares"),
         ("cifar100", "task.image_size=12", "this backbone takes images of 16 pixels"),
-        ("cifar100", "backbone.family=clip", "predicts the class of an image, which backbone"),
+        ("cifar100", "backbone.family=clip", "is of type image_classification, but backbone"),
         ("didemo", "head=trained", "head=trained: a backbone that compares texts with images"),
         ("didemo", "recipe.batch_size=1", "contrastive batches need two pairs"),
     ],

@@ -138,5 +138,7 @@ def test_the_head_of_any_task_stays_whole(family: str, task: str) -> None:
 
 
 def test_an_invalid_pattern_is_one_error() -> None:
-    with pytest.raises(UserError, match=r"peft\.type=LORA: the PEFT library refuses: .*character"):
+    with pytest.raises(
+        UserError, match=r"peft\.type=LORA: rejected by the PEFT library: .*character"
+    ):
         adapted("roberta", "[")

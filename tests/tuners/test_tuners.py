@@ -104,7 +104,9 @@ def test_a_merged_model_has_equal_logits_and_the_names_of_the_backbone(method: s
 )
 def test_a_method_acts_in_every_family(family: str, method: str, tmp_path: Path) -> None:
     if family == "gpt2" and method in LINEAR_ONLY:
-        with pytest.raises(UserError, match=r"peft.type=.*: the PEFT library refuses: .*Conv1D"):
+        with pytest.raises(
+            UserError, match=r"peft.type=.*: rejected by the PEFT library: .*Conv1D"
+        ):
             attached(family, method)
         return
     plain = logits(backbone(family), family)

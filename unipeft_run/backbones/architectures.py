@@ -183,6 +183,7 @@ def architecture(
     # slower: imports transformers, which fills in the defaults
     from unipeft_run.backbones.locate import locate
     from unipeft_run.backbones.model_config import build_config, check_fields, flatten, read_config
+    from unipeft_run.backbones.rope import override
 
     if not known:
         source = locate(name=backbone.name, hub=backbone.hub, path=backbone.path)
@@ -191,8 +192,8 @@ def architecture(
     flat = flatten(known, family)
     sizes = {family.aliases.get(key, key): value for key, value in flat.items()}
     del sizes["model_type"]
-    changes = check_fields(backbone.config, family)
-    return build_config(family, {**sizes, **changes}, backbone.hub or backbone.name, num_labels)
+    fields = override(sizes, check_fields(backbone.config, family))
+    return build_config(family, fields, backbone.hub or backbone.name, num_labels)
 
 
 def _as_config(sizes: Mapping[str, Any], family: Family) -> SimpleNamespace:

@@ -40,7 +40,7 @@ class Stack:
         path: path of the layers.
         role: encoder or decoder; a representation selects stacks by name or role.
         attentions: attention type -> module below a layer, `{a}` in the taps.
-        ffn: module of the feed-forward below a layer, `{f}` in the taps; may be empty.
+        ffn: module of the FFN below a layer, `{f}` in the taps; may be empty.
         config: the part of the configuration that describes the stack; empty: all of it.
         heads, kv_heads, head_width, ffn_width: names of configuration fields. Without `kv_heads`
             there are as many key-value heads as heads; without `head_width` the heads divide the
@@ -92,7 +92,7 @@ class Family:
     """One family of backbones: its transformers classes and its taps.
 
     A tap pair `x -> h` is relative to a layer; `{a}` is an attention module of that layer, `{b}`
-    the module around it and `{f}` the feed-forward.
+    the module around it and `{f}` the FFN.
 
     Args:
         name: the family's name; transformers' `model_type` unless that is given.
@@ -114,7 +114,7 @@ class Family:
         prompt: the modules affected by prepended prompt vectors; None: prompts are not supported.
         hidden_dropout, attention_dropout: names of configuration fields; None: no such dropout.
         activation: path of the feed-forward activation below a layer, between `ffn.up` and
-            `ffn.down`; None if the feed-forward is gated.
+            `ffn.down`; None if the FFN is gated.
         residual_dropout: modules to whose output the layer applies functional dropout. A tap
             `dropped` on one of them needs that dropout as a module.
         reference_query: the query of a memory in the official code, by the memory's activation.

@@ -16,6 +16,8 @@ from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
 from unipeft_run.backbones.weights import check_types, read_weights
 from unipeft_run.errors import UserError
 
+# no task writes the mask token, which bart-large-cnn's tokenizer has beyond its vocabulary
+ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "cls", "pad"))
 UNLIMITED = 10**6  # positions of a backbone whose positions are relative
 
 
@@ -68,6 +70,24 @@ def check_lengths(lengths: Iterable[tuple[str, int]], config: Any, occupied: int
         if length > positions - occupied:
             raise UserError(
                 f"{key}: {length} tokens, but this backbone has {positions} positions{taken}"
+            )
+
+
+def check_tokens(tokenizer: Any, config: Any, written: str = "") -> None:
+    """Raise UserError if `tokenizer` may give a token id outside the backbone's vocabulary.
+
+    Special tokens without a role, such as the marks of a chat, occur only where they are `written`,
+    in a template.
+    """
+    size: int = getattr(config, "text_config", config).vocab_size
+    roles = {token: role for role, token in tokenizer.special_tokens_map.items() if role in ROLES}
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} - roles.keys()
+    for token, number in tokenizer.get_vocab().items():
+        if number >= size and (token not in special or token in written):
+            name = roles.get(token, "token")
+            raise UserError(
+                f"the tokenizer's {name} {token!r} has the id {number}, and the backbone's "
+                f"vocabulary has {size} entries: vocab_size={size}"
             )
 
 

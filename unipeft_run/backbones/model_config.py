@@ -11,6 +11,7 @@ from typing import Any
 from unipeft_run.backbones.families import FAMILIES, describe_variant, model_types
 from unipeft_run.backbones.family import Family
 from unipeft_run.backbones.files import convert_errors, find_file, read_object
+from unipeft_run.backbones.rope import override
 from unipeft_run.backbones.shapes import shapes_of, size_of
 from unipeft_run.config.messages import shorten, unknown_choice, unknown_key
 from unipeft_run.errors import UserError
@@ -74,7 +75,8 @@ def read_config_file(
     table = family_in(content, file, family)
     fields = _fields_of(content, table, file)
     labels = num_labels or _num_labels(content, file)
-    return build_config(table, {**fields, **check_fields(changes or {}, table)}, str(file), labels)
+    fields = override(fields, check_fields(changes or {}, table))
+    return build_config(table, fields, str(file), labels)
 
 
 def read_model_json(file: Path) -> dict[str, Any]:
@@ -90,7 +92,10 @@ def family_in(content: Mapping[str, Any], file: Path, family: str | None = None)
     """Return the family named in a config.json. Raises UserError if it is not `family`."""
     found = _find_family(content, file)
     if family not in (None, found.name):
-        raise UserError(f"{file}: model_type={found.name}, but the backbone's family is {family}")
+        raise UserError(
+            f"{file}: model_type={content['model_type']}, but the backbone's family is {family}: "
+            "`unipeft new backbone NAME --path DIR` describes this one"
+        )
     return found
 
 

@@ -1,6 +1,6 @@
 """T5: a pre-norm encoder-decoder with relative positions and without biases.
 
-`T5` is version 1.0. In version 1.1 and its successors the feed-forward is gated: `T5_GATED`.
+`T5` is version 1.0. In version 1.1 and its successors the FFN is gated: `T5_GATED`.
 Attention is not scaled. A prefix counts as tokens in the relative bias: its vectors are at key
 positions 0 to L - 1, and every token at L plus its own, while queries stay where they are.
 """

@@ -20,9 +20,10 @@ from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json alone
+WHOLE = "tokenizer.json"
 SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 VOCABULARY = (
-    "tokenizer.json",
+    WHOLE,
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
@@ -72,7 +73,7 @@ ALLOWED = (
 def load_tokenizer(source: str) -> Any:
     """Load the tokenizer of `source`, a folder or hub id. No code in `source` is executed.
 
-    Raises UserError for a damaged source and for a tokenizer of another class.
+    Raises UserError for a source without tokenizer, a damaged one and a tokenizer of another class.
     """
     import transformers
 
@@ -85,6 +86,7 @@ def load_tokenizer(source: str) -> Any:
         named = settings.get("tokenizer_class") or content.get("tokenizer_class")
         cls = getattr(transformers, _class_name(named, family, source))
         with _vocabulary_only(source, settings, special) as folder:
+            _check_vocabulary(cls, folder, source)
             tokenizer = cls.from_pretrained(folder)
     tokenizer.name_or_path = source
     return tokenizer
@@ -124,8 +126,18 @@ def _class_name(named: Any, family: Family, source: str) -> str:
 
 def _is_byte_level(source: str) -> bool:
     """Return whether tokenizer.json works on bytes, which LlamaTokenizer would ignore."""
-    file = find_file(source, VOCABULARY[0])
+    file = find_file(source, WHOLE)
     return file is not None and b'"ByteLevel"' in file.read_bytes()
+
+
+def _check_vocabulary(cls: Any, folder: str, source: str) -> None:
+    """Raise UserError if files of `cls` are missing: it would make up an empty vocabulary."""
+    names = cls.vocab_files_names.items()
+    own = [name for key, name in names if key != "tokenizer_file"]
+    choices = [[WHOLE], own] if own else [[WHOLE]]
+    if not any(all((Path(folder) / name).exists() for name in choice) for choice in choices):
+        needed = ", or ".join(" and ".join(choice) for choice in choices)
+        raise UserError(f"{source} has no tokenizer: it needs {needed}")
 
 
 @contextmanager

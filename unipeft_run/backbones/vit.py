@@ -1,6 +1,6 @@
 """ViT: a pre-norm encoder of image patches, with a classifier on its first position.
 
-One dropout module serves attention and the feed-forward, so changes are written before it. A prompt
+One dropout module serves attention and the FFN, so changes are written before it. A prompt
 is prepended to the embedded patches, and the classifier reads its first vector.
 """
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from unipeft_run.commands.completion_table import CONFIGURED
 from unipeft_run.errors import UserError
 from unipeft_run.runs.printable import printable
 from unipeft_run.runs.search import find_run
@@ -41,6 +42,13 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._runs = ""
 
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an argument; argparse would count one with nargs="*" as required."""
+        action = super().add_argument(*names, **settings)
+        if action.nargs == "*":
+            action.required = False
+        return action
+
     def add_runs(self, name: str, nargs: str | None = None) -> None:
         """Add positional runs: folders, or ids, which `parse` turns into their folders."""
         text = (
@@ -69,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         words = [word for argument in argv for word in self._as_option(argument)]
         for word in words:  # before argparse asks for missing arguments
             if len(word) > 1 and word.startswith("-"):
-                self._check_flag(word.partition("=")[0])
+                self._check_flag(word, words)
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             raise UserError(f"{printable(unknown[0])}: unexpected argument; see {self.prog} --help")
@@ -86,13 +94,21 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             from unipeft_run.config.messages import unknown_choice  # costs half a second
 
-            raise UserError(unknown_choice(action.dest, value, action.choices))
+            key = action.dest if action.option_strings else ""
+            raise UserError(unknown_choice(key, value, action.choices))
 
-    def _check_flag(self, flag: str) -> None:
-        if flag not in self._option_string_actions:
-            near = get_close_matches(flag, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-            raise UserError(f"there is no option {printable(flag)}{hint}")
+    def _check_flag(self, word: str, words: Sequence[str]) -> None:
+        flag = word.partition("=")[0]
+        if flag in self._option_string_actions:
+            return
+        near = get_close_matches(flag, self._option_string_actions, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        if self.prog.removeprefix("unipeft ") in CONFIGURED:
+            from unipeft_run.commands.flags import find_override  # costs half a second
+
+            override = find_override(word, words)
+            hint = f"write {override}" if override else hint
+        raise UserError(f"there is no option {printable(flag)}; {hint}")
 
     def _as_option(self, word: str) -> Iterator[str]:
         key, equals, value = word.partition("=")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unipeft_run.data.cache import cache_root
-from unipeft_run.extensions import conf_dir, config_dirs
+from unipeft_run.extensions import conf_dir, config_dirs, file_stamp
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = (  # the words change with these files
@@ -19,6 +18,8 @@ SOURCES = (  # the words change with these files
     PACKAGE / "commands" / "score.py",
     PACKAGE / "evaluation" / "metrics" / "by_name.py",
 )
+
+GROUPS = ("experiment", "form", "composition", "task")  # their files and classes declare keys
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,10 @@ def read_vocabulary() -> Vocabulary:
 
 
 def _stamp() -> str:
-    files = [f"{file} {file.stat().st_mtime_ns}" for file in (*SOURCES, *_experiment_files())]
-    return "\n".join([*map(str, config_dirs()), *files])
-
-
-def _experiment_files() -> Iterator[Path]:
-    for folder in (conf_dir(), *config_dirs()):
-        yield from sorted((folder / "experiment").glob("*.yaml"))
+    sources = [f"{file} {file.stat().st_mtime_ns}" for file in SOURCES]
+    folders = [folder / group for folder in (conf_dir(), *config_dirs()) for group in GROUPS]
+    files = [file_stamp(*folders, pattern=pattern) for pattern in ("*.yaml", "*.py")]
+    return "\n".join([*map(str, config_dirs()), *sources, json.dumps(files)])
 
 
 def _collect() -> Vocabulary:

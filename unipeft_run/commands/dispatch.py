@@ -39,18 +39,20 @@ COMMANDS = {
     "train": Command("train and test a configuration, or a grid of them", "commands.train"),
     "eval": Command("evaluate finished runs from their stored deltas", "cli", "run_evaluate"),
     "predict": Command("predict new inputs with a finished run", "commands.predict"),
-    "export": Command("write a finished run as a model for other libraries", "commands.export"),
+    "export": Command("export a finished run for use with other libraries", "commands.export"),
     "runs": Command("list, filter and rerun runs; send them to a dashboard", "commands.runs"),
     "report": Command("make tables and figures from finished runs", "commands.report"),
     "params": Command("count the parameters of a configuration or a run", "commands.params"),
-    "space": Command("explore the design space: legal, equal and illegal points", "commands.space"),
+    "space": Command(
+        "explore the design space: legal, equivalent, illegal points", "commands.space"
+    ),
     "score": Command("score text files with a task's metrics", "commands.score"),
     "import-official": Command(
         "convert a checkpoint of the paper's code to a run", "commands.import_official"
     ),
-    "export-peft": Command("write a run's LoRA for PEFT", "commands.export_peft", listed=False),
-    "new": Command("write a form, composition, method, task or backbone", "commands.new"),
-    "completion": Command("complete commands and keys in a shell", "commands.completion"),
+    "export-peft": Command("export a run as a PEFT adapter", "commands.export_peft", listed=False),
+    "new": Command("write a skeleton form, composition, method, task or backbone", "commands.new"),
+    "completion": Command("install shell completion of commands and keys", "commands.completion"),
 }
 
 

@@ -94,7 +94,7 @@ def _describe(cell: Sequence[str], outcome: Outcome) -> dict[str, Any]:
 
 
 def _evaluate(planned: PlannedEvaluation) -> Outcome:
-    """Evaluate a run; the outcome's metrics are named after the split, beside `run`."""
+    """Evaluate a run; the outcome holds `run`, and metrics named after the split."""
 
     def run_it() -> Mapping[str, Any]:
         from unipeft_run.run import evaluate as evaluate_run

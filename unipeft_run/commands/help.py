@@ -15,17 +15,17 @@ EXAMPLES = """\
   unipeft train task=mnli method=mam --cfg job                      print the configuration"""
 
 EVALUATION_HELP = """\
-usage: unipeft eval RUN [RUN ...] [--split test] [key=value ...]
+usage: unipeft eval RUN [RUN ...] [--split SPLIT] [key=value ...]
   Evaluate the stored deltas of runs, named by folder or by the start of their id.
 
-  --split test                    or validation
-  --format text                   or json
+  --split SPLIT                   test (the default) or validation
+  --format FORMAT                 text (the default) or json
   --allow PREFIX                  trust the classes in a run whose names start with PREFIX
   data=FILE                       evaluate on this file instead: .jsonl, .csv, .tsv or .parquet
                                   with the columns of the run's task, references included
   task.path=DIR                   evaluate on the data in this folder instead
   backbone.path=DIR               the backbone's current folder, for a run copied from elsewhere
-  run=DIR allow=[PREFIX]          the same, as overrides
+  run=DIR allow=[PREFIX]          RUN and --allow, written as overrides
   --config-dir DIR                add the YAML groups and classes of DIR: docs/extending.md
 
   unipeft eval ab12cd34

@@ -107,12 +107,16 @@ def _describe_keyword(text: str, field: FieldInfo) -> str:
 
 def key_choices() -> dict[str, list[str]]:
     """Map each key that an override can set to its values if there are few; used by completion."""
-    keys = {key: list(literals(field.annotation)) for key, field in _fields(RunConfig)}
-    for key, field in _fields(RunConfig):
-        if field.annotation is bool:
-            keys[key] = ["true", "false"]
-    keys |= {key: [] for key, _ in describe_keywords()}
+    keys = field_choices(RunConfig) | {key: [] for key, _ in describe_keywords()}
     return {key: values for key, values in keys.items() if "._" not in key}
+
+
+def field_choices(schema: type[Section]) -> dict[str, list[str]]:
+    """Map each key of a schema to its values if there are few."""
+    return {
+        key: ["true", "false"] if field.annotation is bool else list(literals(field.annotation))
+        for key, field in _fields(schema)
+    }
 
 
 def _fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -7,6 +7,7 @@ The skeletons are the files of templates/KIND/, or templates/task/TYPE/ for task
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import json
 import keyword
@@ -78,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
     values |= _backbone_values(args.path, args.hub, args.family) if args.kind == "backbone" else {}
     top = TEMPLATES / args.kind
     top = top / (args.type or TASK_TYPES[0]) if args.kind == "task" else top
+    _check_class(args.kind, args.name, dict(skeleton(top, folder, {**values, "Class": "_"})))
     write(skeleton(top, folder, values))
     if args.kind == "backbone" and not (args.path or args.hub):
         file = folder / "backbone" / f"{args.name}.yaml"
@@ -113,6 +115,10 @@ def check_names(kind: str, name: str, folder: Path) -> None:
         )
     if name in NOT_NAMES:
         raise UserError(f"{kind} {name}: Hydra reads {name} as a value; choose another name")
+    if keyword.iskeyword(_class_name(name)):
+        raise UserError(
+            f"{kind} {name}: {_class_name(name)} is a word of Python; choose another name"
+        )
     if name in options(kind):
         raise UserError(f"a {kind} named {name} already exists; choose another name")
     package = folder.absolute().name
@@ -127,6 +133,19 @@ def check_names(kind: str, name: str, folder: Path) -> None:
         with extended_by([str(folder)]):
             if name in options(kind):
                 raise UserError(f"{folder} already has a {kind} named {name}; nothing was written")
+
+
+def _check_class(kind: str, name: str, files: Mapping[Path, str]) -> None:
+    """Raise UserError if the name of the class hides a name that the skeleton uses."""
+    trees = [ast.parse(text) for path, text in files.items() if path.suffix == ".py"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {node.name for node in nodes if isinstance(node, ast.alias)}
+    if _class_name(name) in used:
+        raise UserError(
+            f"{kind} {name}: its class would hide the {_class_name(name)} that it needs; choose "
+            f"another name, as in my_{name}"
+        )
 
 
 def _is_elsewhere(package: str, folder: Path) -> bool:

@@ -56,7 +56,7 @@ def read_config(words: Sequence[str], allow: Sequence[str]) -> RunConfig:
     """Return the configuration of a command line, or of the run that it names."""
     runs, overrides = split_overrides(words)
     if not words:
-        raise UserError(explain_missing([]))
+        raise UserError(explain_missing([], "count"))
     if len(runs) == 1 and not overrides:
         return load(find_run(runs[0]), allow)
     return check_config(compose(words))
@@ -82,7 +82,8 @@ def _footer(table: Mapping[str, Any]) -> Iterator[str]:
     added = sum(row["stored"] for row in table["sites"] if row["slot"] != "unfreeze")
     if added:
         total = table["backbone"] + added
-        yield f"of the backbone and what is added to it: {100 * added / total:.2f} %"
+        percent = f"{100 * added / total:.2f} %"
+        yield f"share of the backbone and the added parameters together: {percent}"
     for row in table["paper"]:
         note = f" ({row['note']})" if row["note"] else ""
         yield f"{row.get('by', 'the paper')} prints {row['percent']:g} % in {row['where']}{note}"

@@ -155,7 +155,8 @@ def _explain_other_id(label: str, folder: Path, planned: PlannedRun) -> str:
     from unipeft_run.runs.folder import CONTENTS, read_object
 
     names = ", ".join(describe_changes(read_object(folder / CONTENTS), planned.contents))
-    cause = f"{names} changed since" if names else "its version computed run ids differently"
+    unknown = "the folder was renamed, or an older version computed its run id differently"
+    cause = f"{names} changed since" if names else unknown
     return (
         f"{label} cannot be rerun in its folder: {cause}; the command that started it "
         f"makes a new run, {planned.folder.name}"

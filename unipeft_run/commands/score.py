@@ -220,7 +220,8 @@ def format_scores(
     if not as_table:
         content = {"task": task.name, "examples": len(references), "metrics": scores.metrics}
         return as_json({**content, "signatures": scores.signatures})
-    rows = [f"{task.name}, {len(references)} examples"]
+    plural = "s" * (len(references) != 1)
+    rows = [f"{task.name}, {len(references)} example{plural}"]
     for name, value in scores.metrics.items():
         rows.append(f"{name:<12}{value:>8.2f}  {scores.signatures[name]}")
     return "\n".join(rows)

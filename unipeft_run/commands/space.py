@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 HELP = """\
 The design space  h <- composition(h, form(insertion(x, h)))
 
-  list [attn|ffn|input|matrix]     the legal points of each slot, and which of them are equal
+  list [attn|ffn|input|matrix]     the legal points of each slot, and which of them are equivalent
   count                            combinations, legal points and distinct functions
-  explain key=value ...            is a point legal, equal to another one, or illegal and why?
-  solve key=value ... budget=1%    the bottlenecks that store as much as possible within a budget
+  explain key=value ...            is a point legal, equivalent to another one, or illegal, and why?
+  solve key=value ... budget=1%    the largest bottlenecks that fit a budget of stored parameters
 
-Two points are equal if they store the same tensors and compute the same function of them."""
+Two points are equivalent if they store the same tensors and compute the same function of them."""
 EXAMPLES = """\
 unipeft space explain form@ffn=bottleneck insertion@ffn=sequential
 unipeft space explain method=mam composition@ffn=gated
@@ -78,7 +78,7 @@ def _list(slots: Sequence[str]) -> Iterator[str]:
 
 
 def _first_equal_point(point: Point) -> Point | None:
-    """Find the first point of the list that equals this one in every family."""
+    """Find the first point of the list that is equivalent to this one in every family."""
     equal = equal_points(point.compose(), point.slot)
     everywhere = [other for other, families in equal.items() if len(families) == len(FAMILIES)]
     return everywhere[0] if everywhere and everywhere[0] != point else None
@@ -193,17 +193,17 @@ def _explain_slot(slot: str, axes: Mapping[str, str], overrides: Sequence[str]) 
 
 
 def _describe_legal(name: str, slot: SlotConfig) -> Iterator[str]:
-    """Yield the points that equal `slot`, and what each of its axes means."""
+    """Yield the points that are equivalent to `slot`, and what each of its axes means."""
     equal = equal_points(slot, name)
     own = next((point for point in equal if not _differing_axes(slot, point)), None)
     others = {point: families for point, families in equal.items() if point != own}
-    yield f"slot {name}: legal" + (", but equal to another point" if others else "")
+    yield f"slot {name}: legal" + (", but equivalent to another point" if others else "")
     for families in dict.fromkeys(map(tuple, others.values())):
         group = [point for point in others if tuple(others[point]) == families]
         nearest = min(group, key=lambda point: len(_differing_axes(slot, point)))
         where = "" if len(families) == len(FAMILIES) else f" on {' and '.join(families)}"
         notes = _explain_differences(slot, nearest)
-        yield f"  equal to {' '.join(nearest.overrides)}{where}{notes}"
+        yield f"  equivalent to {' '.join(nearest.overrides)}{where}{notes}"
     if own is not None:
         for axis in AXES:
             value = getattr(own, axis)

@@ -36,7 +36,8 @@ UNQUOTED = re.compile(
 QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
 VALUE = re.compile(r"(seed|output|\w+(\.\w+)+)=")  # the key of a value, not of a choice
 SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
-TUNER_FIELDS = "peft.config."
+FIELDS = ("peft.config.", "backbone.config.")  # of a library or a model: the groups name a few
+NOTHING = ("experiment=null", "hparams_search=null")  # Hydra refuses the null of its own file
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL | re.ASCII)  # left to Hydra
 
@@ -95,22 +96,24 @@ def normalise_overrides(words: Sequence[str]) -> list[str]:
     Examples are ~/data, 2024 and größe. A comma separates the values of a grid, as in other
     overrides, but not in a text such as a prompt's template.
     """
-    plain = [_without_quotes(SIZE.sub("", word)) for word in words]
-    return [_with_quoted_value(_as_addition(word)) for word in expand_short_keys(plain)]
+    plain = [_plain_choice(SIZE.sub("", word)) for word in words]
+    expanded = [_as_addition(word) for word in expand_short_keys(plain) if word not in NOTHING]
+    return [_with_quoted_value(word) for word in expanded]
 
 
-def _without_quotes(word: str) -> str:
-    """Remove quotes around the choices of a group, so that every reader sees the plain name."""
-    key, _, value = word.partition("=")
-    plain = QUOTED_NAME.sub(r"\2", value)
+def _plain_choice(word: str) -> str:
+    """Write the choice of a group without + and quotes, so that every reader sees one spelling."""
+    key, equals, value = word.partition("=")
     group = key.lstrip("+").partition("@")[0]
-    is_choice = plain != value and (group in groups() or group in HYDRA_GROUPS)
-    return f"{key}={plain}" if is_choice else word
+    if not equals or not (group in groups() or group in HYDRA_GROUPS):
+        return word
+    plain = QUOTED_NAME.sub(r"\2", value)
+    return f"{key.lstrip('+')}={plain}"
 
 
 def _as_addition(word: str) -> str:
-    """Let a field of the PEFT library be set whether the method's file sets it or not."""
-    return f"++{word}" if word.startswith(TUNER_FIELDS) else word
+    """Let a field be set whether the chosen file sets it or not."""
+    return f"++{word}" if word.startswith(FIELDS) else word
 
 
 def _with_quoted_value(word: str) -> str:
@@ -135,7 +138,7 @@ def implied_overrides(overrides: Sequence[str]) -> list[str]:
     recipe.epochs overrides recipe.max_steps, optim=NAME the optimiser that a recipe names, and a
     preset chooses axes.
     """
-    plain = [_without_quotes(override.lstrip("+")) for override in overrides]
+    plain = [_plain_choice(override.lstrip("+")) for override in overrides]
     values = dict(override.split("=", 1) for override in plain if "=" in override)
     by_epochs = values.get("recipe.epochs", "null") != "null"
     implied = ["recipe.max_steps=null"] if by_epochs and "recipe.max_steps" not in values else []

@@ -50,12 +50,14 @@ def replace_paths(config: Mapping[str, Any], contents: Mapping[str, str]) -> dic
 
 
 def check_unchanged(run: Path, expected: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise UserError if data, weights or a class changed since the run."""
+    """Raise UserError if data, weights or a class changed after the run was trained."""
     changed = _changed_keys(expected, now)
     if changed:
         names = " and ".join(map(_describe, changed))
         remedies = " and ".join(dict.fromkeys(map(_remedy, changed)))
-        raise UserError(f"{names} changed since the run in {run}; {remedies}, or train again")
+        raise UserError(
+            f"{names} changed after the run in {run} was trained; {remedies}, or train again"
+        )
 
 
 def describe_changes(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:

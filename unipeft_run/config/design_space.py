@@ -1,4 +1,4 @@
-"""The points of the design space: which choices of the four axes are legal, and which are equal."""
+"""The points of the design space: which choices of the four axes are legal or equivalent."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from unipeft_run.config.messages import find_option, options, unknown_choice
+from unipeft_run.config.messages import SeveralRuns, find_option, options, unknown_choice
 from unipeft_run.config.presets import LOADER
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import conf_dir, config_dirs
@@ -126,7 +126,7 @@ def expand(overrides: Sequence[str], settings: Sequence[str] = ()) -> list[tuple
     """
     experiment = find_experiment(overrides, settings)
     if experiment is None:
-        return [("", list(overrides))]
+        return [("", [override for override in overrides if override != "experiment=null"])]
     values = key_values(overrides)
     rest = [override for override in overrides if not override.startswith("experiment=")]
     cells = [cell for cell in experiment.cells if cell.matches(values)]
@@ -146,12 +146,9 @@ def find_experiment(overrides: Sequence[str], settings: Sequence[str] = ()) -> E
 
 
 def refuse_experiment(overrides: Sequence[str]) -> None:
-    """Raise UserError if `overrides` select an experiment where a single run is expected."""
+    """Raise `SeveralRuns` if `overrides` select an experiment where one run is expected."""
     if experiment := find_experiment(overrides):
-        raise UserError(
-            f"experiment={experiment.name} is {len(experiment.cells)} runs; "
-            "add -m to run each of them"
-        )
+        raise SeveralRuns(f"experiment={experiment.name} is {len(experiment.cells)} runs")
 
 
 def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:

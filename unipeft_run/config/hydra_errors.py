@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from unipeft_run.config.engine_keys import explain_engine_key
 from unipeft_run.config.messages import (
     Illegal,
     dotted_keys,
@@ -27,6 +28,7 @@ from unipeft_run.config.messages import (
     unknown_option,
 )
 from unipeft_run.config.schema import AXES, SLOTS
+from unipeft_run.config.several_values import explain_several_values
 from unipeft_run.config.short_keys import short_keys
 from unipeft_run.config.yaml_files import describe_yaml_error, load_config
 from unipeft_run.errors import UserError
@@ -63,7 +65,6 @@ ADVICE = {  # keys of other tools that have no counterpart -> what to do
     key: "a run resumes by itself: repeat its command"
     for key in ("resume", "resume_from", "resume_from_checkpoint")
 }
-LISTS = ("task.metric", "task.text", "task.labels")  # keys that take [a,b]
 PROBE = {"train": ["task=sst2", "method=mam"], "eval": []}  # overrides that always compose
 
 
@@ -81,7 +82,12 @@ def explain_compose_error(
         rest = [o for o in overrides if _key(o) != found[1]]
         if reason := _explain_inert_key(found[1], _composed_keys(compose, rest, config_name)):
             return Illegal(reason)
-    return UserError(_describe_error(error, overrides, config_name, compose))
+    known = _known_keys(compose, config_name, config_dirs())
+    if sentence := _find_wrong_override(overrides, known):
+        return UserError(sentence)
+    return explain_several_values(error) or UserError(
+        _describe_error(error, overrides, config_name, compose)
+    )
 
 
 def _find_broken_file(overrides: Sequence[str]) -> UserError | None:
@@ -102,16 +108,20 @@ def _describe_file_error(error: Exception) -> str:
     return describe_yaml_error(error) if isinstance(error, YAMLError) else shorten(error, 160)
 
 
-def _describe_error(
-    error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
-) -> str:
-    known = _known_keys(compose, config_name, config_dirs())
+def _find_wrong_override(overrides: Sequence[str], known: Sequence[str]) -> str | None:
+    """Explain the first override that is wrong by itself; None if there is none."""
     short = short_keys(overrides)
     for override in overrides:
         if sentence := _explain_override(override, [*short, *known]):
             return sentence
         if re.fullmatch(r"(task|method)=(null)?", override):
             return explain_missing([o for o in overrides if _key(o) != _key(override)])
+    return None
+
+
+def _describe_error(
+    error: Exception, overrides: Sequence[str], config_name: str, compose: Compose
+) -> str:
     if isinstance(error, MissingConfigException):
         return _explain_missing_file(error, overrides)
     if isinstance(error, OverrideParseException):
@@ -120,25 +130,24 @@ def _describe_error(
         return explain_missing(overrides)
     if found := re.search(r"Could not override '([^']+)'", str(error)):
         rest = [o for o in overrides if _key(o) != found[1]]
-        return _explain_missing_key(found[1], _composed_keys(compose, rest, config_name) or known)
+        known = _composed_keys(compose, rest, config_name)
+        known = known or _known_keys(compose, config_name, config_dirs())
+        return explain_engine_key(found[1], overrides) or _explain_missing_key(found[1], known)
     return explain_hydra_error(error)
 
 
 def explain_hydra_error(error: Exception) -> str:
     """Explain an error from its message alone."""
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read {shorten(error.override)}; quote it, as in 'key=\"value, (with) signs\"'"
-        )
+        word = shorten(error.override)
+        if error.override.endswith(","):
+            return f"cannot read {word}; leave out the comma at its end"
+        return f"cannot read {word}; quote it, as in 'key=\"value, (with) signs\"'"
     return _reword(str(error))
 
 
 def _reword(message: str) -> str:
     """Say in our words what Hydra says without a suggestion."""
-    if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        key, _, values = found[1].partition("=")
-        several = f"{shorten(found[1])} names several values; add -m to run each of them"
-        return f"{several}, or write {key}=[{values}]" if key in LISTS else several
     if found := re.search(r"Error merging override (\S+?)=(.*)", message, re.DOTALL):
         return f"{found[1]}={shorten(found[2])}: not a value of the kind that {found[1]} holds"
     if found := re.search(r"provider=hydra.searchpath.*path=(.*) is not available", message):
@@ -148,11 +157,11 @@ def _reword(message: str) -> str:
     return shorten(message.replace("\n", "; "), 160)
 
 
-def explain_missing(overrides: Sequence[str]) -> str:
-    """Say which of task= and method= are missing."""
+def explain_missing(overrides: Sequence[str], verb: str = "run") -> str:
+    """Say which of task= and method= are missing; `verb`: what the command does."""
     keys = {_key(override) for override in overrides}
     missing = [name for name in REQUIRED if name not in keys]
-    return "nothing to run yet: give " + " and ".join(
+    return f"nothing to {verb} yet: give " + " and ".join(
         f"{name}= one of {', '.join(list_options(name))}" for name in missing
     )
 
@@ -165,6 +174,7 @@ def _explain_override(override: str, known: list[str]) -> str | None:
     return (
         _explain_syntax(override)
         or _explain_unknown_key(override, known)
+        or _explain_empty_axis(override)
         or _explain_group_value(override)
     )
 
@@ -189,6 +199,14 @@ def _explain_unknown_key(override: str, known: list[str]) -> str | None:
     if near := nearest(section, sections):
         return f"there is no key {shorten(key)}; did you mean {key.replace(section, near, 1)}?"
     return unknown_key(key, known)
+
+
+def _explain_empty_axis(override: str) -> str | None:
+    key, _, value = override.partition("=")
+    axis, _, slot = key.partition("@")
+    if axis not in AXES or slot not in SLOTS or value not in ("null", ""):
+        return None
+    return f"{key} cannot be {value or 'empty'}; {slot}=null empties the slot"
 
 
 def _explain_group_value(override: str) -> str | None:

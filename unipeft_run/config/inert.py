@@ -39,7 +39,7 @@ def refuse_inert(config: RunConfig, overrides: Iterable[str]) -> None:
             continue
         for inert, reason in reasons.items():
             if key == inert or key.startswith(f"{inert}."):
-                raise Illegal(f"{override}: {key} has no effect here: {reason}")
+                raise Illegal(f"{override} has no effect here: {reason}")
 
 
 def without_varied_sizes(cell: Iterable[str], words: Iterable[str]) -> list[str]:
@@ -95,7 +95,7 @@ def _evaluation(config: RunConfig) -> Iterator[Inert]:
 
 
 def inert_decoding_keys(decoding: DecodingConfig, path: str = "") -> Iterator[Inert]:
-    """Yield every key that has no effect beside the others in `decoding`, with the reason.
+    """Yield every key that has no effect with the others in `decoding`, with the reason.
 
     `path`: the dotted key of the section in messages, up to its last dot.
     """

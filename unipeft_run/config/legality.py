@@ -89,8 +89,8 @@ def check_places(slots: Mapping[str, SlotConfig]) -> None:
         shared = _shared_site(slot.representation.sites, other.representation.sites)
         if shared and not (_is_added(slot) and _is_added(other)):
             raise Illegal(
-                f"slots {name} and {other_name} both change {shared}; that needs two changes "
-                "that are added, with insertion parallel"
+                f"slots {name} and {other_name} both change {shared}; this is legal only if both "
+                "compositions add to h and both insertions are parallel"
             )
 
 
@@ -131,8 +131,8 @@ def _insertion_objections(site: str, insertion: str) -> Iterator[str]:
         yield "representation ffn_block is read after its LayerNorm; use insertion@ffn=post_norm"
     elif insertion == "residual" and site not in SUB_LAYERS:
         yield (
-            f"insertion residual reads the stream before a whole sub-layer, and {site} is a part "
-            "of one; use insertion parallel"
+            f"insertion residual reads the residual stream before a whole sub-layer, but {site} is "
+            "only part of a sub-layer; use insertion parallel"
         )
     elif insertion == "sequential" and site in NOT_SEQUENTIAL:
         yield (

@@ -16,6 +16,10 @@ class Illegal(UserError):
     """A combination outside the design space. A sweep skips such a cell and prints the reason."""
 
 
+class SeveralRuns(UserError):
+    """Overrides that name several runs where one is expected; a grid would run each of them."""
+
+
 def own_options(group: str) -> list[str]:
     """List the choices of a group without those in its folders, such as peft/dora."""
     return [name for name in options(group) if "/" not in name]
@@ -78,7 +82,8 @@ def unknown_choice(
 ) -> str:
     """Say that `key` cannot be `value`; list the allowed values and name the nearest.
 
-    `known`: where the nearest is looked for, if the list is shortened.
+    `key`: empty for a word without a key. `known`: where the nearest is looked for, if the list is
+    shortened.
     """
     names = list(allowed)
     by_case = {name.casefold(): name for name in (names if known is None else known)}
@@ -87,4 +92,5 @@ def unknown_choice(
     near = [word] if word in by_case else longer or get_close_matches(word, by_case, n=1)
     hint = f" (did you mean {' or '.join(by_case[name] for name in near[:3])}?)" if near else ""
     choice = ", ".join(names) or "nothing"
-    return f"{key}={shorten(value)} is unknown{hint}; choose from {choice}"
+    word = f"{key}={shorten(value)}" if key else shorten(value)
+    return f"{word} is unknown{hint}; choose from {choice}"

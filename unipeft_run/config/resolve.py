@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from unipeft_run.config.eval_schema import EvalConfig
 from unipeft_run.config.legality import check_places, check_slot
 from unipeft_run.config.rules import check_combinations
-from unipeft_run.config.schema import EvalConfig, RunConfig
+from unipeft_run.config.schema import RunConfig
 from unipeft_run.config.tuners import check_tuner
 from unipeft_run.config.validation import check, find_missing, missing_error, validate
 from unipeft_run.data.tasks.split_files import is_hub_name

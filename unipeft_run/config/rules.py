@@ -40,8 +40,8 @@ def _check_backbone(config: RunConfig) -> None:
         *others, last = able
         families = f"{', '.join(others)} or {last}" if others else last
         raise Illegal(
-            f"task {config.task.name} {DOES[kind]}, which backbone {config.backbone.name} cannot; "
-            f"use a {families} backbone"
+            f"task {config.task.name} is of type {kind}, but backbone {config.backbone.name} is of "
+            f"type {FAMILIES[name].task_type}; use a {families} backbone"
         )
     if config.head == "trained" and not FAMILIES[name].head:
         raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
@@ -79,7 +79,9 @@ def _check_languages(config: RunConfig) -> None:
 def _check_recipe(config: RunConfig) -> None:
     recipe = config.recipe
     if recipe.max_steps is None and recipe.epochs is None:
-        raise UserError("training has no end; give recipe.max_steps=... or recipe.epochs=...")
+        raise UserError(
+            "the length of training is not set; give recipe.max_steps=... or recipe.epochs=..."
+        )
     if (recipe.batch_size is None) == (recipe.max_tokens is None):
         raise UserError(
             "a batch is measured in examples or in tokens: give one of recipe.batch_size and "

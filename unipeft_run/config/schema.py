@@ -44,7 +44,9 @@ class PartConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     target: str = key("the class, as a dotted name", alias="_target_")
-    partial: bool = key("true: the class takes its site later", True, alias="_partial_")
+    partial: bool = key(
+        "must be true: the site is passed when the deltas are built", True, alias="_partial_"
+    )
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -86,9 +88,9 @@ class TunerConfig(Section):
 
 
 class HubConfig(Section):
-    path: str = key("the data set's id on the hub")
-    name: str | None = key("its configuration", None)
-    revision: str | None = key("its revision", None)
+    path: str = key("the data set's id on the model hub")
+    name: str | None = key("configuration of the data set on the hub", None)
+    revision: str | None = key("revision of the data set on the hub", None)
 
 
 class TaskConfig(Section):
@@ -100,8 +102,10 @@ class TaskConfig(Section):
     name: Name = key("the task's name in folders and tables")
     path: str | None = key("a folder of local data: {train,validation,test}.jsonl", None)
     data: str | None = key("own data: a file, a folder or a hub name", None)
-    hub: HubConfig | None = key("where the hub has the data", None)
-    mini: str | None = key("the miniature data that replaces it", None)
+    hub: HubConfig | None = key("the data set on the model hub", None)
+    mini: str | None = key(
+        "name of the miniature data that replaces the task's data at scale=mini", None
+    )
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -113,9 +117,9 @@ class TaskConfig(Section):
 
 
 class BackboneConfig(Section):
-    name: Name = key("its name in tables")
-    family: Name = key("the table of sites that describes it, of backbones/families.py")
-    hub: str | None = key("its id on the model hub", None)
+    name: Name = key("the backbone's name in tables")
+    family: Name = key("the backbone's family, which determines its sites (docs/backbones.md)")
+    hub: str | None = key("the backbone's id on the model hub", None)
     path: str | None = key("a local Hugging Face model folder", None)
     weights: Literal["pretrained", "random"] = key("random: initialised from config.json alone")
     config: Mapping[str, Any] = key("fields of the transformers config to override", {})
@@ -179,7 +183,11 @@ class DecodingConfig(Section):
     early_stopping: bool = key("stop once num_beams hypotheses are finished", False)
     forced_bos: bool = key("force <s> as the first token", False)
     forced_eos: bool = key("force </s> as the last token at max_length", True)
-    rules: Rules = key("beam search as in 2021 (the paper's), or as in transformers today", "2021")
+    rules: Rules = key(
+        "2021: beam search as in the paper's code; transformers: as in transformers 5 (set by "
+        "causal tasks)",
+        "2021",
+    )
 
     @property
     def length_key(self) -> str:
@@ -200,8 +208,11 @@ class DecodingConfig(Section):
 
 class EvaluationConfig(Section):
     batch_size: Count = key("examples in the batch of the longest sources; other batches hold more")
-    references: Literal["raw", "reference_code"] = key("score against raw or truncated texts")
-    decoding: DecodingConfig | None = key("how text is generated; null: classification", None)
+    references: Literal["raw", "reference_code"] = key(
+        "raw: score against the original texts; reference_code: against truncated ones, as the "
+        "paper's code does"
+    )
+    decoding: DecodingConfig | None = key("how text is generated; null: no text is generated", None)
 
 
 class ConsoleConfig(Section):
@@ -214,24 +225,28 @@ class WandbConfig(Section):
     )
     project: str = key("the W&B project", "unipeft")
     entity: str | None = key("the W&B entity", None)
-    group: str | None = key("null: the task and its scale", None)
-    job_type: str | None = key("null: the method", None)
+    group: str | None = key("W&B group of the run; null: the task and its scale", None)
+    job_type: str | None = key("W&B job type of the run; null: the method", None)
     tags: StringOrList = key("tags in addition to those of the four axes", ())
     name: str | None = key("the run's name on W&B; null: task-method-run_id", None)
 
 
 class TrackingConfig(Section):
     console: ConsoleConfig = ConsoleConfig()
-    wandb: WandbConfig | None = key("null: no W&B", WandbConfig())
+    wandb: WandbConfig | None = key("null: no W&B", None)
     tensorboard: str | None = key("a folder for TensorBoard", None)
 
 
 class ComputeConfig(Section):
     """How steps are computed. Null values are chosen at the start of a run, and recorded."""
 
-    graphs: bool | None = key("CUDA graphs of training and decoder steps; null: on one GPU", None)
+    graphs: bool | None = key(
+        "run training and decoder steps as CUDA graphs; null: on a single GPU, if possible", None
+    )
     products: Literal["torch", "onednn"] | None = key(
-        "library for float32 matrix products on a CPU; null: onednn if a timing favours it", None
+        "library for float32 matrix products on a CPU; null: onednn if a short benchmark shows "
+        "that it is much faster",
+        None,
     )
 
 
@@ -255,7 +270,7 @@ class RunConfig(Section):
     attn: SlotConfig | None = key("changes in attention", None)
     ffn: SlotConfig | None = key("changes in the feed-forward sub-layers", None)
     input: SlotConfig | None = key("changes of the embedded input", None)
-    matrix: SlotConfig | None = key("changes of weight matrices, beside attn and ffn", None)
+    matrix: SlotConfig | None = key("changes of weight matrices, in addition to attn and ffn", None)
     peft: TunerConfig | None = key("a method of the PEFT library, in place of the slots", None)
     unfreeze: Names = key("patterns of backbone parameters to train as well", ())
     head: Literal["frozen", "trained"] = key("whether the classifier's parameters are trained")
@@ -263,7 +278,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = key("seeds data order, dropout and new weights")
     precision: Precision = key("auto: fp32 on a CPU, bf16 or fp16 on a GPU")
     compute: ComputeConfig = ComputeConfig()
-    deterministic: bool | None = key("true: only kernels that always give the same bits", None)
+    deterministic: bool | None = key("true: use deterministic kernels only", None)
     parallel: Literal["ddp", "fsdp"] = key("replicate the model (ddp) or shard it (fsdp)")
     processes: Annotated[int, Field(ge=1, le=4096)] = key("processes that share every batch")
     output: Annotated[str, Field(pattern=r"\S")] = key("parent folder of the run folders")
@@ -281,19 +296,3 @@ class RunConfig(Section):
     def plain(self) -> dict[str, Any]:
         """Convert to dictionaries, lists and scalars, as stored in config.yaml."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-class PlaceConfig(Section):
-    path: str | None = key("the folder where it is now; null: where it was", None)
-
-
-class EvalConfig(Section):
-    """The configuration of `unipeft eval` (conf/eval.yaml)."""
-
-    run: str = key("a run folder, or a run id")
-    split: str = key("the split to evaluate")
-    data: str | None = key("a file of examples to evaluate instead of a split", None)
-    task: PlaceConfig
-    backbone: PlaceConfig
-    format: Literal["text", "json"] = key("how the metrics are printed", "text")
-    allow: StringOrList = key("prefixes of classes outside unipeft_run that the run may name")

@@ -145,6 +145,8 @@ def _explain(
     if template is None:
         return UserError(f"{path}={shorten(value)}: {error['msg'].removeprefix('Value error, ')}")
     requirement = template.format(**error.get("ctx", {}))
+    if kind == "string_type" and not isinstance(value, list | dict):
+        requirement += f"; quote it, as in \"{path}='{_as_yaml(value)}'\""
     return UserError(f"{path}={shorten(_as_yaml(value))}: must be {requirement}")
 
 

@@ -82,7 +82,7 @@ def _add_slot(model: Any, name: str, slot: Slot, shared: dict[str, Any]) -> None
 def attach_library(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of a method of the PEFT library into a model that `attach` has frozen.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses.
+    New weights are drawn from torch's random state. Raises UserError if the library rejects it.
     """
     adapter = attach_tuner(model, tuner)
     model.save_pretrained = refuse_save_pretrained  # type: ignore[assignment]
@@ -237,7 +237,7 @@ def _hook_write(model: nn.Module, deltas: Sequence[Delta]) -> None:
 
 
 def _host_dropout(layer: Any, table: Family) -> None:
-    """Replace the layer's residual dropout by modules that use the random state in its order."""
+    """Move the layer's residual dropout into modules that draw random numbers in the same order."""
     for path in table.residual_dropout:
         try:
             module = layer.get_submodule(path)

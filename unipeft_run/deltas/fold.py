@@ -36,7 +36,7 @@ def fold(model: nn.Module) -> nn.Module:
     """Return a copy of `model` for inference with its deltas folded in; `model` is unchanged.
 
     LoRA is added to the weight that it modifies; (IA)3 rescales the rows or columns of that weight.
-    A parallel feed-forward adapter becomes r additional hidden units of the feed-forward, with
+    A parallel feed-forward adapter becomes r additional hidden units of the FFN, with
     their own activation. A prefix or multi-head parallel adapter modifies attention, not a weight,
     so it stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights.
     The PEFT library merges its own methods.
@@ -110,9 +110,9 @@ STORE = "unipeft.save(model, folder) stores the delta of the model before foldin
 
 
 def refuse_wide(*args: Any, **kwargs: Any) -> None:
-    """Refuse in place of `save_pretrained` of a model whose feed-forwards were widened."""
+    """Refuse in place of `save_pretrained` of a model whose FFNs were widened."""
     raise UserError(
-        "save_pretrained cannot store this folded model: its feed-forwards have more hidden units "
+        "save_pretrained cannot store this folded model: its FFNs have more hidden units "
         f"than its configuration says, with two activations\n{STORE}"
     )
 
@@ -145,7 +145,10 @@ def _check_foldable(deltas: Sequence[tuple[str, Delta]], table: Family) -> None:
         changes = changes_input(delta) and not is_rescaling(delta)
         reads_h = delta.insertion is sequential or changes
         if reason is None and reads_h and places[delta.site.write] > 1:
-            reason = "it shares its place with another delta, which must not read its change"
+            reason = (
+                "another delta writes to the same place, and after folding one would read the "
+                "other's change"
+            )
         if reason:
             line = f"{path.rpartition('.')[2]} at {delta.site.representation}: {reason}"
             reasons[line] = reasons.get(line, 0) + 1
@@ -203,7 +206,7 @@ def _rescale(module: nn.Module, tap: Tap, delta: Delta) -> None:
 
 
 def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
-    """Turn the adapter into r additional hidden units of the parallel feed-forward."""
+    """Turn the adapter into r additional hidden units of the parallel FFN."""
     form: Any = delta.form
     up, down = (find_neighbour(table, delta.site, name)[1] for name in ("ffn.up", "ffn.down"))
     first, second = (model.get_submodule(tap.path) for tap in (up, down))
@@ -220,7 +223,7 @@ def _widen_feed_forward(model: nn.Module, table: Family, delta: Delta) -> None:
 
 
 def _find_activation(table: Family, site: Site) -> str:
-    """Return the path of the activation of the site's feed-forward."""
+    """Return the path of the activation of the site's FFN."""
     assert table.activation is not None, "checked by find_obstacle"
     stack = table.stacks[site.stack]
     place = table.activation.replace("{f}", stack.ffn).removeprefix(".")

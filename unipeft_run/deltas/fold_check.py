@@ -25,7 +25,7 @@ def check_logits(logits: torch.Tensor, expected: torch.Tensor, plain: torch.Tens
     if not error <= allowed * max(1.0, largest):
         share = error / max(1.0, largest)
         raise UserError(
-            f"folding in {dtype} changes the logits by {share:.1e} of the largest; "
+            f"folding in {dtype} changes the logits by up to {share:.1e}, relative to the largest; "
             f"at most {allowed:g} is allowed{_advice(dtype)}"
         )
     effect = expected - plain

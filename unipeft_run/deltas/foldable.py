@@ -22,7 +22,7 @@ WEIGHTS = {
     "ffn.gate_input": "ffn.gate",
 }
 LINEAR = (Add, Scaled, LearnedScale, Magnitude)  # compositions that are linear in dh
-BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the feed-forward reads it after"
+BEFORE_NORM = "it reads the residual stream before a LayerNorm, and the FFN reads it after"
 
 
 def find_obstacle(delta: Delta, table: Family) -> str | None:
@@ -43,7 +43,7 @@ def find_obstacle(delta: Delta, table: Family) -> str | None:
 
 
 def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
-    """Say why an adapter cannot become further hidden units of a feed-forward."""
+    """Say why an adapter cannot become further hidden units of an FFN."""
     if changes_input(delta):
         return "its activation comes before the weight"
     if delta.insertion is sequential:
@@ -51,7 +51,7 @@ def _find_widening_obstacle(delta: Delta, table: Family) -> str | None:
     if delta.site.representation not in FEED_FORWARD:
         return "it spans more than one weight"
     if table.activation is None:
-        return "the hidden units of the feed-forward are gated"
+        return "the hidden units of the FFN are gated"
     reads_same = delta.read_tap == find_neighbour(table, delta.site, "ffn.up")[0]
     return None if reads_same else BEFORE_NORM
 

@@ -1,6 +1,6 @@
 """Check whether deltas can be merged into a backbone that plain transformers loads.
 
-Merging is stricter than folding: a folded parallel adapter widens the feed-forward, which the
+Merging is stricter than folding: a folded parallel adapter widens the FFN, which the
 backbone's config.json cannot express.
 """
 

@@ -74,7 +74,7 @@ def count_occupied(model: Any) -> int:
 
 
 def count_free(model: Any) -> int:
-    """Return the longest text, in tokens, that the backbone takes beside the deltas."""
+    """Return the longest text, in tokens, that the backbone takes in addition to the deltas."""
     return count_positions(model.config) - count_occupied(model)
 
 

@@ -32,7 +32,7 @@ Options = Mapping[str, Any]
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu", "tanh": "tanh"}
 ATTENTIONS = {"self": "mh_adapter", "cross": "cross_adapter"}  # type -> option of its adapter
 MATRICES = {"q": "attn.query", "k": "attn.key", "v": "attn.value"}
-# what `adapters` calls the intermediate and the output Linear of a feed-forward
+# what `adapters` calls the intermediate and the output Linear of an FFN
 FEED_FORWARD = {"intermediate_lora": "ffn.up", "output_lora": "ffn.down"}
 SWAPPED = {"intermediate_lora": "ffn.down", "output_lora": "ffn.up"}
 SWAPPING = ("llama", "mistral", "qwen2", "qwen3", "gemma")  # families where it swaps them

@@ -1,4 +1,4 @@
-"""Combinations: which named deltas can act together, and how they share a place.
+"""Combinations: which named deltas can be active together, and how they share a place.
 
 Changes that are added (composition add, scaled or learned_scale) sum up; every delta reads the same
 h. Memories at the same heads become one longer memory: two prefixes concatenate, which is exact.
@@ -24,15 +24,16 @@ from unipeft_run.errors import UserError
 from unipeft_run.library.store import NamedDelta
 
 NO_JOIN = (
-    "two memories join only if both are prefixes (composition gated), "
-    "or both add a relu of the plain query"
+    "memories can be combined only if both are prefixes (composition gated), or both have "
+    "activation relu and a composition that adds to h; both must read the same query, without a "
+    "LayerNorm"
 )
 FIXED = (Add, Scaled, LearnedScale)  # compositions whose factor does not depend on the input
 Deltas = Sequence[tuple[str, Delta]]
 
 
 class JoinedMemory(Memory):
-    """The memories of several deltas at the same heads as one: their vectors one after another.
+    """The memories of several deltas at the same heads, concatenated into one.
 
     The softmax over [P_1; P_2; K] is that of one prefix of length L_1 + L_2. For relu, which acts
     on every vector alone, the result is the sum of the changes; each part's scale multiplies its
@@ -65,19 +66,19 @@ class JoinedMemory(Memory):
 
 
 def check_combination(deltas: Mapping[str, NamedDelta], names: Sequence[str]) -> None:
-    """Raise UserError, with the reason, if these deltas cannot act together."""
+    """Raise UserError, with the reason, if these deltas cannot be active together."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{name} is named twice")
     for first, second in combinations(names, 2):
         if reason := _find_conflict(deltas[first], deltas[second]):
-            raise UserError(f"{first} and {second} cannot act together: {reason}")
+            raise UserError(f"{first} and {second} cannot be active together: {reason}")
 
 
 def _find_conflict(first: NamedDelta, second: NamedDelta) -> str | None:
-    """Return why two deltas cannot act together; None if they can."""
+    """Return why two deltas cannot be active together; None if they can."""
     if first.tuner or second.tuner:
-        return "a method of the PEFT library acts alone"
+        return "a method of the PEFT library cannot be combined with other deltas"
     if shared := sorted({*first.unfrozen} & {*second.unfrozen}):
         return f"both change the backbone's {shared[0]}, which can have one value only"
     prompts = [any(isinstance(d.form, Vectors) for _, d in n.deltas) for n in (first, second)]

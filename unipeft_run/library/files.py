@@ -175,7 +175,7 @@ def _read_slots(
             if not _is_trusted(part.target, allow):
                 raise UserError(
                     f"{folder / RECIPE} names the class {shorten(part.target)}; "
-                    f"if you trust it, allow=[{part.target!r}]"
+                    f"if you trust it, pass allow=[{part.target!r}]"
                 )
             check_part(key, axis, part)
         check_insertion(key, slot.insertion)

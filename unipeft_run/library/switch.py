@@ -41,7 +41,7 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
 
     Several deltas add their changes. With None, the outputs equal the plain backbone's bit for bit.
     Switch before torch.compile. Raises UserError for an unknown name and for deltas that cannot
-    act together.
+    be active together.
     """
     store = require_store(model)
     refuse_compiled(model, "switch")
@@ -134,7 +134,7 @@ def deactivate(model: nn.Module, store: Store) -> None:
     if adapter is None:
         restore_plain(model, store, names)
         return
-    delta = store.named[names[0]]  # it acts alone
+    delta = store.named[names[0]]  # no other delta is active
     if delta.schedule is not None:
         delta.schedule.suspend()
     delta.tensors = {key: t.detach().cpu().clone() for key, t in adapter.tensors().items()}

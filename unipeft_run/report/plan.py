@@ -24,7 +24,8 @@ def plan_experiment(name: str, overrides: Sequence[str]) -> Table:
     ]
     done = sum(row["state"] == "done" for row in rows)
     missing = sum(bool(row["command"]) for row in rows)
-    title = f"{name}: {len(rows)} cells, {done} done, {missing} to run"
+    count = f"{len(rows)} cell{'s' * (len(rows) != 1)}"
+    title = f"{name}: {count}, {done} done, {missing} to run"
     run_all = f"to run all of them: {format_command(['train', '-m', *words])}"
     return Table(title, {"experiment": name}, rows, [run_all] if missing else [])
 

@@ -58,14 +58,7 @@ class RunFolder:
     def __init__(
         self, path: Path, guard: Callable[[], None] | None = None, *, writes: bool = True
     ) -> None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            os.scandir(path).close()
-        except OSError as error:
-            problem = f"{printable(error.filename or path)}: {error.strerror}"
-            raise UserError(
-                f"the run folder cannot be used: {problem}; choose another place with output=DIR"
-            ) from None
+        make_usable(path, "run")
         self.path = path
         self.guard, self.writes = guard or (lambda: None), writes
         self._last_beat, self._step = -math.inf, 0
@@ -195,6 +188,18 @@ class RunFolder:
             remove(self.path / name)
 
 
+def make_usable(path: Path, kind: str) -> None:
+    """Create the folder `path` unless it exists. Raises `UserError`; `kind`: what it is called."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        os.scandir(path).close()
+    except OSError as error:
+        problem = f"{printable(error.filename or path)}: {error.strerror}"
+        raise UserError(
+            f"the {kind} folder cannot be used: {problem}; choose another place with output=DIR"
+        ) from None
+
+
 def is_run_folder(folder: Path) -> bool:
     """Return whether a run wrote `folder`, judging by status.json, config.yaml or .attempt.
 
@@ -238,7 +243,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except UnreadableFile as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             log.warning("%s/%s", printable(path.parent), error)
         return {}
 

@@ -238,7 +238,8 @@ def _describe_owner(folder: Path, owner: Owner, now: float) -> str:
     ago = max(0, round(now - owner.heartbeat))
     who = f"process {owner.pid} on {printable(owner.host)}"
     left = max(0, round(owner.heartbeat + STALE_SECONDS - now))
-    end = "ends with it" if owner.is_local else f"is stale in {left} s unless renewed"
+    local = "is released when that process ends"
+    end = local if owner.is_local else f"is stale in {left} s unless renewed"
     name = printable(folder)
     return f"{name} is being run by {who} (last heartbeat {ago} s ago); its lock {end}"
 

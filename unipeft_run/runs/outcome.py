@@ -20,7 +20,8 @@ class Outcome(TypedDict):
 
     `state`: "done"; "skipped" (done before); "equal" (to another cell); "illegal" (a point outside
     the design space); "refused" (another user error); "running elsewhere"; "diverged"; "failed";
-    "lost" (one of its processes was killed; a grid reruns it). `error`: a sentence, or empty.
+    "interrupted" (with its grid); "lost" (one of its processes was killed; a grid reruns it).
+    `error`: a sentence, or empty.
     """
 
     state: str

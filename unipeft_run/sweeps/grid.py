@@ -149,7 +149,7 @@ def _summarise(verdicts: Sequence[Outcome | None], finished: int) -> str:
     states = Counter(verdict["state"] for verdict in verdicts if verdict)
     counts = {"to run": len(verdicts) - states.total() - finished, "finished before": finished}
     parts = [f"{count} {name}" for name, count in (counts | states).items() if count]
-    return f"{len(verdicts)} cells: {', '.join(parts)}"
+    return f"{len(verdicts)} cell{'s' * (len(verdicts) != 1)}: {', '.join(parts)}"
 
 
 def _launch(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from unipeft_run.errors import UserError
 
 LAUNCHER = ("hydra/launcher", "hydra.launcher")
-ANYWHERE = (
-    "hydra.searchpath",
+SEARCH_PATH = "hydra.searchpath"
+OF_GRIDS = (
     "hydra.verbose",
     "hydra.callbacks",
     "hydra/callbacks",
@@ -20,7 +20,7 @@ ANYWHERE = (
 SWEEPER = ("hydra/sweeper", "hydra.sweeper")
 SWEEP_DIR = "hydra.sweep.dir"
 FOLDERS = ("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")
-OUR_FOLDERS = "A run is in OUTPUT/TASK/METHOD/RUN_ID, whatever Hydra's folders are; set output=DIR"
+OUR_FOLDERS = "a run is in OUTPUT/TASK/METHOD/RUN_ID, whatever Hydra's folders are; set output=DIR"
 SEARCH_GROUP = "hparams_search"
 AS_IT_IS = ("hydra/launcher=basic", "hydra/sweeper=basic", "hydra.job.chdir=false")
 
@@ -48,29 +48,46 @@ def check_hydra_settings(overrides: Sequence[str], *, is_grid: bool) -> None:
     searches = is_search(overrides)
     for override in overrides:
         key = override_key(override)
-        if override in AS_IT_IS or _is_below(key, ANYWHERE):
+        if override in AS_IT_IS or key == SEARCH_PATH:
             continue
-        if key == SEARCH_GROUP and not is_grid and not override.endswith("=null"):
-            raise UserError(f"{override}: is a search of many runs; add -m")
-        if not is_hydra_setting(override):
-            continue
-        if _is_below(key, LAUNCHER):
-            if not is_grid:
-                raise UserError(f"{override}: launchers run grids; add -m")
-        elif is_search_setting(override):
+        if key == SEARCH_GROUP or is_hydra_setting(override):
+            _refuse_several(override)
+        if key == SEARCH_GROUP and not is_grid:
+            raise UserError(f"{override} is a search of many runs; add -m")
+        if is_search_setting(override):
             _check_search_setting(override, is_grid=is_grid, is_search=searches)
-        elif _is_below(key, FOLDERS):
-            raise UserError(f"{override}: has no effect. {OUR_FOLDERS}")
-        else:
-            names = (*LAUNCHER, *SWEEPER, *ANYWHERE)
-            allowed = ", ".join(name for name in names if "." in name)
-            raise UserError(f"{override}: has no effect. Hydra settings with an effect: {allowed}")
+        elif is_hydra_setting(override):
+            _check_setting(override, is_grid=is_grid)
+
+
+def _refuse_several(override: str) -> None:
+    """Refuse a=x,y for a key that all runs of a grid share."""
+    value = override.partition("=")[2]
+    if "," in value and not set("[{(\"'") & set(value):
+        key = placed_key(override)
+        raise UserError(f"{override}: all runs share one {key}; give one value")
+
+
+def _check_setting(override: str, *, is_grid: bool) -> None:
+    key = override_key(override)
+    if _is_below(key, LAUNCHER):
+        if not is_grid:
+            raise UserError(f"{override}: launchers run grids; add -m")
+    elif _is_below(key, OF_GRIDS):
+        if not is_grid:
+            raise UserError(f"{override} has an effect in grids only; add -m, or leave it out")
+    elif _is_below(key, FOLDERS):
+        raise UserError(f"{override} has no effect: {OUR_FOLDERS}")
+    else:
+        names = (*LAUNCHER, *SWEEPER, SEARCH_PATH, *OF_GRIDS)
+        allowed = ", ".join(name for name in names if "." in name)
+        raise UserError(f"{override} has no effect. Hydra settings with an effect: {allowed}")
 
 
 def _check_search_setting(override: str, *, is_grid: bool, is_search: bool) -> None:
     if override_key(override) == SWEEP_DIR and not (is_grid and is_search):
         raise UserError(
-            f"{override}: has an effect in searches only (hydra/sweeper=). {OUR_FOLDERS}"
+            f"{override} has an effect in searches only (hydra/sweeper=): {OUR_FOLDERS}"
         )
     if not is_grid:
         raise UserError(f"{override}: sweepers search among many runs; add -m")

@@ -25,6 +25,7 @@ from unipeft_run.runs.failures import RESUMES
 from unipeft_run.runs.folder import RunFolder
 from unipeft_run.runs.lock import LockLost, RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome, make_outcome
+from unipeft_run.sweeps.engines.interrupts import unblock_signals
 from unipeft_run.sweeps.engines.local import visible_gpus
 from unipeft_run.sweeps.engines.worker import THREADS
 from unipeft_run.training.distributed import processes
@@ -108,6 +109,7 @@ def run_process(planned: PlannedRun, job: Job, failures: Failures) -> Outcome:
     """
     ignore_broken_pipes()
     try:
+        unblock_signals()
         outcome = job(planned)
     except KeyboardInterrupt as stop:
         # torch would take the exception for success, and wait forever for a result

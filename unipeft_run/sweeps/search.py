@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from unipeft_run.config.hydra_errors import COMPOSE_ERRORS, explain_compose_erro
 from unipeft_run.config.messages import shorten
 from unipeft_run.config.presets import register_presets
 from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome, exit_code
 from unipeft_run.sweeps.check import Check
@@ -47,8 +48,9 @@ from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, requ
 from unipeft_run.sweeps.table import Cell, print_table
 from unipeft_run.sweeps.trials import AllTried, TrialFailed, Trials
 
-# keys that change what is measured: trials that differ in them cannot be compared
+# keys that change what is measured, or which keys there are: trials cannot differ in them
 INCOMPARABLE = (
+    "method",
     *("task", "task_type", "scale", "debug", "limit.validation", "recipe.eval_limit"),
     *("evaluation.references", "task.rouge_tokenizer"),
     *("task.path", "task.data", "task.mini", "task.hub", "task.format", "task.paragraphs"),
@@ -71,13 +73,15 @@ def run_search(
     if find_experiment(overrides, settings):
         raise UserError("experiment= lists its own runs; leave it out, or leave out the sweeper")
     config = _compose_search(hydra, settings, overrides)
-    fixed, searched = _split(hydra, config, overrides)
+    fixed, searched = _split(hydra, overrides)
+    _check_searched(config, fixed, searched)
     objective, folder = objective_of(config), _search_folder(config, fixed, searched)
     of_trials = [setting for setting in settings if not is_search_setting(setting)]
 
     def identify(cell: Cell) -> Hashable:
         return check(compose([*of_trials, *cell]), cell).identity
 
+    make_usable(folder, "search")
     try:
         with RunLock(folder), TemporaryDirectory(prefix="unipeft-") as scratch:
             prepare_sweeper(config, objective.direction, folder)
@@ -98,12 +102,18 @@ def _compose_search(hydra: Hydra, settings: Sequence[str], overrides: Sequence[s
     register_sweepers()
     register_presets()
     try:
+        _refuse_incomparable(map(placed_key, _split(hydra, overrides)[1]))
         config = _compose(hydra, [*settings, *overrides])
     except COMPOSE_ERRORS as error:
         raise explain_compose_error(
             error, [*settings, *overrides], "train", partial(_compose, hydra)
         ) from None
     name = config.hydra.runtime.choices["hydra/sweeper"]
+    if name == "basic" and SEARCH_GROUP in map(override_key, overrides):
+        raise UserError(
+            f"{SEARCH_GROUP}: the file selects no sweeper; add `- override /hydra/sweeper: optuna` "
+            "to its defaults"
+        )
     require_sweeper(name)
     _check_search_file(hydra, config, overrides)
     return config
@@ -132,13 +142,18 @@ def _compose(hydra: Hydra, overrides: Sequence[str], config_name: str = "train")
     )
 
 
-def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[Cell, Cell]:
-    """Split the overrides into those that all trials share, and ranges. Raises UserError."""
+def _split(hydra: Hydra, overrides: Sequence[str]) -> tuple[Cell, Cell]:
+    """Split the overrides into those that all trials share, and ranges."""
     own = [override for override in overrides if override_key(override) != SEARCH_GROUP]
     parsed = OverridesParser.create(hydra.config_loader).parse_overrides(own)
     ranges = [override.is_sweep_override() for override in parsed]
     fixed = [override for override, is_range in zip(own, ranges, strict=True) if not is_range]
     searched = [override for override, is_range in zip(own, ranges, strict=True) if is_range]
+    return fixed, searched
+
+
+def _check_searched(config: DictConfig, fixed: Cell, searched: Cell) -> None:
+    """Raise UserError if the command line and the search file search nothing, or a wrong key."""
     keys = {*map(placed_key, searched), *(config.hydra.sweeper.get("params") or {})}
     keys -= set(map(placed_key, fixed))
     if not keys and config.hydra.sweeper.get("custom_search_space") is None:
@@ -146,12 +161,22 @@ def _split(hydra: Hydra, config: DictConfig, overrides: Sequence[str]) -> tuple[
             "nothing to search: give ranges, such as 'optim.lr=tag(log,interval(1e-4,1e-2))' or "
             f"'ffn.bottleneck=choice(16,32)', or {SEARCH_GROUP}="
         )
-    if wrong := [key for key in keys if key in INCOMPARABLE or key.startswith("task.hub.")]:
+    _refuse_incomparable(keys)
+
+
+def _refuse_incomparable(keys: Iterable[str]) -> None:
+    """Raise UserError for keys that trials cannot differ in."""
+    wrong = {key for key in keys if key in INCOMPARABLE or key.startswith("task.hub.")}
+    if wrong - {"method"}:
         raise UserError(
-            f"{min(wrong)} cannot be searched: it changes the data or the metric, so trials could "
-            "not be compared"
+            f"{min(wrong - {'method'})} cannot be searched: it changes the data or the metric, so "
+            "trials could not be compared"
         )
-    return fixed, searched
+    if wrong:
+        raise UserError(
+            "method cannot be searched: each method has keys and sizes of its own; search each "
+            "method by itself, or run a grid of methods without a sweeper"
+        )
 
 
 def _search_folder(config: DictConfig, fixed: Cell, searched: Cell) -> Path:

@@ -84,6 +84,9 @@ def _prepare_optuna(settings: DictConfig, direction: str, folder: Path) -> None:
             f"hydra.sweeper.direction={settings.direction}: the task's selection metric has "
             f"{direction}; leave it out, or set task.selection"
         )
+    for key in ("n_trials", "n_jobs"):
+        if settings[key] < 1:
+            raise UserError(f"hydra.sweeper.{key}={settings[key]}: must be at least 1")
     sampler = settings.sampler
     if "seed" not in sampler:
         raise UserError(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -20,6 +21,15 @@ from unipeft_run.sweeps.table import Cell
 
 class TrialFailed(Exception):
     """A trial ended without a value; the sweeper counts it as failed."""
+
+
+class FailedReturn(JobReturn):  # type: ignore[misc]
+    """The return of a failed trial. Hydra's would also print a line; ours is printed already."""
+
+    @property
+    def return_value(self) -> NoReturn:
+        """Raise the failure."""
+        raise self._return_value
 
 
 class AllTried(Exception):
@@ -124,7 +134,7 @@ class Trials:
         value = self.objective.value(outcome)
         if value is None:
             failure = TrialFailed(outcome["error"] or outcome["state"])
-            return JobReturn(status=JobStatus.FAILED, _return_value=failure)
+            return FailedReturn(status=JobStatus.FAILED, _return_value=failure)
         return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
 
     def _describe(self, number: int) -> str:

@@ -121,7 +121,7 @@ class EvaluationStep(ABC):
         return lengths(encoded, "input_ids")
 
     def added_positions(self, encoded: Dataset, generate: bool) -> int:
-        """Return the largest number of positions that an example needs beside its inputs."""
+        """Return the most positions that an example needs in addition to its inputs."""
         return 0
 
     def to_tensors(self, model: Any, rows: Rows) -> dict[str, Tensor]:
@@ -161,6 +161,11 @@ class TaskType(ABC):
     def load_tokenizer(self, source: str) -> Any:
         """Load what encodes the examples from the backbone at `source`."""
         return load_tokenizer(source)
+
+    def compare_preparation(self, task: Task, source: str) -> str | None:
+        """Return a warning if `task` prepares inputs otherwise than the backbone at `source`."""
+        del task, source
+        return None
 
     def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
         """Write to `folder` what transformers needs to prepare inputs as the task does."""

@@ -141,7 +141,10 @@ class Causal(TaskType):
     step = CausalStep
 
     def build_collator(self, task: Task, tokenizer: Any, model: Any) -> CausalCollator:
-        """Return a collator; a tokenizer without padding token, such as Llama's, pads with eos."""
+        """Return a collator.
+
+        Without a padding token, as in Llama's tokenizer, rows are padded with eos.
+        """
         pad = tokenizer.pad_token_id
         pad = tokenizer.eos_token_id if pad is None else pad
         loss_on = cast("CausalTask", task).loss_on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +15,10 @@ from torch.utils.data import DataLoader
 from unipeft_run.data.images.batching import ImageCollator, ImageTransform, image_loader
 from unipeft_run.data.tasks.base import Task
 from unipeft_run.data.tasks.image_classification import ImageClassification as ImageTask
-from unipeft_run.data.tasks.images import ImageTask as AnyImageTask
 from unipeft_run.errors import UserError
 from unipeft_run.task_types.base import TaskType
 from unipeft_run.task_types.classification import ClassificationStep
+from unipeft_run.task_types.image_processor import compare_normalisation, save_image_processor
 from unipeft_run.training.compute.shapes import ROWS, RowGrid
 from unipeft_run.training.losses import ClassificationLoss, Loss
 
@@ -58,6 +57,9 @@ class ImageClassification(TaskType):
     def build_loss(self, smoothing: float) -> Loss:
         return ClassificationLoss(smoothing)
 
+    def compare_preparation(self, task: Task, source: str) -> str | None:
+        return compare_normalisation(cast("ImageTask", task), source)
+
     def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
         save_image_processor(cast("ImageTask", task), folder)
 
@@ -77,27 +79,6 @@ class ImageClassification(TaskType):
 
     def build_grid(self, collator: Any, model: Any, batch_size: int | None) -> RowGrid:
         return RowGrid(batch_size or ROWS)
-
-
-def save_image_processor(task: AnyImageTask, folder: Path) -> None:
-    """Write the settings of transformers' image processor that prepares images as `task` does."""
-    size, mean, std = task.image_size, list(task.image_mean), list(task.image_std)
-    settings = {
-        "image_processor_type": "CLIPImageProcessor",  # the one that cuts out the centre
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": task.resize},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
-    content = json.dumps(settings, indent=2) + "\n"
-    (folder / "preprocessor_config.json").write_text(content, encoding="utf-8")
 
 
 def check_size(size: int, config: Any) -> None:

@@ -27,11 +27,8 @@ from unipeft_run.deltas.positions import count_free
 from unipeft_run.errors import UserError
 from unipeft_run.evaluation.metrics.retrieval import CHUNK, build_features
 from unipeft_run.task_types.base import BatchOutput, EvaluationStep, Rows, TaskType
-from unipeft_run.task_types.image_classification import (
-    check_batch_size,
-    check_size,
-    save_image_processor,
-)
+from unipeft_run.task_types.image_classification import check_batch_size, check_size
+from unipeft_run.task_types.image_processor import compare_normalisation, save_image_processor
 from unipeft_run.training.contrastive import ContrastiveLoss, encode_pairs, logit_scale, split_loss
 from unipeft_run.training.distributed import processes
 from unipeft_run.training.losses import Loss
@@ -80,6 +77,9 @@ class Retrieval(TaskType):
 
     def build_loss(self, smoothing: float) -> Loss:
         return ContrastiveLoss(smoothing)
+
+    def compare_preparation(self, task: Task, source: str) -> str | None:
+        return compare_normalisation(cast("RetrievalTask", task), source)
 
     def save_processor(self, task: Task, tokenizer: Any, folder: Path) -> None:
         super().save_processor(task, tokenizer, folder)

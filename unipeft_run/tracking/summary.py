@@ -25,7 +25,7 @@ def format_headline(config: RunConfig, table: Mapping[str, Any], padding: float)
     rows = [[_cell(row[name]) for name in COLUMNS] for row in (*table["sites"], total)]
     lines += align(COLUMNS, rows, left=(0, 1))
     lines.append(f"stored: {table['stored_percent']:.2f} % of {table['backbone']:,} parameters")
-    lines.append(f"update: {_describe_batch(config.recipe)}, {padding:.2f} % padding")
+    lines.append(f"per update: {_describe_batch(config.recipe)}, {padding:.2f} % padding")
     return "\n".join(lines)
 
 

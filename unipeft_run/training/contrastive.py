@@ -29,7 +29,8 @@ class ContrastiveLoss:
 
     Every text's class is its video, and the reverse. With several processes, each one's pairs are
     compared with the pairs of all; gradients flow back to the process that computed a feature.
-    Micro-batches are not compared with each other.
+    Micro-batches are not compared with each other. Similarities are in float32 or wider, since a
+    scale of 100 would round those of bfloat16 to steps of up to 0.5.
     """
 
     def __init__(self, smoothing: float = 0.0) -> None:
@@ -41,10 +42,11 @@ class ContrastiveLoss:
         targets = first + torch.arange(len(texts), device=texts.device)
         scale = logit_scale(model)
         sides = (texts, all_videos), (videos, all_texts)
-        losses = [
-            cross_entropy(scale * queries @ candidates.mT, targets, self.smoothing)
-            for queries, candidates in sides
-        ]
+        with torch.autocast(texts.device.type, enabled=False):
+            losses = [
+                cross_entropy(scale * queries @ candidates.mT, targets, self.smoothing)
+                for queries, candidates in sides
+            ]
         return sum(losses, torch.zeros_like(losses[0])) / 2, len(texts)
 
 

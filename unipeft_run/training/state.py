@@ -41,7 +41,7 @@ class UpdateHook(Protocol):
 
 @dataclass
 class TrainingState:
-    """Everything that training needs to resume bit for bit."""
+    """Everything that training needs to resume with identical results, bit for bit."""
 
     model: nn.Module
     optimizer: Optimizer

@@ -134,7 +134,7 @@ class Adapter:
 def attach_tuner(model: nn.Module, tuner: TunerConfig) -> Adapter:
     """Put the modules of `tuner` into a frozen backbone; they and what trained before train.
 
-    New weights are drawn from torch's random state. Raises UserError if the library refuses; the
+    New weights are drawn from torch's random state. Raises UserError if the library rejects it; the
     model is then unchanged.
     """
     resolved = resolve_modules(model, tuner.config)

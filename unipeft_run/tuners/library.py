@@ -35,7 +35,7 @@ def library_version() -> str:
 def build_config(kind: str, fields: Mapping[str, Any], key: str) -> Any:
     """Build the library's configuration of type `kind`, whose fields are the section `key`.
 
-    Raises UserError for an unknown type or field, and for a value that the library refuses.
+    Raises UserError for an unknown type or field, and for a value that the library rejects.
     """
     classes = import_library().mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     names = {str(name.value): cls for name, cls in classes.items()}
@@ -52,7 +52,8 @@ def build_config(kind: str, fields: Mapping[str, Any], key: str) -> Any:
 def wrap(model: nn.Module, config: Any, key: str) -> Any:
     """Put the library's modules into `model`, in place; return the library's wrapper of it.
 
-    New parameters get the type of the weights beside them. Raises UserError if the library refuses.
+    New parameters get the type of the weights beside them. Raises UserError if the library rejects
+    the configuration.
     """
     with converted_errors(key), quiet():
         return import_library().get_peft_model(
@@ -77,4 +78,4 @@ def converted_errors(key: str) -> Iterator[None]:
         raise
     except Exception as error:  # the library does not document its exceptions
         reason = str(error) or type(error).__name__
-        raise UserError(f"{key}: the PEFT library refuses: {shorten(reason, 300)}") from error
+        raise UserError(f"{key}: rejected by the PEFT library: {shorten(reason, 300)}") from error

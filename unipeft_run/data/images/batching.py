@@ -40,7 +40,7 @@ class ImageTransform:
 
     Training examples, which have a `draw`, are cropped at random to a share of their area between
     `crop_scale`, and mirrored with probability 1/2 if `flip`. Without `crop_scale`, and in
-    evaluation, the shorter side is resized to `resize` and the centre cut out.
+    evaluation, the shorter side is resized to `resize` and a centre crop is taken.
     """
 
     size: int

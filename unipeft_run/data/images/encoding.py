@@ -22,7 +22,7 @@ from unipeft_run.data.images.transforms import Pixels, decode_image, to_pixels
 from unipeft_run.errors import UserError
 from unipeft_run.tracking import Progress, no_progress
 
-RECIPE = 2  # increment if the same images give different pixels than before
+RECIPE = 3  # increment if the same images give different pixels than before
 BATCH = 64  # examples in memory at a time
 PIXELS, SHAPE = "pixels", "shape"  # columns: bytes, and [F, H, W] or [H, W]
 Prepare = Callable[[Image], Image]

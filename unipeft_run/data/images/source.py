@@ -82,12 +82,10 @@ def check_tables(read: Mapping[str, tuple[pa.Table, Orders]]) -> dict[str, Datas
 def _read_dataset(
     dataset: Dataset, columns: Columns, limit: int | None, where: str
 ) -> tuple[pa.Table, Orders]:
-    from datasets import ClassLabel
-
     from unipeft_run.data.images.reading import check_image_table
+    from unipeft_run.data.tasks.loading import recorded_names
 
-    feature = dataset.features.get(columns.label) if columns.label else None
-    names = feature.names if isinstance(feature, ClassLabel) else None
+    names = recorded_names(dataset, columns.label_spellings)
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
     table = dataset.with_format("arrow")[:]

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unipeft_run.errors import UserError
 
@@ -24,19 +24,29 @@ Pixels = NDArray[np.uint8]
 
 
 def decode_image(data: bytes, where: str) -> Image.Image:
-    """Decode an image to RGB; transparent pixels become white. Raises UserError naming `where`."""
+    """Decode an image to RGB, turned upright by its EXIF orientation; transparent becomes white.
+
+    Raises UserError naming `where`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             image.load()
-            return _to_rgb(image)
+            return _to_rgb(_turn_upright(image))
     except UnidentifiedImageError:
         formats = ", ".join(FORMATS)
         raise UserError(f"{where} is not an image in one of the formats {formats}") from None
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{where} is a damaged image: {reason}") from None
+        raise UserError(f"{where} cannot be decoded: {reason}") from None
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow does not document its exceptions for damaged EXIF data
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -65,14 +75,14 @@ def shrink_shorter(image: Image.Image, size: int) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Cut out the central square of `size` pixels; a smaller image gets a black border."""
+    """Crop to the central square of `size` pixels; a smaller image gets a black border."""
     width, height = image.size
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
 def resize_and_crop(image: Image.Image, resize: int, size: int) -> Image.Image:
-    """Resize the shorter side to `resize`, then cut out the central square of `size` pixels."""
+    """Resize the shorter side to `resize`, then crop to the central square of `size` pixels."""
     return centre_crop(resize_shorter(image, resize), size)
 
 

@@ -29,9 +29,11 @@ class CausalTask(TextTask):
     """A task from a prompt to a response, both made from an example by templates.
 
     Prompt and response are encoded separately, so that a prompt has the same tokens in training and
-    generation. A prompt of more than `max_source_length` tokens loses its beginning, but not the
-    start token; a response of more than `max_target_length` loses its end. A response that is not
-    cut ends in the end token, which counts. `loss_on`: the tokens that the loss is averaged over.
+    generation. Control tokens written in `prompt_template` are encoded as such, those in the values
+    of its fields as text. A prompt of more than `max_source_length` tokens loses its beginning, but
+    not the start token; a response of more than `max_target_length` loses its end. A response that
+    is not cut ends in the end token, which counts. `loss_on`: the tokens that the loss is averaged
+    over.
     """
 
     prompt_template: str
@@ -76,7 +78,8 @@ class CausalTask(TextTask):
 
     def _cache_key(self, train: bool) -> dict[str, Any]:
         lengths = self.max_source_length, self.max_target_length
-        return {"lengths": lengths, "templates": (self.prompt_template, self.response_template)}
+        templates = self.prompt_template, self.response_template
+        return {"lengths": lengths, "templates": templates, "control_tokens": "of prompts"}
 
     def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.eos_token_id is None:
@@ -88,7 +91,14 @@ class CausalTask(TextTask):
         self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]:
         fields = self.fill_fields(batch)
-        prompts, responses = (template.fill(fields) for template in self._templates)
+        prompt, response = self._templates
+        prompts = prompt.map_literals(encoder.mark).fill(fields)
+        if token := next(filter(None, map(encoder.find, response.literals)), None):
+            raise UserError(
+                f"task.response_template has the control token {token!r}, but a response is plain "
+                "text: remove it (the end token is added)"
+            )
+        responses = response.fill(fields)
         starts = self.encode_prompts(prompts, encoder)
         ends = self.encode_responses(responses, encoder)
         return {

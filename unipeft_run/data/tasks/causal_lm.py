@@ -27,7 +27,7 @@ class CausalLM(OwnData, CausalTask):
 
     In the templates, {prompt} and {response} stand for these columns; other fields of the prompt's
     template are columns of the data. With `extract`, the rule that finds the answer in a response,
-    the headline metric is the accuracy of the answers: `answer_words` are the words of the rule
+    the primary metric is the accuracy of the answers: `answer_words` are the words of the rule
     first_match, `marker` is the text before the answer of the rule text_after.
     """
 
@@ -45,7 +45,10 @@ class CausalLM(OwnData, CausalTask):
         if self.prompt == self.response:
             raise UserError(f"task.prompt and task.response both name the column {self.prompt!r}")
         if self.response in self.input_columns:
-            raise UserError(f"task.prompt_template has the response, column {self.response!r}")
+            raise UserError(
+                f"task.prompt_template contains the response (column {self.response!r}), so the "
+                "prompt would give away the answer"
+            )
         needed = {"first_match": "answer_words", "text_after": "marker"}.get(self.extract or "")
         if needed and not getattr(self, needed):
             raise UserError(f"task.extract={self.extract} needs task.{needed}")

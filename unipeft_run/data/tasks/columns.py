@@ -33,6 +33,11 @@ class Columns:
         label = () if self.label is None else (self.label,)
         return tuple(dict.fromkeys((*self.text, *label)))
 
+    @property
+    def label_spellings(self) -> tuple[str, ...]:
+        """The names that the column of labels may have; empty without one."""
+        return () if self.label is None else self.spellings(self.label)
+
     def spellings(self, column: str) -> tuple[str, ...]:
         """Return the names that `column` may have in the data, the preferred one first."""
         other = self.other_names.get(column)

@@ -27,7 +27,7 @@ from unipeft_run.evaluation.metrics.by_name import Outputs, check_names, score
 class _GLUE(LabelledTask):
     """Prediction of a label from the texts in one or two columns.
 
-    `metric` names the metrics; the first is the headline. Raises `UserError` for an unknown one.
+    `metric` names the metrics; the first is the primary one. Raises `UserError` for an unknown one.
     """
 
     text: StringOrList

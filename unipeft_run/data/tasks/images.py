@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # these take long to import
 class ImageTask(Task):
     """A task that reads images, or videos as lists of images.
 
-    In evaluation, an image's shorter side is resized to `resize` pixels, and the central square of
-    `image_size` pixels is cut out. `image_mean` and `image_std` normalise red, green and blue,
+    In evaluation, an image's shorter side is resized to `resize` pixels, and a centre crop of
+    `image_size` pixels is taken. `image_mean` and `image_std` normalise red, green and blue,
     which are numbers from 0 to 1. `id_column` names the column of ids, which the data may lack.
     """
 
@@ -44,7 +44,7 @@ class ImageTask(Task):
         if self.resize < self.image_size:
             raise UserError(
                 f"task.resize={self.resize}: must be at least task.image_size={self.image_size}, "
-                "which is cut out of it"
+                "the size of the centre crop"
             )
         if 0 in self.image_std:
             raise UserError("task.image_std: must be greater than 0")

@@ -6,7 +6,7 @@ Columns are strings, class numbers and, if the data has them, ids. Nested column
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def read_dataset(
     dataset: Dataset, columns: Columns, limit: int | None, where: str
 ) -> tuple[pa.Table, bool | None]:
     """Read the first `limit` examples of a data set as `check_table` does. Raises `UserError`."""
-    names = _class_names(dataset, columns.label) if columns.label else None
+    names = recorded_names(dataset, columns.label_spellings)
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
     if len(dataset) == 0:
@@ -92,13 +92,14 @@ def read_dataset(
 
 def is_unlabelled_dataset(dataset: Dataset, label: str) -> bool:
     """Return whether no row of `dataset` has a label in the column `label` of named classes."""
-    names = _class_names(dataset, label)
+    names = recorded_names(dataset, [label])
     if names is None:
         return False
     table = dataset.select_columns([label]).with_format("arrow")[:]
     return is_unlabelled(table.column(label), names)
 
 
-def _class_names(dataset: Dataset, label: str) -> list[str] | None:
-    feature = dataset.features.get(label)
+def recorded_names(dataset: Dataset, spellings: Sequence[str]) -> list[str] | None:
+    """Return the class names recorded for the first of the columns `spellings` that is there."""
+    feature = next((dataset.features[name] for name in spellings if name in dataset.features), None)
     return feature.names if isinstance(feature, ClassLabel) else None

@@ -30,7 +30,7 @@ class OwnData(Task):
     """A task on the user's own data.
 
     `data` is a file, a folder or a hub name; `path`, a folder, takes precedence. `metric` names the
-    metrics; the first is the headline and selects the best state unless `selection` is "loss".
+    metrics; the first is the primary one and selects the best state unless `selection` is "loss".
     """
 
     data: str | None = None

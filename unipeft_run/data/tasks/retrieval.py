@@ -35,10 +35,11 @@ Paragraphs = Literal["all", "evaluation", "none"]
 class Retrieval(ImageTask):
     """Retrieval between texts and images, or videos as lists of frames.
 
-    Rows with the same id describe the same video. `paragraphs`: join their texts to one text per
-    video, in all splits, in evaluation only, or never. Otherwise a video has several texts. At most
-    `frames` frames of a video are used, evenly spread. Lengths are in tokens and include special
-    tokens. `t2v` metrics search the video of a text, `v2t` metrics the text of a video.
+    Rows with the same id, or without ids the same images, describe the same video. `paragraphs`:
+    join their texts to one text per video, in all splits, in evaluation only, or never. Otherwise a
+    video has several texts. At most `frames` frames of a video are used, evenly spread. Lengths are
+    in tokens and include special tokens. `t2v` metrics search the video of a text, `v2t` metrics
+    the text of a video.
     """
 
     image_column: str = "images"
@@ -99,18 +100,24 @@ class Retrieval(ImageTask):
             raise UserError(
                 f"task.paragraphs={self.paragraphs} joins the texts of a video, and {where} "
                 f"has no column {self.id_column!r} of ids (texts or whole numbers): name it "
-                "with task.id_column, or give task.paragraphs=none if every row is another video"
+                "with task.id_column, or give task.paragraphs=none if every row is a different "
+                "video"
             )
         from unipeft_run.data.images.paragraphs import join_texts
 
         return join_texts(dataset, self.text_column, self.id_column)
 
     def references(self, dataset: Dataset) -> list[int]:
-        """Return the number of each row's video, in the order of their first rows."""
-        if self.id_column not in dataset.column_names:
-            return list(range(len(dataset)))
+        """Return the number of each row's video, in the order of their first rows.
+
+        Without ids, rows with the same images describe the same video.
+        """
+        from unipeft_run.data.images.videos import identify_videos
+
+        has_ids = self.id_column in dataset.column_names
+        videos = dataset[self.id_column] if has_ids else identify_videos(dataset)
         numbers: dict[str, int] = {}
-        return [numbers.setdefault(video, len(numbers)) for video in dataset[self.id_column]]
+        return [numbers.setdefault(video, len(numbers)) for video in videos]
 
     def score(self, predictions: Sequence[Pair], references: Sequence[int]) -> Scores:
         """Compute recalls and median ranks of the features of every row's text and video."""
@@ -142,7 +149,7 @@ class Retrieval(ImageTask):
         return word_colours(splits["train"], splits["test"], self.text_column)
 
     def prepare(self, image: Image) -> Image:
-        """Resize and cut out the centre: frames are the same in training and evaluation."""
+        """Resize and take a centre crop: frames are the same in training and evaluation."""
         from unipeft_run.data.images.transforms import resize_and_crop
 
         return resize_and_crop(image, self.resize, self.image_size)

@@ -1,4 +1,4 @@
-"""SST-2: is a sentence of a film review positive? (GLUE; Socher et al., 2013)."""
+"""SST-2: is a sentence from a film review positive? (GLUE; Socher et al., 2013)."""
 
 from __future__ import annotations
 

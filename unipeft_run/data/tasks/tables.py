@@ -42,7 +42,8 @@ def read_parquet(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = printable((str(error) or type(error).__name__).splitlines()[0], 160)
         raise UserError(f"{file} is not a readable Parquet file: {reason}") from error
-    return table, class_names(schema, columns.label) if columns.label else None
+    found = next((name for name in columns.label_spellings if name in schema.names), None)
+    return table, class_names(schema, found) if found else None
 
 
 def _needed_columns(paths: Sequence[str], columns: Columns, where: str) -> list[str]:

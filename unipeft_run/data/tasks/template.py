@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
@@ -43,6 +43,19 @@ class Template:
         """Return the text of one example."""
         parts = ((text, "" if name is None else values[name]) for text, name in self._parts)
         return "".join(piece for part in parts for piece in part)
+
+    def map_literals(self, change: Callable[[str], str]) -> Template:
+        """Return this template with `change` applied to the text around the fields."""
+        parts = [
+            change(text).replace("{", "{{").replace("}", "}}") + (f"{{{name}}}" if name else "")
+            for text, name in self._parts
+        ]
+        return Template("".join(parts), self.key)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """The texts around the fields."""
+        return tuple(text for text, _ in self._parts)
 
     @cached_property
     def _parts(self) -> list[tuple[str, str | None]]:

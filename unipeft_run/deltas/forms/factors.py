@@ -13,7 +13,7 @@ class Factors(Form):
     """dh = l: a trained vector [D_out] that ignores u and starts at 1.
 
     (IA)3 (Liu et al. 2022, section 3.3) rescales keys, values and the hidden units of the
-    feed-forward by such vectors.
+    FFN by such vectors.
     """
 
     illegal_at: ClassVar[dict[str, str]] = {

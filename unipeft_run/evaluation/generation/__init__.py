@@ -78,7 +78,7 @@ def generate(
     (transformers' count generated tokens only). `max_new_tokens` counts generated tokens; with it,
     so does `min_length` of a decoder-only model, as transformers' `min_new_tokens`. No n-gram of
     prompt and target together occurs twice under `no_repeat_ngram_size`. All of this follows
-    transformers, of 4.6 under the rules of 2021.
+    transformers: version 4.6 under the rules of 2021, version 5.23 otherwise.
 
     For a model or an attention implementation that this search does not support, transformers'
     `generate` is called instead, which is logged. A model with a delta that depends on later

@@ -167,10 +167,10 @@ def _render_paper(tables: Sequence[PaperTable]) -> Iterator[str]:
         parts += [f"<h3>{text(found.table.title)}</h3>", table(found.table)]
         if found.missing:
             number = len(found.missing)
-            count = f"Commands of cells that were not run, or with other settings: {number}"
+            count = f"Commands for cells without a run with the same settings: {number}"
             shown = [f"{command}  # {row}" for row, command in found.missing.items()]
             parts.append(folded(count, "".join(commands(shown))))
-    empty = "No run here is a row of a table of the paper."
+    empty = "None of these runs matches a row of the paper's tables."
     yield section("The paper's tables beside ours", "paper", parts, "" if parts else empty)
 
 

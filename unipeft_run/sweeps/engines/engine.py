@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from unipeft_run.config.messages import shorten
 from unipeft_run.errors import UserError
+from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
+from unipeft_run.sweeps.engines.interrupts import hold_signals
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
 from unipeft_run.sweeps.table import Cell
@@ -47,13 +52,18 @@ class Engine:
         self.pre_dispatch = config.hydra.launcher.get("pre_dispatch")
         self.config, self.job, self.folder, self.rounds = config, job, folder, 0
         self.submission = secrets.token_hex(8)
-        self.context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+        self.context = HydraContext(config_loader=loader, callbacks=_build_callbacks(config))
         if self.kind == "ray":
             _require("ray")
         elif self.kind == "submitit_slurm":
             slurm = import_module("unipeft_run.sweeps.engines.slurm")
             slurm.install_queue_watcher()
             slurm.warn_without_gpu(config.hydra.launcher, cells)
+
+    @property
+    def stop(self) -> Path | None:
+        """The file that tells workers to stop; None if a signal to the command ends its cells."""
+        return self.folder / "stop" if self.kind == "joblib" and self.n_jobs != 1 else None
 
     @property
     def shared_fate(self) -> bool:
@@ -63,10 +73,13 @@ class Engine:
     def launch(self, cells: Sequence[Cell]) -> list[Outcome | WorkerLost]:
         """Run one round; return an outcome or a loss for each of `cells`."""
         self.rounds += 1
+        if self.rounds == 1:
+            _make_sweep_folder(self.config)
         log = RoundLog(self.folder, self.rounds)
         launcher = self._build_launcher(self._build_worker(cells, log))
         try:
-            results = launcher.launch(cells, initial_job_idx=0)
+            with hold_signals(self.stop) if self.stop else nullcontext():
+                results = launcher.launch(cells, initial_job_idx=0)
         except Exception as failure:
             if type(failure).__name__ not in POOL_LOST:
                 raise
@@ -86,7 +99,7 @@ class Engine:
         self._size_pool(at_once)
         announcer = self._build_announcer(cells, at_once)
         threads = threads_per_cell(at_once)
-        return Worker(self.job, log, threads, gpus, self.submission, announcer)
+        return Worker(self.job, log, threads, gpus, self.submission, announcer, self.stop)
 
     def _size_pool(self, at_once: int) -> None:
         """Set joblib's number of workers: two for one cell at a time, unless `n_jobs` is 1.
@@ -115,6 +128,27 @@ class Engine:
         launcher = RayLauncher(self.config.hydra.launcher.ray)
         launcher.setup(hydra_context=self.context, task_function=worker, config=self.config)
         return launcher
+
+
+def _build_callbacks(config: DictConfig) -> Callbacks:
+    try:
+        return Callbacks(config)
+    except HydraException as error:
+        reason = str(error).partition(", set env var")[0]
+        raise UserError(f"hydra.callbacks: {shorten(reason, 160)}") from None
+
+
+def _make_sweep_folder(config: DictConfig) -> None:
+    """Make hydra.sweep.dir, by default the output folder, in which launchers work.
+
+    Launchers do not expand ~, and compose the configuration of each cell again.
+    """
+    folder = Path(str(config.hydra.sweep.dir)).expanduser()
+    make_usable(folder, "output")
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
 
 
 def _require(extra: str) -> None:

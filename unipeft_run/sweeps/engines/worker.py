@@ -18,10 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from unipeft_run.commands.pipes import ignore_broken_pipes
+from unipeft_run.commands.signals import raise_on_sigterm
 from unipeft_run.config import plan
 from unipeft_run.runs.folder import RunFolder
-from unipeft_run.runs.outcome import Outcome
+from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
+from unipeft_run.sweeps.engines.interrupts import block_signals, interrupt_on
 from unipeft_run.training.distributed.environment import prepare_environment
 
 Job = Callable[[DictConfig], Outcome]
@@ -94,7 +96,7 @@ class Worker:
     `threads`: of one cell (None: as in the environment, or as Slurm says). `gpus`: the machine's,
     shared among the workers. Both take effect before `job` imports torch. `submission`: identifies
     the command, also for jobs that a queue starts a second time. `announcer`: prints the progress
-    of the grid; needs `log`.
+    of the grid; needs `log`. `stop`: a file that appears when the grid is interrupted.
     """
 
     job: Job
@@ -103,25 +105,39 @@ class Worker:
     gpus: tuple[str, ...] = ()
     submission: str = ""
     announcer: Announcer | None = None
+    stop: Path | None = None
 
     def __call__(self, cfg: DictConfig) -> Outcome:
+        if self.stop and self.stop.exists():
+            return make_outcome("interrupted")
         ignore_broken_pipes()
         prepare_environment()
         self._assign_resources(OmegaConf.select(cfg, "processes", default=1))
         if OmegaConf.select(cfg, "force", default=False):
             self._force_once(cfg)
         if self.log is None:
-            return self.job(cfg)
+            return self._run_job(cfg)
         number = HydraConfig.get().job.num
         self.log.begin(number)
         with self.announcer.announce_begin(number) if self.announcer else nullcontext():
-            outcome = self.job(cfg)
+            outcome = self._run_job(cfg)
         if self.gpus:
             _free_gpu_memory()
         self.log.end(number, outcome)
         if self.announcer:
             self.announcer.announce_end(number, outcome)
         return outcome
+
+    def _run_job(self, cfg: DictConfig) -> Outcome:
+        """Run the cell; if `stop` appears, it is interrupted as if by a signal."""
+        if self.stop is None:
+            return self.job(cfg)
+        block_signals()
+        try:
+            with raise_on_sigterm(), interrupt_on(self.stop):
+                return self.job(cfg)
+        except KeyboardInterrupt as stop:
+            return make_outcome("interrupted", str(stop))
 
     def _force_once(self, cfg: DictConfig) -> None:
         """Unset `force` if this submission has already cleared the run, and lost its worker.

@@ -24,7 +24,7 @@ Products = Literal["torch", "onednn"]
 class ComputeOptions:
     """The user's choices. `grid`: the batch shapes for CUDA graphs; None: no graphs.
 
-    `deterministic`: use only kernels that always give the same bits.
+    `deterministic`: use deterministic kernels only.
     """
 
     config: ComputeConfig = field(default_factory=ComputeConfig)

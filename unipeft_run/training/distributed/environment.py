@@ -50,7 +50,10 @@ def prepare_environment(environ: Environment = os.environ) -> None:
     for name in removed:
         del environ[name]
     if named and environ.get("RANK", "0") == "0":
-        print(f"ignored, since the configuration decides: {', '.join(named)}", file=sys.stderr)
+        print(
+            "ignored environment variables, which would change the results: " + ", ".join(named),
+            file=sys.stderr,
+        )
 
 
 def silence_progress_bars(environ: Environment = os.environ) -> None:
