@@ -76,9 +76,9 @@ class Command(Generic[Plan]):
     `check` returns the identity of a planned run, for a grid. `help` returns the help text,
     `when_empty` the error message for a command line without arguments. `read_words` turns the
     command's positional words and its options (`options`: flag and help text) into overrides.
-    `remember` is told which run folder a command line plans, and from which files. `print_results`
-    prints the results of a grid. `keys` returns the keys of the configuration, for
-    error messages.
+    `remember` is told which run folder a command line plans, and from which files. `suggest`
+    returns a line on how to use a run that has just finished. `print_results` prints the results of
+    a grid. `keys` returns the keys of the configuration, for error messages.
     """
 
     config_name: str
@@ -91,6 +91,7 @@ class Command(Generic[Plan]):
     keys: Callable[[], Keys]
     options: Mapping[str, str] = field(default_factory=dict)
     remember: Callable[[Sequence[str], Path, Sequence[Path]], None] | None = None
+    suggest: Callable[[PlannedRun], str] | None = None
     read_words: Callable[[argparse.Namespace], list[str]] = lambda args: list(args.overrides)
     print_results: PrintResults = print_table
 
@@ -217,9 +218,15 @@ def _main(command: Command[Plan], argv: Sequence[str]) -> int:
         return _ask_hydra(command.config_name, args, overrides)
     if command.remember and isinstance(planned, PlannedRun) and not planned.config.force:
         command.remember(argv, planned.folder, files)
+    return _run_planned(command, planned)
+
+
+def _run_planned(command: Command[Plan], planned: Plan) -> int:
     outcome = command.run(planned)
     if outcome["error"]:
         print(outcome["error"], file=sys.stderr)
+    elif command.suggest and isinstance(planned, PlannedRun) and outcome["state"] == "done":
+        print(command.suggest(planned))
     return exit_code([outcome])
 
 

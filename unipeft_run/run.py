@@ -13,11 +13,18 @@ from typing import Any
 import yaml
 
 from unipeft_run.config import PlannedRun
+from unipeft_run.config.classes import import_user_classes
 from unipeft_run.errors import UserError
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
-from unipeft_run.runs.folder import CONTENTS, SPLIT, RunFolder, report_finished
+from unipeft_run.runs.folder import (
+    CONTENTS,
+    SPLIT,
+    RunFolder,
+    is_run_folder,
+    report_finished,
+)
 from unipeft_run.runs.lock import RunLock, RunningElsewhere, owner_of, sees_owner
 from unipeft_run.runs.printable import printable
 from unipeft_run.training.distributed import processes
@@ -33,9 +40,11 @@ def run(planned: PlannedRun) -> Metrics:
     """
     if finished := _call_on_main(lambda: _finished_metrics(planned)):
         return finished
+    import_user_classes(planned.config)
     inputs = load_inputs(planned.config)
     folder = RunFolder(planned.folder, writes=processes.is_main())
     with ExitStack() as stack:
+        stack.callback(folder.remove_if_empty)
         other = _call_on_main(lambda: _acquire(folder, stack) or _finished_metrics(planned))
         if other is None:
             _check_shared(planned, folder)
@@ -104,14 +113,18 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     if planned.config.force:
         prepared = PreparedRun(planned.config, inputs)  # if it fails, the old run is kept
         folder.clear()
-    # written first, so that a run that fails before training is listed and can be retried
-    folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
-    folder.write_json(CONTENTS, dict(planned.contents))
-    if record := inputs.task.describe_split(inputs.splits):
-        folder.write_json(SPLIT, record)
+    is_new = not is_run_folder(folder.path)
+    _write_plan(planned, inputs, folder)
     try:
         prepared = prepared or PreparedRun(planned.config, inputs)
+        is_new = False
         return {**prepared.train(planned, folder), "state": "done"}
+    except UserError as refusal:
+        if is_new:  # a wrong configuration leaves no run
+            folder.withdraw()
+        else:
+            folder.mark("failed", error=str(refusal))
+        raise
     except Diverged as problem:
         folder.mark("diverged", step=problem.step, error=str(problem))
         return {"state": "diverged", "error": str(problem)}
@@ -121,6 +134,14 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
     except KeyboardInterrupt as stop:
         folder.mark("interrupted", error=str(stop) or "stopped by SIGINT")
         raise
+
+
+def _write_plan(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> None:
+    """Write what is known before training: a run that fails is listed, and can be retried."""
+    folder.write_text("config.yaml", yaml.safe_dump(planned.config.plain(), sort_keys=False))
+    folder.write_json(CONTENTS, dict(planned.contents))
+    if record := inputs.task.describe_split(inputs.splits):
+        folder.write_json(SPLIT, record)
 
 
 def evaluate(

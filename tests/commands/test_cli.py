@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from tiny_cli import call
 
 from unipeft_run import cli
+from unipeft_run.commands.next_steps import suggest_commands
 from unipeft_run.config import PlannedRun, compose, identity, plan
 from unipeft_run.errors import UserError
 
@@ -114,6 +117,22 @@ def test_one_run_reaches_run_and_leaves_no_other_file(
     assert train(*SST2, "seed=5") == 0, "a skipped run succeeds"
 
 
+def test_a_finished_run_says_what_to_do_next(
+    runs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = replace(cli.TRAIN, suggest=suggest_commands)
+    for output, images in (("outputs", False), ("there", True)):
+        words = ["task=didemo", "method=lora_attn", "scale=mini"] if images else SST2
+        assert cli.main(command, [*words, f"output={output}"]) == 0
+        (folder,) = Path(output).glob("*/*/*")
+        run = folder.name if output == "outputs" else folder
+        use = f"eval {run} --split validation" if images else f"predict {run} FILE"
+        line = f"next: unipeft {use} | unipeft report {output} | unipeft export {run} --out DIR"
+        assert capsys.readouterr().out.splitlines() == [line]
+    assert cli.main(command, SST2) == 0, "skipped"
+    assert "next:" not in capsys.readouterr().out
+
+
 def test_one_run_composes_and_resolves_once(
     train: Train, runs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +205,7 @@ def test_a_failing_cell_does_not_stop_the_grid(
     assert [config["seed"] for config in runs] == [1, 66, 67, 2]
     states = {line.split()[0]: line.split()[1] for line in out.splitlines() if "seed=" in line}
     assert states == {"seed=1": "done", "seed=66": "failed", "seed=67": "refused", "seed=2": "done"}
-    assert "failed: seed=66: RuntimeError: the disk is full" in err
+    assert re.search(r"failed: seed=66: .*, line \d+, in run: RuntimeError: the disk is full", err)
     assert train("-m", *SST2, "seed=67") == 2, "every cell was refused"
 
 
@@ -199,6 +218,7 @@ def test_illegal_and_equal_cells_are_not_run(
     assert out.count("illegal") == 2
     assert out.count("equal") == 1, "without a scale 4 and 2 are one run"
     assert "illegal: composition@ffn=gated ffn.scale=4: slot ffn: composition gated needs" in err
+    assert "[1/1] composition@ffn=add ffn.scale=4" in err.splitlines()
 
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=1,2")])

@@ -154,7 +154,7 @@ def test_a_run_is_named_by_the_start_of_its_id(runs: list[Path], capsys: Capture
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("zz", "nor the id of a run in outputs"),
+        ("zz", "nor the id of a run in /.*/outputs; unipeft runs"),
         ("", "is not a run"),
         ("other/mam/{id}", "not a run"),
     ],

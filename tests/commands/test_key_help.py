@@ -20,6 +20,8 @@ def test_help_for_a_key_states_its_values(
 ) -> None:
     assert call(cli.train, monkeypatch, "--help", "optim.schedule", "recipe") == 0
     text = capsys.readouterr().out
+    assert "constant; set by optim= and the recipe of the task and scale\n" in text
+    assert "two cores with roberta_mini.\n" in text, "whole sentences"
     assert "polynomial | linear | cosine | constant" in text
     assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
     assert call(cli.train, monkeypatch, "--help", "recip") == 2
@@ -42,6 +44,6 @@ def test_every_key_of_a_configuration_has_help() -> None:
 def test_defaults_and_bounds_read_as_on_the_command_line() -> None:
     described = "\n".join(map(describe_keys, RunConfig.model_fields))
     assert "whole number from 1 to 1,000,000,000 or null; default null" in described
-    assert "default {}" in described and "default []" in described
+    assert "default 42" in described and "default []" in described
     assert "default false" in described
     assert not re.search(r"default (True|False|None)|\de\+", described)

@@ -61,7 +61,7 @@ def test_filters(root: Path, filters: list[str], seeds: list[int]) -> None:
         (["sed=1"], "no run has a key sed; did you mean seed?"),
         (["state=dune"], "state=dune is unknown; choose from running, interrupted, stale"),
         (["=1"], "=1 is not a filter; write key=value"),
-        (["nowhere"], "nowhere is not a run folder, nor the id of a run in outputs"),
+        (["nowhere"], "nowhere is not a run folder, nor the id of a run in /"),
         (["no\x1b[2Jwhere"], r"no\x1b[2Jwhere is not a run folder"),
         (["outputs", "other"], "one folder at a time"),
         (["--fast"], "there is no option --fast; did you mean --format?"),

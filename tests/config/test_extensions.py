@@ -198,7 +198,8 @@ def stored(lab: Path, target: str) -> Path:
 
 def test_a_stored_run_may_name_classes_of_the_folder(lab: Path) -> None:
     folder = stored(lab, target := f"{lab.name}.form.gate.Gate")
-    with pytest.raises(UserError, match=f"if you trust it, add --allow {target}"):
+    trust = f"if you trust it, add --config-dir {lab.name}, or --allow {target}"
+    with pytest.raises(UserError, match=trust):
         load(folder)
     assert load(folder, allow=[f"{lab.name}."]).ffn
     with extended_by([str(lab)]):
@@ -222,8 +223,11 @@ def test_nothing_else_is_trusted(target: str, lab: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("import not_to_be_found\n", ["ModuleNotFoundError", "not_to_be_found", "gate.py, line 1"]),
-        ("def broken(:\n", ["cannot be imported: ", "gate.py, line 1"]),
+        (
+            "import not_to_be_found\n",
+            ["ModuleNotFoundError", "not_to_be_found", "({lab}/form/gate.py, line 1)"],
+        ),
+        ("def broken(:\n", ["imported: SyntaxError: ", "({lab}/form/gate.py, line 1)"]),
         ("1 / 0\n", ["ZeroDivisionError: division by zero", "gate.py, line 1"]),
         ("x = 1\n", ["AttributeError", "Gate"]),
     ],
@@ -232,10 +236,13 @@ def test_a_failing_import_is_one_message(
     source: str, parts: list[str], lab: Path, capsys: Capture
 ) -> None:
     (lab / "form" / "gate.py").write_text(source)
-    assert run(["params", *RUN, "form@ffn=gate", "--config-dir", lab.name]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"ffn.form._target_={lab.name}.form.gate.Gate cannot be imported: ")
-    assert all(part in err for part in parts) and len(err.splitlines()) == 1
+    for command in ("params", "train"):
+        assert run([command, *RUN, "form@ffn=gate", "--config-dir", lab.name]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"ffn.form._target_={lab.name}.form.gate.Gate cannot be imported: ")
+        assert all(part.format(lab=lab.name) in err for part in parts)
+        assert len(err.splitlines()) == 1
+    assert not Path("outputs").exists(), "a wrong class leaves no run"
 
 
 def test_a_failing_constructor_is_one_message(lab: Path, capsys: Capture) -> None:
@@ -246,8 +253,8 @@ def test_a_failing_constructor_is_one_message(lab: Path, capsys: Capture) -> Non
     )
     assert run(["params", *RUN, "form@ffn=gate", "--config-dir", lab.name]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ffn.form: {lab.name}.form.gate.Gate cannot be built: KeyError: 'y' (")
-    assert "gate.py, line " in line
+    problem = f"ffn.form: {lab.name}.form.gate.Gate cannot be built: KeyError: 'y'"
+    assert line.startswith(f"{problem} ({lab.name}/form/gate.py, line ")
 
 
 def test_a_missing_package_says_where_python_looks(lab: Path) -> None:

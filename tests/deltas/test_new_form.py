@@ -87,7 +87,7 @@ def test_a_form_composes_trains_and_is_evaluated(folder: Path) -> None:
 
     distrustful = command(folder, "unipeft-eval", f"run={run}")
     assert distrustful.returncode == 2
-    assert "if you trust it, add --allow my_forms.bilinear.Bilinear" in distrustful.stderr
+    assert "--allow my_forms.bilinear.Bilinear" in distrustful.stderr
 
     again = command(folder, "unipeft-eval", f"run={run}", "allow=[my_forms.]")
     assert again.returncode == 0, again.stderr

@@ -81,7 +81,7 @@ def test_an_intact_folder_is_neither_fetched_nor_read_again(
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("reads the file"))
     sources.fetch("sst2")
     assert len(built) == 1
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "fetching sst2 data (once)\n", "not a terminal: one line"
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,12 @@ def test_a_flipped_bit_is_fetched_again_with_one_line(
     fetch = sources.fetch_backbone if name == "roberta_mini" else sources.fetch
     folder = fetch(name)
     expected = (folder / file).read_bytes()
+    (fetching,) = capsys.readouterr().err.splitlines()
     flip_bit(folder / file)
     assert (fetch(name) / file).read_bytes() == expected
     assert len(built) == 2
     line = f"{folder}: the checksum of {file} has changed; fetching it again"
-    assert capsys.readouterr().err.splitlines() == [line]
+    assert capsys.readouterr().err.splitlines() == [fetching, line]
     fetch(name)
     assert len(built) == 2
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

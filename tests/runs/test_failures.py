@@ -112,23 +112,46 @@ def test_a_damaged_best_state_is_never_replaced_by_the_last(
     assert make_trainer(tmp_path).fit().best_step is not None
 
 
-def test_a_run_that_failed_before_training_can_be_rerun(
+def test_only_a_refused_run_leaves_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class TooLarge:
-        def __init__(self, *_: object) -> None:
-            raise MemoryError
+    """One that failed before training can be rerun, even if the rerun is refused."""
+    problems = [UserError("no such form"), MemoryError(), UserError("no such form")]
 
-    monkeypatch.setattr("unipeft_run.experiment.PreparedRun", TooLarge)
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            raise problems.pop()
+
+    monkeypatch.setattr("unipeft_run.experiment.PreparedRun", Failing)
     planned = plan(compose(["task=sst2", "method=mam", "scale=mini", f"output={tmp_path}"]))
-    folder = RunFolder(planned.folder)
+    inputs = run.Inputs(build_task(planned.config.task), {}, "")
+    monkeypatch.setattr(run, "load_inputs", lambda config: inputs)
+    with pytest.raises(UserError):
+        run.run(planned)
+    assert not planned.folder.exists()
     with pytest.raises(MemoryError):
-        task = build_task(planned.config.task)
-        run._train(planned, run.Inputs(task, {}, ""), folder)
+        run.run(planned)
     (found,) = find_runs([tmp_path])
     assert (found.state, found.config["method"]) == ("failed", "mam")
     assert found.error.startswith("out of memory")
     assert load(planned.folder) == planned.config
+    with pytest.raises(UserError):
+        run.run(planned)
+    (found,) = find_runs([tmp_path])
+    assert (found.state, found.error) == ("failed", "no such form")
+
+
+def test_a_bug_in_the_users_code_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "lab" / "gate.py"
+    values: dict[str, Any] = {}
+    exec(compile("def forward(u):\n    return int(str(u))\n", source, "exec"), values)
+    with pytest.raises(ValueError) as problem:
+        values["forward"]("x")
+    described = "lab/gate.py, line 2, in forward: ValueError: invalid literal"
+    assert describe_failure(problem.value).startswith(described)
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:

@@ -165,10 +165,16 @@ def test_a_search_in_which_all_trials_fail(
 def test_equal_trials_run_once(
     runs: Runs, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("-m", "hydra/sweeper=optuna", *SST2, "ffn.bottleneck=choice(16,32)", "optim.lr=1e-3")
-    assert search(*words, "hydra.sweeper.n_trials=4") == 0
+    lists = ("ffn.bottleneck=choice(16,32)", "recipe.log_every=5,10")  # the second is no other run
+    words = ("-m", "hparams_search=lr", *SST2, "optim.lr=1e-3", *lists)
+    assert search(*words, "hydra.sweeper.n_trials=99") == 0
+    out, err = capsys.readouterr()
     assert len(runs.started) == 2
-    assert "the same run as trial 1" in capsys.readouterr().err
+    assert err.count("/99") == 4 and out.count("ffn.bottleneck=") == 4 + 1, (
+        "no line for a repetition"
+    )
+    assert "the same run as trial 1" in err
+    assert "\nall combinations have been tried: the search ends\n" in err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -14,6 +15,7 @@ from unipeft_run.extensions import extended_by
 from unipeft_run.runs.failures import explain_interrupt
 from unipeft_run.runs.printable import printable_lines
 from unipeft_run.training.distributed import processes
+from unipeft_run.user_code import describe_bug
 
 Main = Callable[[Sequence[str]], int]
 CONFIG_DIR = ("--config-dir", "-cd")
@@ -45,6 +47,12 @@ def entry(main: Main) -> Main:
         except KeyboardInterrupt as stop:
             print(str(stop) or "interrupted", file=sys.stderr)
             return 128 + int(getattr(stop, "signum", signal.SIGINT))
+        except Exception as problem:
+            if not (bug := describe_bug(problem)):
+                raise
+            traceback.print_exc(file=sys.stderr)
+            print(bug, file=sys.stderr)
+            return 1
 
     return run
 

@@ -19,7 +19,19 @@ from unipeft_run.config.types import Section
 from unipeft_run.config.validation import literals, task_schema
 from unipeft_run.config.yaml_files import load_config
 from unipeft_run.errors import UserError
+from unipeft_run.extensions import conf_dir
 
+RECIPE = "the recipe of the task and scale"
+SET_BY = {  # section of keys or key -> what chooses their values
+    "task": "task=",
+    "backbone": "the recipe, or backbone=",
+    "recipe": RECIPE,
+    "optim": f"optim= and {RECIPE}",
+    "evaluation": f"the type of the task and {RECIPE}",
+    "head": RECIPE,
+    **dict.fromkeys((*SLOTS, "peft", "unfreeze"), "method="),
+}
+NOT_SET = ("task.path", "task.data", "backbone.path")
 KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
@@ -28,7 +40,7 @@ def describe_keys(name: str) -> str:
 
     Raises UserError for an unknown key.
     """
-    known = {key: [_describe(field)] for key, field in _fields(RunConfig)}
+    known = {key: [_describe(key, field)] for key, field in _fields(RunConfig)}
     group = name.partition("@")[0]
     if group in groups():
         known |= _describe_choices(name, group)
@@ -121,9 +133,17 @@ def _section(annotation: Any) -> type[Section] | None:
     return next((m for m in members if isinstance(m, type) and issubclass(m, Section)), None)
 
 
-def _describe(field: FieldInfo) -> str:
+def _describe(key: str, field: FieldInfo) -> str:
     allowed = _describe_type(field.annotation, field.metadata)
-    return f"{field.description}\n    {allowed}{_default(field)}"
+    setter = SET_BY.get(key.partition(".")[0]) if key not in NOT_SET else None
+    default = f"; set by {setter}" if setter else _default(field) or _primary_default(key)
+    return f"{field.description}\n    {allowed}{default}"
+
+
+def _primary_default(key: str) -> str:
+    """Describe the value of a key in conf/train.yaml, if it has one."""
+    content = load_config(conf_dir() / "train.yaml")
+    return f"; default {_plain(content[key])}" if key in content else ""
 
 
 def _default(field: FieldInfo) -> str:

@@ -81,6 +81,9 @@ def main(argv: Sequence[str]) -> int:
     top = top / (args.type or TASK_TYPES[0]) if args.kind == "task" else top
     _check_class(args.kind, args.name, dict(skeleton(top, folder, {**values, "Class": "_"})))
     write(skeleton(top, folder, values))
+    if args.kind == "backbone" and not (args.path or args.hub):
+        file = folder / "backbone" / f"{args.name}.yaml"
+        print(f"a placeholder, {values['hub']} of the hub: edit family, hub and path in {file}")
     test = folder / "tests" / f"test_{args.kind}_{args.name}.py"
     print(f"next:\n  python -m pytest {shlex.quote(str(test))}")
     words = [Template(word).substitute(values) for word in NEXT[args.kind].split()]

@@ -27,6 +27,7 @@ unipeft params task=mnli method=lora_attn attn.bottleneck=8 --format json
 unipeft params task=sst2 method=mam backbone.path=DIR     a model folder's config.json is enough
 unipeft params ab12cd34                                   the parameters of a run
 
+site                a place that the slot changes; representation@attn=heads selects attn.heads
 trained             parameters that the optimiser updates (a prefix with its MLP)
 receiving gradient  trained parameters that the loss depends on: all, by construction
 stored              parameters that inference needs besides the backbone (a prefix without MLP)

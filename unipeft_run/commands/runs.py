@@ -23,7 +23,9 @@ from unipeft_run.training.distributed.environment import prepare_environment, si
 if TYPE_CHECKING:
     from unipeft_run.config import PlannedRun
 
-HELP = "List runs and their states, rerun failed ones, send records to a dashboard."
+HELP = """\
+List runs and their states, rerun failed ones, send records to a dashboard. Deleting the folder of a
+run removes the run."""
 EXAMPLES = """\
 unipeft runs                                  list the runs in outputs
 unipeft runs DIR task=sst2 seed=1,2 method=lora_*   list those that match every filter

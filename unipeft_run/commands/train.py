@@ -21,5 +21,7 @@ def main(argv: Sequence[str]) -> int:
         if report_finished(folder):
             return 0
     from unipeft_run import cli
+    from unipeft_run.commands.next_steps import suggest_commands
 
-    return cli.main(replace(cli.TRAIN, remember=remember), argv)
+    command = replace(cli.TRAIN, remember=remember, suggest=suggest_commands)
+    return cli.main(command, argv)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 
-from unipeft_run.config.declarations import PACKAGE, is_ours
+from unipeft_run.config.contents import class_targets
+from unipeft_run.config.declarations import is_ours
+from unipeft_run.config.schema import RunConfig
 from unipeft_run.errors import UserError
 from unipeft_run.extensions import make_importable
+from unipeft_run.user_code import describe_problem
 
 T = TypeVar("T")
 
@@ -45,23 +46,11 @@ def construct(key: str, target: str, build: Callable[[], T]) -> T:
         ) from problem
 
 
-def describe_problem(problem: Exception) -> str:
-    """Describe an exception in one line, with the file and line outside this package."""
-    text = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-    if isinstance(problem, SyntaxError):  # its text names the file and the line
-        return text
-    frames = traceback.extract_tb(problem.__traceback__)
-    foreign = [frame for frame in frames if _is_foreign(frame.filename)]
-    where = f" ({foreign[-1].filename}, line {foreign[-1].lineno})" if foreign else ""
-    return text + where
-
-
-def _is_foreign(filename: str) -> bool:
-    """Return whether a file is the user's: neither ours, installed, nor the interpreter's."""
-    path = Path(filename)
-    if filename.startswith("<") or path.is_relative_to(PACKAGE):
-        return False
-    return not {"site-packages", "importlib"} & set(path.parts)
+def import_user_classes(config: RunConfig) -> None:
+    """Import the classes outside this package that `config` names. Raises UserError."""
+    for key, target in class_targets(config).items():
+        if not is_ours(target):
+            import_class(key, target)
 
 
 def _path_hint(problem: Exception, module: str) -> str:

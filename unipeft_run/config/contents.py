@@ -94,10 +94,10 @@ def _hash_data(config: RunConfig, splits: Collection[str] | None) -> Mapping[str
 
 def foreign_classes(config: RunConfig) -> list[str]:
     """Return the dotted names of the classes outside this package that `config` names."""
-    return sorted({target for target in _targets(config).values() if not is_ours(target)})
+    return sorted({target for target in class_targets(config).values() if not is_ours(target)})
 
 
-def _targets(config: RunConfig) -> dict[str, str]:
+def class_targets(config: RunConfig) -> dict[str, str]:
     """Return the classes that `config` names, by key."""
     targets = {"task": config.task.target}
     for name, slot in config.slots().items():
@@ -108,6 +108,6 @@ def _targets(config: RunConfig) -> dict[str, str]:
 
 def _hash_sources(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield key and hash of the source of each class outside this package."""
-    for key, target in _targets(config).items():
+    for key, target in class_targets(config).items():
         if not is_ours(target) and (files := find_sources(target.rpartition(".")[0])):
             yield f"{key}.{SOURCE}", fingerprint_files(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -135,10 +136,16 @@ def _load_file(file: Path) -> DictConfig:
 
 @cache
 def read_headline(axis: str, name: str) -> str:
-    """Read the description of a choice: the first comment of its file, but for `@package`."""
+    """Read the description of a choice: the first comment of its file, but for `@package`.
+
+    Of a text that continues on the next line, the sentences that end on the first.
+    """
     lines = find_option(axis, name).read_text(encoding="utf-8").splitlines()
-    comments = (line.removeprefix("#").strip() for line in lines)
-    return next((text for text in comments if not text.startswith("@package")), "")
+    lines = [line for line in lines if not line.startswith("# @package")] or [""]
+    first = lines[0].removeprefix("#").strip()
+    is_continued = lines[1:2] and lines[1].startswith("#") and not first.endswith(".")
+    whole = re.match(r"(.*\.) [A-Z`]", first) if is_continued else None
+    return whole[1] if whole else first
 
 
 def combinations(slot: str, fixed: Mapping[str, str] | None = None) -> Iterator[Point]:

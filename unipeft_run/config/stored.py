@@ -28,7 +28,9 @@ def load(folder: Path, allow: str | Sequence[str] = ()) -> RunConfig:
     data = _read(file)
     for key, value in _leaves(data):
         if key == "_target_" and not _is_trusted(str(value), allow):
-            raise UserError(f"{file} names the class {value}; if you trust it, add --allow {value}")
+            raise UserError(
+                f"{file} names the class {value}; if you trust it, add {_how_to_trust(str(value))}"
+            )
         if isinstance(value, str) and "${" in value:
             raise UserError(f"{file} holds an interpolation, {value}; stored values must be plain")
     try:
@@ -40,6 +42,13 @@ def load(folder: Path, allow: str | Sequence[str] = ()) -> RunConfig:
 
 def _is_trusted(target: str, allow: str | Sequence[str]) -> bool:
     return is_ours(target) or is_extension(target) or is_allowed(target, allow)
+
+
+def _how_to_trust(target: str) -> str:
+    """Return the options that trust a class; an extension folder has a module in a package."""
+    package, *modules = target.split(".")[:-1]
+    folder = package if package and Path(package).is_dir() else "FOLDER"
+    return f"--config-dir {folder}, or --allow {target}" if modules else f"--allow {target}"
 
 
 def _read(file: Path) -> dict[str, Any]:

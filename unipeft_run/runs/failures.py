@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from unipeft_run.errors import UserError
 from unipeft_run.runs.lock import LockLost
 from unipeft_run.runs.printable import printable
+from unipeft_run.user_code import describe_bug
 
 RESUMES = "complete files are kept, and the same command resumes the run"
 LESS_MEMORY = (
@@ -51,8 +52,12 @@ def explain_interrupt(stop: BaseException, overrides: Sequence[str] = ()) -> str
 
 
 def describe_failure(problem: BaseException) -> str:
-    """Return the sentence of `explain_failure`, or else the exception's class and text."""
-    return explain_failure(problem) or f"{type(problem).__name__}: {problem}"
+    """Return the sentence of `explain_failure`, or else the exception's class and text.
+
+    These follow the line of the user's own code that raised it, if there is one.
+    """
+    named = f"{type(problem).__name__}: {problem}"
+    return explain_failure(problem) or describe_bug(problem) or named
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:

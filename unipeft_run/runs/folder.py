@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +27,9 @@ State = Literal["running", "interrupted", "done", "failed", "diverged"]
 HEARTBEAT_SECONDS = 5.0
 CONTENTS = "contents.json"  # hashes of the data, weights and classes of a run
 SPLIT = "split.json"  # how the user's own data was divided
+PLAN = ("config.yaml", CONTENTS, SPLIT)  # written before training
 CONTENT = (
-    "config.yaml",
-    CONTENTS,
-    SPLIT,
+    *PLAN,
     "status.json",
     "metrics.json",
     "train.jsonl",
@@ -152,6 +152,19 @@ class RunFolder:
             raise UserError(f"{split!r} cannot name a split or test: it would name another folder")
         lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
         self.write_text(f"predictions/{split}.jsonl", "".join(lines))
+
+    def withdraw(self) -> None:
+        """Remove the files that are written before training, so that the folder is no run."""
+        if self.writes:
+            self.guard()
+            for name in PLAN:
+                remove(self.path / name)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it, as after a refused configuration."""
+        if self.writes:
+            with suppress(OSError):
+                self.path.rmdir()
 
     def clear(self) -> None:
         """Remove the files of a run, and no others; the next run counts as another attempt.

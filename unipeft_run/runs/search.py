@@ -116,7 +116,8 @@ def find_run(text: str, output: Path = OUTPUTS) -> Path:
         raise UserError(f"{printable(text)} matches several runs: {names}{more}")
     near = get_close_matches(text, [run.name for run in runs], n=1, cutoff=0.7)
     hint = f"; did you mean {printable(near[0])}?" if near else "; unipeft runs lists them"
-    raise UserError(f"{printable(text)} is not a run folder, nor the id of a run in {output}{hint}")
+    where = printable(output.absolute())
+    raise UserError(f"{printable(text)} is not a run folder, nor the id of a run in {where}{hint}")
 
 
 def _is_named(run: Path, output: Path, text: str) -> bool:

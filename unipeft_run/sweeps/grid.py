@@ -30,7 +30,7 @@ from unipeft_run.sweeps.engines import Engine, launch_in_rounds
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import check_hydra_settings, is_hydra_setting, is_search
 from unipeft_run.sweeps.leaderboard import print_leaderboard
-from unipeft_run.sweeps.table import Cell, print_table
+from unipeft_run.sweeps.table import Cell, own_labels, print_table
 
 PrintResults = Callable[[Sequence[Cell], Sequence[Outcome]], None]
 
@@ -57,7 +57,8 @@ def run_grid(
         reasons = dict.fromkeys(verdict["error"] for verdict in verdicts if verdict)
         raise UserError("\n".join(list(reasons)[:3]))
     print(_summarise(verdicts, len(finished)), file=sys.stderr)
-    todo = [cells[number] for number in legal]
+    labels = own_labels(cells)
+    todo = [(labels[number], cells[number]) for number in legal]
     done = [position for position, number in enumerate(legal) if number in finished]
     launched = iter(_launch(hydra, config_name, settings, todo, job, done))
     outcomes = [verdict or next(launched) for verdict in verdicts]
@@ -155,11 +156,15 @@ def _launch(
     hydra: Hydra,
     config_name: str,
     settings: Sequence[str],
-    cells: Sequence[Cell],
+    labelled: Sequence[tuple[str, Cell]],
     job: Job,
     finished: Collection[int],
 ) -> list[Outcome]:
-    """Run the cells on Hydra's launcher; return an outcome for each, even if its worker dies."""
+    """Run the labelled cells on Hydra's launcher; return an outcome for each.
+
+    A cell whose worker dies has one too.
+    """
+    labels, cells = [label for label, _ in labelled], [cell for _, cell in labelled]
     config = hydra.compose_config(
         config_name,
         [*settings, *cells[0]],
@@ -167,5 +172,5 @@ def _launch(
         with_log_configuration=False,
     )
     with TemporaryDirectory(prefix="unipeft-") as folder:
-        engine = Engine(hydra.config_loader, config, job, Path(folder), cells, finished)
+        engine = Engine(hydra.config_loader, config, job, Path(folder), cells, labels, finished)
         return launch_in_rounds(engine.launch, cells, shared_fate=engine.shared_fate)

@@ -34,6 +34,7 @@ from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.lock import RunLock, RunningElsewhere
 from unipeft_run.runs.outcome import Outcome, exit_code
 from unipeft_run.sweeps.check import Check
+from unipeft_run.sweeps.combinations import count_combinations
 from unipeft_run.sweeps.engines import Engine
 from unipeft_run.sweeps.engines.worker import Job
 from unipeft_run.sweeps.hydra_settings import (
@@ -45,7 +46,7 @@ from unipeft_run.sweeps.hydra_settings import (
 from unipeft_run.sweeps.objective import objective_of
 from unipeft_run.sweeps.sweepers import prepare_sweeper, register_sweepers, require_sweeper
 from unipeft_run.sweeps.table import Cell, print_table
-from unipeft_run.sweeps.trials import TrialFailed, Trials
+from unipeft_run.sweeps.trials import AllTried, TrialFailed, Trials
 
 # keys that change what is measured, or which keys there are: trials cannot differ in them
 INCOMPARABLE = (
@@ -86,7 +87,8 @@ def run_search(
             prepare_sweeper(config, objective.direction, folder)
             engine = Engine(hydra.config_loader, _for_trials(config, of_trials), job, Path(scratch))
             total = config.hydra.sweeper.get("n_trials")
-            trials = Trials(engine, identify, objective, folder, fixed, total)
+            size = count_combinations(config.hydra.sweeper, fixed, searched)
+            trials = Trials(engine, identify, objective, folder, fixed, total, size)
             problem = _sweep(config, trials, [*fixed, *searched])
     except RunningElsewhere as owner:
         raise UserError(f"this search is running: {owner}") from None
@@ -213,6 +215,9 @@ def _sweep(config: DictConfig, trials: Trials, arguments: Sequence[str]) -> str:
         sweeper.sweep([argument for argument in arguments if not argument.startswith("~")])
     except UserError:
         raise
+    except AllTried:
+        tried = "the only combination has" if trials.combinations == 1 else "all combinations have"
+        print(f"{tried} been tried: the search ends", file=sys.stderr)
     except TrialFailed as failure:
         return f"hydra/sweeper={name} ended the search after a failed trial: {failure}"
     except Exception as problem:
@@ -243,7 +248,9 @@ def _conclude(trials: Trials, problem: str) -> int:
     def metric_of(outcome: Outcome) -> str:
         return objective.metric if objective.value(outcome) is not None else ""
 
-    print_table(trials.cells, trials.outcomes, metric_of)
+    shown = [number for number in range(len(trials.outcomes)) if not trials.is_repeated(number)]
+    cells, outcomes = [trials.cells[n] for n in shown], [trials.outcomes[n] for n in shown]
+    print_table(cells, outcomes, metric_of)
     if problem:
         print(problem, file=sys.stderr)
     if trials.best is not None:

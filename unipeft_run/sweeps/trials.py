@@ -32,12 +32,17 @@ class FailedReturn(JobReturn):  # type: ignore[misc]
         raise self._return_value
 
 
+class AllTried(Exception):
+    """Every combination of the search space has had a trial."""
+
+
 @dataclass
 class Trials:
     """The launcher that a sweeper sees; keeps the cell, identity and outcome of every trial.
 
     `check` returns the identity of a cell's run, or raises UserError. `folder`: the sweeper's.
     `fixed`: the overrides that all trials share. `total`: the number of trials, if known.
+    `combinations`: the size of the search space, if it is finite.
     """
 
     engine: Engine
@@ -46,6 +51,7 @@ class Trials:
     folder: Path
     fixed: Cell
     total: int | None
+    combinations: int | None = None
     cells: list[Cell] = field(default_factory=list)
     identities: list[Hashable] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -53,7 +59,12 @@ class Trials:
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Run the proposed trials; return the value of each, or an exception to raise."""
+        """Run the proposed trials; return the value of each, or an exception to raise.
+
+        Raises AllTried if there is no other combination to run.
+        """
+        if self.combinations == len(set(map(tuple, self.cells))):
+            raise AllTried
         first = len(self.cells)
         self.cells += map(self._join, job_overrides)
         numbers = range(first, len(self.cells))
@@ -63,13 +74,18 @@ class Trials:
         for number in numbers:
             outcome = refused.get(number) or ran.get(number) or self._copy(self._twin(number))
             self.outcomes.append(outcome)
-            print(self._describe(number), file=sys.stderr)
+            if not self.is_repeated(number):
+                print(self._describe(number), file=sys.stderr)
         return [self._as_return(number) for number in numbers]
 
     @property
     def best(self) -> int | None:
         """The number of the best trial; None if none has a value."""
         return self.objective.best(self.outcomes)
+
+    def is_repeated(self, number: int) -> bool:
+        """Return whether the sweeper has proposed the same cell before."""
+        return self.cells.index(self.cells[number]) < number
 
     def _join(self, proposed: Sequence[str]) -> Cell:
         """Join the fixed overrides, as they were typed, with those of the sweeper."""

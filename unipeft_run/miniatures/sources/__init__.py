@@ -13,7 +13,7 @@ from unipeft_run.data.cache import cache_root, writable_cache
 from unipeft_run.errors import UserError
 from unipeft_run.miniatures.sources.cached_folder import RECIPE, build_once, cache_lock
 from unipeft_run.miniatures.sources.checksums import is_intact
-from unipeft_run.miniatures.sources.progress import console
+from unipeft_run.miniatures.sources.progress import announced
 
 __all__ = ["fetch", "fetch_backbone"]
 
@@ -70,7 +70,7 @@ def _fetch_once(folder: Path, source: str, what: str, alternative: str) -> Path:
         return folder
     build: Callable[[Path], None] = import_module(f"{__name__}.{source}").build
     try:
-        with console().status(f"fetching {what} (once)"), writable_cache(), cache_lock():
+        with announced(f"fetching {what} (once)"), writable_cache(), cache_lock():
             return build_once(folder, build)
     except UserError as problem:
         raise UserError(f"cannot fetch {what}: {problem}\nWithout it: {alternative}") from problem

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from rich.console import Console
@@ -10,6 +12,17 @@ from rich.console import Console
 @cache
 def console() -> Console:
     return Console(stderr=True)
+
+
+@contextmanager
+def announced(task: str) -> Iterator[None]:
+    """Show `task` while the context runs: a spinner on a terminal, one plain line elsewhere."""
+    if not console().is_terminal:
+        notify(task)
+        yield
+        return
+    with console().status(task):
+        yield
 
 
 def notify(line: str) -> None:

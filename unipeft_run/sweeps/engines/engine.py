@@ -24,7 +24,7 @@ from unipeft_run.sweeps.engines.announcer import Announcer
 from unipeft_run.sweeps.engines.interrupts import hold_signals
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
-from unipeft_run.sweeps.table import Cell, own_labels
+from unipeft_run.sweeps.table import Cell
 
 POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # exceptions of joblib
 
@@ -32,8 +32,8 @@ POOL_LOST = ("TerminatedWorkerError", "BrokenProcessPool")  # exceptions of jobl
 class Engine:
     """Runs `job` on cells with `config.hydra.launcher`; local workers report through `folder`.
 
-    `cells`: all cells of a grid, to print its progress. `finished`: which of them have a finished
-    run.
+    `cells`: the cells of a grid that can run, to print its progress, and the `labels` of each.
+    `finished`: which of them have a finished run.
     """
 
     def __init__(
@@ -43,9 +43,10 @@ class Engine:
         job: Job,
         folder: Path,
         cells: Sequence[Cell] = (),
+        labels: Sequence[str] = (),
         finished: Collection[int] = (),
     ) -> None:
-        self.cells, self.finished = cells, finished
+        self.cells, self.labels, self.finished = cells, labels, finished
         self.kind = config.hydra.runtime.choices["hydra/launcher"]
         self.n_jobs = config.hydra.launcher.get("n_jobs")
         self.pre_dispatch = config.hydra.launcher.get("pre_dispatch")
@@ -115,7 +116,7 @@ class Engine:
         if not self.cells:
             return None
         numbers = [self.cells.index(cell) for cell in cells]
-        return Announcer(own_labels(self.cells), numbers, self.finished, workers, self.folder)
+        return Announcer(self.labels, numbers, self.finished, workers, self.folder)
 
     def _build_launcher(self, worker: Worker) -> Launcher:
         if self.kind != "ray":
