@@ -102,8 +102,8 @@ def test_ids_of_runs_are_offered(tmp_path: Path) -> None:
     assert complete(["eval", f"run={run.name[:3]}"]) == [f"run={run.name}"]
 
 
-class Parsed(Exception):
-    """Raised with the parser of a command in place of parsing."""
+class Parsed(BaseException):
+    """Raised with the parser of a command in place of parsing; no bug of the command."""
 
 
 @pytest.mark.parametrize("name", OPTIONS)

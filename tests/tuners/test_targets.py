@@ -68,7 +68,9 @@ def test_an_ending_beside_our_names_keeps_the_library_s_meaning() -> None:
 def test_layers_without_a_module_are_an_error() -> None:
     with pytest.raises(UserError, match=r"layers_to_transform=\[7\]: no module of peft\.config"):
         adapted("roberta", OURS, layers_to_transform=[7])
-    with pytest.raises(UserError, match=r"peft\.config\.layers_to_transform=x: the PEFT library"):
+    with pytest.raises(
+        UserError, match=r"peft\.config\.layers_to_transform=x: rejected by the PEFT library"
+    ):
         adapted("roberta", OURS, layers_to_transform="x")
 
 

@@ -46,9 +46,10 @@ def _is_trusted(target: str, allow: str | Sequence[str]) -> bool:
 
 def _how_to_trust(target: str) -> str:
     """Return the options that trust a class; an extension folder has a module in a package."""
-    package, *modules = target.split(".")[:-1]
+    package, *names = target.split(".")
     folder = package if package and Path(package).is_dir() else "FOLDER"
-    return f"--config-dir {folder}, or --allow {target}" if modules else f"--allow {target}"
+    in_module = len(names) > 1
+    return f"--config-dir {folder}, or --allow {target}" if in_module else f"--allow {target}"
 
 
 def _read(file: Path) -> dict[str, Any]:
