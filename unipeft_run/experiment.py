@@ -17,6 +17,7 @@ from unipeft_run.backbones.load import check_lengths, check_tokens
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.schema import RunConfig
 from unipeft_run.data.batching import measure_padding
+from unipeft_run.data.encoding import find_largest_id
 from unipeft_run.deltas.build import backbone_size, build_model, run_recipe
 from unipeft_run.deltas.delta_file import save_delta, tabulate_parameters
 from unipeft_run.deltas.positions import count_occupied
@@ -61,8 +62,8 @@ class PreparedRun:
             self.encoded = self.task.encode(self.splits, self.tokenizer, self.console.progress)
         self.model: Any = build_model(config, inputs.backbone, inference=inference)
         if self.tokenizer is not None:
-            template = getattr(self.task, "prompt_template", "")
-            check_tokens(self.tokenizer, self.model.config, template)
+            largest = max(map(find_largest_id, self.encoded.values()), default=0)
+            check_tokens(self.tokenizer, self.model.config, largest)
         check_lengths(self._lengths(), self.model.config, count_occupied(self.model))
         self.collator = self.type.build_collator(self.task, self.tokenizer, self.model)
         self.loss_fn = self.type.build_loss(config.recipe.label_smoothing)

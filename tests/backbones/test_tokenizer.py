@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import tiny_text
 import transformers
+from datasets import Dataset
 from hostile_models import change_json
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
 from unipeft_run.backbones.families import FAMILIES
 from unipeft_run.backbones.load import check_tokens
 from unipeft_run.backbones.tokenizer import load_tokenizer
+from unipeft_run.data.encoding import find_largest_id
 from unipeft_run.errors import UserError
 
 TEXT = "The cats  sat on the Mat, é 文字"
@@ -119,25 +121,38 @@ def test_half_a_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "written", "refused"),
+    ("token", "largest", "refused"),
     [
-        ({"pad_token": "[PAD]"}, "", "pad_token '\\[PAD\\]' has the id 320, .* vocab_size=320"),
-        ({"additional_special_tokens": ["<|user|>"]}, "<|user|>{prompt}", "'<.user.>' has the id"),
-        ({"additional_special_tokens": ["<|user|>"]}, "{prompt}", None),
-        ({"mask_token": "[MASK]"}, "", None),
+        ({"pad_token": "[PAD]"}, 5, r"padding token '\[PAD\]' has the id 320, .*vocab_size=320"),
+        ({"additional_special_tokens": ["<|user|>"]}, 320, r"token '<.user.>' has the id 320"),
+        ({"additional_special_tokens": ["<|user|>"]}, 319, None),
+        ({"mask_token": "[MASK]"}, 5, None),
     ],
 )
 def test_ids_are_inside_the_vocabulary(
-    token: dict[str, Any], written: str, refused: str | None
+    token: dict[str, Any], largest: int, refused: str | None
 ) -> None:
     tokenizer = tiny_text.bart_tokenizer()
     config = transformers.LlamaConfig(vocab_size=len(tokenizer))
     towers = transformers.CLIPConfig(text_config={"vocab_size": len(tokenizer)})
-    check_tokens(tokenizer, config)
     tokenizer.add_special_tokens(token)
     for own in (config, towers):
         with pytest.raises(UserError, match=refused) if refused else nullcontext():
-            check_tokens(tokenizer, own, written)
+            check_tokens(tokenizer, own, largest)
+
+
+@pytest.mark.parametrize(
+    ("columns", "largest"),
+    [
+        ({"input_ids": [[3, 9], [4]], "labels": [[12], []]}, 12),
+        ({"input_ids": [[3, 9], [4]], "labels": [99, 0]}, 9),  # classes
+        ({"input_ids": [[3]], "choices": [[[7], [21, 5]]]}, 21),
+        ({"input_ids": [[3], [20]][:0], "labels": []}, 0),
+        ({"pixels": [b"x"], "labels": [1]}, 0),
+    ],
+)
+def test_the_largest_id_is_that_of_all_texts(columns: dict[str, Any], largest: int) -> None:
+    assert find_largest_id(Dataset.from_dict(columns)) == largest
 
 
 def test_the_default_is_the_familys_own(tmp_path: Path) -> None:

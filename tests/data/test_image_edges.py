@@ -35,7 +35,7 @@ def test_another_normalisation_of_the_backbone_is_named(differs: bool, tmp_path:
     assert compare_normalisation(classes(), str(tmp_path)) is None
     save_image_processor(classes(image_std=(0.5, 0.25, 1)) if differs else classes(), tmp_path)
     warning = compare_normalisation(classes(), str(tmp_path))
-    ending = "task.image_mean=[0.5,0.5,0.5] task.image_std=[0.5,0.25,1] sets it"
+    ending = "task.image_mean=[0.5,0.5,0.5] task.image_std=[0.5,0.25,1]"
     assert warning.endswith(ending) if warning else not differs
 
 
@@ -58,4 +58,11 @@ def test_without_ids_the_same_images_are_one_video(tmp_path: Path) -> None:
         return [*made, {**made[1], "text": "another text"}]
 
     task = pairs(path=str(write(tmp_path, rows, 3)), paragraphs="none")
-    assert task.references(task.load()["test"]) == [0, 1, 2, 1]
+    test = task.load()["test"]
+    assert task.references(test) == [0, 1, 2, 1]
+    assert task.name_references([0, 1, 2, 1], test) == ["0", "1", "2", "1"]
+    made = [{k: v for k, v in row.items() if k != "id"} for row in pair_rows(2, 0)]
+    captioned = write(tmp_path / "captioned", lambda *_: [made[0], made[0], made[1], made[1]])
+    task = pairs(path=str(captioned), paragraphs="none")
+    test = task.load()["test"]
+    assert task.name_references(task.references(test), test) == ["0", "0", "2", "2"]

@@ -16,8 +16,6 @@ from unipeft_run.backbones.tokenizer import load_tokenizer as load_tokenizer
 from unipeft_run.backbones.weights import check_types, read_weights
 from unipeft_run.errors import UserError
 
-# no task writes the mask token, which bart-large-cnn's tokenizer has beyond its vocabulary
-ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "cls", "pad"))
 UNLIMITED = 10**6  # positions of a backbone whose positions are relative
 
 
@@ -73,21 +71,20 @@ def check_lengths(lengths: Iterable[tuple[str, int]], config: Any, occupied: int
             )
 
 
-def check_tokens(tokenizer: Any, config: Any, written: str = "") -> None:
-    """Raise UserError if `tokenizer` may give a token id outside the backbone's vocabulary.
+def check_tokens(tokenizer: Any, config: Any, largest: int) -> None:
+    """Raise UserError if examples or padding have token ids outside the backbone's vocabulary.
 
-    Special tokens without a role, such as the marks of a chat, occur only where they are `written`,
-    in a template.
+    `largest`: the largest id in the examples. Other tokens may be outside: the mask token of
+    bart-large-cnn is.
     """
     size: int = getattr(config, "text_config", config).vocab_size
-    roles = {token: role for role, token in tokenizer.special_tokens_map.items() if role in ROLES}
-    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} - roles.keys()
-    for token, number in tokenizer.get_vocab().items():
-        if number >= size and (token not in special or token in written):
-            name = roles.get(token, "token")
+    padding = -1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    for name, number in (("padding token", padding), ("token", largest)):
+        if number >= size:
+            token = tokenizer.convert_ids_to_tokens(number)
             raise UserError(
-                f"the tokenizer's {name} {token!r} has the id {number}, and the backbone's "
-                f"vocabulary has {size} entries: vocab_size={size}"
+                f"the tokenizer's {name} {token!r} has the id {number}, but the backbone's "
+                f"vocabulary has only {size} entries (vocab_size={size})"
             )
 
 

@@ -94,7 +94,7 @@ def family_in(content: Mapping[str, Any], file: Path, family: str | None = None)
     if family not in (None, found.name):
         raise UserError(
             f"{file}: model_type={content['model_type']}, but the backbone's family is {family}: "
-            "`unipeft new backbone NAME --path DIR` describes this one"
+            "to use this one, describe it with `unipeft new backbone NAME --path DIR`"
         )
     return found
 

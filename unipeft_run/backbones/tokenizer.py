@@ -131,7 +131,7 @@ def _is_byte_level(source: str) -> bool:
 
 
 def _check_vocabulary(cls: Any, folder: str, source: str) -> None:
-    """Raise UserError if files of `cls` are missing: it would make up an empty vocabulary."""
+    """Raise UserError if files of `cls` are missing: its vocabulary would be empty."""
     names = cls.vocab_files_names.items()
     own = [name for key, name in names if key != "tokenizer_file"]
     choices = [[WHOLE], own] if own else [[WHOLE]]

@@ -32,6 +32,7 @@ RECIPE = 3  # increment if the same texts and tokenizer give different ids than 
 BATCH = 1000
 CHECKSUM = 32  # hex digits in a file's name
 TOKENS = List(Value("int32"))
+TOKEN_COLUMNS = ("input_ids", "labels", "choices")  # labels may also be a class
 Tokenize = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
 Advance = Callable[[int], None]  # called with the number of examples just encoded
 Write = Callable[[Path, Advance], None]  # writes an Arrow file
@@ -143,6 +144,21 @@ def lengths(encoded: Dataset, column: str) -> NDArray[np.int64]:
     """Return the number of tokens in `column` of every example."""
     values = encoded.with_format("arrow")[:].column(column)
     return np.asarray(pc.list_value_length(values).to_numpy(), dtype=np.int64)
+
+
+def find_largest_id(encoded: Dataset) -> int:
+    """Return the largest token id in the texts of all examples; 0 if there are none."""
+    names = [name for name in TOKEN_COLUMNS if isinstance(encoded.features.get(name), List)]
+    columns = encoded.select_columns(names).with_format("arrow")[:].columns
+    return max((_find_largest(column) for column in columns), default=0)
+
+
+def _find_largest(values: pa.ChunkedArray) -> int:
+    """Return the largest number in nested lists; 0 if they are empty."""
+    while pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
+    largest: int | None = pc.max(values).as_py()
+    return largest or 0
 
 
 def digest(*parts: str) -> str:

@@ -41,8 +41,8 @@ def fold(model: nn.Module) -> nn.Module:
     so it stays a delta, without its MLP. BitFit and full fine-tuning are already in the weights.
     The PEFT library merges its own methods.
 
-    The logits of both models are compared on a random batch, in the model's own precision, and with
-    those of the plain backbone.
+    The logits of both models are compared on a random batch, in the model's own precision, together
+    with those of the plain backbone.
 
     Raises UserError, with the reason, if a delta cannot be folded exactly, or if rounding to the
     precision of the weights changes the logits.

@@ -6,7 +6,7 @@ from unipeft_run.errors import UserError
 
 # Largest allowed difference of the logits, relative to the largest logit or to 1.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-LOST = 0.5  # largest share of the deltas' effect that may be missing, or there in addition
+LOST = 0.5  # largest share of the deltas' effect that may be missing or in excess
 
 
 def check_logits(logits: torch.Tensor, expected: torch.Tensor, plain: torch.Tensor) -> None:

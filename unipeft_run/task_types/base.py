@@ -163,7 +163,7 @@ class TaskType(ABC):
         return load_tokenizer(source)
 
     def compare_preparation(self, task: Task, source: str) -> str | None:
-        """Return a warning if `task` prepares inputs otherwise than the backbone at `source`."""
+        """Return a warning if `task` prepares inputs differently from the backbone at `source`."""
         del task, source
         return None
 

@@ -26,8 +26,8 @@ def compare_normalisation(task: ImageTask, source: str) -> str | None:
         return None
     settings = " ".join(f"task.{key}={json.dumps(value)}" for key, value in given.items())
     return (
-        f"the backbone's {PROCESSOR} has another normalisation of images than the task: "
-        f"{settings.replace(', ', ',')} sets it"
+        f"the backbone's {PROCESSOR} normalises images differently from the task; "
+        f"to use its values: {settings.replace(', ', ',')}"
     )
 
 

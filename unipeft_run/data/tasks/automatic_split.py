@@ -56,7 +56,7 @@ def divide(
     """Return the rows of each split in `sizes`, and the rest as "train", in random order.
 
     Rows with equal texts stay together. A split is smaller than its size if no more of these groups
-    fit; one that would be empty gets the smallest group of "train", unless that is its only one.
+    fit; one that would be empty gets the smallest group of "train", unless "train" has only one.
     """
     room = {**sizes, "train": len(texts)}
     groups: dict[str, list[list[int]]] = {split: [] for split in ("train", *sizes)}

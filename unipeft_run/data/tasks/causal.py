@@ -92,6 +92,7 @@ class CausalTask(TextTask):
     ) -> dict[str, list[Any]]:
         fields = self.fill_fields(batch)
         prompt, response = self._templates
+        _check_start(prompt, encoder.tokenizer)
         prompts = prompt.map_literals(encoder.mark).fill(fields)
         if token := next(filter(None, map(encoder.find, response.literals)), None):
             raise UserError(
@@ -120,6 +121,16 @@ class CausalTask(TextTask):
         ending = int(encoder.tokenizer.eos_token_id)
         rows = encoder.encode(texts, max_length=UNLIMITED, special=False)
         return [[*ids, ending][: self.max_target_length] for ids in rows]
+
+
+def _check_start(prompt: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError if the prompt starts with the start token, which is added to it."""
+    start = str(tokenizer.bos_token)
+    if start_ids(tokenizer) and prompt.literals and prompt.literals[0].startswith(start):
+        raise UserError(
+            f"task.prompt_template starts with {start!r}, the start token, which is added: "
+            "remove it"
+        )
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -73,20 +73,26 @@ class OwnSource:
                 )
         tables = self._tables(splits, columns, limits)
         tables = {split: table.slice(0, limits.get(split)) for split, table in tables.items()}
-        self._warn_of_untrained(tables, columns)
+        self._warn_of_untrained(tables, columns, limits.get("train"))
         return {split: Dataset(tables[split]) for split in splits}
 
-    def _warn_of_untrained(self, tables: Mapping[str, pa.Table], columns: Columns) -> None:
-        """Warn of classes that held-out examples have and no training example has."""
+    def _warn_of_untrained(
+        self, tables: Mapping[str, pa.Table], columns: Columns, limit: int | None
+    ) -> None:
+        """Warn of classes that held-out examples have and none of the training examples has.
+
+        `limit`: the number of training examples that are used, if it is limited.
+        """
         if columns.label is None or not columns.labels or "train" not in tables:
             return
         found = {split: set(t.column(columns.label).to_pylist()) for split, t in tables.items()}
         for split, classes in found.items():
             names = [columns.labels[n] for n in sorted(classes - found["train"])]
             if names:
+                limited = "" if limit is None else f" (with limit.train={limit})"
                 log.warning(
-                    "%s: its %s split has labels that no training example has: %s",
-                    *(self.data, split, list_names(names)),
+                    "%s: its %s split has labels that no training example has%s: %s",
+                    *(self.data, split, limited, list_names(names)),
                 )
 
     def fingerprints(self, splits: Sequence[str]) -> dict[str, str]:

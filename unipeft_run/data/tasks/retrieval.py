@@ -125,19 +125,24 @@ class Retrieval(ImageTask):
 
     def name_predictions(self, predictions: Sequence[Pair], dataset: Dataset) -> list[Any]:
         """Return the id of the most similar video of every text."""
-        features = build_features(predictions, self.references(dataset))
-        names = self._video_names(dataset)
+        references = self.references(dataset)
+        features = build_features(predictions, references)
+        names = self._video_names(references, dataset)
         return [names[number] for number in best_videos(features)]
 
     def name_references(self, references: Sequence[int], dataset: Dataset) -> list[Any]:
         """Return the id of the video of every text."""
-        names = self._video_names(dataset)
+        names = self._video_names(references, dataset)
         return [names[number] for number in references]
 
-    def _video_names(self, dataset: Dataset) -> list[str]:
-        if self.id_column not in dataset.column_names:
-            return [str(number) for number in range(len(dataset))]
-        return list(dict.fromkeys(dataset[self.id_column]))
+    def _video_names(self, references: Sequence[int], dataset: Dataset) -> list[str]:
+        """Return the id of every video, or without ids that of its first row."""
+        has_ids = self.id_column in dataset.column_names
+        ids = dataset[self.id_column] if has_ids else self.ids(dataset)
+        names: dict[int, str] = {}
+        for number, row_id in zip(references, ids, strict=True):
+            names.setdefault(number, row_id)
+        return list(names.values())
 
     @property
     def baseline_name(self) -> str:

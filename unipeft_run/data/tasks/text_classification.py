@@ -88,7 +88,7 @@ class TextClassification(OwnData, ClassificationTask):
         for split in found.disjoint:
             raise UserError(
                 f"task.label={self.label}: the {split} split has no label in common with the train "
-                "split"
+                "split; leave that split out, or name all classes with task.labels"
             )
         return found.labels
 

@@ -119,7 +119,7 @@ class Hypercomplex(Bottleneck):
         if rules.std != rule_std:
             raise UserError(
                 f"form hypercomplex: rule_std={rule_std:g}, but the rules shared with another slot "
-                f"have rule_std={rules.std:g}; use one value, or form.shared_rules=false"
+                f"have rule_std={rules.std:g}; use the same value, or form.shared_rules=false"
             )
         self.norm = None
         self.down = HypercomplexLinear(site.width_in, rank, rules, factor_rank, bias)

@@ -77,4 +77,7 @@ def cast_frozen_linears(model: nn.Module, dtype: torch.dtype) -> dict[nn.Linear,
 
 def free_memory(device: torch.device) -> float:
     """Return the free memory of a GPU in bytes, or infinity for another device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    if device.type != "cuda":
+        return math.inf
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached

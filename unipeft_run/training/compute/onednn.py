@@ -86,9 +86,9 @@ def onednn_linears(model: nn.Module) -> dict[nn.Linear, Forward]:
 def is_onednn_faster() -> bool:
     """Time a product in both libraries, in turn, on one thread; needs some 0.2 s.
 
-    The answer decides rounding, so it must not depend on the machine's load. Several threads would
-    wait for each other on a busy machine, and that time counts. The fastest of many short products
-    ran undisturbed.
+    The answer decides rounding, so it must not depend on the machine's load. On a busy machine,
+    several threads would wait for each other, and the waiting would count. Of many short products,
+    the fastest was not disturbed.
     """
     x = weight = torch.ones(SIZE, SIZE)
     with _one_thread():
