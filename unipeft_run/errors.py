@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class CannotLoad(UserError):
+    """A library could not load a file, perhaps only this time: the network or the disk failed."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run; the same command resumes it.
 

@@ -14,7 +14,7 @@ import yaml
 
 from unipeft_run.config import PlannedRun
 from unipeft_run.config.classes import import_user_classes
-from unipeft_run.errors import UserError
+from unipeft_run.errors import CannotLoad, UserError
 from unipeft_run.inference.stored_run import open_run, relocate
 from unipeft_run.inputs import FILE_SPLIT, Inputs, load_file_inputs, load_inputs, required_splits
 from unipeft_run.runs.failures import describe_failure
@@ -120,7 +120,7 @@ def _train(planned: PlannedRun, inputs: Inputs, folder: RunFolder) -> Metrics:
         is_new = False
         return {**prepared.train(planned, folder), "state": "done"}
     except UserError as refusal:
-        if is_new:  # a wrong configuration leaves no run
+        if is_new and not isinstance(refusal, CannotLoad):  # a refused configuration leaves no run
             folder.withdraw()
         else:
             folder.mark("failed", error=str(refusal))

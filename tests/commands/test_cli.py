@@ -127,7 +127,7 @@ def test_a_finished_run_says_what_to_do_next(
         (folder,) = Path(output).glob("*/*/*")
         run = folder.name if output == "outputs" else folder
         use = f"eval {run} --split validation" if images else f"predict {run} FILE"
-        line = f"next: unipeft {use} | unipeft report {output} | unipeft export {run} --out DIR"
+        line = f"next: unipeft {use}, unipeft report {output}, or unipeft export {run} --out DIR"
         assert capsys.readouterr().out.splitlines() == [line]
     assert cli.main(command, SST2) == 0, "skipped"
     assert "next:" not in capsys.readouterr().out

@@ -94,7 +94,7 @@ WRONG = {
     # several values, or a group that takes no null
     f"train {SST2} unfreeze=a,b": "unfreeze=a,b: must be a list, as in unfreeze=[a,b]",
     f"train {SST2} seed=range(1,3)": "seed=range(1,3) names several values; add -m",
-    f"train {SST2} tracking.wandb.tags=a,b": "a list is written tracking.wandb.tags=[a,b]; add -m",
+    f"train {SST2} tracking.wandb.tags=a,b": "write tracking.wandb.tags=[a,b] for a list; add -m",
     f"train {SST2} form@ffn=null": "form@ffn cannot be null; ffn=null empties the slot",
     f"train {SST2} experiment=null precision=fp8": "precision=fp8 is unknown",
     f"train {SST2} hparams_search=null precision=fp8": "precision=fp8 is unknown",

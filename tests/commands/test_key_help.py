@@ -18,10 +18,11 @@ from unipeft_run.config.short_keys import SHORT_KEYS
 def test_help_for_a_key_states_its_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(cli.train, monkeypatch, "--help", "optim.schedule", "recipe") == 0
+    assert call(cli.train, monkeypatch, "--help", "optim.schedule", "recipe", "precision") == 0
     text = capsys.readouterr().out
     assert "constant; set by optim= and the recipe of the task and scale\n" in text
     assert "two cores with roberta_mini.\n" in text, "whole sentences"
+    assert "| auto; set by scale=\n" in text
     assert "polynomial | linear | cosine | constant" in text
     assert "recipe.label_smoothing" in text and "number from 0 below 1" in text
     assert call(cli.train, monkeypatch, "--help", "recip") == 2

@@ -59,7 +59,7 @@ def test_short_keys_are_those_of_the_task() -> None:
         ((*PAIRS, "task.sorce=de"), "did you mean task.source?"),
         ((*PAIRS, "source=d"), "its columns are de, en"),
         ((*PAIRS, "metric=chfr"), "did you mean chrf?"),
-        ((*PAIRS, "metric=chrf,bleu"), "a list is written task.metric=[chrf,bleu]; add -m"),
+        ((*PAIRS, "metric=chrf,bleu"), "write task.metric=[chrf,bleu] for a list; add -m"),
         ((*PAIRS, "data=pair.csv"), "did you mean"),
         ((*PAIRS, "backbone=mbart_mini"), "task.source_language=de_DE"),
         ((*PAIRS, "source_language=de_DE"), "the tokenizer of bart has no language codes"),

@@ -244,8 +244,8 @@ def test_words_are_compared_as_in_a_run(
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["yes", "Yes"], "both files hold only the class Yes; name all classes, as in labels=[yes"),
-        (["", ""], "both files hold no classes"),
+        (["yes", "Yes"], "contain only the class Yes; name all classes, as in labels=[yes"),
+        (["", ""], "the two files contain no classes"),
     ],
 )
 def test_one_class_is_not_enough(

@@ -35,7 +35,7 @@ ILLEGAL = {
     "backbone=roberta_base": "is of type seq2seq, but backbone roberta_base is of type class",
     "task=sst2 backbone=bart_large": "but backbone bart_large is of type seq2seq; use a",
     "backbone=t5_base evaluation.decoding.forced_bos=true": "t5 has no token <s>",
-    "task=gsm8k evaluation.decoding.forced_bos=true": "no first token is forced",
+    "task=gsm8k evaluation.decoding.forced_bos=true": "no first token can be forced",
 }
 
 

@@ -13,6 +13,8 @@ VARIANTS = (
     ("ffn=null",),
     ("form@ffn=low_rank", "insertion@ffn=sequential", "ffn.bottleneck=3"),
     ("form@ffn=bottleneck", "ffn.form.activation=gelu", "attn.mlp_width=16", "ffn.scale=2"),
+    ("ffn.composition.scale=3",),
+    ("ffn.form.rank=7",),
 )
 
 

@@ -81,6 +81,13 @@ def test_runs_that_match_no_row_are_named_with_their_differences(capsys: Capture
     assert "scale mini uses other data" in rows[0]["notes"]
 
 
+def test_an_empty_slot_of_a_run_without_a_row_is_one_setting(capsys: Capture) -> None:
+    define("one: task=sst2 method=mam")
+    empty = make_run(*SST2, "ffn=null")
+    (row,) = sheet(capsys)
+    assert f"sst2/mam/{empty.name} has ffn=null, where row 'one' has form@ffn=" in row["notes"]
+
+
 def test_cells_without_a_task_stand_for_the_tasks_of_the_runs(capsys: Capture) -> None:
     experiment = define("one: method=mam", "two: method=bitfit")
     make_run("task=mnli", "method=mam")

@@ -258,7 +258,7 @@ def test_a_copied_run_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
         (["--columns=method,acuracy"], "columns=acuracy is unknown (did you mean accuracy?)"),
         (["--columns", ","], "no column given"),
         (["--html", "--columns=method"], "--html and --columns exclude each other"),
-        (["curves", "method=mam"], "no run has a record yet"),
+        (["curves", "method=mam"], "no run with records matches method=mam"),
         (["shares", "seed=7"], "no finished run matches seed=7"),
     ],
 )

@@ -17,7 +17,7 @@ from tiny_training import make_trainer
 from unipeft_run import run
 from unipeft_run.config import compose, load, plan
 from unipeft_run.data.tasks.build import build_task
-from unipeft_run.errors import UserError
+from unipeft_run.errors import CannotLoad, UserError
 from unipeft_run.runs import folder as run_folder
 from unipeft_run.runs import writing
 from unipeft_run.runs.checkpoint import Checkpoint, save_checkpoint
@@ -116,7 +116,10 @@ def test_only_a_refused_run_leaves_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that failed before training can be rerun, even if the rerun is refused."""
-    problems = [UserError("no such form"), MemoryError(), UserError("no such form")]
+    problems = [
+        *(UserError("no such form"), MemoryError()),
+        *(CannotLoad("the download broke"), UserError("no such form")),
+    ]
 
     class Failing:
         def __init__(self, *_: object) -> None:
@@ -129,6 +132,9 @@ def test_only_a_refused_run_leaves_no_record(
     with pytest.raises(UserError):
         run.run(planned)
     assert not planned.folder.exists()
+    with pytest.raises(CannotLoad):
+        run.run(planned)
+    assert [(r.state, r.error) for r in find_runs([tmp_path])] == [("failed", "the download broke")]
     with pytest.raises(MemoryError):
         run.run(planned)
     (found,) = find_runs([tmp_path])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unipeft_run.config.messages import shorten
-from unipeft_run.errors import UserError
+from unipeft_run.errors import CannotLoad, UserError
 from unipeft_run.hub import is_hub_reachable
 
 MAX_JSON = 16 * 2**20  # bytes; an mBART tokenizer_config.json has a few thousand
@@ -60,11 +60,11 @@ def read_object(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def convert_errors(source: str) -> Iterator[None]:
-    """Convert any exception raised while a library reads `source` into a UserError of one line."""
+    """Convert any exception raised while a library reads `source` into a CannotLoad of one line."""
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:  # the libraries do not document their exceptions
         reason = str(error) or type(error).__name__
-        raise UserError(f"{source} cannot be loaded: {shorten(reason, 160)}") from error
+        raise CannotLoad(f"{source} cannot be loaded: {shorten(reason, 160)}") from error

@@ -111,7 +111,8 @@ class Parser(argparse.ArgumentParser):
             return
         near = get_close_matches(flag, self._option_string_actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
-        if self.prog.removeprefix("unipeft ") in CONFIGURED:
+        command = self.prog.removeprefix("unipeft ").split()
+        if any(name.split()[: len(command)] == command for name in CONFIGURED):
             from unipeft_run.commands.flags import find_override  # costs half a second
 
             override = find_override(word, words)

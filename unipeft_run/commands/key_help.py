@@ -29,6 +29,7 @@ SET_BY = {  # section of keys or key -> what chooses their values
     "optim": f"optim= and {RECIPE}",
     "evaluation": f"the type of the task and {RECIPE}",
     "head": RECIPE,
+    "precision": "scale=",
     **dict.fromkeys((*SLOTS, "peft", "unfreeze"), "method="),
 }
 NOT_SET = ("task.path", "task.data", "backbone.path")

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     write(skeleton(top, folder, values))
     if args.kind == "backbone" and not (args.path or args.hub):
         file = folder / "backbone" / f"{args.name}.yaml"
-        print(f"a placeholder, {values['hub']} of the hub: edit family, hub and path in {file}")
+        print(f"{file} names a placeholder, {values['hub']}: replace its family, hub and path")
     test = folder / "tests" / f"test_{args.kind}_{args.name}.py"
     print(f"next:\n  python -m pytest {shlex.quote(str(test))}")
     words = [Template(word).substitute(values) for word in NEXT[args.kind].split()]

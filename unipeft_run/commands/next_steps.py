@@ -17,4 +17,5 @@ def suggest_commands(planned: PlannedRun) -> str:
     else:
         use = ["predict", run, "FILE"]
     commands = (use, ["report", str(output)], ["export", run, "--out", "DIR"])
-    return f"next: {' | '.join(map(format_command, commands))}"
+    first, second, third = map(format_command, commands)
+    return f"next: {first}, {second}, or {third}"

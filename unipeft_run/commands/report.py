@@ -63,8 +63,11 @@ def _tabulate(args: argparse.Namespace) -> int:
 
 def _say_none(args: argparse.Namespace) -> str:
     """Say that no finished run was found."""
-    words = " ".join(map(printable, args.filters))
-    return f"no finished run matches {words}" if words else "no finished run yet"
+    return f"no finished run matches {_filters(args)}" if args.filters else "no finished run yet"
+
+
+def _filters(args: argparse.Namespace) -> str:
+    return " ".join(map(printable, args.filters))
 
 
 def _write_page(args: argparse.Namespace) -> int:
@@ -137,7 +140,10 @@ def _draw(kind: str, args: argparse.Namespace) -> int:
     from unipeft_run.report import figures
 
     if kind == "curves":
-        figures.draw_curves(_with_records(args), args.out)
+        runs = _with_records(args)
+        if args.filters and not runs:
+            raise UserError(f"no run with records matches {_filters(args)}")
+        figures.draw_curves(runs, args.out)
     else:
         from unipeft_run.report.tables import make_tables
 

@@ -130,7 +130,7 @@ def find_labels(files: Sequence[Path]) -> list[str]:
     labels = list(order_labels(filter(None, lines)))
     if len(labels) < 2:
         found = f"only the class {labels[0]}" if labels else "no classes"
-        raise UserError(f"both files hold {found}; name all classes, as in labels=[yes,no]")
+        raise UserError(f"the two files contain {found}; name all classes, as in labels=[yes,no]")
     return labels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unipeft_run.backbones.families import FAMILIES
+from unipeft_run.backbones.model_config import check_fields
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import SLOTS, DecodingConfig, RunConfig
 from unipeft_run.data.tasks.build import build_task
@@ -43,6 +44,7 @@ def _check_backbone(config: RunConfig) -> None:
             f"task {config.task.name} is of type {kind}, but backbone {config.backbone.name} is of "
             f"type {FAMILIES[name].task_type}; use a {families} backbone"
         )
+    check_fields(config.backbone.config, FAMILIES[name])
     if config.head == "trained" and not FAMILIES[name].head:
         raise Illegal(f"head=trained: a backbone that {DOES[kind]} has no classifier to train")
 
@@ -148,7 +150,8 @@ def check_forced_bos(decoding: DecodingConfig, config: RunConfig, path: str = ""
         return
     if family.task_type == "causal":
         raise Illegal(
-            f"{path}forced_bos=true: {family.name} continues the prompt; no first token is forced"
+            f"{path}forced_bos=true: {family.name} continues the prompt, so no first token can be "
+            "forced"
         )
     if "bos_token_id" not in family.fields:
         raise Illegal(f"{path}forced_bos=true: {family.name} has no token <s>")

@@ -33,5 +33,5 @@ def explain_several_values(error: Exception) -> UserError | None:
         return UserError(f"{shorten(found[1])}: must be a list, as in {key}=[{values}]")
     several = f"{shorten(found[1])} names several values"
     if key in LISTS_OR_TEXT:
-        several += f"; a list is written {key}=[{values}]"
+        several += f"; write {key}=[{values}] for a list"
     return SeveralRuns(several)

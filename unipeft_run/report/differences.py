@@ -113,8 +113,11 @@ def _uses(size: str, slot: Mapping[str, Any]) -> bool:
 def _is_implied(key: str, differing: Sequence[str], configs: Sequence[Mapping[str, str]]) -> bool:
     """Return whether another differing key implies this one: the slot's size, choice or class."""
     slot, _, rest = key.partition(".")
-    if any(f"{slot}.{n}" in differing and rest in tails for n, tails in SIZES.items()):
-        return True
+    sizes = (f"{slot}.{name}" for name, tails in SIZES.items() if rest in tails)
+    having = [leaves for leaves in configs if key in leaves]
+    for size in sizes:
+        if size in differing and all(leaves.get(size) == leaves[key] for leaves in having):
+            return True
     choice, _ = _split(key)
     axis = choice.partition("@")[0]
     target = f"{slot}.{axis}._target_" if slot in SLOTS else f"{key.rpartition('.')[0]}._target_"

@@ -15,7 +15,7 @@ COMPARED = (*SLOTS, "unfreeze", "peft", "backbone")  # sections that decide whic
 DESCRIBED, KEYS = 4, 3  # configurations with their differences; differences of each
 
 Config = Mapping[str, Any]
-Differences = dict[str, tuple[str, str]]  # key: values of the row and of the run
+Settings = Mapping[str, str]
 
 
 def describe_unmatched(runs: Sequence[RunRecord], rows: Mapping[str, Config]) -> str:
@@ -37,28 +37,31 @@ def _describe(group: Sequence[RunRecord], rows: Mapping[str, Config]) -> str:
     if not own:
         return f"{labels} (no row has method {method})"
     found = {row: _find_differences(config, run.config) for row, config in own.items()}
-    row = min(found, key=lambda name: len(found[name]))
-    if not found[row]:
+    row = min(found, key=lambda name: len(found[name][0]))
+    keys, theirs, ours = found[row]
+    if not keys:
         return labels
-    theirs, ours = zip(*found[row].values(), strict=True)
     verb = "has" if len(group) == 1 else "have"
-    return (
-        f"{labels} {verb} {_join(found[row], ours)}, where row {row!r} has "
-        f"{_join(found[row], theirs)}"
-    )
+    return f"{labels} {verb} {_write(keys, ours)}, where row {row!r} has {_write(keys, theirs)}"
 
 
-def _join(keys: Iterable[str], values: Sequence[str]) -> str:
-    """Write the first settings; those without a value are left out, unless none has one."""
-    pairs = list(zip(keys, values, strict=True))[:KEYS]
-    given = [(key, value) for key, value in pairs if value != "null"]
-    return " ".join(f"{key}={value}" for key, value in given or pairs)
+def _write(keys: Iterable[str], settings: Settings) -> str:
+    """Write the first settings of `keys`, an empty slot as one.
+
+    Settings without a value are left out, unless none has one.
+    """
+    empty = {slot for slot in SLOTS if settings.get(slot) == "null"}
+    pairs = [(key, settings.get(key, "null")) for key in keys if key not in SLOTS or key in empty]
+    pairs = [(key, value) for key, value in pairs if key in empty or section_of(key) not in empty]
+    given = [(key, value) for key, value in pairs if key in empty or value != "null"]
+    return " ".join(f"{key}={value}" for key, value in (given or pairs)[:KEYS])
 
 
-def _find_differences(row: Config, run: Config) -> Differences:
-    ours, theirs = tabulate_differences([row, run], ("seed",))
-    keys = [key for key in dict.fromkeys([*ours, *theirs]) if section_of(key) in COMPARED]
-    return {key: (ours.get(key, "null"), theirs.get(key, "null")) for key in keys}
+def _find_differences(row: Config, run: Config) -> tuple[list[str], Settings, Settings]:
+    """Return the keys that differ, and the settings of the row and of the run."""
+    theirs, ours = tabulate_differences([row, run], ("seed",))
+    keys = [key for key in dict.fromkeys([*theirs, *ours]) if section_of(key) in COMPARED]
+    return keys, theirs, ours
 
 
 def _list_labels(runs: Sequence[RunRecord]) -> str:

@@ -72,7 +72,7 @@ class RunRecord:
 
     @property
     def started(self) -> datetime | None:
-        """The local time at which the run was started first; None if it is not recorded."""
+        """The local time at which the run was first started; None if it is not recorded."""
         return _as_time(self.status.get("started"))
 
     @property

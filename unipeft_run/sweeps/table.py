@@ -55,7 +55,9 @@ def label_rows(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
 
 
 def own_labels(cells: Sequence[Cell]) -> list[str]:
-    """Return the overrides of each cell that the others do not share, printable."""
+    """Return the overrides of each cell that the others do not share, printable, without ++."""
     common = set.intersection(*(set(cell) for cell in cells)) if len(cells) > 1 else set()
-    own = (" ".join(word for word in cell if word not in common) for cell in cells)
+    own = (
+        " ".join(word.removeprefix("++") for word in cell if word not in common) for cell in cells
+    )
     return [printable(label or " ".join(cell)) for label, cell in zip(own, cells, strict=True)]

@@ -21,7 +21,7 @@ from unipeft_run.errors import UserError
 from unipeft_run.runs.folder import make_usable
 from unipeft_run.runs.outcome import Outcome, make_outcome
 from unipeft_run.sweeps.engines.announcer import Announcer
-from unipeft_run.sweeps.engines.interrupts import hold_signals
+from unipeft_run.sweeps.engines.interrupts import CAN_HOLD, hold_signals
 from unipeft_run.sweeps.engines.local import cells_at_once, threads_per_cell, visible_gpus
 from unipeft_run.sweeps.engines.worker import Job, RoundLog, Worker, WorkerLost
 from unipeft_run.sweeps.table import Cell
@@ -63,7 +63,8 @@ class Engine:
     @property
     def stop(self) -> Path | None:
         """The file that tells workers to stop; None if a signal to the command ends its cells."""
-        return self.folder / "stop" if self.kind == "joblib" and self.n_jobs != 1 else None
+        is_pool = self.kind == "joblib" and self.n_jobs != 1
+        return self.folder / "stop" if is_pool and CAN_HOLD else None
 
     @property
     def shared_fate(self) -> bool:

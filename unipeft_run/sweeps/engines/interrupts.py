@@ -1,6 +1,6 @@
 """Interrupt a pool of workers: each saves its cell and stops, and then the command ends.
 
-A pool kills its workers if an exception ends the command, or a signal an idle worker. Workers
+A pool kills its workers if an exception ends the command or a signal ends an idle worker. Workers
 therefore start with SIGINT and SIGTERM blocked; a file tells them to stop, once.
 """
 
@@ -20,6 +20,7 @@ from unipeft_run.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL_SECONDS = 0.2
+CAN_HOLD = hasattr(signal, "sigtimedwait")  # not on macOS
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def hold_signals(stop: Path) -> Iterator[None]:
     A second Ctrl-C raises KeyboardInterrupt at once. Processes that start in this context have the
     signals blocked.
     """
-    if current_thread() is not main_thread() or not hasattr(signal, "sigtimedwait"):  # macOS
+    if current_thread() is not main_thread():
         yield
         return
     handlers = {signum: signal.getsignal(signum) or signal.SIG_DFL for signum in SIGNALS}
