@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
-from tiny_cli import call
+from tiny_cli import FAILURES, call, stub_runs
 
 from unipeft_run import cli
-from unipeft_run.commands.next_steps import suggest_commands
-from unipeft_run.config import PlannedRun, compose, identity, plan
-from unipeft_run.errors import UserError
+from unipeft_run.config import compose, identity, plan
 
 SST2 = ("task=sst2", "method=mam", "scale=mini")
 Train = Callable[..., int]
@@ -29,31 +25,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """Configurations passed to a stub of `run`, which trains nothing and fails for some seeds."""
-    seen: list[dict[str, Any]] = []
-
-    def run(planned: PlannedRun) -> dict[str, Any]:
-        seen.append(planned.config.plain())
-        if planned.config.seed in FAILURES:
-            raise FAILURES[planned.config.seed]
-        skipped = planned.folder.exists()
-        planned.folder.mkdir(parents=True, exist_ok=True)
-        return {"state": "skipped" if skipped else "done", "primary": "test/x", "test/x": 87.25}
-
-    stub = ModuleType("unipeft_run.run")
-    stub.run = run  # type: ignore[attr-defined]
-    stub.evaluate = lambda folder, split, **given: {"accuracy": 87.25}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unipeft_run.run", stub)
-    yield seen
-
-
-FAILURES: dict[int, BaseException] = {  # by seed
-    66: RuntimeError("the disk is full"),
-    67: UserError("no folder there"),
-    68: KeyboardInterrupt(),
-    69: SystemExit(7),
-}
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    return stub_runs(monkeypatch)
 
 
 @pytest.fixture
@@ -115,22 +88,6 @@ def test_one_run_reaches_run_and_leaves_no_other_file(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sst2"]
     assert train(*SST2, "seed=5") == 0, "a skipped run succeeds"
-
-
-def test_a_finished_run_says_what_to_do_next(
-    runs: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = replace(cli.TRAIN, suggest=suggest_commands)
-    for output, images in (("outputs", False), ("there", True)):
-        words = ["task=didemo", "method=lora_attn", "scale=mini"] if images else SST2
-        assert cli.main(command, [*words, f"output={output}"]) == 0
-        (folder,) = Path(output).glob("*/*/*")
-        run = folder.name if output == "outputs" else folder
-        use = f"eval {run} --split validation" if images else f"predict {run} FILE"
-        line = f"next: unipeft {use}, unipeft report {output}, or unipeft export {run} --out DIR"
-        assert capsys.readouterr().out.splitlines() == [line]
-    assert cli.main(command, SST2) == 0, "skipped"
-    assert "next:" not in capsys.readouterr().out
 
 
 def test_one_run_composes_and_resolves_once(
