@@ -157,7 +157,7 @@ def test_a_task_that_predicts_numbers_generates_no_text() -> None:
     ("words", "changes", "sentence"),
     [
         (("task=gsm8k",), {"max_length": 60}, "has no effect: max_new_tokens=256 takes precedence"),
-        (("task=gsm8k",), {"forced_bos": True}, "llama continues the prompt; no first token"),
+        (("task=gsm8k",), {"forced_bos": True}, "llama continues the prompt, so no first token"),
         (("task=xsum", "backbone=t5_base"), {"forced_bos": True}, "t5 has no token <s>"),
         (("task=xsum",), {"max_length": 4}, "min_length=10: must be at most max_length=4"),
     ],

@@ -112,7 +112,7 @@ def yaml_tag(run: Run) -> None:
 
 
 PLANTED: dict[Callable[[Run], None], str] = {
-    trusting: "auto_map asks for code",
+    trusting: "there is no key backbone.config.trust_remote_code",
     setting: "there is no key backbone.config.trust_remote_code",
     mapped: "auto_map asks for code",
     mapped_tokenizer: "auto_map asks for code",
@@ -152,8 +152,9 @@ def test_retrying_executes_nothing(
     plant(run)
     (run.folder / "status.json").write_text('{"state": "failed", "step": 0, "heartbeat": "x"}')
     (run.folder / "delta.safetensors").unlink()
-    config = load(run.folder).model_copy(update={"output": "outputs"})
-    run.folder.rename(plan_config(config).folder)
+    if plant not in (trusting, setting):  # their configuration cannot be read
+        config = load(run.folder).model_copy(update={"output": "outputs"})
+        run.folder.rename(plan_config(config).folder)
     assert runs.main(["outputs", "--retry-failed"]) != 0
     told = capsys.readouterr()
     assert PLANTED[plant] in " ".join((told.out + told.err).split())

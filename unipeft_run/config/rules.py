@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from unipeft_run.backbones.families import FAMILIES
-from unipeft_run.backbones.model_config import check_fields
 from unipeft_run.config.messages import Illegal, unknown_choice
 from unipeft_run.config.schema import SLOTS, DecodingConfig, RunConfig
 from unipeft_run.data.tasks.build import build_task
@@ -32,6 +31,8 @@ def check_combinations(config: RunConfig) -> None:
 
 
 def _check_backbone(config: RunConfig) -> None:
+    from unipeft_run.backbones.model_config import check_fields  # which imports this package
+
     name, kind = config.backbone.family, build_task(config.task).kind
     if name not in FAMILIES:
         raise UserError(unknown_choice("backbone.family", name, FAMILIES))
