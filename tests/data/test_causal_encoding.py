@@ -103,6 +103,15 @@ def test_a_response_template_has_no_control_tokens(tmp_path: Path) -> None:
         encode(task)
 
 
+def test_a_prompt_template_does_not_begin_with_the_start_token(tmp_path: Path) -> None:
+    task = pairs_task(tmp_path, prompt_template="<s>{prompt} ")
+    message = r"task\.prompt_template begins with '<s>'"
+    with pytest.raises(UserError, match=message):
+        encode(task)
+    with pytest.raises(UserError, match=message):
+        encode_inputs(task, {"prompt": ["the cat"]}, tiny_text.bart_tokenizer())
+
+
 def test_new_inputs_are_encoded_as_prompts(tmp_path: Path) -> None:
     task = pairs_task(tmp_path)
     inputs = {"prompt": [pair["prompt"] for pair in PAIRS]}

@@ -118,9 +118,9 @@ def test_splits_with_different_labels(tmp_path: Path, caplog: pytest.LogCaptureF
     write_csv(tmp_path, test=["good", "fair"])
     assert caplog.text == ""
     classify(data, labels=classify(data).class_names()).load()
-    assert caplog.messages == [
-        f"{data}: its test split has labels that no training example has: fair"
-    ]
+    classify(data, labels=("bad", "good", "fair"), limit={"train": 9}).load()
+    lacking = f"{data}: its test split has labels that no training example has"
+    assert caplog.messages == [f"{lacking}: fair", f"{lacking} (with limit.train=9): fair"]
 
 
 def test_hub_data_is_loaded_and_summarised_once(

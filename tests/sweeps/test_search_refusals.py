@@ -54,7 +54,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Search:
             (*OPTUNA[:2], "task=sst2,mnli", *SST2[1:]),
             "task cannot be searched: it changes the data",
         ),
-        ((*OPTUNA[:3], "method=choice(mam,prefix)"), "method cannot be searched: each method has"),
+        ((*OPTUNA[:3], "method=choice(mam,prefix)"), "method cannot be searched: methods differ"),
         ((*OPTUNA, "hydra.sweeper.n_trials=0"), "hydra.sweeper.n_trials=0: must be at least 1"),
         ((*OPTUNA, "output=afile"), "the search folder cannot be used: afile"),
         (("-m", "hparams_search=lr,mini_lr", *SST2), "all runs share one hparams_search"),

@@ -1,4 +1,4 @@
-"""Override fields of a configuration, of which three set the rotary positions together.
+"""Override fields of a model's configuration. Three of them set the rotary positions together.
 
 transformers 5 reads `rope_theta` only where `rope_parameters` lacks it, and a `rope_scaling` or
 `rope_parameters` without it means the default base.
@@ -12,7 +12,7 @@ TYPES = ("rope_type", "type")  # the second is that of older files
 
 
 def override(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` with `changes`; rotary parameters that the changes leave out stay."""
+    """Return `fields` with `changes`; rotary parameters that the changes leave out are kept."""
     merged = {**fields, **changes}
     if not {BASE, PARAMETERS, SCALING} & changes.keys():
         return merged

@@ -1,4 +1,4 @@
-"""Find the override that an option means which does not exist: --seed 3 is written seed=3."""
+"""Suggest an override for an option that does not exist: --seed 3 is written seed=3."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ QUOTED_NAME = re.compile(r"(['\"])([\w./-]+)\1")  # of a choice of a group
 VALUE = re.compile(r"(seed|output|\w+(\.\w+)+)=")  # the key of a value, not of a choice
 SIZE = re.compile(rf"\+\+?(?=({'|'.join(SLOTS)})\.(bottleneck|scale|mlp_width)=)")
 FIELDS = ("peft.config.", "backbone.config.")  # of a library or a model: the groups name a few
-NOTHING = ("experiment=null", "hparams_search=null")  # Hydra refuses the null of its own file
+NOTHING = ("experiment=null", "hparams_search=null")  # as in train.yaml; Hydra refuses them
 QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 EXPRESSION = re.compile(r".*['\"\\$].*|[\[{].*|\w+\(.*\)", re.DOTALL | re.ASCII)  # left to Hydra
 

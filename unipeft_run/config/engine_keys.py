@@ -1,4 +1,4 @@
-"""Explain unknown keys of hydra.launcher and hydra.sweeper: each engine has keys of its own."""
+"""Explain unknown keys of hydra.launcher and hydra.sweeper: each engine has its own keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODES = ("hydra.launcher", "hydra.sweeper")
 
 
 def explain_engine_key(key: str, overrides: Sequence[str]) -> str | None:
-    """Name the engine, or else the key, that `key` means; None for a key of another section."""
+    """Say which engine has `key`, or else which key is nearest; None outside these sections."""
     node = ".".join(key.split(".")[:2])
     if node not in NODES or node == key:
         return None

@@ -174,7 +174,7 @@ def _refuse_incomparable(keys: Iterable[str]) -> None:
         )
     if wrong:
         raise UserError(
-            "method cannot be searched: each method has keys and sizes of its own; search each "
+            "method cannot be searched: methods differ in their keys and sizes; search each "
             "method by itself, or run a grid of methods without a sweeper"
         )
 

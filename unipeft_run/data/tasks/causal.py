@@ -86,13 +86,13 @@ class CausalTask(TextTask):
             raise UserError("the backbone's tokenizer has no end token (eos_token)")
         check_length("task.max_source_length", self.max_source_length, 2)
         check_length("task.max_target_length", self.max_target_length, 2)
+        _check_start(self._templates[0], tokenizer)
 
     def _tokenize(
         self, batch: Mapping[str, list[Any]], encoder: TextEncoder, train: bool
     ) -> dict[str, list[Any]]:
         fields = self.fill_fields(batch)
         prompt, response = self._templates
-        _check_start(prompt, encoder.tokenizer)
         prompts = prompt.map_literals(encoder.mark).fill(fields)
         if token := next(filter(None, map(encoder.find, response.literals)), None):
             raise UserError(
@@ -124,12 +124,12 @@ class CausalTask(TextTask):
 
 
 def _check_start(prompt: Template, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError if the prompt starts with the start token, which is added to it."""
+    """Raise UserError if the template begins with the start token, which is added to prompts."""
     start = str(tokenizer.bos_token)
     if start_ids(tokenizer) and prompt.literals and prompt.literals[0].startswith(start):
         raise UserError(
-            f"task.prompt_template starts with {start!r}, the start token, which is added: "
-            "remove it"
+            f"task.prompt_template begins with {start!r}, but the start token is added to every "
+            "prompt: remove it"
         )
 
 
